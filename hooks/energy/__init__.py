@@ -1,0 +1,1 @@
+"""Energy sensors and the replay of captured layers, one vendor a file."""

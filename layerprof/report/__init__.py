@@ -1,0 +1,1 @@
+"""Everything that shows a run; imports records only, never torch or hooks."""
