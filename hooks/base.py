@@ -34,8 +34,8 @@ class PhaseTracker:
     """Tells vision, prefill and decode apart by module and query length, never by call count.
 
     A language layer with more than one query position is prefill, with one it is decode; one position with an empty
-    KV cache is the prefill of a one-token prompt. Modules that cannot tell from their own input (norm, lm_head) take the phase of
-    the decoder layer that ran last.
+    KV cache is the prefill of a one-token prompt. Modules that cannot tell from their own input (norm, lm_head)
+    take the phase of the decoder layer that ran last.
     """
 
     def __init__(self) -> None:
@@ -77,8 +77,9 @@ def _cache_is_empty(kwargs: dict[str, Any], started: bool) -> bool:
 class LayerHook:
     """Attaches `started` and `ended` to located layers and removes itself, on an exception too.
 
-    Subclasses override `started(slot, phase)` and `ended(slot)`; `slot` is the layer's position in `layers`. Both are called
-    on every call of the layer, `ended` also when the layer raised. Within a batch, `tracker.phase` and `tracker.step` are current.
+    Subclasses override `started(slot, phase)` and `ended(slot)`; `slot` is the layer's position in `layers`. Both
+    are called on every call of the layer, `ended` also when the layer raised. Within a batch, `tracker.phase` and
+    `tracker.step` are current.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[Layer]) -> None:

@@ -52,7 +52,8 @@ class Layer:
     """A unit that gets a row. `name` is its key in `named_modules()` of the loaded model.
 
     `kind` is `vision_block`, `decoder_layer`, one of the named rest (`patch_embed`, `merger`, `embed_tokens`, `norm`,
-    `lm_head`, ...) or, for a submodule that a selector asked for, `module`. `index` counts within kind and tower from 0.
+    `lm_head`, ...) or, for a submodule that a selector asked for, `module`. `index` counts within kind and tower
+    from 0.
     """
 
     name: str
@@ -81,8 +82,9 @@ class Span:
 class SpanReading:
     """What the latency pass gives: every call's span, each batch's window on the host clock, and named gaps.
 
-    `windows_s[b]` is the host wall time of batch b's `generate()`, device synchronised. `gaps_s` is the time inside the windows that
-    no layer's span covers, by where it fell (`before the first layer`, `within decode`, `between decode steps`, ...).
+    `windows_s[b]` is the host wall time of batch b's `generate()`, device synchronised. `gaps_s` is the time inside
+    the windows that no layer's span covers, by where it fell (`before the first layer`, `within decode`, `between
+    decode steps`, ...).
     """
 
     spans: tuple[Span, ...]
@@ -96,9 +98,9 @@ class SpanReading:
 class Work:
     """FLOPs and bytes of a set of calls; adds up with `+` and `sum(..., Work())`.
 
-    `flops` is executed work, 2 per multiply-accumulate, causal attention not halved, padding counted. `flops_useful` counts real
-    tokens only; `flops_causal` halves what a causal mask hides. `bytes_*` is the least traffic: weights once a call, activations in and out
-    of the layer, KV cache read and written.
+    `flops` is executed work, 2 per multiply-accumulate, causal attention not halved, padding counted.
+    `flops_useful` counts real tokens only; `flops_causal` halves what a causal mask hides. `bytes_*` is the least
+    traffic: weights once a call, activations in and out of the layer, KV cache read and written.
     """
 
     calls: int = 0
@@ -116,7 +118,7 @@ class Work:
         return self
 
     def astuple(self) -> tuple[int, ...]:
-        """The fields in order."""
+        """Return the fields in order."""
         return (
             self.calls,
             self.flops,
@@ -137,9 +139,10 @@ class Work:
 class WorkReading:
     """What the flops pass gives.
 
-    `layers[(name, phase)]` is the work inside each located layer (inside nested ones: of the innermost); `outside[(module path, phase)]` is
-    what ran under no located layer; `total_flops` is counted on its own, op by op, without regard to layers.
-    `uncounted[op]` is how often an executed op that may do matrix work has no formula. `phase_flops` splits the total.
+    `layers[(name, phase)]` is the work inside each located layer (inside nested ones: of the innermost);
+    `outside[(module path, phase)]` is what ran under no located layer; `total_flops` is counted on its own, op by
+    op, without regard to layers. `uncounted[op]` is how often an executed op that may do matrix work has no
+    formula. `phase_flops` splits the total.
     """
 
     layers: dict[tuple[str, Phase], Work]
@@ -152,9 +155,10 @@ class WorkReading:
 class KernelReading:
     """What the trace pass gives: busy seconds by innermost layer range, and the buckets that are no layer's.
 
-    On a CPU `busy` is the time inside operators instead of GPU kernels; `device` says which. `buckets` holds `outside layers`,
-    `no launch seen` and `graph launch`; together with `busy` they add up to `total_s`. `top` names the heaviest kernels of each layer.
-    `calls[(name, phase)]` is how many calls the busy seconds belong to (a trace covers a few batches only).
+    On a CPU `busy` is the time inside operators instead of GPU kernels; `device` says which. `buckets` holds
+    `outside layers`, `no launch seen` and `graph launch`; together with `busy` they add up to `total_s`. `top`
+    names the heaviest kernels of each layer. `calls[(name, phase)]` is how many calls the busy seconds belong to (a
+    trace covers a few batches only).
     """
 
     busy_s: dict[tuple[str, Phase], float]
