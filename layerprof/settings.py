@@ -1,0 +1,113 @@
+"""What a user may ask of one run, checked before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from layerprof.errors import RequestError
+
+Weights = Literal["pretrained", "random"]
+Dtype = Literal["auto", "fp16", "bf16", "fp32"]
+Optimization = Literal["eager", "sdpa", "flash", "compile"]
+EnergyMode = Literal["auto", "replay", "attributed", "off"]
+
+DATASETS = ("textvqa", "scienceqa", "coco")
+AT_LEAST_ONE = ("samples", "batch_size", "image_size", "max_input_len", "max_new_tokens", "trace_batches")
+
+
+class Settings(BaseModel):
+    """The settings of one run; field names are the command line's option names with underscores.
+
+    `samples`, `max_new_tokens` and `source` may be None: then the dataset or the model decides (32 samples; 16 tokens
+    for textvqa and scienceqa, 64 for coco; bundled images for a demo model, the hub for any other).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "auto"
+    weights: Weights = "pretrained"
+    dataset: str = "textvqa"
+    source: str | None = None
+    samples: int = 32
+    layers: str = "all"
+    device: str = "auto"
+    dtype: Dtype = "auto"
+    optimization: Optimization = "eager"
+    batch_size: int = 1
+    image_size: int = 224
+    max_input_len: int = 200
+    max_new_tokens: int | None = None
+    fixed_tokens: bool = False
+    energy: EnergyMode = "auto"
+    energy_budget: float = 120.0
+    assume_watts: float | None = None
+    trace: bool = True
+    trace_batches: int = 2
+    cross_check: bool = False
+    hooks: tuple[str, ...] = ()
+    output: str | None = None
+    seed: int = 0
+
+
+def build(**values: Any) -> Settings:
+    """Return checked settings.
+
+    Raises RequestError with the nearest allowed value, or the allowed range, for anything that no run could satisfy.
+    """
+    for name, value in values.items():
+        if name in Settings.model_fields:
+            _check_choice(name, value)
+            if name in AT_LEAST_ONE and value is not None:
+                _check_at_least_one(name, value)
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        raise _readable(error) from None
+    if settings.dataset not in DATASETS:
+        raise unknown_choice("dataset", settings.dataset, DATASETS)
+    if settings.energy_budget <= 0 or (settings.assume_watts is not None and settings.assume_watts <= 0):
+        raise RequestError(
+            "--energy-budget and --assume-watts must be above 0.", "Give seconds and watts as positive numbers."
+        )
+    if settings.source not in (None, "bundled", "hub") and not Path(str(settings.source)).is_dir():
+        raise RequestError(
+            f"--source {settings.source} is neither 'bundled', 'hub' nor a folder.",
+            "Give --source bundled, --source hub, or the path of a folder with your own samples (docs/datasets.md).",
+        )
+    return settings
+
+
+def unknown_choice(option: str, value: object, allowed: tuple[str, ...]) -> RequestError:
+    """Return the error for a value outside a closed list, naming the nearest allowed one."""
+    near = difflib.get_close_matches(str(value), allowed, n=1, cutoff=0.5)
+    guess = f"Did you mean '{near[0]}'? " if near else ""
+    return RequestError(
+        f"Unknown {option.replace('_', ' ')} '{value}'.", f"{guess}Choose one of: {', '.join(allowed)}."
+    )
+
+
+def _check_choice(name: str, value: object) -> None:
+    allowed = get_args(Settings.model_fields[name].annotation)
+    if allowed and all(isinstance(item, str) for item in allowed) and value not in allowed:
+        raise unknown_choice(name, value, allowed)
+
+
+def _check_at_least_one(name: str, value: object) -> None:
+    if isinstance(value, int) and value < 1:
+        option = "--" + name.replace("_", "-")
+        raise RequestError(f"{option} is {value}; it must be at least 1.", f"Give {option} 1 or more.")
+
+
+def _readable(error: ValidationError) -> RequestError:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return unknown_choice("setting", name, tuple(Settings.model_fields))
+    return RequestError(
+        f"Setting '{name}' cannot be {first['input']!r}: {first['msg'].lower()}.",
+        "See `layerprof profile --help` for what each option takes.",
+    )
