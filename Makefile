@@ -1,0 +1,44 @@
+# Two commands are all the set-up there is: `make demo` and `make test`. Each builds .venv when it is missing.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check gpu peers wheel clean
+
+# The first interpreter that is new enough; override with `make PYTHON=/path/to/python3.12 demo`.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$p; break; }; done)
+BIN := .venv/bin
+READY := .venv/.ready
+
+help: ## Show this help
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+
+$(READY): constraints.txt setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "layerprof needs Python 3.11 or newer. Install it, or name it: make PYTHON=/path/to/python3.11 demo"; exit 2; }
+	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $(READY)
+
+demo: $(READY) ## Profile the bundled model: layerprof profile --layers all --dataset textvqa
+	$(BIN)/layerprof profile --layers all --dataset textvqa
+
+test: $(READY) ## Run the tests
+	$(BIN)/python -m pytest
+
+check: $(READY) ## Lint, types and tests: what must be clean before a change lands
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+gpu: $(READY) ## On a CUDA machine: the GPU tests, then the full-size 3B with random fp16 weights
+	PYTHON=$(BIN)/python sh experiments/gpu.sh
+
+peers: $(READY) ## Measure layerprof beside other tools
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[peers]'
+	for script in experiments/peers/*.py; do $(BIN)/python $$script || exit 1; done
+
+wheel: $(READY) ## Build sdist and wheel into dist/
+	rm -rf build dist
+	$(BIN)/python -m build
+
+clean: ## Remove what was built
+	rm -rf build dist .venv *.egg-info
