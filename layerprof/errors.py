@@ -6,6 +6,7 @@
     ├── RequestError          exit 2: the request is wrong, nothing was started
     │   └── SelectorError     a --layers selector that matches nothing
     ├── RunFailedError        exit 1: the run or cell started and failed
+    ├── NothingFinishedError  exit 130: interrupted before there was anything to save
     └── TraceError            exit 2: a trace file that cannot be read
 """
 
@@ -35,6 +36,12 @@ class SelectorError(RequestError):
 
 class RunFailedError(LayerprofError):
     """A run that started and could not be finished."""
+
+
+class NothingFinishedError(LayerprofError):
+    """The user interrupted before the first answer."""
+
+    exit_code = 130
 
 
 class TraceError(RequestError):

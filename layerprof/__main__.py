@@ -1,0 +1,5 @@
+"""`python -m layerprof`."""
+
+from layerprof.cli import main
+
+main()

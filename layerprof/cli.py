@@ -1,0 +1,247 @@
+"""The command line: the only place that prints and exits. Loads no torch for `--help`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from layerprof.errors import LayerprofError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="layerprof",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Where do the FLOPs, milliseconds and joules of a vision-language model go, layer by layer?",
+)
+
+Model = Annotated[
+    str, typer.Option(help="auto, demo, qwen2.5-vl-3b, a hub id, or a folder. auto: the 3B on a GPU with room, else demo.")
+]
+Weights = Annotated[str, typer.Option(help="pretrained, or random (no download; the figures per layer are as real).")]
+Device = Annotated[str, typer.Option(help="auto, cuda, cuda:N or cpu.")]
+Dtype = Annotated[str, typer.Option(help="auto (fp16 on a GPU, fp32 on a CPU), fp16, bf16 or fp32.")]
+
+
+@app.command()
+def profile(
+    model: Model = "auto",
+    weights: Weights = "pretrained",
+    dataset: Annotated[str, typer.Option(help="textvqa, scienceqa or coco.")] = "textvqa",
+    source: Annotated[
+        str | None, typer.Option(help="bundled, hub, or a folder with your own samples. Default: bundled for demo, else hub.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="How many samples to answer.")] = 32,
+    layers: Annotated[
+        str, typer.Option(help="all, vision, language, language[0:4], language[*].mlp, or a glob on names; commas join.")
+    ] = "all",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    optimization: Annotated[str, typer.Option(help="eager, sdpa, flash or compile.")] = "eager",
+    batch_size: Annotated[int, typer.Option(help="Rows per generate().")] = 1,
+    image_size: Annotated[int, typer.Option(help="Pixels a side, a multiple of 28: (s/28)^2 image tokens.")] = 224,
+    max_input_len: Annotated[int, typer.Option(help="Budget of the question's tokens; never cuts image or options.")] = 200,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Default: 16; coco 64.")] = None,
+    fixed_tokens: Annotated[bool, typer.Option(help="Always write max-new-tokens tokens, so that runs compare.")] = False,
+    energy: Annotated[str, typer.Option(help="auto, replay, attributed or off.")] = "auto",
+    energy_budget: Annotated[float, typer.Option(help="Seconds that replay may take.")] = 120.0,
+    assume_watts: Annotated[
+        float | None, typer.Option(help="Power to assume for an estimate, where there is no sensor.")
+    ] = None,
+    trace: Annotated[bool, typer.Option(help="Record a profiler trace of a few batches.")] = True,
+    trace_batches: Annotated[int, typer.Option(help="How many batches the trace covers.")] = 2,
+    cross_check: Annotated[bool, typer.Option(help="Print our FLOPs beside fvcore, ptflops and torch.")] = False,
+    hook: Annotated[list[str] | None, typer.Option(help="A further instrument: its name or package.module:Class.")] = None,
+    output: Annotated[str | None, typer.Option(help="Folder of the run. Default: traces/<time>-<model>-<dataset>.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of random weights and intervals.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Plain lines, no bars, no tables.")] = False,
+) -> None:
+    """Profile every layer of a model on a dataset: FLOPs, latency and energy, with books that balance."""
+    from layerprof import profiler, settings
+
+    chosen = {name: value for name, value in locals().items() if name in settings.Settings.model_fields}
+    console = _console(quiet)
+    run = profiler.profile(settings.build(**chosen, hooks=tuple(hook or ())), progress=_progress(console, quiet))
+    _render_run(run, console, quiet)
+    if run.status == "interrupted":
+        raise typer.Exit(130)
+
+
+@app.command()
+def report(
+    path: Annotated[Path, typer.Argument(help="A run's folder, or its run.json.")],
+    format: Annotated[str, typer.Option("--format", help="terminal, markdown, csv, json or html.")] = "terminal",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; its suffix picks the format.")] = None,
+) -> None:
+    """Show a finished run again, in any format."""
+    from layerprof import report as reports
+    from layerprof import store
+
+    run = store.load(path)
+    written = reports.write(run, format if output is None or format != "terminal" else None, output, _console(False))
+    if written is not None:
+        _say(f"Wrote {written}")
+
+
+@app.command()
+def layers(
+    model: Model = "auto",
+    weights: Weights = "pretrained",
+    layers: Annotated[str, typer.Option(help="Show only what this selector takes.")] = "all",
+) -> None:
+    """List the layers of a model with the names and selectors that --layers takes."""
+    from layerprof import listing
+
+    listing.show(model, weights, layers, _console(False))
+
+
+@app.command()
+def estimate(
+    model: Model = "auto",
+    batch_size: Annotated[int, typer.Option(help="Rows.")] = 1,
+    image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 224,
+    text_tokens: Annotated[int, typer.Option(help="Prompt tokens besides the image's.")] = 100,
+    new_tokens: Annotated[int, typer.Option(help="Tokens to write.")] = 16,
+    dtype: Annotated[str, typer.Option(help="fp16, bf16 or fp32.")] = "fp16",
+    gpu: Annotated[str | None, typer.Option(help="H200, H100, A100, L4, RTX4090, ...: adds time and energy bounds.")] = None,
+    json: Annotated[str | None, typer.Option("--json", help="Write JSON to a file, or - for standard output.")] = None,
+) -> None:
+    """Predict FLOPs, bytes, memory and roofline bounds per layer of a model that is never loaded."""
+    from layerprof import estimate as estimates
+    from layerprof.report import estimate as view
+
+    result = estimates.run(
+        model,
+        batch_size=batch_size,
+        image_size=image_size,
+        text_tokens=text_tokens,
+        new_tokens=new_tokens,
+        dtype=dtype,
+        gpu=gpu,
+    )
+    if json is None:
+        view.render(result, _console(False))
+    else:
+        _emit(result.to_json(), json)
+
+
+@app.command()
+def attribute(
+    trace: Annotated[Path, typer.Argument(help="A Chrome trace (.json, .json.gz) that torch.profiler wrote.")],
+    json: Annotated[str | None, typer.Option("--json", help="Write JSON to a file, or - for standard output.")] = None,
+) -> None:
+    """Tell which layer launched each kernel of a trace, also of one that somebody else recorded."""
+    from layerprof import attribution
+    from layerprof.report import attribution as view
+
+    result = attribution.attribute(trace)
+    if json is None:
+        view.render(result, _console(False))
+    else:
+        _emit(view.to_json(result), json)
+
+
+@app.command()
+def view(
+    path: Annotated[Path, typer.Argument(help="A run's folder, or a folder of runs.")],
+    port: Annotated[int, typer.Option(help="TensorBoard's port.")] = 6006,
+) -> None:
+    """Open a run in TensorBoard: scalars per layer, the summary, and the profiler's trace."""
+    from layerprof import viewing
+
+    viewing.serve(path, port, _say)
+
+
+@app.command()
+def doctor(
+    json: Annotated[str | None, typer.Option("--json", help="Write JSON to a file, or - for standard output.")] = None,
+) -> None:
+    """Tell what this machine can measure, and how well."""
+    from layerprof import doctor as doctors
+    from layerprof.report import doctor as view
+
+    result = doctors.examine()
+    if json is None:
+        view.render(result, _console(False))
+    else:
+        _emit(doctors.to_json(result), json)
+
+
+@app.callback(invoke_without_command=True)
+def common(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    """Take the options that belong to no command."""
+    if version:
+        from layerprof import __version__
+
+        _say(f"layerprof {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; errors become one message and their exit code."""
+    try:
+        status = app(standalone_mode=False)
+    except LayerprofError as error:
+        _complain(f"layerprof: {error.problem}\n{error.remedy}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _complain("layerprof: interrupted.")
+        sys.exit(130)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except Exception as error:
+        show = getattr(error, "show", None)  # click's usage errors: a wrong option is a wrong request
+        if show is None:
+            raise
+        show()
+        sys.exit(2)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _console(quiet: bool) -> Console:
+    from rich.console import Console
+
+    return Console(quiet=False, highlight=False, soft_wrap=quiet)
+
+
+def _progress(console: Console, quiet: bool) -> Any:
+    from layerprof import progress
+
+    return progress.Plain(_say) if quiet or not console.is_terminal else progress.Bars(console)
+
+
+def _render_run(run: Any, console: Console, quiet: bool) -> None:
+    from layerprof.report import terminal
+
+    if quiet:
+        terminal.render_plain(run, _say)
+    else:
+        terminal.render(run, console)
+
+
+def _emit(text: str, target: str) -> None:
+    if target == "-":
+        _say(text)
+    else:
+        Path(target).write_text(text + "\n", encoding="utf-8")
+        _say(f"Wrote {target}")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

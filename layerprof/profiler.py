@@ -1,0 +1,158 @@
+"""Conducts the passes of one run: the only place that meets both the live model and the records."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+from layerprof import passes
+from layerprof import settings as settings_module
+from layerprof.errors import LayerprofError, NothingFinishedError, RequestError, RunFailedError
+from layerprof.progress import Progress, Silent
+from layerprof.records import Run
+from layerprof.session import Session
+from layerprof.settings import Settings
+
+
+def profile(settings: Settings | None = None, *, progress: Progress | None = None, **options: Any) -> Run:
+    """Profile a model on a dataset, layer by layer, and return the finished run; its folder is `run.files["folder"]`.
+
+    `options` are the command line's, with underscores: `profile(model="demo", dataset="coco", batch_size=4)`.
+
+    Raises RequestError before anything is measured when the request cannot be carried out, and RunFailedError
+    (after saving what was finished) when the model fails. An interrupt after the first answered batch returns a run whose
+    `status` is `interrupted`.
+    """
+    settings = settings or settings_module.build(**options)
+    session = prepare(settings, progress or Silent())
+    failure = conduct(session)
+    run = finish(session, failure)
+    if failure is not None:
+        raise failure
+    return run
+
+
+def prepare(settings: Settings, progress: Progress) -> Session:
+    """Check everything that can be checked without a model, then load model and samples.
+
+    The order is cheapest first, so that a mistake is told before anybody waits.
+    """
+    from layerprof import datasets, layers, models, store
+
+    selector = layers.parse_selector(settings.layers)
+    source = models.resolve(
+        settings.model,
+        weights=settings.weights,
+        device=settings.device,
+        dtype=settings.dtype,
+        optimization=settings.optimization,
+    )
+    progress.note(source.why)
+    models.check_image_size(source, settings.image_size)
+    for name in settings.hooks:
+        passes.registry.load(name)
+    folder = store.prepare_folder(settings.output, f"{source.label}-{settings.dataset}")
+    dataset = datasets.load(
+        settings.dataset,
+        source=settings.source or ("bundled" if source.is_demo else "hub"),
+        count=settings.samples,
+        seed=settings.seed,
+    )
+    subject = models.load(source)
+    found = layers.find_layers(subject.model)
+    return _open(settings, progress, subject, dataset, found, layers.select(found, selector, subject.model), folder)
+
+
+def _open(
+    settings: Settings, progress: Progress, subject: Any, dataset: Any, found: Any, selected: Any, folder: Path
+) -> Session:
+    from layerprof import inputs
+
+    batches = inputs.batches(
+        subject,
+        dataset,
+        batch_size=settings.batch_size,
+        image_size=settings.image_size,
+        max_input_len=settings.max_input_len,
+    )
+    # Hooks sit on every located layer, so that phases and the rest are known; the selection decides what gets a row.
+    extra = tuple(layer for layer in selected if layer not in found)
+    return Session(
+        settings=settings,
+        subject=subject,
+        dataset=dataset,
+        layers=found + extra,
+        selected=selected,
+        batches=batches,
+        folder=folder,
+        progress=progress,
+        max_new_tokens=settings.max_new_tokens or dataset.max_new_tokens,
+    )
+
+
+def conduct(session: Session) -> LayerprofError | None:
+    """Run the passes; return the error that ended them early, if any. What was finished stays in the session."""
+    from layerprof import energy_pass
+
+    try:
+        passes.warm_up(session)
+        passes.bare_pass(session)
+        passes.latency_pass(session)
+        passes.flops_pass(session)
+        optional(session, "kernels", passes.trace_pass, session.settings.trace, "--no-trace was given")
+        optional(session, "energy", energy_pass.run, session.settings.energy != "off", "--energy off was given")
+        passes.user_passes(session)
+    except KeyboardInterrupt:
+        session.interrupted = True
+        session.warnings.append("Interrupted: figures are of what was finished by then.")
+        if not session.bare:
+            return NothingFinishedError("Interrupted before the first answer.", "Nothing is saved; start again.")
+    except LayerprofError as error:
+        return error
+    except Exception as error:
+        return _failure(error)
+    return None
+
+
+def optional(session: Session, name: str, work: Any, wanted: bool, why_not: str) -> None:
+    """Run a pass that a run can do without: when it fails, its figures are None and the reason is kept and shown."""
+    if not wanted:
+        session.reasons[name] = why_not
+        return
+    try:
+        work(session)
+    except RequestError:
+        raise
+    except Exception as error:
+        session.reasons[name] = f"the pass failed: {type(error).__name__}: {error}"
+        session.warnings.append(f"The {name} pass failed ({type(error).__name__}: {error}); its columns are empty.")
+
+
+def _failure(error: Exception) -> RunFailedError:
+    if type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error):
+        problem = "The device ran out of memory."
+        return _caused(problem, "Lower --batch-size, --image-size or --max-new-tokens, or use --dtype fp16.", error)
+    return _caused(
+        f"The model failed while it was being measured: {type(error).__name__}: {error}",
+        "Try the same with --model demo; if that works, the model or its inputs are at fault (docs/troubleshooting.md).",
+        error,
+    )
+
+
+def _caused(problem: str, remedy: str, cause: Exception) -> RunFailedError:
+    failure = RunFailedError(problem, remedy)
+    failure.__cause__ = cause
+    return failure
+
+
+def finish(session: Session, failure: LayerprofError | None) -> Run:
+    """Freeze the session into a run and save it with everything that lies beside it."""
+    from layerprof import assemble, store
+
+    if not session.bare:
+        assert failure is not None
+        store.discard_folder(session.folder)
+        raise failure
+    run = assemble.run(session, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), failed=failure)
+    return store.save(run, session.folder, samples=assemble.samples(session))
