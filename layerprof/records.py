@@ -40,7 +40,7 @@ class Quality(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
-BLOCK_KINDS = ("vision_block", "decoder_layer")
+BLOCK_KINDS = ("vision_block", "decoder_layer", "encoder_layer")
 """Kinds that the ledger sums under `layers`; every other kind is the named rest."""
 
 
@@ -51,9 +51,9 @@ BLOCK_KINDS = ("vision_block", "decoder_layer")
 class Layer:
     """A unit that gets a row. `name` is its key in `named_modules()` of the loaded model.
 
-    `kind` is `vision_block`, `decoder_layer`, one of the named rest (`patch_embed`, `merger`, `embed_tokens`, `norm`,
-    `lm_head`, ...) or, for a submodule that a selector asked for, `module`. `index` counts within kind and tower
-    from 0.
+    `kind` is `vision_block`, `decoder_layer`, `encoder_layer` (of a language tower that has an encoder), one of the
+    named rest (`patch_embed`, `merger`, `embed_tokens`, `norm`, `lm_head`, ...) or, for a submodule that a selector
+    asked for, `module`. `index` counts within kind and tower from 0.
     """
 
     name: str
@@ -278,7 +278,11 @@ class Totals(Record):
 
 
 class LayerRow(Record):
-    """One layer in one phase."""
+    """One layer in one phase, with everything inside it.
+
+    `span_s` is over the `calls` of the latency pass; `busy_s` is over the `busy_calls` of the traced batches only, and
+    `busy_share` the mean busy time of a call over its mean span.
+    """
 
     name: str
     tower: Tower
@@ -295,6 +299,7 @@ class LayerRow(Record):
     bytes_kv: int | None = None
     span_s: SpanStatistic | None
     busy_s: float | None
+    busy_calls: int | None = None
     busy_share: float | None = None
     roof_share: float | None = None
     top_kernels: tuple[tuple[str, float], ...] = ()

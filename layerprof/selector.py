@@ -1,0 +1,214 @@
+"""The `--layers` selector: which of the found layers, or which submodules of them.
+
+A selector is a comma-separated union of terms::
+
+    all                          every found layer
+    vision, language             a tower
+    lm_head, merger, norm        a kind
+    language[3], vision[-1]      blocks of a tower by position (from the end when negative)
+    language[0:4], [0:8:2]       a range of them, as Python slices
+    language[*].mlp              a submodule of each; the rest may be a glob: language[0].*_proj
+    *.layers.[0-3], *mlp*        a glob over names; over the names of submodules where no layer's name matches
+    model.visual.blocks.0.attn   any module by its full name
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, NoReturn
+
+from layerprof.errors import SelectorError
+from layerprof.records import BLOCK_KINDS, Layer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+GRAMMAR = "Write all, vision, language, language[3], language[0:4], language[*].mlp, a kind such as lm_head, or a glob."
+SHOW = "Run `layerprof layers` to list the layers and their selectors."
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One part of a selector: `base[indices].sub`, or a glob over whole names when `base` is no tower or kind."""
+
+    text: str
+    base: str
+    indices: tuple[int | slice, ...] | None
+    sub: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """A parsed selector; `text` is as the user wrote it."""
+
+    text: str
+    terms: tuple[Term, ...]
+
+
+def parse_selector(text: str) -> Selector:
+    """Read a selector; no model is needed.
+
+    Raises SelectorError when it is empty, its brackets do not balance, or an index is no integer, range or `*`.
+    """
+    if text.count("[") != text.count("]"):
+        _bad(text, "its brackets do not balance")
+    parts = [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
+    if not all(parts):
+        _bad(text, "it is empty" if not text.strip() else "there is nothing between two commas")
+    return Selector(text, tuple(_term(part, text) for part in parts))
+
+
+def _term(part: str, text: str) -> Term:
+    if re.search(r"\s", part):
+        _bad(text, f"{part!r} contains a space; join selectors with commas")
+    match = re.fullmatch(r"([A-Za-z_]\w*)\[([^\]]*)\](?:\.(.+))?", part)
+    if match:
+        base, inside, sub = match.groups()
+        return Term(part, base, _indices(inside, part), sub)
+    match = re.fullmatch(r"(all|vision|language)(?:\.(.+))?", part)
+    if match:
+        return Term(part, match[1], None, match[2])
+    return Term(part, part, None, None)
+
+
+def _indices(inside: str, part: str) -> tuple[int | slice, ...] | None:
+    if inside.strip() == "*":
+        return None if inside else ()
+    found: list[int | slice] = []
+    for piece in inside.split(","):
+        numbers = piece.strip().split(":")
+        if not all(re.fullmatch(r"-?\d+", n) or (not n and len(numbers) > 1) for n in numbers) or len(numbers) > 3:
+            _bad(part, f"[{inside}] is no index, range or *")
+        values = [int(n) if n else None for n in numbers]
+        if len(values) == 1 and values[0] is not None:
+            found.append(values[0])
+        elif values[2:] == [0]:
+            _bad(part, "the step of a range cannot be 0")
+        else:
+            found.append(slice(*values))
+    return tuple(found)
+
+
+def _bad(text: str, why: str) -> NoReturn:
+    raise SelectorError(f"The layer selector {text!r} cannot be read: {why}.", GRAMMAR)
+
+
+def select(layers: Sequence[Layer], selector: Selector | str, model: nn.Module | None = None) -> tuple[Layer, ...]:
+    """Pick layers, in their order; submodules (kind `module`) stand after the layer they are in.
+
+    `model` is needed for selectors below the level of layers: its `named_modules()` are what they match.
+    Raises SelectorError for a term that cannot be read or that matches nothing (its message names the nearest matches).
+    """
+    parsed = parse_selector(selector) if isinstance(selector, str) else selector
+    names = list(dict(model.named_modules())) if model is not None else [layer.name for layer in layers]
+    picked: dict[str, Layer] = {}
+    for term in parsed.terms:
+        for layer in _matches(term, layers, names, model is not None):
+            picked.setdefault(layer.name, layer)
+    order = {name: i for i, name in enumerate(names)}
+    place = {layer.name: i for i, layer in enumerate(layers)}
+
+    def position(layer: Layer) -> tuple[int, int]:
+        around = _enclosing(layer.name, layers)
+        return (place[around.name] if around else -1, order[layer.name])
+
+    return _numbered(sorted(picked.values(), key=position))
+
+
+def _matches(term: Term, layers: Sequence[Layer], names: Sequence[str], has_model: bool) -> list[Layer]:
+    exact = [layer for layer in layers if layer.name == term.text]
+    if exact:
+        return exact
+    found = _in_tower(term, layers)
+    if found is None:
+        found = [layer for layer in layers if fnmatchcase(layer.name, term.text)]
+        if not found:
+            found = [_submodule(name, layers) for name in names if name and fnmatchcase(name, term.text)]
+    elif term.sub is not None:
+        if not has_model:
+            raise SelectorError(f"{term.text!r} asks for submodules, and there is no model to look into.", SHOW)
+        found = [_submodule(n, layers) for layer in found for n in names if _is_sub(n, layer.name, term.sub)]
+    if not found:
+        _nothing(term, layers, names)
+    return found
+
+
+def _in_tower(term: Term, layers: Sequence[Layer]) -> list[Layer] | None:
+    """Layers of a tower or kind, None when the term's base is neither."""
+    tests: dict[str, Callable[[Layer], bool]] = {
+        "all": lambda layer: True,
+        "vision": lambda layer: layer.tower == "vision",
+        "language": lambda layer: layer.tower == "language",
+    }
+    indexed = "[" in term.text
+    if term.base in tests:
+        # An index counts blocks; the bare word, and [*] without a submodule, mean the whole tower.
+        blocks_only = indexed or term.sub is not None
+        group = [x for x in layers if tests[term.base](x) and (not blocks_only or x.kind in BLOCK_KINDS)]
+    else:
+        group = [x for x in layers if x.kind == term.base]
+        if not group and not indexed:
+            return None
+    if term.indices is None:
+        return group
+    chosen: list[Layer] = []
+    for index in term.indices:
+        if isinstance(index, slice):
+            chosen += group[index]
+        elif -len(group) <= index < len(group):
+            chosen.append(group[index])
+        else:
+            _nothing(term, layers, ())
+    return chosen
+
+
+def _is_sub(name: str, layer: str, pattern: str) -> bool:
+    return name.startswith(layer + ".") and fnmatchcase(name[len(layer) + 1 :], pattern)
+
+
+def _submodule(name: str, layers: Sequence[Layer]) -> Layer:
+    around = _enclosing(name, layers)
+    if around is not None and around.name == name:
+        return around
+    inside = next((layer for layer in layers if layer.name.startswith(name + ".")), None)
+    tower = (around or inside or Layer(name, "language", "module", 0)).tower
+    return Layer(name=name, tower=tower, kind="module", index=0)
+
+
+def _enclosing(name: str, layers: Sequence[Layer]) -> Layer | None:
+    """Find the innermost layer that a name lies in, or is."""
+    around = [x for x in layers if name == x.name or name.startswith(x.name + ".") or not x.name]
+    return max(around, key=lambda x: len(x.name), default=None)
+
+
+def _numbered(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Count submodules from 0 within their tower; found layers keep their index."""
+    counts = {"vision": 0, "language": 0}
+    done = []
+    for layer in layers:
+        if layer.kind == "module":
+            done.append(Layer(layer.name, layer.tower, "module", counts[layer.tower]))
+            counts[layer.tower] += 1
+        else:
+            done.append(layer)
+    return tuple(done)
+
+
+def _nothing(term: Term, layers: Sequence[Layer], names: Sequence[str]) -> NoReturn:
+    towers = []
+    for tower in ("vision", "language"):
+        count = sum(layer.tower == tower and layer.kind in BLOCK_KINDS for layer in layers)
+        towers += [f"{tower}[0:{count}]"] if count else []
+    kinds = dict.fromkeys(layer.kind for layer in layers)
+    known = [*towers, *kinds, *(layer.name for layer in layers), *names]
+    bare = term.text.replace("*", "")
+    near = difflib.get_close_matches(bare, list(dict.fromkeys(known)), n=3, cutoff=0.4)
+    near += [t for t in towers if t not in near]
+    raise SelectorError(
+        f"The layer selector {term.text!r} matches nothing; nearest: {', '.join(near) or 'none'}.",
+        SHOW,
+    )
