@@ -37,8 +37,9 @@ class Term:
 
     text: str
     base: str
-    indices: tuple[int | slice, ...] | None
-    sub: str | None
+    bracketed: bool = False
+    indices: tuple[int | slice, ...] | None = None
+    sub: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +69,16 @@ def _term(part: str, text: str) -> Term:
     match = re.fullmatch(r"([A-Za-z_]\w*)\[([^\]]*)\](?:\.(.+))?", part)
     if match:
         base, inside, sub = match.groups()
-        return Term(part, base, _indices(inside, part), sub)
+        return Term(part, base, True, _indices(inside, part), sub)
     match = re.fullmatch(r"(all|vision|language)(?:\.(.+))?", part)
     if match:
-        return Term(part, match[1], None, match[2])
-    return Term(part, part, None, None)
+        return Term(part, match[1], sub=match[2])
+    return Term(part, part)
 
 
 def _indices(inside: str, part: str) -> tuple[int | slice, ...] | None:
     if inside.strip() == "*":
-        return None if inside else ()
+        return None
     found: list[int | slice] = []
     for piece in inside.split(","):
         numbers = piece.strip().split(":")
@@ -144,14 +145,13 @@ def _in_tower(term: Term, layers: Sequence[Layer]) -> list[Layer] | None:
         "vision": lambda layer: layer.tower == "vision",
         "language": lambda layer: layer.tower == "language",
     }
-    indexed = "[" in term.text
     if term.base in tests:
-        # An index counts blocks; the bare word, and [*] without a submodule, mean the whole tower.
-        blocks_only = indexed or term.sub is not None
+        # An index counts blocks; the bare word means the whole tower.
+        blocks_only = term.bracketed or term.sub is not None
         group = [x for x in layers if tests[term.base](x) and (not blocks_only or x.kind in BLOCK_KINDS)]
     else:
         group = [x for x in layers if x.kind == term.base]
-        if not group and not indexed:
+        if not group and not term.bracketed:
             return None
     if term.indices is None:
         return group
