@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import datetime
+from typing import TYPE_CHECKING, Any
 
 from layerprof import energy_pass, environment, ledger, totals
 from layerprof.errors import LayerprofError
-from layerprof.records import Energy, LayerRow, Ledger, Quality, Run, Sample, TaskMetric, Totals, Wer
+from layerprof.records import (
+    LayerRow,
+    Ledger,
+    Run,
+    Sample,
+    SpanReading,
+    TaskMetric,
+    Totals,
+    Wer,
+    WorkReading,
+)
 from layerprof.session import Session
 
+if TYPE_CHECKING:
+    from layerprof.layer_profiler import LayerProfiler
+
 CONVENTION = "2 FLOPs per multiply-accumulate, causal attention not halved, padding counted, matrix work only"
+COLUMNS = {"work": "flops", "spans": "span_s", "kernels": "busy_s", "energy": "energy_j"}
 
 
-def run(session: Session, *, created: str, failed: LayerprofError | None) -> Run:
+def run(session: Session, failed: LayerprofError | None) -> Run:
     """Return the frozen run of what the session has; what was not measured is None and has its reason."""
     status = "interrupted" if session.interrupted else "failed" if failed else "done"
     if failed:
         session.warnings.append(f"The run failed: {failed.problem} {failed.remedy}")
     rows, books = books_of(session)
     return Run(
-        created=created,
+        created=now(),
         status=status,
         settings=_settings(session),
         environment=environment.describe(session.device),
@@ -33,31 +47,55 @@ def run(session: Session, *, created: str, failed: LayerprofError | None) -> Run
         passes=session.passes | _pass_seconds(session),
         uncounted_ops=dict(session.work.uncounted) if session.work else {},
         warnings=tuple(session.warnings),
-        files=session.files | {"folder": str(session.folder)},
+        files=dict(session.files),
     )
 
 
 def books_of(session: Session) -> tuple[tuple[LayerRow, ...], Ledger]:
     """Return the rows of the selected layers and the ledger of all of them."""
-    joules = energy_pass.by_layer(session)
-    every = ledger.rows(
-        session.layers,
-        spans=session.spans,
-        work=session.work,
-        kernels=session.kernels,
-        energy=joules,
-        roof=_roof(session),
-    )
+    energy = energy_pass.layer_energy(session)
+    reasons = {column: session.reasons[name] for name, column in COLUMNS.items() if name in session.reasons}
+    best = roof(environment.device_name(session.device), session.subject.provenance["dtype"])
+    every = ledger.rows(session.layers, session.spans, session.work, session.kernels, energy, roof=best)
     books = ledger.close(
-        every,
-        spans=session.spans,
-        work=session.work,
-        kernels=session.kernels,
-        energy=energy_pass.end_to_end(session),
-        reasons=session.reasons,
+        session.layers,
+        session.spans,
+        session.work,
+        session.kernels,
+        energy,
+        total_energy_j=energy_pass.end_to_end(session),
+        reasons=reasons,
     )
     wanted = {layer.name for layer in session.selected}
     return tuple(row for row in every if row.name in wanted), books
+
+
+def own_run(
+    prof: LayerProfiler, spans: SpanReading, work: WorkReading | None, reason: str, error: BaseException | None
+) -> Run:
+    """Return the run of a user's own model and loop: layers and books, latency, and no quality since nothing was asked."""
+    reasons = {"flops": reason} if reason else {}
+    every = ledger.rows(prof.layers, spans, work, roof=roof(environment.device_name(prof.device), prof.dtype))
+    wanted = {layer.name for layer in prof.selected}
+    return Run(
+        created=now(),
+        status="failed" if error else "done",
+        settings={"layers": prof.selector, "device": prof.device, "dtype": prof.dtype, "convention": CONVENTION},
+        environment=environment.describe(prof.device),
+        model={"name": type(prof.model).__name__, "parameters": sum(p.numel() for p in prof.model.parameters())},
+        dataset={"name": "own calls"},
+        samples=prof.rows,
+        totals=totals.of_windows(spans, work, prof.rows),
+        layers=tuple(row for row in every if row.name in wanted),
+        ledger=ledger.close(prof.layers, spans, work, reasons=reasons),
+        uncounted_ops=dict(work.uncounted) if work else {},
+        warnings=prof.warnings(error),
+    )
+
+
+def now() -> str:
+    """Return the time in UTC, to the second, as ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _settings(session: Session) -> dict[str, Any]:
@@ -106,7 +144,7 @@ def _totals(session: Session) -> Totals:
         flops_useful=sum(item.flops_useful for item in layers) if work else None,
         flops_causal=sum(item.flops_causal for item in layers) if work else None,
         bytes=sum(item.bytes for item in layers) if work else None,
-        energy=_energy(session),
+        energy=energy_pass.totals(session) or totals.no_energy(session.reasons.get("energy", "not run")),
         energy_estimate=energy_pass.estimate(session),
         peak_memory_bytes=session.peak_memory_bytes,
         overhead_ratio=totals.overhead_ratio(session.bare, session.hooked),
@@ -114,20 +152,6 @@ def _totals(session: Session) -> Totals:
         prompt_tokens=sum(sum(batch.prompt_tokens) for batch in done),
         pad_tokens=sum(sum(batch.pad_tokens) for batch in done),
         image_tokens=sum(sum(batch.image_tokens) for batch in done),
-    )
-
-
-def _energy(session: Session) -> Energy:
-    measured = energy_pass.totals(session)
-    if measured is not None:
-        return measured
-    return Energy(
-        joules=None,
-        per_sample=None,
-        per_output_token=None,
-        quality=Quality.UNAVAILABLE,
-        source="none",
-        reason=session.reasons.get("energy", "the energy pass did not run"),
     )
 
 
@@ -173,15 +197,19 @@ def samples(session: Session) -> tuple[Sample, ...]:
     return tuple(records)
 
 
-def _roof(session: Session) -> Callable[[int, int], float] | None:
-    """Return (flops, bytes) -> the least seconds they can take on this GPU; None where its peaks are not known."""
-    if session.device == "cpu":
-        return None
+def roof(device_name: str, dtype: str) -> ledger.Roof | None:
+    """Return (flops, bytes, seconds) -> share of the device's roof that was reached; None where its peaks are not known."""
     from layerprof import estimate
 
-    gpu = estimate.gpu_by_device_name(environment.describe(session.device)["device_name"])
-    dtype = session.subject.provenance["dtype"]
-    return None if gpu is None else lambda flops, moved: estimate.roof_seconds(flops, moved, gpu, dtype)
+    gpu = estimate.gpu_by_device_name(device_name)
+    if gpu is None:
+        return None
+
+    def share(flops: float, moved: float, seconds: float) -> float | None:
+        least = estimate.roof_seconds(flops, moved, gpu, dtype)
+        return least / seconds if least is not None and seconds > 0 else None
+
+    return share
 
 
 def _pass_seconds(session: Session) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def describe(device: str) -> dict[str, Any]:
     """Return the environment block of a run on `device` ('cpu' or 'cuda:0'); values that cannot be read are None."""
     block: dict[str, Any] = {
         "device": device,
-        "device_name": cpu_name() if device == "cpu" else _cuda_name(device),
+        "device_name": device_name(device),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_name(),
@@ -80,7 +80,10 @@ def gpu_state(device: str) -> dict[str, str | None]:
     return dict(zip(NVIDIA_FIELDS, values, strict=True)) if len(values) == len(NVIDIA_FIELDS) else empty
 
 
-def _cuda_name(device: str) -> str:
+def device_name(device: str) -> str:
+    """Return the marketing name of 'cpu' or of a CUDA device."""
+    if device == "cpu":
+        return cpu_name()
     import torch
 
     return str(torch.cuda.get_device_name(device))

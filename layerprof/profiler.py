@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from layerprof.settings import Settings
 
 
 def profile(settings: Settings | None = None, *, progress: Progress | None = None, **options: Any) -> Run:
-    """Profile a model on a dataset, layer by layer, and return the finished run; its folder is `run.files["folder"]`.
+    """Profile a model on a dataset, layer by layer, and return the finished run; its folder is `run.settings["output"]`.
 
     `options` are the command line's, with underscores: `profile(model="demo", dataset="coco", batch_size=4)`.
 
@@ -154,5 +153,4 @@ def finish(session: Session, failure: LayerprofError | None) -> Run:
         assert failure is not None
         store.discard_folder(session.folder)
         raise failure
-    run = assemble.run(session, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), failed=failure)
-    return store.save(run, session.folder, samples=assemble.samples(session))
+    return store.save(assemble.run(session, failure), session.folder, samples=assemble.samples(session))

@@ -271,10 +271,10 @@ class Totals(Record):
     energy_estimate: EnergyEstimate | None = None
     peak_memory_bytes: int | None
     overhead_ratio: float | None
-    output_tokens: int
-    prompt_tokens: int
-    pad_tokens: int
-    image_tokens: int
+    output_tokens: int | None
+    prompt_tokens: int | None
+    pad_tokens: int | None
+    image_tokens: int | None
 
 
 class LayerRow(Record):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from layerprof import statistics
-from layerprof.records import LatencyTotals, Statistic
+from layerprof.records import Energy, LatencyTotals, Quality, SpanReading, Statistic, Totals, WorkReading
 
 if TYPE_CHECKING:
     from layerprof.session import Walked
@@ -27,8 +27,8 @@ def latency(walked: Sequence[Walked]) -> LatencyTotals:
     ]
     first = [batch.generated.first_token_s for batch in walked if batch.generated.first_token_s is not None]
     return LatencyTotals(
-        per_batch=statistics.summary([batch.latency_s for batch in walked]),
-        per_sample=statistics.summary([batch.latency_s / batch.rows for batch in walked]),
+        per_batch=_of([batch.latency_s for batch in walked]),
+        per_sample=_of([batch.latency_s / batch.rows for batch in walked]),
         ttft=_maybe(first),
         per_output_token=_maybe(per_token),
     )
@@ -45,5 +45,51 @@ def output_tokens(walked: Sequence[Walked]) -> int:
     return sum(sum(batch.generated.new_tokens) for batch in walked)
 
 
+def of_windows(spans: SpanReading, work: WorkReading | None, rows: int) -> Totals:
+    """Return the totals of a user's own calls: one batch is one outermost call, and only the latency is end to end."""
+    windows = spans.windows_s
+    parts = [*work.layers.values(), *work.outside.values()] if work else []
+    return Totals(
+        wer=None,
+        task_metric=None,
+        latency_s=LatencyTotals(
+            per_batch=_of(windows),
+            per_sample=_of([seconds * len(windows) / rows for seconds in windows]),
+            ttft=None,
+            per_output_token=None,
+        ),
+        flops=work.total_flops if work else None,
+        flops_per_sample=work.total_flops / rows if work else None,
+        flops_useful=sum(part.flops_useful for part in parts) if work else None,
+        flops_causal=sum(part.flops_causal for part in parts) if work else None,
+        bytes=sum(part.bytes for part in parts) if work else None,
+        energy=no_energy("LayerProfiler measures no energy; use `layerprof profile`"),
+        peak_memory_bytes=None,
+        overhead_ratio=None,
+        output_tokens=None,
+        prompt_tokens=None,
+        pad_tokens=None,
+        image_tokens=None,
+    )
+
+
+def no_energy(reason: str) -> Energy:
+    """Return the record that says that there are no joules, and why."""
+    return Energy(
+        joules=None,
+        per_sample=None,
+        per_output_token=None,
+        quality=Quality.UNAVAILABLE,
+        source="none",
+        reason=reason,
+    )
+
+
+def _of(values: Sequence[float]) -> Statistic:
+    found = statistics.describe(values)
+    assert found is not None, "a run has at least one batch"
+    return found
+
+
 def _maybe(values: Sequence[float]) -> Statistic | None:
-    return statistics.summary(values) if values else None
+    return statistics.describe(values) if values else None
