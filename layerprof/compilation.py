@@ -1,0 +1,88 @@
+"""`--optimization compile`: each decoder layer compiled on its own, inside the hooks, with a static KV cache.
+
+`torch.compile(model).generate()` compiles nothing, since `generate` is not the compiled callable. Compiling layer by layer
+("regional compilation") keeps a row per layer: the hooks stand outside the compiled region.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from layerprof.errors import RequestError, RunFailedError
+from layerprof.records import Layer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass
+class Compiled:
+    """What was compiled: graphs so far, and seconds that compiling calls took (the first walk, results discarded)."""
+
+    graphs: int = 0
+    seconds: float = 0.0
+
+
+def check_compiler(device: str) -> None:
+    """Raise RequestError where torch.compile has no C++ compiler to make CPU code with."""
+    if device == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        raise RequestError(
+            "--optimization compile needs a C++ compiler on a CPU, and none is installed.",
+            "Install g++ (Debian: apt-get install g++), or use --optimization eager.",
+        )
+
+
+@contextmanager
+def compiled_decoder(model: nn.Module, layers: Sequence[Layer]) -> Iterator[Compiled]:
+    """Compile the forward of every decoder layer for the length of the block; afterwards the model is as before."""
+    import torch
+    from torch._dynamo.utils import counters
+
+    modules = dict(model.named_modules())
+    decoder = [modules[layer.name] for layer in layers if layer.kind == "decoder_layer"]
+    torch._dynamo.reset()
+    counters.clear()
+    # One code object serves all layers; each layer's index is a constant of its own graph, twice for prefill and decode.
+    limit = 4 * len(decoder) + 16
+    with torch._dynamo.config.patch(recompile_limit=limit, accumulated_recompile_limit=max(256, 4 * limit)):
+        before = [module.__dict__.get("forward") for module in decoder]
+        for module in decoder:
+            object.__setattr__(module, "forward", torch.compile(module.forward))
+        try:
+            yield Compiled()
+        finally:
+            for module, forward in zip(decoder, before, strict=True):
+                if forward is None:
+                    object.__delattr__(module, "forward")
+                else:
+                    object.__setattr__(module, "forward", forward)
+            torch._dynamo.reset()
+
+
+def graphs() -> int:
+    """Return how many graphs torch has compiled since `compiled_decoder` began."""
+    from torch._dynamo.utils import counters
+
+    return int(counters["stats"]["unique_graphs"])
+
+
+@contextmanager
+def compile_time(report: Compiled) -> Iterator[None]:
+    """Count what a warm-up walk compiles and how long it takes.
+
+    Raises RunFailedError when nothing was compiled: figures of an eager model must not be called compiled.
+    """
+    start = time.perf_counter()
+    yield
+    report.seconds += time.perf_counter() - start
+    report.graphs = graphs()
+    if report.graphs == 0:
+        raise RunFailedError(
+            "Nothing was compiled: torch.compile left every decoder layer eager.",
+            "Use --optimization eager, or look for graph breaks with TORCH_LOGS=graph_breaks.",
+        )

@@ -1,0 +1,212 @@
+"""LayerProfiler: any module, any loop; the model is afterwards as it was before."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from layerprof import LayerProfiler
+from layerprof.errors import RequestError, SelectorError
+
+WIDTH, TOKENS = 8, 5
+
+
+class Block(nn.Module):
+    """Attention-free block: two matrices, 2 * 2 * WIDTH * WIDTH FLOPs a token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.down = nn.Linear(WIDTH, WIDTH, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (rows, tokens, WIDTH) to the same shape."""
+        return x + self.down(torch.relu(self.up(x)))
+
+
+class Tower(nn.Module):
+    """Three blocks and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block() for _ in range(3))
+        self.head = nn.Linear(WIDTH, 2, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (rows, tokens, WIDTH) to (rows, tokens, 2)."""
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)  # type: ignore[no-any-return]  # nn.Module calls are typed as Any
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    """A user's own model, in evaluation mode."""
+    torch.manual_seed(0)
+    return Tower().eval()
+
+
+def _hooks(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def test_own_loop_gives_exact_flops_per_layer_and_books_that_close(model: nn.Module) -> None:
+    """Two calls of 3 rows: each block does 2*2*W*W FLOPs a token, the head 2*W*2, and nothing is left over."""
+    with LayerProfiler(model) as prof, torch.no_grad():
+        for _ in range(2):
+            model(torch.randn(3, TOKENS, WIDTH))
+    positions = 2 * 3 * TOKENS
+    rows = {row.name: row for row in prof.run.layers}
+    assert rows["blocks.1"].flops == positions * 2 * 2 * WIDTH * WIDTH
+    assert rows["blocks.1"].calls == 2
+    assert rows["head"].flops == positions * 2 * WIDTH * 2
+    books = prof.run.ledger.flops
+    assert books.total == positions * (3 * 2 * 2 * WIDTH * WIDTH + 2 * WIDTH * 2)
+    assert books.residual == 0
+    assert prof.run.samples == 6
+
+
+def test_spans_are_of_the_users_own_calls(model: nn.Module) -> None:
+    """Every block has a span per call, and spans, rest and residual add up to the calls' time."""
+    with LayerProfiler(model) as prof:
+        model(torch.randn(1, TOKENS, WIDTH))
+    books = prof.run.ledger.span_s
+    assert books.layers is not None
+    assert books.total is not None
+    assert books.residual is not None
+    assert books.layers + sum(books.rest.values()) + books.residual == pytest.approx(books.total)
+    assert abs(books.residual) <= 0.01 * books.total
+
+
+def test_the_model_is_as_before(model: nn.Module) -> None:
+    """No hook and no wrapper stays, and the model answers the same."""
+    x = torch.randn(1, TOKENS, WIDTH)
+    before, attributes = model(x), set(model.__dict__)
+    with LayerProfiler(model) as prof:
+        inside = model(x)
+    assert torch.equal(before, inside)
+    assert _hooks(model) == 0
+    assert set(model.__dict__) == attributes
+    assert "forward" not in model.__dict__
+    assert prof.run.status == "done"
+
+
+def test_an_exception_in_the_block_goes_through_and_keeps_what_was_measured(model: nn.Module) -> None:
+    """The user's exception is the user's; the spans taken so far are in the run, which says that it failed."""
+    prof = LayerProfiler(model)
+    with pytest.raises(ValueError, match="mine"), prof:
+        model(torch.randn(1, TOKENS, WIDTH))
+        raise ValueError("mine")
+    assert prof.run.status == "failed"
+    assert prof.run.ledger.span_s.total is not None
+    assert prof.run.ledger.flops.total is None
+    assert "exception" in str(prof.run.ledger.flops.reason)
+    assert _hooks(model) == 0
+
+
+def test_a_layer_that_raises_leaves_no_hook(model: nn.Module) -> None:
+    """A call with a wrong shape raises torch's error, and the model is as before."""
+    with pytest.raises(RuntimeError), LayerProfiler(model):
+        model(torch.randn(1, TOKENS, WIDTH + 1))
+    assert _hooks(model) == 0
+    assert "forward" not in model.__dict__
+
+
+def test_flops_together_counts_the_same_and_says_that_spans_suffer(model: nn.Module) -> None:
+    """Both ways of counting agree; only the spans differ, and the run says so."""
+    x = torch.randn(2, TOKENS, WIDTH)
+    with LayerProfiler(model) as apart:
+        model(x)
+    with LayerProfiler(model, flops="together") as together:
+        model(x)
+    assert apart.run.ledger.flops == together.run.ledger.flops
+    assert not apart.run.warnings
+    assert "spans" in together.run.warnings[0]
+
+
+def test_flops_off_is_none_with_a_reason(model: nn.Module) -> None:
+    """What was not measured is None, never 0."""
+    with LayerProfiler(model, flops="off") as prof:
+        model(torch.randn(1, TOKENS, WIDTH))
+    assert prof.run.layers[0].flops is None
+    assert prof.run.ledger.flops.total is None
+    assert "off" in str(prof.run.ledger.flops.reason)
+
+
+def test_a_model_in_training_is_not_run_again(model: nn.Module) -> None:
+    """A repeat would move batch statistics and dropout, so FLOPs are None with the way to get them."""
+    model.train()
+    with LayerProfiler(model) as prof:
+        model(torch.randn(1, TOKENS, WIDTH)).sum().backward()
+    assert prof.run.ledger.flops.total is None
+    assert "together" in str(prof.run.ledger.flops.reason)
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_a_block_without_calls_is_a_mistake(model: nn.Module) -> None:
+    """Profiling one model and calling another is told, not shown as zeros."""
+    with pytest.raises(RequestError, match="Nothing was called"), LayerProfiler(model):
+        Tower()(torch.randn(1, TOKENS, WIDTH))
+
+
+def test_reading_the_run_too_early_is_a_mistake(model: nn.Module) -> None:
+    """`prof.run` is there once the block has ended."""
+    with LayerProfiler(model) as prof:
+        with pytest.raises(RequestError, match="no run yet"):
+            _ = prof.run
+        model(torch.randn(1, TOKENS, WIDTH))
+    assert prof.run.samples == 1
+
+
+def test_wrong_selectors_and_modes_are_refused_at_once(model: nn.Module) -> None:
+    """Nothing is attached when the request is wrong."""
+    with pytest.raises(SelectorError):
+        LayerProfiler(model, layers="blocks.77")
+    with pytest.raises(RequestError, match="rerun"):
+        LayerProfiler(model, flops="later")  # type: ignore[arg-type]  # the mistake is the test
+    assert _hooks(model) == 0
+
+
+def test_a_model_without_parameters_is_refused() -> None:
+    """There is nothing to attribute to."""
+    with pytest.raises(RequestError):
+        LayerProfiler(nn.ReLU())
+
+
+def test_selected_submodules_have_rows_and_the_books_stay_whole(model: nn.Module) -> None:
+    """A submodule's row stands beside its block's without counting anything twice."""
+    with LayerProfiler(model, layers="blocks.*.up") as prof:
+        model(torch.randn(1, TOKENS, WIDTH))
+    assert {row.name for row in prof.run.layers} == {f"blocks.{i}.up" for i in range(3)}
+    assert prof.run.layers[0].flops == TOKENS * 2 * WIDTH * WIDTH
+    assert prof.run.ledger.flops.residual == 0
+    assert prof.run.ledger.flops.layers == TOKENS * 3 * 2 * 2 * WIDTH * WIDTH
+
+
+def test_random_state_is_given_back(model: nn.Module) -> None:
+    """The repeat for FLOPs draws no number from the user's generator."""
+    torch.manual_seed(3)
+    model(torch.randn(1, TOKENS, WIDTH))
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    with LayerProfiler(model):
+        model(torch.randn(1, TOKENS, WIDTH))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_generate_is_one_batch(model: nn.Module) -> None:
+    """A generate() that calls the model many times is one outermost call, and its rows are counted once."""
+
+    class Generating(Tower):
+        def generate(self, x: torch.Tensor) -> torch.Tensor:
+            for _ in range(4):
+                x = x + self(x).sum()
+            return x
+
+    own = Generating().eval()
+    with LayerProfiler(own) as prof, torch.no_grad():
+        own.generate(torch.randn(3, TOKENS, WIDTH))
+    assert prof.run.totals.latency_s.per_batch.n == 1
+    assert prof.run.samples == 3
+    assert next(row for row in prof.run.layers if row.name == "blocks.0").calls == 4
