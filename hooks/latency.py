@@ -1,0 +1,120 @@
+"""Spans: how long each call of each layer takes on its device, by forward hooks that add next to nothing.
+
+A hook only marks a boundary and appends four small things to a list; everything else happens between batches and in
+`reading()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
+from layerprof.hooks.base import LayerHook
+from layerprof.hooks.events import EventTimeline, HostTimeline, Mark, Timeline
+
+from layerprof import spans
+from layerprof.errors import RequestError
+from layerprof.records import Layer, Phase, SpanReading
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class LatencyHook(LayerHook):
+    """Times every call of the located layers.
+
+    ::
+
+        hook = LatencyHook(model, layers, device="cuda:0")
+        with hook:
+            for number, inputs in enumerate(batches):
+                with hook.batch(number):
+                    model.generate(**inputs)
+        reading = hook.reading()
+
+    On a CPU the clock is `perf_counter_ns` (or the given `clock`, a function that returns nanoseconds); on CUDA it is
+    events from a pool (`clock` may be an EventTimeline), with one synchronise at the end of each batch. A batch that
+    raises, or is interrupted, leaves no trace in the reading. Hooks outside `batch()` do nothing.
+
+    Raises RequestError for a device that is neither.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[Layer],
+        device: str | torch.device = "cpu",
+        clock: Callable[[], int] | Timeline | None = None,
+    ) -> None:
+        super().__init__(model, layers)
+        self._timeline = _timeline(str(device), clock)
+        self._starts: list[Mark] = []
+        self._ends: list[Mark] = []
+        self._windows: list[spans.Window] = []
+        self._log: spans.Log = []
+        self._append = self._log.extend
+        self._open = False
+
+    def __enter__(self) -> Self:
+        modules = dict(self.model.named_modules(remove_duplicate=False))
+        devices = [_device_of(modules[layer.name]) for layer in self.layers if layer.name in modules]
+        if len(devices) == len(self.layers):
+            self._starts, self._ends = self._timeline.attach(self.layers, devices)
+        return super().__enter__()
+
+    @contextmanager
+    def batch(self, index: int) -> Iterator[None]:
+        """Wrap one batch's `generate()`. The device is idle when the window opens and when it closes."""
+        if self._open:
+            raise RuntimeError("a batch is open already; batches do not nest")
+        with super().batch(index):
+            self._log.clear()
+            self._timeline.open()
+            self._open = True
+            try:
+                yield
+                window = self._timeline.close(self._log)
+            except BaseException:
+                self._timeline.cancel()
+                raise
+            finally:
+                self._open = False
+                self._log.clear()
+            self._windows.append(window)
+
+    def started(self, slot: int, phase: Phase) -> None:
+        """Mark the start of a call."""
+        if self._open:
+            self._append((slot, phase, self.tracker.step, self._starts[slot]()))
+
+    def ended(self, slot: int) -> None:
+        """Mark the end of a call."""
+        if self._open:
+            self._append((~slot, None, 0, self._ends[slot]()))
+
+    def reading(self) -> SpanReading:
+        """Return the spans, windows and gaps of all finished batches."""
+        return spans.read(self._windows, self.layers, self._timeline.name)
+
+
+def _timeline(device: str, clock: Callable[[], int] | Timeline | None) -> Timeline:
+    if clock is not None and not callable(clock):
+        return clock
+    kind, _, index = device.partition(":")
+    if kind == "cpu":
+        return HostTimeline(clock)
+    if kind == "cuda":
+        return EventTimeline(int(index or 0))
+    raise RequestError(
+        f"Layers cannot be timed on the device '{device}': no clock for its boundaries is known.",
+        "Use --device cpu or --device cuda.",
+    )
+
+
+def _device_of(module: nn.Module) -> torch.device | None:
+    """Where the layer's weights lie; None for a layer without any."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        return tensor.device
+    return None

@@ -1,0 +1,170 @@
+"""A log of layer starts and ends to spans and named gaps, so that self times + gaps = the window. Pure, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import fsum
+from typing import Any
+
+from layerprof.records import Layer, Phase, Span, SpanReading
+
+NOT_RECORDED = -1
+"""Time of a boundary that could not be recorded (a CUDA graph was being captured)."""
+
+BEFORE_FIRST = "before the first layer"
+AFTER_LAST = "after the last layer"
+BETWEEN_STEPS = "between decode steps"
+NO_LAYER = "no layer ran"
+
+Log = list[Any]
+"""Flat, since appending to it is all that a hook does: `slot, phase, step, time` for a start, `~slot, phase, step,
+time` for an end. Times in nanoseconds since the start of the window.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One batch as it was logged.
+
+    `wall_ns` is the host's wall time; `length_ns` is the same stretch on the clock of the log (equal on a CPU; on CUDA
+    from the first to the last event of the batch). Both in nanoseconds.
+    """
+
+    wall_ns: int
+    length_ns: int
+    log: Log
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call being put together: `inner_ns` is what directly nested located layers took."""
+
+    slot: int
+    phase: Phase
+    step: int
+    start_ns: int
+    end_ns: int = NOT_RECORDED
+    inner_ns: int = 0
+    depth: int = 0
+
+
+def read(windows: Sequence[Window], layers: Sequence[Layer], clock: str) -> SpanReading:
+    """Return what the windows hold. `Span.batch` is the position of its window.
+
+    Per window, on the clock of the log: sum of `self_s` + gaps = `length_ns`, unless layers ran at the same time on
+    several streams. What `wall_ns` has beyond that is for the ledger's residual.
+    """
+    spans: list[Span] = []
+    gaps: dict[str, list[int]] = {}
+    dropped = 0
+    for number, window in enumerate(windows):
+        calls, lost = _calls(window.log, layers)
+        dropped += lost
+        spans += (_span(call, layers, number) for call in calls)
+        for name, length in _gaps([call for call in calls if call.depth == 0], window.length_ns):
+            gaps.setdefault(name, []).append(length)
+    return SpanReading(
+        spans=tuple(spans),
+        windows_s=tuple(window.wall_ns / 1e9 for window in windows),
+        gaps_s={name: fsum(lengths) / 1e9 for name, lengths in gaps.items()},
+        clock=clock,
+        dropped=dropped,
+    )
+
+
+def _span(call: _Call, layers: Sequence[Layer], batch: int) -> Span:
+    length = call.end_ns - call.start_ns
+    return Span(
+        layer=layers[call.slot].name,
+        phase=call.phase,
+        batch=batch,
+        step=call.step,
+        start_s=call.start_ns / 1e9,
+        end_s=call.end_ns / 1e9,
+        self_s=(length - call.inner_ns) / 1e9,
+    )
+
+
+def _calls(log: Log, layers: Sequence[Layer]) -> tuple[list[_Call], int]:
+    """Pair starts with ends; return the closed calls by start, and how many were dropped.
+
+    Dropped are calls whose start or end is missing: a layer left without its end, or not recorded in a graph capture.
+    """
+    closed: list[_Call] = []
+    stack: list[_Call] = []
+    dropped = 0
+    for slot, phase, step, time in _entries(log):
+        if slot >= 0:
+            stack.append(_Call(slot, phase, step, time))
+            continue
+        depth = next((i for i in range(len(stack) - 1, -1, -1) if stack[i].slot == ~slot), None)
+        if depth is None:
+            dropped += 1
+            continue
+        dropped += len(stack) - depth - 1
+        del stack[depth + 1 :]
+        call = stack.pop()
+        if call.start_ns < 0 or time < 0:
+            dropped += 1
+            continue
+        call.end_ns, call.depth = time, depth
+        if stack:
+            stack[-1].inner_ns += time - call.start_ns
+        closed.append(call)
+    # A call that never closed encloses what follows it, which looked nested: only closed calls may count for depth.
+    dropped += len(stack)
+    closed = _nested(sorted(closed, key=lambda c: (c.start_ns, -c.end_ns, c.depth))) if dropped else closed
+    return _steps(sorted(closed, key=lambda c: (c.start_ns, c.depth)), layers), dropped
+
+
+def _entries(log: Log) -> Iterator[tuple[int, Phase, int, int]]:
+    return zip(log[0::4], log[1::4], log[2::4], log[3::4], strict=True)
+
+
+def _nested(calls: list[_Call]) -> list[_Call]:
+    """Find depth and inner time again from the times alone."""
+    stack: list[_Call] = []
+    for call in calls:
+        while stack and stack[-1].end_ns <= call.start_ns:
+            stack.pop()
+        call.depth, call.inner_ns = len(stack), 0
+        if stack:
+            stack[-1].inner_ns += call.end_ns - call.start_ns
+        stack.append(call)
+    return calls
+
+
+def _steps(calls: list[_Call], layers: Sequence[Layer]) -> list[_Call]:
+    """Give token embeddings the step of the decoder layer that they feed: a step begins with its embedding."""
+    step: int | None = None
+    for call in reversed(calls):
+        kind = layers[call.slot].kind
+        if kind == "decoder_layer":
+            step = call.step if call.phase is Phase.DECODE else None
+        elif kind == "embed_tokens" and call.phase is Phase.DECODE and step is not None:
+            call.step = step
+    return calls
+
+
+def _gaps(calls: Iterable[_Call], length_ns: int) -> Iterator[tuple[str, int]]:
+    """Yield the stretches of the window that no call covers, named by what lies on both sides."""
+    last: _Call | None = None
+    covered = 0
+    for call in calls:
+        if call.start_ns > covered:
+            yield _gap_name(last, call), call.start_ns - covered
+        if last is None or call.end_ns > covered:
+            last, covered = call, max(covered, call.end_ns)
+    if length_ns > covered:
+        yield (AFTER_LAST if last else NO_LAYER), length_ns - covered
+
+
+def _gap_name(last: _Call | None, following: _Call) -> str:
+    if last is None:
+        return BEFORE_FIRST
+    if last.phase is not following.phase:
+        return f"{last.phase} to {following.phase}"
+    if last.phase is Phase.DECODE and last.step != following.step:
+        return BETWEEN_STEPS
+    return f"within {last.phase}"
