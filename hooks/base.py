@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -12,6 +12,8 @@ from layerprof.records import Layer, Phase
 if TYPE_CHECKING:
     from torch import nn
     from torch.utils.hooks import RemovableHandle
+
+CACHES = ("past_key_values", "past_key_value", "layer_past", "cache")
 
 
 class Hook(Protocol):
@@ -35,7 +37,7 @@ class PhaseTracker:
 
     A language layer with more than one query position is prefill, with one it is decode; one position with an empty
     KV cache is the prefill of a one-token prompt. Modules that cannot tell from their own input (norm, lm_head)
-    take the phase of the decoder layer that ran last.
+    take the phase of the decoder layer that ran last. `step` is 0 in prefill and counts decode steps from 1.
     """
 
     def __init__(self) -> None:
@@ -47,28 +49,40 @@ class PhaseTracker:
         self.step = 0
         self.started = False
 
-    def language(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Phase:
-        """Phase of a decoder layer's (or token embedding's) call, from its first input's query length."""
-        query = _query_length(args, kwargs)
+    def language(self, args: tuple[Any, ...], kwargs: dict[str, Any], axis: int = 1) -> Phase:
+        """Phase of a decoder layer's (or token embedding's) call, from the query length along `axis` of its input."""
+        query = _query_length(args, kwargs, axis)
         if query is None:
             return self.phase
-        if query > 1 or _cache_is_empty(kwargs, self.started):
+        if query > 1 or _cache_is_empty(args, kwargs, self.started):
             self.phase, self.step = Phase.PREFILL, 0
         else:
             self.phase = Phase.DECODE
         return self.phase
 
+    def step_begins(self, args: tuple[Any, ...], kwargs: dict[str, Any], axis: int = 1) -> Phase:
+        """Phase of the first block's call, which is the one that counts the decode steps."""
+        phase = self.language(args, kwargs, axis)
+        self.step = self.step + 1 if phase is Phase.DECODE else 0
+        self.started = True
+        return phase
 
-def _query_length(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-    """Sequence length of the first tensor given: dimension 1 of (rows, positions[, features]); None when there is none."""
-    hidden = args[0] if args else kwargs.get("hidden_states", kwargs.get("input"))
-    shape = getattr(hidden, "shape", None)
-    return int(shape[1]) if shape is not None and len(shape) >= 2 else None
+
+def _query_length(args: tuple[Any, ...], kwargs: dict[str, Any], axis: int) -> int | None:
+    """Positions of the first tensor given, (rows, positions[, features]); None when there is no tensor."""
+    for value in (*args, *kwargs.values()):
+        shape = getattr(value, "shape", None)
+        if shape is None or len(shape) < 2:
+            continue
+        # (positions, features): packed sequences, as against (rows, positions) of token ids.
+        packed = len(shape) == 2 and value.is_floating_point()
+        return int(shape[0] if packed else shape[axis])
+    return None
 
 
-def _cache_is_empty(kwargs: dict[str, Any], started: bool) -> bool:
-    cache = kwargs.get("past_key_values", kwargs.get("past_key_value"))
-    length = getattr(cache, "get_seq_length", None)
+def _cache_is_empty(args: tuple[Any, ...], kwargs: dict[str, Any], started: bool) -> bool:
+    caches = [kwargs[name] for name in CACHES if kwargs.get(name) is not None] or list(args[1:])
+    length = next((c.get_seq_length for c in caches if hasattr(c, "get_seq_length")), None)
     if started or length is None:
         return not started
     return int(length()) == 0
@@ -79,7 +93,7 @@ class LayerHook:
 
     Subclasses override `started(slot, phase)` and `ended(slot)`; `slot` is the layer's position in `layers`. Both
     are called on every call of the layer, `ended` also when the layer raised. Within a batch, `tracker.phase` and
-    `tracker.step` are current.
+    `tracker.step` are current. A module that stands in the model under two names is one layer with two calls.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[Layer]) -> None:
@@ -87,7 +101,7 @@ class LayerHook:
         self.layers = tuple(layers)
         self.tracker = PhaseTracker()
         self._handles: list[RemovableHandle] = []
-        self._stepper = next((i for i, x in enumerate(self.layers) if x.kind == "decoder_layer"), None)
+        self._stepper = _stepper(self.layers)
 
     def __enter__(self) -> Self:
         modules = dict(self.model.named_modules(remove_duplicate=False))
@@ -110,34 +124,46 @@ class LayerHook:
             self._handles.pop().remove()
 
     def _attach(self, slot: int, layer: Layer, module: nn.Module) -> None:
-        read_phase = self._phase_reader(slot, layer)
+        # One closure per kind of layer, and nothing looked up twice: each runs on every call of the layer.
+        started, ended, tracker = self.started, self.ended, self.tracker
+        reader = self._phase_reader(slot, layer, module)
+        if reader is not None:
 
-        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self.started(slot, read_phase(args, kwargs))
+            def before_reading(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                started(slot, reader(args, kwargs))
+
+            self._handles.append(module.register_forward_pre_hook(before_reading, with_kwargs=True))
+        elif layer.tower == "vision":
+
+            def before_vision(_module: nn.Module, _args: tuple[Any, ...]) -> None:
+                started(slot, Phase.VISION)
+
+            self._handles.append(module.register_forward_pre_hook(before_vision))
+        else:
+
+            def before(_module: nn.Module, _args: tuple[Any, ...]) -> None:
+                started(slot, tracker.phase)
+
+            self._handles.append(module.register_forward_pre_hook(before))
 
         def after(_module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
-            self.ended(slot)
+            ended(slot)
 
         # always_call: a layer that raises must not leave an open entry behind.
-        self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
         self._handles.append(module.register_forward_hook(after, always_call=True))
 
-    def _phase_reader(self, slot: int, layer: Layer) -> Any:
+    def _phase_reader(
+        self, slot: int, layer: Layer, module: nn.Module
+    ) -> Callable[[tuple[Any, ...], dict[str, Any]], Phase] | None:
+        """Return what reads the phase from a call's inputs; None for layers that take it from others."""
         tracker = self.tracker
-        if layer.tower == "vision":
-            return lambda args, kwargs: Phase.VISION
+        # torch's own transformer layers put positions first unless told otherwise.
+        axis = 0 if getattr(getattr(module, "self_attn", None), "batch_first", True) is False else 1
         if slot == self._stepper:
-
-            def first_block(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Phase:
-                phase = tracker.language(args, kwargs)
-                tracker.step = tracker.step + 1 if phase is Phase.DECODE else 0
-                tracker.started = True
-                return phase
-
-            return first_block
+            return lambda args, kwargs: tracker.step_begins(args, kwargs, axis)
         if layer.kind == "embed_tokens":
             return tracker.language
-        return lambda args, kwargs: tracker.phase
+        return None
 
     @contextmanager
     def batch(self, index: int) -> Iterator[None]:
@@ -150,3 +176,12 @@ class LayerHook:
 
     def ended(self, slot: int) -> None:
         """Handle the end of a call of `layers[slot]`."""
+
+
+def _stepper(layers: Sequence[Layer]) -> int | None:
+    """Slot of the first block of the language tower: the decoder's where it has one, else the encoder's."""
+    for kind in ("decoder_layer", "encoder_layer"):
+        for slot, layer in enumerate(layers):
+            if layer.kind == kind and layer.tower == "language":
+                return slot
+    return None
