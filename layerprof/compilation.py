@@ -38,7 +38,7 @@ def check_compiler(device: str) -> None:
 
 
 @contextmanager
-def compiled_decoder(model: nn.Module, layers: Sequence[Layer]) -> Iterator[Compiled]:
+def compiled_decoder(model: nn.Module, layers: Sequence[Layer], backend: str = "inductor") -> Iterator[Compiled]:
     """Compile the forward of every decoder layer for the length of the block; afterwards the model is as before."""
     import torch
     from torch._dynamo.utils import counters
@@ -52,7 +52,7 @@ def compiled_decoder(model: nn.Module, layers: Sequence[Layer]) -> Iterator[Comp
     with torch._dynamo.config.patch(recompile_limit=limit, accumulated_recompile_limit=max(256, 4 * limit)):
         before = [module.__dict__.get("forward") for module in decoder]
         for module in decoder:
-            object.__setattr__(module, "forward", torch.compile(module.forward))
+            object.__setattr__(module, "forward", torch.compile(module.forward, backend=backend))
         try:
             yield Compiled()
         finally:

@@ -78,7 +78,7 @@ class LayerProfiler:
     ) -> None:
         self._stack.close()
         spans: SpanReading = self._latency.reading()
-        if not self._calls.count:
+        if not spans.windows_s:
             if error is None:
                 raise RequestError(
                     "Nothing was called inside the `with LayerProfiler(model)` block.",
