@@ -1,6 +1,6 @@
 """Build the untrained bundled model: tokenizer, processor, configuration and random weights, in Hugging Face format.
 
-    python experiments/train_demo/build.py FOLDER
+python experiments/train_demo/build.py FOLDER
 """
 
 from __future__ import annotations
@@ -60,11 +60,14 @@ CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 
 
 def corpus() -> list[str]:
-    """The fixed text of the prompts, often enough that the trainer merges each of its words into one token."""
+    """Repeat the fixed text of the prompts, often enough that the trainer merges each of its words into one token."""
     names = [*OBJECT_COLORS, *BACKGROUND_COLORS, *SHAPES]
     once = [
         "system\nYou are a helpful assistant.\nuser\n\nassistant\n",
-        *(f"{question.capitalize()}\nAnswer the question using a single word or phrase." for question in tasks.TEXT_QUESTIONS),
+        *(
+            f"{question.capitalize()}\nAnswer the question using a single word or phrase."
+            for question in tasks.TEXT_QUESTIONS
+        ),
         *(f"Context: {hint}\nWhat color is the circle?\nA. red\nB. blue" for hint in tasks.HINTS),
         "What shape is the red object?\nWhich color is in the picture?",
         "\nAnswer with the option's letter from the given choices directly.",
@@ -97,7 +100,7 @@ def tokenizer() -> Qwen2Tokenizer:
 
 
 def configuration(vocabulary: Tokenizer) -> Qwen2_5_VLConfig:
-    """The true architecture at a small size."""
+    """Describe the true architecture at a small size."""
     ids = {token: vocabulary.token_to_id(token) for token in SPECIAL}
     return Qwen2_5_VLConfig(
         text_config={
@@ -148,7 +151,13 @@ def processor(core: Tokenizer) -> Qwen2_5_VLProcessor:
         chat_template=CHAT_TEMPLATE,
     )
     sizes = {"shortest_edge": 3136, "longest_edge": 12845056}
-    shared = {"image_mean": CLIP_MEAN, "image_std": CLIP_STD, "patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
+    shared = {
+        "image_mean": CLIP_MEAN,
+        "image_std": CLIP_STD,
+        "patch_size": 14,
+        "merge_size": 2,
+        "temporal_patch_size": 2,
+    }
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=sizes, **shared),
         video_processor=Qwen2VLVideoProcessor(size=sizes, **shared),
@@ -158,7 +167,10 @@ def processor(core: Tokenizer) -> Qwen2_5_VLProcessor:
 
 
 def model(config: Qwen2_5_VLConfig) -> Qwen2_5_VLForConditionalGeneration:
-    """Random weights. Embeddings have unit length, so that through the tied head a matching token stands out at once."""
+    """Draw random weights.
+
+    Embeddings have unit length, so that through the tied head a matching token stands out at once.
+    """
     torch.manual_seed(0)
     built = Qwen2_5_VLForConditionalGeneration(config)
     with torch.no_grad():

@@ -66,10 +66,12 @@ class Word:
 
     @property
     def width(self) -> int:
+        """Pixels from the first letter's left edge to the last one's right edge."""
         return (len(self.text) * ADVANCE - 1) * self.pixel
 
     @property
     def height(self) -> int:
+        """Pixels from top to bottom of the letters."""
         return GLYPH_HEIGHT * self.pixel
 
     def center(self, index: int) -> tuple[float, float]:
@@ -140,7 +142,7 @@ def _star(u: npt.NDArray[np.float64], v: npt.NDArray[np.float64]) -> Mask:
 
 
 def render(scene: Scene) -> Pixels:
-    """The pixels of a scene, shape (448, 448, 3)."""
+    """Draw a scene: its pixels, shape (448, 448, 3)."""
     canvas = np.empty((CANVAS, CANVAS, 3), np.uint8)
     canvas[:] = scene.rgb
     if scene.sign is not None:
@@ -162,5 +164,5 @@ def _write(canvas: Pixels, word: Word) -> None:
 
 
 def image(scene: Scene) -> Image.Image:
-    """A scene as the RGB image a dataset row holds."""
+    """Draw a scene as the RGB image a dataset row holds."""
     return Image.fromarray(render(scene))

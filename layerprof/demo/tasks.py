@@ -50,7 +50,7 @@ TEXT_QUESTIONS = (
     "what is written here?",
 )
 HINTS = ("", "Look at the picture.", "The picture shows some shapes.", "Each object has one color.")
-_INKS: tuple[Color, ...] = ((20, 20, 20), (150, 20, 20), (20, 30, 140), (10, 90, 40), (90, 20, 110))
+INKS: tuple[Color, ...] = ((20, 20, 20), (150, 20, 20), (20, 30, 140), (10, 90, 40), (90, 20, 110))
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Sample:
     fields: dict[str, Any]
 
     def row(self) -> dict[str, Any]:
-        """The row as a hub dataset gives it."""
+        """Draw the image and give the row as a hub dataset does."""
         return {"image": image(self.scene), **self.fields}
 
 
@@ -83,23 +83,25 @@ def sample(dataset: str, index: int, split: str = "evaluation", seed: int = SEED
 def rows(
     dataset: str, count: int | None = None, split: str = "evaluation", seed: int = SEED
 ) -> Iterator[dict[str, Any]]:
-    """The first `count` rows (all 300 by default), drawn as they are asked for."""
+    """Yield the first `count` rows (all 300 by default), drawn as they are asked for."""
     for index in range(EVALUATION_ROWS if count is None else count):
         yield sample(dataset, index, split, seed).row()
 
 
-def _jitter(rng: random.Random, color: Color) -> Color:
+def jitter(rng: random.Random, color: Color) -> Color:
+    """Return the colour, each channel off by up to 6 of 255."""
     red, green, blue = (min(255, max(0, channel + rng.randint(-6, 6))) for channel in color)
     return red, green, blue
 
 
-def _background(rng: random.Random) -> tuple[str, Color]:
+def background(rng: random.Random) -> tuple[str, Color]:
+    """Pick a background: its name and its colour in this one picture."""
     name = rng.choice(list(BACKGROUND_COLORS))
-    return name, _jitter(rng, BACKGROUND_COLORS[name])
+    return name, jitter(rng, BACKGROUND_COLORS[name])
 
 
 def pick_word(rng: random.Random, split: str) -> str:
-    """A held-out word; for training, mostly random letters, so that reading is learnt and not the word list."""
+    """Pick a held-out word; for training, mostly random letters, so that reading is learnt and not the word list."""
     if split == "evaluation":
         return rng.choice(words.EVALUATION)
     if rng.random() < 0.3:
@@ -111,18 +113,18 @@ def pick_word(rng: random.Random, split: str) -> str:
 
 
 def text_scene(rng: random.Random, text: str, pixel: int) -> Scene:
-    """A word anywhere on a plain background, half of the time on a sign of another light colour."""
-    name, rgb = _background(rng)
+    """Put a word anywhere on a plain background, half of the time on a sign of another light colour."""
+    name, rgb = background(rng)
     width, height = (len(text) * ADVANCE - 1) * pixel, GLYPH_HEIGHT * pixel
     x = rng.randrange(_STEP, CANVAS - width - _STEP + 1, _STEP)
     y = rng.randrange(_STEP, CANVAS - height - _STEP + 1, _STEP)
-    word = Word(text, x, y, pixel, _jitter(rng, rng.choice(_INKS)))
+    word = Word(text, x, y, pixel, jitter(rng, rng.choice(INKS)))
     sign = None
     if rng.random() < 0.5:
         margin = rng.randint(12, 32)
         left, top = max(0, x - margin), max(0, y - margin)
         right, bottom = min(CANVAS, x + width + margin), min(CANVAS, y + height + margin)
-        sign = (left, top, right - left, bottom - top, _jitter(rng, BACKGROUND_COLORS[rng.choice(list(BACKGROUND_COLORS))]))
+        sign = (left, top, right - left, bottom - top, background(rng)[1])
     return Scene(name, rgb, words=(word,), sign=sign)
 
 
@@ -140,7 +142,7 @@ def _textvqa(rng: random.Random, index: int, split: str) -> Sample:
 
 def things_scene(rng: random.Random, count: int) -> Scene:
     """`count` shapes that do not touch, each of its own colour and its own shape."""
-    name, rgb = _background(rng)
+    name, rgb = background(rng)
     colors, shapes = rng.sample(list(OBJECT_COLORS), count), rng.sample(SHAPES, count)
     while True:
         boxes: list[tuple[int, int, int]] = []
@@ -151,7 +153,7 @@ def things_scene(rng: random.Random, count: int) -> Scene:
                 boxes.append((x, y, size))
             if len(boxes) == count:
                 things = tuple(
-                    Thing(color, shape, *box, _jitter(rng, OBJECT_COLORS[color]))
+                    Thing(color, shape, *box, jitter(rng, OBJECT_COLORS[color]))
                     for color, shape, box in zip(colors, shapes, boxes, strict=True)
                 )
                 return Scene(name, rgb, things)
@@ -201,7 +203,7 @@ def _phrase(things: Sequence[Thing], joint: str = " and ") -> str:
 
 
 def captions(scene: Scene) -> list[str]:
-    """References of a scene, at least five: the plain caption in every order of the objects, then other wordings.
+    """Give at least five references: the plain caption in every order of the objects, then other wordings.
 
     The first one, which the bundled model was trained on, names the objects in the order of their colours' names.
     """
