@@ -6,12 +6,16 @@ A reporter is a module with `render(run, out)`; it is loaded when its format is 
 from __future__ import annotations
 
 import difflib
+import io
 from importlib import import_module
-from pathlib import PurePath
-from typing import IO, Protocol, cast
+from pathlib import Path, PurePath
+from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from layerprof.errors import RequestError
 from layerprof.records import Run
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 FORMATS = {
     "terminal": "layerprof.report.terminal",
@@ -53,3 +57,40 @@ def format_for(path: str | PurePath | None) -> str:
             f"Use one of the endings {', '.join(SUFFIXES)}, or name a --format: {', '.join(FORMATS)}.",
         )
     return SUFFIXES[suffix]
+
+
+def write(run: Run, name: str | None, output: str | PurePath | None, console: Console) -> Path | None:
+    """Show a run on the console, or in a file when `output` is given; return the file.
+
+    The format is `name`, or what the file's suffix asks for. Raises RequestError for an unknown format, a file that
+    cannot be written, and HTML without a file on a terminal.
+    """
+    name = name or format_for(output)
+    chosen = reporter(name)
+    if output is not None:
+        return _to_file(run, chosen, Path(output).expanduser())
+    if name == "terminal":
+        from layerprof.report import terminal
+
+        terminal.render(run, console)
+    elif name == "html" and console.is_terminal:
+        raise RequestError("An HTML page is of no use on a terminal.", "Name a file: -o report.html.")
+    else:
+        chosen.render(run, console.file)
+    return None
+
+
+def _to_file(run: Run, chosen: Reporter, path: Path) -> Path:
+    from layerprof.store import write_atomic
+
+    text = io.StringIO()
+    chosen.render(run, text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text.getvalue().encode())
+    except OSError as error:
+        raise RequestError(
+            f"The report cannot be written to {path}: {error.strerror or error}.",
+            "Give -o a file in a folder that you may write to.",
+        ) from error
+    return path

@@ -1,0 +1,182 @@
+"""What stands above every report: the settings in words, and the end-to-end block as label, value and note."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from layerprof.records import Energy, Run, Statistic, Wer
+from layerprof.report import units
+
+CONVENTION = "2 FLOPs per multiply-accumulate, causal attention not halved, padding counted, matrix work only"
+METRIC_NAMES = {"vqa_accuracy": "VQA accuracy", "exact_match": "exact match"}
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One figure of the end-to-end block; `note` qualifies it: interval, counts, source, or why there is none."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+def title(run: Run) -> str:
+    """Return what was measured on what, e.g. `demo on textvqa`."""
+    return f"{model_name(run)} on {run.dataset.get('name') or run.settings.get('dataset') or 'own inputs'}"
+
+
+def model_name(run: Run) -> str:
+    """Return the model's name as the run has it."""
+    return str(run.model.get("name") or run.settings.get("model") or "model")
+
+
+def convention(run: Run) -> str:
+    """Return what the FLOP figures count."""
+    return str(run.settings.get("convention") or CONVENTION)
+
+
+def settings(run: Run) -> list[str]:
+    """Return the settings that the figures depend on, a few words each; what the run does not say is left out."""
+    get, weights = run.settings.get, run.model.get("weights") or run.settings.get("weights")
+    image = get("image_size")
+    named = (
+        run.environment.get("device_name") or run.environment.get("device") or get("device"),
+        get("dtype"),
+        get("optimization"),
+        "random weights" if weights == "random" else None,
+        _with(run.environment.get("torch"), "torch {}"),
+        _with(run.environment.get("transformers"), "transformers {}"),
+        f"{units.count(run.samples)} sample{'' if run.samples == 1 else 's'}",
+        _with(get("batch_size"), "batch {}"),
+        f"{image} px ({(image // 28) ** 2} image tokens)" if isinstance(image, int) else None,
+        _with(get("max_input_len"), "question ≤ {} tokens"),
+        _with(get("max_new_tokens"), "answer {} {} tokens", "=" if get("fixed_tokens") else "≤"),
+        f"layers {get('layers')}" if get("layers") not in (None, "all") else None,
+    )
+    return [str(part) for part in named if part]
+
+
+def end_to_end(run: Run) -> list[Fact]:
+    """Return the end-to-end block: quality, latency, work, energy, memory, and what measuring cost."""
+    totals, latency = run.totals, run.totals.latency_s
+    facts = [] if totals.wer is None else [_wer(totals.wer)]
+    if totals.task_metric is not None:
+        metric = totals.task_metric
+        name = METRIC_NAMES.get(metric.name, metric.name)
+        facts.append(Fact(name, units.percent(metric.value), _percent_interval(metric.ci95)))
+    facts += _times(
+        ("latency per batch", latency.per_batch),
+        ("latency per sample", latency.per_sample),
+        ("time to first token", latency.ttft),
+        ("time per output token", latency.per_output_token),
+    )
+    facts.append(Fact("FLOPs", units.flops(totals.flops), _work_note(run)))
+    facts.append(_energy(totals.energy))
+    if totals.energy_estimate is not None:
+        estimate = totals.energy_estimate
+        note = f"{units.joules(estimate.per_sample)} per sample; {estimate.formula}"
+        facts.append(Fact("energy, estimated", units.joules(estimate.joules), note))
+    reasons = run.passes.get("reasons")
+    why = reasons.get("peak_memory_bytes", "") if isinstance(reasons, Mapping) else ""
+    facts.append(
+        Fact("peak memory", units.size(totals.peak_memory_bytes), "" if totals.peak_memory_bytes else str(why))
+    )
+    if totals.output_tokens is not None:
+        facts.append(_tokens(run))
+    if totals.overhead_ratio is not None:
+        change = (totals.overhead_ratio - 1) * 100
+        facts.append(Fact("cost of measuring", f"{change:+.1f} %", "latency pass over bare pass"))
+    return facts
+
+
+def warnings(run: Run) -> list[str]:
+    """Return what the reader of the figures must know: the run's own warnings, and operators that were not counted."""
+    notes = list(run.warnings)
+    if run.uncounted_ops:
+        listed = ", ".join(f"{name} ({units.count(times)}×)" for name, times in run.uncounted_ops.items())
+        notes.append(f"Operators without a FLOPs formula ran: {listed}.")
+    return notes
+
+
+def energy_quality(run: Run) -> str:
+    """Return how the layers' joules were obtained, `mixed` when not all alike, empty when there are none."""
+    kinds = sorted({row.energy_quality.value for row in run.layers if row.energy_j is not None})
+    return kinds[0] if len(kinds) == 1 else "mixed" if kinds else ""
+
+
+def _wer(wer: Wer) -> Fact:
+    edits = wer.substitutions + wer.deletions + wer.insertions
+    notes = [_percent_interval(wer.ci95), f"{edits} edits in {units.count(wer.reference_words)} words"]
+    notes += (
+        [f"first reference {units.percent(wer.corpus_first)}"] if wer.corpus_first not in (None, wer.corpus_min) else []
+    )
+    notes += [f"{units.percent(wer.truncated_share)} cut short"] if wer.truncated_share else []
+    notes += [f"{wer.unscored} without reference"] if wer.unscored else []
+    return Fact("word error rate", units.percent(wer.corpus_min), _join(notes))
+
+
+def _times(*measured: tuple[str, Statistic | None]) -> list[Fact]:
+    facts = []
+    for label, statistic in measured:
+        if statistic is not None:
+            fit = units.scale([statistic.median], "s")
+            ends = statistic.ci95
+            interval = f"[{fit.show(ends[0])}, {fit.show(ends[1])}]" if ends else ""
+            spread = f"p95 {fit.show(statistic.p95)}" if statistic.n > 1 else ""
+            note = _join([interval, spread, f"n {units.count(statistic.n)}" if statistic.n else ""])
+            facts.append(Fact(label, units.seconds(statistic.median), note))
+    return facts
+
+
+def _work_note(run: Run) -> str:
+    totals = run.totals
+    if totals.flops is None:
+        return run.ledger.flops.reason or ""
+    useful = totals.flops_useful / totals.flops if totals.flops and totals.flops_useful is not None else None
+    return _join(
+        [
+            _with(units.flops(totals.flops_per_sample), "{} per sample") if totals.flops_per_sample else "",
+            f"{units.percent(useful)} on real tokens" if useful is not None and useful < 1 else "",
+        ]
+    )
+
+
+def _energy(energy: Energy) -> Fact:
+    if energy.joules is None:
+        return Fact("energy", units.MISSING, energy.reason or "not measured")
+    notes = [
+        _with(units.joules(energy.per_sample), "{} per sample") if energy.per_sample is not None else "",
+        _with(units.joules(energy.per_output_token), "{} per token") if energy.per_output_token is not None else "",
+        units.watts(energy.mean_power_w) if energy.mean_power_w is not None else "",
+        f"{energy.quality.value}: {energy.source}",
+        energy.reason or "",
+        *energy.flags,
+    ]
+    return Fact("energy", units.joules(energy.joules), _join(notes))
+
+
+def _tokens(run: Run) -> Fact:
+    totals = run.totals
+    prompt = (totals.prompt_tokens or 0) + (totals.pad_tokens or 0)
+    padding = (totals.pad_tokens or 0) / prompt if prompt else None
+    notes = [
+        f"{units.count(totals.prompt_tokens)} prompt" if totals.prompt_tokens else "",
+        f"{units.count(totals.image_tokens)} of them image" if totals.image_tokens else "",
+        f"{units.percent(padding)} padding" if padding else "",
+    ]
+    return Fact("output tokens", units.count(totals.output_tokens), _join(notes))
+
+
+def _percent_interval(ends: tuple[float, float] | None) -> str:
+    return f"[{ends[0] * 100:.1f}, {ends[1] * 100:.1f}]" if ends else ""
+
+
+def _with(value: Any, form: str, *more: Any) -> str | None:
+    """Fill the form; the value goes last, so that a sign may stand before it."""
+    return None if value is None else form.format(*more, value)
+
+
+def _join(notes: Iterable[str | None]) -> str:
+    return ", ".join(note for note in notes if note)

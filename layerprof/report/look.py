@@ -1,0 +1,108 @@
+"""How the terminal report looks: one place for colours, ASCII where needed, and what a width has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from layerprof.records import Phase
+from layerprof.report import units
+
+PHASE_STYLE = {Phase.VISION: "magenta", Phase.PREFILL: "blue", Phase.DECODE: "green", None: "bright_black"}
+
+Justify = Literal["left", "right"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table: its cells, how wide they are at most, and how soon it gives way (0 stays)."""
+
+    title: str
+    cells: Sequence[Text]
+    gives_way: int = 0
+    justify: Justify = "right"
+    wraps: bool = False
+
+    @property
+    def width(self) -> int:
+        """Cells that the widest entry takes."""
+        return max((text.cell_len for text in self.cells), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What this console can show."""
+
+    width: int
+    ascii_only: bool
+
+    @classmethod
+    def of(cls, console: Console) -> Look:
+        """Return the look for a console: ASCII for files, pipes and old encodings."""
+        shows = console.is_terminal or console.is_jupyter
+        return cls(console.width, not shows or not console.encoding.lower().startswith("utf"))
+
+    def text(self, content: object, style: str = "") -> Text:
+        """Return content as it stands: never markup, never control characters that a terminal would obey."""
+        clean = "".join(sign if sign.isprintable() else " " for sign in str(content))
+        return Text(units.ascii_text(clean) if self.ascii_only else clean, style)
+
+    def bar(self, share: float | None, width: int, style: str) -> Text:
+        """Return a bar for a share of one."""
+        return Text(units.bar(share, width, self.ascii_only), style)
+
+    def packed(self, parts: Sequence[str], style: str = "") -> Text:
+        """Return short parts set apart by dots, in as few lines as hold them without breaking one."""
+        lines: list[str] = []
+        for part in parts:
+            longer = f"{lines[-1]} · {part}" if lines else part
+            if lines and len(longer) <= self.width:
+                lines[-1] = longer
+            else:
+                lines.append(part)
+        return Text("\n").join(self.text(line, style) for line in lines)
+
+    def stacked(self, shares: Sequence[tuple[float, str, str]], width: int) -> Text:
+        """Return one bar cut into (share, style, ASCII sign) pieces that fill the width."""
+        bar, done, filled = Text(), 0.0, 0
+        for share, style, sign in shares:
+            done += share
+            cells = max(0, round(done * width) - filled)
+            filled += cells
+            bar.append((sign if self.ascii_only else "█") * cells, style)
+        return bar
+
+    def heading(self, title: str, note: str = "") -> Text:
+        """Return the line above a section."""
+        line = self.text(title, "bold")
+        return line.append_text(self.text(f"  {note}", "dim")) if note else line
+
+    def table(self, columns: Sequence[Column]) -> Table:
+        """Return the table with as many columns as fit; the highest `gives_way` goes first, empty columns always."""
+        kept = [column for column in columns if any(text.plain.strip(" -–") for text in column.cells)]
+        while len(kept) > 1 and self._needed(kept) > self.width:
+            first_to_go = max(kept, key=lambda column: column.gives_way)
+            if first_to_go.gives_way == 0:
+                break
+            kept.remove(first_to_go)
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", show_edge=False)
+        for column in kept:
+            table.add_column(
+                self.text(column.title),
+                justify=column.justify,
+                no_wrap=not column.wraps,
+                overflow="fold" if column.wraps else "ellipsis",
+            )
+        for cells in zip(*(column.cells for column in kept), strict=True):
+            table.add_row(*cells)
+        return table
+
+    def _needed(self, columns: Sequence[Column]) -> int:
+        # A wrapping column can do with 16 cells.
+        widths = [max(len(c.title), min(c.width, 16) if c.wraps else c.width) for c in columns]
+        return sum(widths) + 2 * (len(columns) - 1)

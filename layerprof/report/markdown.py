@@ -1,0 +1,171 @@
+"""The run as Markdown, for notes, issues and READMEs; what comes from models and datasets is escaped."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Container, Iterable, Iterator, Sequence
+from typing import IO
+
+from layerprof.records import Run
+from layerprof.report import facts, units, view
+from layerprof.report.balance import verdict
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]|~])")
+
+
+def render(run: Run, out: IO[str]) -> None:
+    """Write the whole report."""
+    for block in (
+        _head(run),
+        _end_to_end(run),
+        _parts(run),
+        _hot_spots(run),
+        _layers(run),
+        _books(run),
+        _warnings(run),
+    ):
+        lines = list(block)
+        if lines:
+            out.write("\n".join(lines) + "\n\n")
+
+
+def escape(text: object) -> str:
+    """Return text that Markdown shows as it stands, on one line, in a table cell too."""
+    return _SPECIAL.sub(r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[object]], left: Container[int] = (0,)) -> Iterator[str]:
+    """Yield the lines of a table whose `left` columns are set left and the others right; cells are escaped."""
+    yield "| " + " | ".join(escape(title) for title in titles) + " |"
+    yield "|" + "|".join(" --- " if index in left else " ---: " for index in range(len(titles))) + "|"
+    for row in rows:
+        yield "| " + " | ".join(escape(cell) for cell in row) + " |"
+
+
+def _head(run: Run) -> Iterator[str]:
+    state = "" if run.status == "done" else f" ({run.status})"
+    yield f"# {escape(facts.title(run))}{state}"
+    yield ""
+    yield escape(" · ".join(facts.settings(run))) + "  "
+    yield escape(facts.convention(run)) + ". " + escape(f"Measured {run.created}.")
+
+
+def _end_to_end(run: Run) -> Iterator[str]:
+    yield "## End to end"
+    yield ""
+    yield from table(("", "median", "95 % interval, counts, source"), _fact_rows(run), left=(0, 2))
+
+
+def _fact_rows(run: Run) -> Iterator[Sequence[str]]:
+    for fact in facts.end_to_end(run):
+        yield fact.label, fact.value, fact.note
+
+
+def _parts(run: Run) -> Iterator[str]:
+    parts = view.breakdown(run)
+    if not parts:
+        return
+    yield "## Where it goes"
+    yield ""
+    titles = ("part", "phase", "time", "% time", "FLOPs", "% FLOPs", "energy", "% energy", "busy/span")
+    rows = (
+        (
+            part.label,
+            part.phase.value if part.phase else "",
+            units.seconds(part.sum.span_s),
+            units.percent(part.span_share),
+            units.flops(part.sum.flops),
+            units.percent(part.flops_share),
+            units.joules(part.sum.energy_j),
+            units.percent(part.energy_share),
+            units.percent(part.sum.busy_share),
+        )
+        for part in parts
+    )
+    yield from table(titles, rows, left=(0, 1))
+
+
+def _hot_spots(run: Run) -> Iterator[str]:
+    spots = view.hot_spots(run)
+    if not spots:
+        return
+    yield "## Hot spots"
+    yield ""
+    rows = (
+        (
+            spot.line.label + (f" ×{len(spot.line.rows)}" if len(spot.line.rows) > 1 else ""),
+            spot.row.phase.value,
+            units.percent(spot.share),
+            units.seconds(spot.line.each("median_s")),
+            f"{spot.against_kind:.2f}" if spot.against_kind is not None else units.MISSING,
+            units.percent(spot.line.each("busy_share")),
+            spot.remark,
+        )
+        for spot in spots
+    )
+    yield from table(("layer", "phase", "% each", "a call", "× its kind", "busy/span", ""), rows, left=(0, 1, 6))
+
+
+def _layers(run: Run) -> Iterator[str]:
+    if not run.layers:
+        return
+    yield "## Layers"
+    yield ""
+    yield "Figures of one call, median; time as the share of all batches' windows."
+    for group in view.layer_groups(run, fold=False):
+        yield ""
+        where = group.tower if group.tower == group.phase.value else f"{group.tower}, {group.phase.value}"
+        yield f"### {where}" + (escape(f" ({group.prefix}.*)") if group.prefix else "")
+        yield ""
+        titles = ("layer", "calls", "% time", "median", "p95", "FLOPs", "bytes", "busy/span", "of roof", "energy")
+        yield from table(titles, (_layer_row(line) for line in group.lines))
+
+
+def _layer_row(line: view.Line) -> Sequence[str]:
+    return (
+        line.label,
+        units.count(line.calls),
+        units.percent(line.share),
+        units.seconds(line.each("median_s")),
+        units.seconds(line.each("p95_s")),
+        units.flops(line.each("flops")),
+        units.size(line.each("bytes")),
+        units.percent(line.each("busy_share")),
+        units.percent(line.each("roof_share")),
+        units.joules(line.each("energy_j")),
+    )
+
+
+def _books(run: Run) -> Iterator[str]:
+    yield "## Ledger"
+    yield ""
+    books = [book for book in view.books(run) if book.column.layers is not None]
+    titles = ["", *(title for book in books for title in (f"{book.name.partition('_')[0]}, {book.scale.unit}", "%"))]
+    if books:
+        yield from table(titles, (_ledger_row(books, label) for label in view.ledger_labels(run)))
+        yield ""
+    for book in view.books(run):
+        yield f"- {escape(book.title)}: {escape(verdict(book))}"
+
+
+def _ledger_row(books: Sequence[view.Book], label: str) -> Sequence[str]:
+    cells = [label]
+    for book in books:
+        value = book.cell(label)
+        cells += [book.scale.show(value) if value is not None else "", _share(book, label)]
+    return cells
+
+
+def _share(book: view.Book, label: str) -> str:
+    share = book.share(label)
+    return units.percent(share).removesuffix(" %") if share is not None else ""
+
+
+def _warnings(run: Run) -> Iterator[str]:
+    notes = facts.warnings(run)
+    if notes:
+        yield "## Warnings"
+        yield ""
+    for note in notes:
+        yield f"- {escape(note)}"

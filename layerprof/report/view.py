@@ -1,0 +1,317 @@
+"""What every report shows of the layers, as plain data: parts of the whole, hot spots, layer groups, and books."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from layerprof.ledger import Sum, outermost, sums
+from layerprof.records import LayerRow, LedgerColumn, Phase, Run
+from layerprof.report import units
+from layerprof.report.facts import energy_quality
+
+SMALL = 0.01
+"""Parts below this share of everything measured are shown together."""
+FOLD_ABOVE = 40
+"""With more rows than this, similar neighbours share a line."""
+ALIKE = 0.15
+"""Neighbours are similar when their median span is this close to the median of their kind."""
+LAUNCH_BOUND = 0.5
+"""Below this busy share a GPU layer waits for its kernels to be launched more than it computes."""
+
+KIND_NAMES = {"vision_block": "vision blocks", "decoder_layer": "decoder layers", "encoder_layer": "encoder layers"}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A kind of layers in one phase, or what is left over, with its shares of the run."""
+
+    label: str
+    phase: Phase | None
+    sum: Sum
+    span_share: float | None
+    flops_share: float | None
+    energy_share: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the layer table: a layer, or `layers` similar neighbours of which it shows the median."""
+
+    label: str
+    rows: tuple[LayerRow, ...]
+    share: float | None
+    depth: int = 0
+
+    @property
+    def calls(self) -> int:
+        """Calls of one of the layers."""
+        return self.rows[0].calls
+
+    def each(self, name: str) -> float | None:
+        """Return the layers' median of a figure of one call: `median_s`, `p95_s`, `busy_share`, `flops`, ..."""
+        values = [value for row in self.rows if (value := per_call(row, name)) is not None]
+        return median(values) if values else None
+
+
+@dataclass(frozen=True, slots=True)
+class HotSpot:
+    """A layer in one phase, or neighbours alike, of which each takes `share`.
+
+    `against_kind` is the median span over the median of all layers of its kind in that phase.
+    """
+
+    line: Line
+    share: float
+    against_kind: float | None
+    remark: str
+
+    @property
+    def row(self) -> LayerRow:
+        """The layer, or the first of those alike."""
+        return self.line.rows[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The lines of one tower in one phase; labels leave out `prefix`."""
+
+    tower: str
+    phase: Phase
+    prefix: str
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """One quantity's ledger column, ready to show."""
+
+    name: str
+    title: str
+    scale: units.Scale
+    column: LedgerColumn
+
+    def cell(self, label: str) -> float | None:
+        """Return the figure of a line of `ledger_labels`."""
+        if label in ("layers", "residual", "total"):
+            value: float | None = getattr(self.column, label)
+            return value
+        return self.column.rest.get(label)
+
+    def share(self, label: str) -> float | None:
+        """Return the figure's share of the total."""
+        value = self.cell(label)
+        return value / self.column.total if value is not None and self.column.total else None
+
+
+def per_call(row: LayerRow, name: str) -> float | None:
+    """Return a row's figure for one call, in SI units; None where it was not measured."""
+    if name in ("median_s", "p95_s"):
+        return getattr(row.span_s, name.removesuffix("_s")) if row.span_s else None
+    value: float | None = getattr(row, name)
+    if name in ("busy_share", "roof_share") or value is None:
+        return value
+    return value / row.calls if row.calls else None
+
+
+def breakdown(run: Run) -> list[Part]:
+    """Return where the run went, by phase and kind of layer; parts that are small in every respect are joined."""
+    grouped = sums(run.layers, lambda row: (row.phase, row.tower, row.kind))
+    whole = _whole(run)
+    towers: dict[str, set[str]] = {}
+    for _, tower, kind in grouped:
+        towers.setdefault(kind, set()).add(tower)
+    parts: list[Part] = []
+    small: list[Part] = []
+    for (phase, tower, kind), total in grouped.items():
+        name = KIND_NAMES.get(kind, kind if len(towers[kind]) == 1 else f"{tower} {kind}")
+        label = f"{total.rows} {name}" if kind in KIND_NAMES else name
+        part = _part(label, phase, total, whole)
+        shares = [share for share in (part.span_share, part.flops_share, part.energy_share) if share is not None]
+        (parts if max(shares, default=1.0) >= SMALL else small).append(part)
+    if small:
+        joined = sum((part.sum for part in small), Sum())
+        parts.append(_part(f"{len(small)} small layers", None, joined, whole))
+    left = _left_over(whole, sum(grouped.values(), Sum()))
+    if left is not None:
+        parts.append(_part(_left_over_name(run), None, left, whole))
+    return parts
+
+
+def phase_shares(run: Run) -> list[tuple[str, Phase | None, float]]:
+    """Return each phase's share of the time, or of the FLOPs where no time was measured, and what is in no layer."""
+    quantity, total = _main_quantity(run)
+    if not total:
+        return []
+    found = sums(run.layers, lambda row: row.phase)
+    shares = [(phase.value, phase, (getattr(found[phase], quantity) or 0) / total) for phase in Phase if phase in found]
+    left = 1 - sum(share for _, _, share in shares)
+    return [*shares, (_left_over_name(run), None, left)] if left > 0 else [*shares]
+
+
+def hot_spots(run: Run, most: int = 5) -> list[HotSpot]:
+    """Return the layers that take the largest share of the time, or of the FLOPs where no time was measured.
+
+    Neighbours that are alike count as one find, ranked by what each of them takes.
+    """
+    quantity, total = _main_quantity(run)
+    if not total:
+        return []
+    whole = outermost(run.layers)
+    spots = []
+    for group in layer_groups(run, fold=True):
+        for line in group.lines:
+            taken = [value for row in line.rows if (value := getattr(Sum.of(row), quantity))]
+            if line.rows[0] in whole and taken:
+                against = _against_kind(line.rows[0], whole)
+                named = replace(line, label=f"{group.tower} {line.label}")
+                spots.append(HotSpot(named, median(taken) / total, against, _remark(run, line.rows[0])))
+    return sorted(spots, key=lambda spot: -spot.share)[:most]
+
+
+def layer_groups(run: Run, fold: bool | None = None) -> list[Group]:
+    """Return the layer table by tower and phase; `fold` joins similar neighbours, by default when there are many."""
+    if fold is None:
+        fold = len(run.layers) > FOLD_ABOVE
+    total = run.ledger.span_s.total
+    groups: dict[tuple[Phase, str], list[LayerRow]] = {}
+    for row in run.layers:
+        groups.setdefault((row.phase, row.tower), []).append(row)
+    result = []
+    for (phase, tower), rows in groups.items():
+        prefix = _prefix([row for row in run.layers if row.tower == tower])
+        bundles = _folded(rows) if fold else [(row,) for row in rows]
+        names = {row.name for row in rows}
+        lines = tuple(_line(bundle, prefix, names, total) for bundle in bundles)
+        result.append(Group(tower, phase, prefix, lines))
+    return result
+
+
+def books(run: Run) -> list[Book]:
+    """Return the four ledger columns in order, measured or not."""
+    quality = energy_quality(run)
+    energy = f"energy, {quality}" if quality else "energy"
+    titles = (("flops", "FLOPs", "FLOP"), ("span_s", "span", "s"), ("busy_s", "busy", "s"), ("energy_j", energy, "J"))
+    found = []
+    for name, title, unit in titles:
+        column: LedgerColumn = getattr(run.ledger, name)
+        scale = units.scale([column.total, column.layers, *column.rest.values()], unit)
+        found.append(Book(name, title, scale, column))
+    return found
+
+
+def ledger_labels(run: Run) -> list[str]:
+    """Return the ledger's lines: layers, the rest by name (but not what is zero throughout), residual, total."""
+    rest: dict[str, bool] = {}
+    for book in books(run):
+        for label, value in book.column.rest.items():
+            rest[label] = rest.get(label, False) or value != 0
+    return ["layers", *(label for label, seen in rest.items() if seen), "residual", "total"]
+
+
+def short_name(name: str, prefix: str) -> str:
+    """Return a layer's name without the prefix of its tower; the model itself has no name of its own."""
+    return (name.removeprefix(f"{prefix}.") if prefix else name) or "(model)"
+
+
+def _main_quantity(run: Run) -> tuple[str, float | None]:
+    name = "span_s" if run.ledger.span_s.total else "flops"
+    return name, getattr(run.ledger, name).total
+
+
+def _left_over_name(run: Run) -> str:
+    return "outside layers" if run.settings.get("layers", "all") == "all" else "everything else"
+
+
+def _whole(run: Run) -> Sum:
+    books_ = run.ledger
+    flops = int(books_.flops.total) if books_.flops.total is not None else None
+    return Sum(flops=flops, span_s=books_.span_s.total, energy_j=books_.energy_j.total)
+
+
+def _part(label: str, phase: Phase | None, total: Sum, whole: Sum) -> Part:
+    return Part(
+        label,
+        phase,
+        total,
+        _over(total.span_s, whole.span_s),
+        _over(total.flops, whole.flops),
+        _over(total.energy_j, whole.energy_j),
+    )
+
+
+def _over(value: float | None, whole: float | None) -> float | None:
+    return value / whole if value is not None and whole else None
+
+
+def _left_over(whole: Sum, listed: Sum) -> Sum | None:
+    def minus(a: float | None, b: float | None) -> float | None:
+        return None if a is None or b is None else a - b
+
+    flops = minus(whole.flops, listed.flops)
+    left = Sum(
+        flops=None if flops is None else int(flops),
+        span_s=minus(whole.span_s, listed.span_s),
+        energy_j=minus(whole.energy_j, listed.energy_j),
+    )
+    return left if any(value for value in (left.flops, left.span_s, left.energy_j)) else None
+
+
+def _against_kind(row: LayerRow, rows: Sequence[LayerRow]) -> float | None:
+    alike = [r.span_s.median for r in rows if r.kind == row.kind and r.phase == row.phase and r.span_s]
+    if row.span_s is None or len(alike) < 2 or not median(alike):
+        return None
+    return row.span_s.median / median(alike)
+
+
+def _remark(run: Run, row: LayerRow) -> str:
+    on_gpu = str(run.environment.get("device") or run.settings.get("device") or "").startswith("cuda")
+    if on_gpu and row.busy_share is not None and row.busy_share < LAUNCH_BOUND:
+        return "launch-bound"
+    return ""
+
+
+def _prefix(rows: Sequence[LayerRow]) -> str:
+    """Return the module path that holds the tower's repeated blocks: what stands before `blocks.0`."""
+    block = next((row.name for row in rows if row.kind in KIND_NAMES), None)
+    if block is None:
+        return ""
+    parts = block.split(".")
+    return ".".join(parts[:-2]) if len(parts) >= 2 and parts[-1].isdigit() else ".".join(parts[:-1])
+
+
+def _line(rows: tuple[LayerRow, ...], prefix: str, names: set[str], total: float | None) -> Line:
+    label = short_name(rows[0].name, prefix)
+    if len(rows) > 1:
+        stem, _, first = label.rpartition(".")
+        label = f"{stem}.{first}-{rows[-1].name.rpartition('.')[2]}"
+    spent = [row.span_s.total for row in rows if row.span_s]
+    share = sum(spent) / total if spent and total else None
+    parts = rows[0].name.split(".")
+    depth = sum(".".join(parts[:n]) in names for n in range(1, len(parts)))
+    return Line(label, rows, share, depth)
+
+
+def _folded(rows: Sequence[LayerRow]) -> list[tuple[LayerRow, ...]]:
+    """Bundle neighbours of one kind that take about as long as their kind does and do the same work."""
+    usual: dict[str, float] = {}
+    for kind in {row.kind for row in rows}:
+        medians = [row.span_s.median for row in rows if row.kind == kind and row.span_s]
+        usual[kind] = median(medians) if medians else 0.0
+    bundles: list[list[LayerRow]] = []
+    for row in rows:
+        if bundles and _alike(bundles[-1][-1], row, usual[row.kind]):
+            bundles[-1].append(row)
+        else:
+            bundles.append([row])
+    return [tuple(bundle) for bundle in bundles]
+
+
+def _alike(a: LayerRow, b: LayerRow, usual: float) -> bool:
+    if a.kind != b.kind or a.kind not in KIND_NAMES or b.index != a.index + 1 or a.calls != b.calls:
+        return False
+    if a.flops is not None and b.flops is not None and abs(a.flops - b.flops) > 0.01 * max(a.flops, b.flops):
+        return False
+    spans = [row.span_s.median for row in (a, b) if row.span_s]
+    return len(spans) in (0, 2) and all(abs(span - usual) <= ALIKE * usual for span in spans)
