@@ -1,0 +1,103 @@
+"""KV-cache traffic of one call of a layer, read off the cache object before and after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from layerprof.hooks.base import CACHES
+from torch import Tensor, nn
+
+STATES = ("conv_states", "recurrent_states")
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """A cache layer as the call found it: the tensors themselves tell afterwards whether they were written."""
+
+    layer: Any
+    keys: Tensor | None
+    version: int | None
+    length: int
+    read: int
+
+
+def layer_index(module: nn.Module) -> int | None:
+    """Which layer of the cache a block owns: `layer_idx` of the block or of its attention."""
+    for part in module.modules():
+        index = getattr(part, "layer_idx", None)
+        if isinstance(index, int):
+            return index
+    return None
+
+
+def before_call(index: int | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Before, ...]:
+    """Note what is cached when a block is called: this block's keys and values, and an encoder's beside them."""
+    if index is None:
+        return ()
+    given = [kwargs[name] for name in CACHES if kwargs.get(name) is not None]
+    cache = next((c for c in (*given, *args[1:]) if hasattr(c, "get_seq_length")), None)
+    parts = [getattr(cache, name, None) for name in ("self_attention_cache", "cross_attention_cache")]
+    caches = [part for part in parts if part is not None] or [cache]
+    layers = [layer[index] for c in caches if len(layer := getattr(c, "layers", None) or ()) > index]
+    return tuple(_note(layer) for layer in layers)
+
+
+def _note(layer: Any) -> Before:
+    keys = _tensor(layer, "keys")
+    if keys is None or not keys.numel():
+        return Before(layer, None, None, 0, _state_bytes(layer))
+    length = _filled(layer, keys)
+    return Before(layer, keys, _version(keys), length, _per_position(layer, keys) * length + _state_bytes(layer))
+
+
+def after_call(found: tuple[Before, ...], queries: int) -> int:
+    """Bytes read from and written to the cache: all positions that were cached before, and the new ones."""
+    return sum(before.read + _written(before, queries) for before in found)
+
+
+def _written(before: Before, queries: int) -> int:
+    layer = before.layer
+    keys = _tensor(layer, "keys")
+    states = _state_bytes(layer)
+    if keys is None or not keys.numel():
+        return states
+    if keys is before.keys and before.version is not None and _version(keys) == before.version:
+        return states  # cross-attention in a decode step only reads
+    growth = keys.shape[-2] - before.length
+    fixed = is_static(layer) or getattr(layer, "is_sliding", False)
+    positions = min(queries, keys.shape[-2]) if fixed or growth <= 0 else growth
+    return positions * _per_position(layer, keys) + states
+
+
+def is_static(layer: Any) -> bool:
+    """Whether a cache layer is allocated at its full length from the start."""
+    return getattr(layer, "max_cache_len", None) is not None
+
+
+def _per_position(layer: Any, keys: Tensor) -> int:
+    values = _tensor(layer, "values")
+    both = keys.numel() * keys.element_size()
+    both += values.numel() * values.element_size() if values is not None else 0
+    return both // max(keys.shape[-2], 1)
+
+
+def _filled(layer: Any, keys: Tensor) -> int:
+    length = int(keys.shape[-2])
+    return min(int(layer.get_seq_length()), length) if is_static(layer) else length
+
+
+def _state_bytes(layer: Any) -> int:
+    """Bytes of the recurrent state of a linear-attention layer: read and written whole."""
+    found = [getattr(layer, name, None) for name in STATES]
+    states = [state for group in found for state in (group.values() if isinstance(group, dict) else (group,))]
+    return sum(t.numel() * t.element_size() for t in states if isinstance(t, Tensor))
+
+
+def _tensor(layer: Any, name: str) -> Tensor | None:
+    value = getattr(layer, name, None)
+    return value if isinstance(value, Tensor) else None
+
+
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version

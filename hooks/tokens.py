@@ -1,0 +1,133 @@
+"""Which positions of a batch are real, and which pairs attention shows: the useful and the causal share of a count.
+
+Shares are exact fractions of the executed FLOPs of one operator. They need no values but those of masks: of the batch's
+padding mask, of the mask a fused kernel is given, or of the scores that an eager softmax sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layerprof import flops
+from layerprof.records import Phase
+
+Share = tuple[int, int]
+"""Numerator and denominator."""
+
+ALL: Share = (1, 1)
+HIDDEN = -9e3
+"""Additive masks hide with the least finite number, minus infinity or -1e4; no score or position bias gets there."""
+
+
+class Padding:
+    """The real positions of a batch, from its (rows, positions) attention mask; without one, all are real."""
+
+    def __init__(self, mask: Tensor | None = None) -> None:
+        rows = [] if mask is None or mask.ndim != 2 else mask.bool().tolist()
+        self.rows = len(rows)
+        self.length = len(rows[0]) if rows else 0
+        self._mask = rows
+        self.real = sum(map(sum, rows))
+        self.none = self.real == self.rows * self.length
+
+    def share_of_rows(self, positions: int, phase: Phase, queries: int, *, scores_rows_only: bool) -> Share:
+        """Return the useful share of a product over `positions` rows of activations.
+
+        `queries` is the length of the running layer's input: only a pass over the padded prompt holds padding.
+        `scores_rows_only` marks heads, which may look at one (real) position per row only.
+        """
+        if self.none or phase is not Phase.PREFILL or queries != self.length:
+            return ALL
+        tokens = self.rows * self.length
+        return ALL if scores_rows_only and positions % tokens else (self.real, tokens)
+
+    def share_of_pairs(self, queries: int, keys: int, phase: Phase, step: int, *, fixed: bool, sliding: bool) -> Share:
+        """Return the useful share of the (query, key) pairs of attention, `queries` x `keys` in every row.
+
+        Real queries against real keys. Keys that are no positions of the prompt (an image's, in cross-attention) are
+        all real; those of a cache of fixed length are real as far as it is filled.
+        """
+        if not self.length or (self.none and not fixed):
+            return ALL
+        rows = self._mask
+        if phase is Phase.PREFILL:
+            real_queries = [sum(row) if queries == self.length else queries for row in rows]
+        else:
+            real_queries = [queries] * len(rows)
+        real_keys = [self._keys(row, keys, step, fixed, sliding) for row in rows]
+        pairs = flops.varlen_pairs(real_queries, real_keys)
+        return pairs, len(rows) * queries * keys
+
+    def _keys(self, row: list[bool], keys: int, step: int, fixed: bool, sliding: bool) -> int:
+        now = self.length + step
+        if keys == now or (fixed and keys > now):
+            return sum(row) + step
+        if keys == self.length and step:  # an encoder's positions, seen from its decoder
+            return sum(row)
+        if sliding and keys < now:
+            old = max(keys - step, 0)
+            return min(keys, step) + (sum(row[-old:]) if old else 0)
+        return keys
+
+
+class Visibility:
+    """Pairs that attention shows in at least one row of the batch: what a causal mask (or window) leaves.
+
+    Padding hides its keys in its own row only, and the longest row has none, so padding does not lower the count. A
+    mask is read once per step, however many layers share it.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], tuple[Tensor, int]] = {}
+
+    def forget(self) -> None:
+        """Begin a new step: masks may be other ones under the same address."""
+        self._known.clear()
+
+    def by_mask(self, mask: Tensor, queries: int, keys: int) -> int:
+        """Count the pairs that a boolean or additive mask shows, broadcast to (queries, keys)."""
+        key = (mask.data_ptr(), tuple(mask.shape), mask.stride(), queries, keys)
+        if key not in self._known:
+            shown = mask if mask.dtype == torch.bool else mask > HIDDEN
+            grid = shown.reshape(-1, *shown.shape[-2:])[..., :keys].any(0)
+            count = int(grid.expand(queries if len(grid) == 1 else -1, keys).sum())
+            if 1 < len(grid) < queries:  # grouped query heads, folded into the positions, share the mask
+                count = count * queries // len(grid)
+            self._known[key] = (mask, count)
+        return self._known[key][1]
+
+    def by_scores(self, scores: Tensor, keys: int) -> int:
+        """Count the pairs that an eager softmax does not see as hidden; (..., queries, keys[, more])."""
+        highest = scores[..., :keys].reshape(-1, scores.shape[-2], keys).amax(0)
+        return int((highest > HIDDEN).sum())
+
+    def by_function(
+        self, function: Callable[..., Tensor], rows: int, queries: int, keys: int, device: torch.device
+    ) -> int:
+        """Count the pairs that flex attention's `mask_mod(row, head, query, key)` shows."""
+        row = torch.arange(rows, device=device).view(-1, 1, 1)
+        query = torch.arange(queries, device=device).view(1, -1, 1)
+        key = torch.arange(keys, device=device).view(1, 1, -1)
+        shown = function(row, torch.zeros((), dtype=torch.long, device=device), query, key)
+        return int(shown.expand(rows, queries, keys).any(0).sum())
+
+
+def by_flags(operands: Mapping[str, Any], queries: int, keys: int, *, from_start: bool) -> int | None:
+    """Pairs that a kernel's own causal flag and window leave; None when it was given neither.
+
+    `from_start` is torch's convention for unequal lengths: the queries are the first positions, not the last.
+    """
+    custom = operands.get("custom_mask_type") or 0
+    causal = bool(operands.get("is_causal") or operands.get("causal") or custom)
+    left = next((operands[n] for n in ("window_size_left", "window_size") if operands.get(n) is not None), None)
+    left = left[0] if isinstance(left, (tuple, list)) else left
+    window = int(left) + 1 if left is not None and int(left) >= 0 else None
+    if not causal and window is None:
+        return None
+    if not causal:  # a window to the left of each query, and all there is to its right
+        return queries * keys - sum(max(keys - queries + i + 1 - (window or 0), 0) for i in range(queries))
+    return flops.visible_pairs(queries, keys, window=window, aligned_to_end=not from_start and custom != 1)

@@ -1,0 +1,96 @@
+"""Which weights an operator reads: every distinct view of a parameter or buffer, once a call of its layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Read = dict[tuple[Any, ...], int]
+"""Views read so far in one call of a layer -> their bytes."""
+
+
+def nbytes(tensor: Tensor) -> int:
+    """Bytes of a tensor's elements; of a quantised subclass those of the tensors inside it."""
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is not None and type(tensor) is not Tensor:
+        inner = [getattr(tensor, name) for name in flatten()[0]]
+        return sum(nbytes(part) for part in inner if isinstance(part, Tensor))
+    return tensor.numel() * tensor.element_size()
+
+
+class Weights:
+    """The parameters and buffers of a model, told by the storage that an operand lives in.
+
+    Telling by storage finds a weight through its transposed, sliced and detached views, and counts one expert's slice
+    of a stacked weight as that slice only.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._storages = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
+
+    def read(self, tensors: Iterable[Tensor], seen: Read) -> None:
+        """Note the weights among an operator's operands."""
+        for tensor in tensors:
+            storage = _storage(tensor)
+            if storage in self._storages:
+                seen[(storage, _offset(tensor), tensor.numel())] = nbytes(tensor)
+
+    def gather(self, source: Tensor, gathered: Tensor, seen: Read) -> bool:
+        """Note the rows that an indexing operator takes from a weight; True when the source is one.
+
+        As many rows as were asked for, at most the whole weight.
+        """
+        storage = _storage(source)
+        if storage not in self._storages:
+            return False
+        key = (storage, _offset(source), "rows")
+        taken = gathered.numel() * source.element_size()
+        seen[key] = min(seen.get(key, 0) + taken, nbytes(source))
+        return True
+
+
+def _storage(tensor: Tensor) -> int:
+    try:
+        return tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):  # wrapper subclasses own no storage; sparse tensors neither
+        return id(tensor)
+
+
+def _offset(tensor: Tensor) -> int:
+    try:
+        return int(tensor.storage_offset())
+    except (NotImplementedError, RuntimeError):
+        return 0
+
+
+def boundary_bytes(values: Any, seen: set[int] | None = None) -> int:
+    """Bytes of the tensors that cross a layer's boundary, in or out, each once.
+
+    Masks are left out (whether one is made depends on the attention kernel), and KV caches, which count as KV.
+    """
+    seen = set() if seen is None else seen
+    if isinstance(values, Tensor):
+        if id(values) in seen or isinstance(values, nn.Parameter):
+            return 0
+        seen.add(id(values))
+        return nbytes(values)
+    if isinstance(values, dict):
+        kept = [v for name, v in values.items() if not (isinstance(name, str) and "mask" in name)]
+        return sum(boundary_bytes(v, seen) for v in kept)
+    if isinstance(values, (tuple, list)):
+        return sum(boundary_bytes(v, seen) for v in values)
+    return 0
+
+
+def tensors_in(values: Iterable[Any]) -> list[Tensor]:
+    """Tensors among an operator's operands, lists of tensors included."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += [part for part in value if isinstance(part, torch.Tensor)]
+    return found
