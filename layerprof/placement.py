@@ -1,0 +1,144 @@
+"""Where and how a model runs: device, number format and attention; checked before anything is loaded."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from layerprof.errors import RequestError
+
+DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+"""Our names and torch's."""
+ALIASES = {"half": "fp16", "float": "fp32", **{torch_name: name for name, torch_name in DTYPES.items()}}
+ATTENTION = {"eager": "eager", "sdpa": "sdpa", "flash": "flash_attention_2", "compile": "sdpa"}
+"""Optimisation -> attention implementation of transformers; `compile` compiles the decoder on top of sdpa."""
+BYTES = {"fp16": 2, "bf16": 2, "fp32": 4}
+
+
+def device(name: str) -> str:
+    """Return `cpu` or `cuda:N`; `auto` is the first GPU where there is one.
+
+    Raises RequestError for a device that is unknown or not there.
+    """
+    import torch
+
+    asked = name.strip().lower()
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked == "auto":
+        return "cuda:0" if count else "cpu"
+    if asked == "cpu":
+        return "cpu"
+    match = re.fullmatch(r"cuda(?::(\d+))?", asked)
+    if match is None:
+        near = difflib.get_close_matches(asked, ("cuda", "cpu", "auto"), n=1, cutoff=0.4)
+        guess = f"Did you mean '{near[0]}'? " if near else ""
+        raise RequestError(f"Unknown device '{name}'.", f"{guess}Choose auto, cpu, cuda or cuda:N.")
+    if not count:
+        built = "" if torch.version.cuda else " (this torch was built without CUDA)"
+        raise RequestError(f"--device {name} was asked for, but torch sees no CUDA device{built}.", "Use --device cpu.")
+    index = int(match.group(1) or 0)
+    if index >= count:
+        there = ", ".join(f"cuda:{i}" for i in range(count))
+        raise RequestError(
+            f"--device {name} was asked for, but there {'is' if count == 1 else 'are'} only {there}.", f"Use {there}."
+        )
+    return f"cuda:{index}"
+
+
+def dtype(name: str, on: str, parameters: int) -> tuple[str, str]:
+    """Return the number format and, where it was ours to choose, why.
+
+    `auto` is fp16 on a GPU; on a CPU fp32, or bf16 where fp32 would fill more than half of the free memory.
+
+    Raises RequestError for an unknown name.
+    """
+    asked = name.strip().lower()
+    asked = ALIASES.get(asked, asked)
+    if asked in DTYPES:
+        return asked, ""
+    if asked != "auto":
+        near = difflib.get_close_matches(asked, DTYPES, n=1, cutoff=0.5)
+        guess = f"Did you mean '{near[0]}'? " if near else ""
+        raise RequestError(f"Unknown dtype '{name}'.", f"{guess}Choose auto, {', '.join(DTYPES)}.")
+    if on != "cpu":
+        return "fp16", ""
+    free = free_bytes(on)
+    if free is not None and parameters * BYTES["fp32"] > free / 2:
+        return "bf16", "bf16, since fp32 would fill the memory"
+    return "fp32", ""
+
+
+def free_bytes(on: str) -> int | None:
+    """Return the free memory of a device in bytes; None where the system does not say."""
+    if on != "cpu":
+        import torch
+
+        return int(torch.cuda.mem_get_info(on)[0])
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
+        return int(found.group(1)) * 1024 if found else None
+    except OSError:
+        return None
+
+
+def check_memory(parameters: int, chosen: str, on: str) -> None:
+    """Raise RequestError when the weights alone are larger than the device's free memory."""
+    needed, free = parameters * BYTES[chosen], free_bytes(on)
+    if free is None or needed <= free:
+        return
+    smaller = "--dtype bf16, " if chosen == "fp32" else ""
+    raise RequestError(
+        f"{parameters / 1e9:.2f} billion parameters in {chosen} need {needed / 1e9:.1f} GB, "
+        f"and {on} has {free / 1e9:.1f} GB free.",
+        f"Use {smaller}a smaller model (--model demo) or a device with more memory.",
+    )
+
+
+def check_optimization(name: str, on: str, chosen: str) -> None:
+    """Raise RequestError when an optimisation is unknown, or when what it needs is not there."""
+    if name not in ATTENTION:
+        near = difflib.get_close_matches(name, ATTENTION, n=1, cutoff=0.5)
+        guess = f"Did you mean '{near[0]}'? " if near else ""
+        raise RequestError(f"Unknown optimization '{name}'.", f"{guess}Choose one of: {', '.join(ATTENTION)}.")
+    if name == "flash":
+        _check_flash(on, chosen)
+    if name == "compile":
+        _check_compile(on)
+
+
+def _check_flash(on: str, chosen: str) -> None:
+    if importlib.util.find_spec("flash_attn") is None:
+        raise RequestError(
+            "--optimization flash needs the package flash-attn, which is not installed.",
+            "Install it (`pip install flash-attn --no-build-isolation`, which compiles CUDA code) or use sdpa.",
+        )
+    if on == "cpu" or chosen == "fp32":
+        why = "runs on CUDA devices only" if on == "cpu" else "takes fp16 or bf16, not fp32"
+        remedy = "Use --optimization sdpa, or --device cuda with --dtype fp16."
+        raise RequestError(f"--optimization flash {why}.", remedy)
+
+
+def _check_compile(on: str) -> None:
+    compiler = os.environ.get("CXX") or "g++"
+    if on == "cpu" and not any(shutil.which(name) for name in (compiler, "g++", "clang++", "c++")):
+        raise RequestError(
+            "--optimization compile needs a C++ compiler, and there is none on the PATH.",
+            "Install g++ (Debian: `apt install g++`) or use --optimization sdpa.",
+        )
+    if on != "cpu" and importlib.util.find_spec("triton") is None:
+        raise RequestError(
+            "--optimization compile needs the package triton, which is not installed.",
+            "Install the torch build that comes with it, or use --optimization sdpa.",
+        )
+
+
+def torch_dtype(name: str) -> Any:
+    """Return torch's dtype for one of our names."""
+    import torch
+
+    return getattr(torch, DTYPES[name])
