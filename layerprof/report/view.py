@@ -126,13 +126,13 @@ def breakdown(run: Run) -> list[Part]:
     small: list[Part] = []
     for (phase, tower, kind), total in grouped.items():
         name = KIND_NAMES.get(kind, kind if len(towers[kind]) == 1 else f"{tower} {kind}")
-        label = f"{total.rows} {name}" if kind in KIND_NAMES else name
+        label = _counted(total.rows, name) if kind in KIND_NAMES else name
         part = _part(label, phase, total, whole)
         shares = [share for share in (part.span_share, part.flops_share, part.energy_share) if share is not None]
         (parts if max(shares, default=1.0) >= SMALL else small).append(part)
     if small:
         joined = sum((part.sum for part in small), Sum())
-        parts.append(_part(f"{len(small)} small layers", None, joined, whole))
+        parts.append(_part(_counted(len(small), "small parts"), None, joined, whole))
     left = _left_over(whole, sum(grouped.values(), Sum()))
     if left is not None:
         parts.append(_part(_left_over_name(run), None, left, whole))
@@ -239,6 +239,10 @@ def _part(label: str, phase: Phase | None, total: Sum, whole: Sum) -> Part:
         _over(total.flops, whole.flops),
         _over(total.energy_j, whole.energy_j),
     )
+
+
+def _counted(number: int, plural: str) -> str:
+    return f"{number} {plural.removesuffix('s') if number == 1 else plural}"
 
 
 def _over(value: float | None, whole: float | None) -> float | None:
