@@ -1,0 +1,151 @@
+"""Kernels: which layer launched the work that ran, by torch.profiler with one range for each layer call."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from layerprof.hooks.base import LayerHook
+
+from layerprof.attribution import attribute, total
+from layerprof.columns import PREFIX
+from layerprof.errors import RunFailedError
+from layerprof.records import KernelReading, Layer, Phase
+from layerprof.traces import rewrite_for_tensorboard
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+FOLDER = "trace"
+"""Folder of the traces inside the given one."""
+
+WORKER = "layers"
+"""Name under which torch-tb-profiler lists the traces."""
+
+
+class KernelsHook(LayerHook):
+    """Records every batch with torch.profiler; each layer call opens a range `lp:<layer>#<call>|<phase>`.
+
+    Use it for a few batches: recording costs time and space. For each batch, `folder/trace` gets
+    `batch<index>.json.gz`, which Perfetto opens, and the same rewritten so that torch-tb-profiler shows the layers.
+    `files` has the paths by name. A batch that raises leaves no file.
+    """
+
+    def __init__(
+        self, model: nn.Module, layers: Sequence[Layer], device: str | torch.device = "cpu", folder: str | Path = "."
+    ) -> None:
+        super().__init__(model, layers)
+        self.folder = Path(folder) / FOLDER
+        self.files: dict[str, Path] = {}
+        self._device = str(device)
+        self._cuda = self._device.startswith("cuda")
+        self._prefixes = [f"{PREFIX}{layer.name}#" for layer in self.layers]
+        self._calls = [0] * len(self.layers)
+        self._open: list[tuple[int, Any]] = []
+        self._recording = False
+        self._traces: list[Path] = []
+        self._range = _range_class()
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        if self._cuda:
+            self._warm_up()
+        return self
+
+    def _warm_up(self) -> None:
+        """Record nothing much once: CUPTI instruments the loaded modules at its first use, which would fill a trace."""
+        import torch
+
+        profiler = self._profiler()
+        with profiler:
+            torch.zeros(1, device=self._device).add_(1)
+            torch.cuda.synchronize()
+
+    def _profiler(self) -> Any:
+        # Kineto writes its own log to stderr, on a machine without a GPU an "ERROR" at every start.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+        from torch.profiler import ProfilerActivity, profile
+
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._cuda else [])]
+        return profile(activities=activities, acc_events=True)
+
+    @contextmanager
+    def batch(self, index: int) -> Iterator[None]:
+        """Wrap one batch's `generate()`; its trace is complete, since the device is idle before recording stops."""
+        profiler = self._profiler()
+        with super().batch(index):
+            self._synchronize()
+            profiler.start()
+            self._recording = True
+            try:
+                yield
+                self._synchronize()
+            finally:
+                self._recording = False
+                while self._open:
+                    self._close()
+                profiler.stop()
+        self._save(profiler, index)
+
+    def _synchronize(self) -> None:
+        if self._cuda:
+            import torch
+
+            torch.cuda.synchronize()
+
+    def _save(self, profiler: Any, index: int) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        raw, packed = self.folder / f"batch{index}.json", self.folder / f"batch{index}.json.gz"
+        try:
+            profiler.export_chrome_trace(str(raw))
+            with raw.open("rb") as source, gzip.open(packed, "wb", compresslevel=2) as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+        finally:
+            raw.unlink(missing_ok=True)
+        self._traces.append(packed)
+        self.files[f"trace_{index}"] = packed
+        self.files[f"tensorboard_{index}"] = rewrite_for_tensorboard(packed, self.folder, f"{WORKER}.{time.time_ns()}")
+
+    def started(self, slot: int, phase: Phase) -> None:
+        """Open the call's range."""
+        if self._recording:
+            call = self._calls[slot]
+            self._calls[slot] = call + 1
+            opened = self._range(f"{self._prefixes[slot]}{call}|{phase.value}")
+            opened.__enter__()
+            self._open.append((slot, opened))
+
+    def ended(self, slot: int) -> None:
+        """Close the call's range, and those inside it that were left open."""
+        if any(opened == slot for opened, _ in self._open):
+            while self._open[-1][0] != slot:
+                self._close()
+            self._close()
+
+    def _close(self) -> None:
+        self._open.pop()[1].__exit__(None, None, None)
+
+    def reading(self) -> KernelReading:
+        """Attribute the traces of all finished batches and add them up."""
+        reading = total([attribute(trace) for trace in self._traces])
+        if self._cuda and self._traces and reading.device == "cpu":
+            raise RunFailedError(
+                "The profiler recorded no GPU work although the model ran on a GPU.",
+                "CUPTI may be in use by another profiler or not permitted here; run without a trace (--no-trace).",
+            )
+        return reading
+
+
+def _range_class() -> Any:
+    """Return the class of cheap ranges (about 1 µs, exported as `cpu_op`); `record_function` where torch lacks it."""
+    import torch
+
+    fast = getattr(getattr(torch._C, "_profiler", None), "_RecordFunctionFast", None)
+    return fast or torch.profiler.record_function

@@ -1,0 +1,382 @@
+"""Profiler trace to time per layer: every kernel goes to the layer that launched it. Pure, no torch.
+
+A kernel runs when the GPU gets to it, often long after its layer returned, so overlap in time says nothing. What
+holds is the chain that CUPTI records: the kernel's correlation id names the call that launched it, and the launch lies,
+on its own thread, inside the range that the layer's hook had open. The innermost such range gets the kernel. What has
+no such chain goes to a named bucket, so that layers + buckets = total, exactly, in whole nanoseconds.
+
+A trace without GPU work is read the same way with operators in place of kernels: each moment that a thread spends in an
+operator goes to the innermost range open there and then.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerprof import intervals
+from layerprof.columns import NO_CORRELATION, OURS, Columns, Label, Reader
+from layerprof.errors import SelectorError
+from layerprof.intervals import NOWHERE, Ints
+from layerprof.records import KernelReading, Phase
+from layerprof.tracefile import TraceFile
+
+OUTSIDE = "outside layers"
+NO_LAUNCH = "no launch seen"
+GRAPH = "graph launch"
+BUCKETS = (OUTSIDE, NO_LAUNCH, GRAPH)
+
+TOP = 5
+"""Heaviest kernels that are kept by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One layer (or other range) in one phase, over all its calls. Whole nanoseconds.
+
+    `self_ns`: work launched with this range innermost; these add up to the total. `inclusive_ns`: work launched inside
+    it at any depth. `union_ns`: the time in which at least one piece of that ran. `span_ns`: from the first start to
+    the last end of that work, call by call. `host_ns`: time on the launching thread. `graph_ns`: work of CUDA graphs
+    launched inside it, which is in the bucket `graph launch` and in none of the others. `kernels`: how many pieces of
+    work are its own (an operator counts again after each operator inside it). `top`: heaviest of its own kernels.
+    """
+
+    name: str
+    phase: Phase | None
+    calls: int
+    self_ns: int
+    inclusive_ns: int
+    union_ns: int
+    span_ns: int
+    host_ns: int
+    graph_ns: int
+    kernels: int
+    top: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """Where a trace's work was launched: `sum of self_ns + sum of buckets_ns = total_ns`.
+
+    `device` is `cuda` where the trace has GPU work, else `cpu`, and then "kernel" means operator. `bucket_top` names
+    the heaviest kernels of each bucket. `skipped` counts events that could not be read.
+    """
+
+    device: Literal["cuda", "cpu"]
+    rows: tuple[Row, ...]
+    buckets_ns: dict[str, int]
+    bucket_top: dict[str, tuple[tuple[str, int], ...]]
+    total_ns: int
+    events: int
+    skipped: int
+
+
+def total(attributions: Sequence[Attribution]) -> KernelReading:
+    """Add up traces of one run, each of one batch, in seconds. A row without a phase counts as outside layers.
+
+    Traces with GPU work and traces without do not add up; where there are both, those without are left out.
+    """
+    device: Literal["cuda", "cpu"] = "cuda" if any(each.device == "cuda" for each in attributions) else "cpu"
+    same = [each for each in attributions if each.device == device]
+    busy: Counter[tuple[str, Phase]] = Counter()
+    calls: Counter[tuple[str, Phase]] = Counter()
+    buckets: Counter[str] = Counter(dict.fromkeys(BUCKETS, 0))
+    top: dict[tuple[str, Phase], Counter[str]] = {}
+    for each in same:
+        buckets.update(each.buckets_ns)
+        for row in each.rows:
+            if row.phase is None:
+                buckets[OUTSIDE] += row.self_ns
+                continue
+            key = (row.name, row.phase)
+            busy[key] += row.self_ns
+            calls[key] += row.calls
+            top.setdefault(key, Counter()).update(dict(row.top))
+    return KernelReading(
+        busy_s={key: ns / 1e9 for key, ns in busy.items()},
+        calls=dict(calls),
+        buckets_s={name: ns / 1e9 for name, ns in buckets.items()},
+        total_s=sum(each.total_ns for each in same) / 1e9,
+        top={key: tuple((name, ns / 1e9) for name, ns in _heaviest(list(c.items()))) for key, c in top.items()},
+        device=device,
+        batches=len(same),
+    )
+
+
+def attribute(trace: str | Path | Iterable[dict[str, Any]], *, layers: Sequence[str] | None = None) -> Attribution:
+    """Attribute a trace file's (or given events') work to the ranges in it.
+
+    Ranges are those of our hooks; in a trace without them, every `record_function` range and every module that
+    `with_stack` recorded. `layers` (names, or patterns with `*`) takes ranges by name instead, operators too.
+
+    Raises TraceError for a file that cannot be read, SelectorError when `layers` matches no range.
+    """
+    reader = Reader(layers)
+    if isinstance(trace, str | Path):
+        for events in TraceFile(trace):
+            reader.read(events)
+    else:
+        reader.read(trace)
+    if layers is not None and not len(reader.columns.ranges.ts):
+        raise _no_match(layers, reader.offered)
+    return _attribute(reader.columns)
+
+
+def _no_match(layers: Sequence[str], offered: set[str]) -> SelectorError:
+    near = sorted({name for want in layers for name in difflib.get_close_matches(want, offered, n=3, cutoff=0.3)})
+    known = near or sorted(offered)[:5]
+    return SelectorError(
+        f"No range of the trace is called {' or '.join(layers)}.",
+        f"It has {', '.join(known)}." if known else "It has no named ranges at all; leave the names out.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranges:
+    start: Ints
+    end: Ints
+    thread: Ints
+    label: Ints
+    labels: list[Label]
+    order: Ints
+
+    def of(self, thread: int) -> list[int]:
+        """Ranges of one thread, outer before inner."""
+        return [int(i) for i in self.order[self.thread[self.order] == thread]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Pieces of work: when each ran, its name, where it was launched (thread, moment), and in which range or bucket."""
+
+    start: Ints
+    end: Ints
+    name: Ints
+    thread: Ints
+    moment: Ints
+    place: Ints
+    names: list[str]
+
+
+_BUCKET_PLACE = {OUTSIDE: NOWHERE, NO_LAUNCH: -2, GRAPH: -3}
+
+
+def _attribute(columns: Columns) -> Attribution:
+    ranges, bad_ranges = _ranges(columns)
+    on_gpu = len(columns.work.ts) > 0
+    work, bad_work = _gpu_work(columns, ranges) if on_gpu else _cpu_work(columns, ranges)
+    length = work.end - work.start
+    return Attribution(
+        device="cuda" if on_gpu else "cpu",
+        rows=tuple(_rows(ranges, work)),
+        buckets_ns={name: int(length[work.place == place].sum()) for name, place in _BUCKET_PLACE.items()},
+        bucket_top={name: _top(work, work.place == place) for name, place in _BUCKET_PLACE.items()},
+        total_ns=int(length.sum()),
+        events=columns.events,
+        skipped=columns.skipped + bad_ranges + bad_work,
+    )
+
+
+def _ranges(columns: Columns) -> tuple[_Ranges, int]:
+    (start, end, thread, label, source), bad = columns.ranges.columns()
+    if (source == OURS).any():
+        start, end, thread, label = (column[source == OURS] for column in (start, end, thread, label))
+    labels: list[Label] = columns.labels.listed()
+    # Of two ranges with the same times the one with the longer name is inside: a submodule's name extends its holder's.
+    ranking = sorted(range(len(labels)), key=lambda i: (len(labels[i][0]), labels[i][0], labels[i][1] or ""))
+    rank = np.empty(len(labels), np.int64)
+    rank[ranking] = np.arange(len(labels))
+    order = np.lexsort((rank[label], -end, start)) if len(start) else np.zeros(0, np.int64)
+    return _Ranges(start, end, thread, label, labels, order), bad
+
+
+def _gpu_work(columns: Columns, ranges: _Ranges) -> tuple[_Work, int]:
+    (start, end, name, correlation), bad = columns.work.columns()
+    (launch_ts, _, launch_thread, launch_correlation, is_graph), bad_launches = columns.launches.columns()
+    launch = _launches_of(correlation, start, launch_correlation, launch_ts, _ranks(columns)[launch_thread])
+    inside = np.full(len(launch_ts), NOWHERE, np.int64)
+    for thread in np.unique(launch_thread):
+        here = np.flatnonzero(launch_thread == thread)
+        inside[here] = _inside(ranges, int(thread), launch_ts[here])
+    seen = launch >= 0
+    at = np.where(seen, launch, 0)
+    place = np.full(len(start), _BUCKET_PLACE[NO_LAUNCH], np.int64)
+    thread, moment = np.full(len(start), -1, np.int64), np.zeros(len(start), np.int64)
+    if len(launch_ts):
+        by_graph = seen & (is_graph[at] != 0)
+        place = np.where(by_graph, _BUCKET_PLACE[GRAPH], np.where(seen, inside[at], place))
+        thread, moment = np.where(seen, launch_thread[at], -1), launch_ts[at]
+    return _Work(start, end, name, thread, moment, place, columns.names.listed()), bad + bad_launches
+
+
+def _ranks(columns: Columns) -> Ints:
+    """Rank of each thread by its name, so that nothing depends on the order of events."""
+    threads = [repr(thread) for thread in columns.threads.listed()]
+    rank = np.empty(len(threads), np.int64)
+    rank[sorted(range(len(threads)), key=threads.__getitem__)] = np.arange(len(threads))
+    return rank
+
+
+def _launches_of(wanted: Ints, started: Ints, offered: Ints, launched: Ints, tie: Ints) -> Ints:
+    """Return for each kernel the position of its launch, or -1.
+
+    A correlation id that several launches bear (traces of several processes in one file) goes to the last of them
+    before the kernel started, else to the first of all.
+    """
+    order = np.lexsort((tie, launched, offered))
+    ids, times = offered[order], launched[order]
+    first, last = np.searchsorted(ids, wanted, "left"), np.searchsorted(ids, wanted, "right")
+    chosen = first.copy()
+    for kernel in np.flatnonzero(last - first > 1):
+        before = np.searchsorted(times[first[kernel] : last[kernel]], started[kernel], "right")
+        chosen[kernel] = first[kernel] + max(int(before) - 1, 0)
+    found = (last > first) & (wanted != NO_CORRELATION)
+    result = np.full(len(wanted), -1, np.int64)
+    result[found] = order[chosen[found]]
+    return result
+
+
+def _inside(ranges: _Ranges, thread: int, moments: Ints) -> Ints:
+    times, inside = intervals.innermost(ranges.start, ranges.end, ranges.of(thread))
+    return intervals.at(moments, times, inside)
+
+
+def _cpu_work(columns: Columns, ranges: _Ranges) -> tuple[_Work, int]:
+    """Cut each thread's time in operators where the innermost operator or range changes."""
+    (start, end, thread, name), bad = columns.operators.columns()
+    names: list[str] = columns.names.listed()
+    ranking = np.empty(len(names), np.int64)
+    ranking[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    order = np.lexsort((ranking[name], -end, start)) if len(start) else np.zeros(0, np.int64)
+    pieces: list[tuple[Ints, Ints, Ints, Ints, Ints]] = []
+    for number in np.unique(thread):
+        times, inner = intervals.innermost(start, end, order[thread[order] == number].tolist())
+        range_times, range_inner = intervals.innermost(ranges.start, ranges.end, ranges.of(int(number)))
+        cuts = np.union1d(times, range_times)
+        operator, place = intervals.at(cuts, times, inner)[:-1], intervals.at(cuts, range_times, range_inner)[:-1]
+        busy = operator != NOWHERE
+        begin, finish = cuts[:-1][busy], cuts[1:][busy]
+        pieces.append((begin, finish, name[operator[busy]], np.full(len(begin), number), place[busy]))
+    empty = np.zeros(0, np.int64)
+    columns_of = [np.concatenate(parts) for parts in zip(*pieces, strict=True)] if pieces else [empty] * 5
+    begin, finish, called, where, place = columns_of
+    return _Work(begin, finish, called, where, begin, place, names), bad
+
+
+def _rows(ranges: _Ranges, work: _Work) -> Iterator[Row]:
+    length = work.end - work.start
+    own = work.place >= 0
+    label_of = ranges.label[work.place[own]]
+    count = len(ranges.labels)
+    self_ns = np.zeros(count, np.int64)
+    np.add.at(self_ns, label_of, length[own])
+    kernels = np.bincount(label_of, minlength=count)
+    tops = _tops(work, own, label_of)
+    normal = _Slices(work, work.place >= NOWHERE)
+    graphs = _Slices(work, work.place == _BUCKET_PLACE[GRAPH])
+    members = np.argsort(ranges.label, kind="stable")
+    bounds = np.searchsorted(ranges.label[members], np.arange(count + 1))
+    first = [int(ranges.start[members[a:b]].min()) if b > a else 0 for a, b in pairwise(bounds.tolist())]
+    for label in sorted(range(count), key=lambda i: (first[i], ranges.labels[i][0], ranges.labels[i][1] or "")):
+        mine = members[bounds[label] : bounds[label + 1]]
+        if not len(mine):
+            continue
+        name, phase = ranges.labels[label]
+        inside = normal.inside(ranges, mine)
+        yield Row(
+            name=name,
+            phase=phase,
+            calls=len(mine),
+            self_ns=int(self_ns[label]),
+            inclusive_ns=inside.total,
+            union_ns=inside.union,
+            span_ns=inside.span,
+            host_ns=inside.host,
+            graph_ns=graphs.inside(ranges, mine).total,
+            kernels=int(kernels[label]),
+            top=tops.get(label, ()),
+        )
+
+
+@dataclass(slots=True)
+class _Inside:
+    total: int = 0
+    union: int = 0
+    span: int = 0
+    host: int = 0
+
+
+class _Slices:
+    """Pieces of work in the order of their launches, thread by thread, so that a range's work is a slice."""
+
+    def __init__(self, work: _Work, which: NDArray[np.bool_]) -> None:
+        self._threads: dict[int, tuple[Ints, Ints, Ints, Ints]] = {}
+        chosen = np.flatnonzero(which)
+        if not len(chosen):
+            return
+        chosen = chosen[np.lexsort((work.moment[chosen], work.thread[chosen]))]
+        threads, firsts = np.unique(work.thread[chosen], return_index=True)
+        for thread, here in zip(threads, np.split(chosen, firsts[1:]), strict=True):
+            length = np.r_[0, np.cumsum(work.end[here] - work.start[here])]
+            self._threads[int(thread)] = work.moment[here], work.start[here], work.end[here], length
+
+    def inside(self, ranges: _Ranges, mine: Ints) -> _Inside:
+        """Sum up what was launched inside the given ranges; where they overlap or nest, once."""
+        result = _Inside()
+        starts: list[Ints] = []
+        ends: list[Ints] = []
+        for thread in np.unique(ranges.thread[mine]):
+            here = mine[ranges.thread[mine] == thread]
+            begin, finish = intervals.merged(ranges.start[here], ranges.end[here])
+            result.host += int((finish - begin).sum())
+            if int(thread) not in self._threads:
+                continue
+            moments, start, end, length = self._threads[int(thread)]
+            low, high = np.searchsorted(moments, begin), np.searchsorted(moments, finish)
+            low, high = low[high > low], high[high > low]
+            result.total += int((length[high] - length[low]).sum())
+            if len(low):
+                picked = _concatenated(low, high)
+                starts.append(start[picked])
+                ends.append(end[picked])
+                runs = np.r_[0, np.cumsum(high - low)[:-1]]
+                span = np.maximum.reduceat(ends[-1], runs) - np.minimum.reduceat(starts[-1], runs)
+                result.span += int(span.sum())
+        if starts:
+            result.union = intervals.covered(np.concatenate(starts), np.concatenate(ends))
+        return result
+
+
+def _concatenated(low: Ints, high: Ints) -> Ints:
+    """Return `low[0] .. high[0] - 1, low[1] .. high[1] - 1, ...`."""
+    sizes = high - low
+    offsets: Ints = low - np.r_[0, np.cumsum(sizes)[:-1]]
+    return np.arange(int(sizes.sum()), dtype=np.int64) + np.repeat(offsets, sizes)
+
+
+def _tops(work: _Work, own: NDArray[np.bool_], label_of: Ints) -> dict[int, tuple[tuple[str, int], ...]]:
+    """Return the heaviest own kernels of each label."""
+    codes, where = np.unique(label_of * len(work.names) + work.name[own], return_inverse=True)
+    totals = np.zeros(len(codes), np.int64)
+    np.add.at(totals, where, (work.end - work.start)[own])
+    found: dict[int, list[tuple[str, int]]] = {}
+    for code, total in zip(codes.tolist(), totals.tolist(), strict=True):
+        label, name = divmod(code, len(work.names))
+        found.setdefault(label, []).append((work.names[name], total))
+    return {label: _heaviest(items) for label, items in found.items()}
+
+
+def _top(work: _Work, which: NDArray[np.bool_]) -> tuple[tuple[str, int], ...]:
+    return _tops(work, which, np.zeros(int(which.sum()), np.int64)).get(0, ())
+
+
+def _heaviest(items: list[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(items, key=lambda item: (-item[1], item[0]))[:TOP])
