@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from layerprof.hooks.base import CACHES
 from torch import Tensor, nn
 
 STATES = ("conv_states", "recurrent_states")
@@ -31,12 +30,11 @@ def layer_index(module: nn.Module) -> int | None:
     return None
 
 
-def before_call(index: int | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Before, ...]:
+def before_call(index: int | None, inputs: dict[Any, Any]) -> tuple[Before, ...]:
     """Note what is cached when a block is called: this block's keys and values, and an encoder's beside them."""
     if index is None:
         return ()
-    given = [kwargs[name] for name in CACHES if kwargs.get(name) is not None]
-    cache = next((c for c in (*given, *args[1:]) if hasattr(c, "get_seq_length")), None)
+    cache = next((value for value in inputs.values() if hasattr(value, "get_seq_length")), None)
     parts = [getattr(cache, name, None) for name in ("self_attention_cache", "cross_attention_cache")]
     caches = [part for part in parts if part is not None] or [cache]
     layers = [layer[index] for c in caches if len(layer := getattr(c, "layers", None) or ()) > index]

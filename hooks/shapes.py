@@ -30,7 +30,6 @@ from layerprof.operators import CUMULATIVE_K, CUMULATIVE_Q, LONGEST_K, MASKS, At
 from layerprof.records import Layer, Phase, Work, WorkReading
 
 OUTSIDE = "outside the model"
-HEADS = ("lm_head", "head")
 
 
 @dataclass(slots=True)
@@ -63,7 +62,6 @@ class Frame:
     path: str
     slot: int | None
     phase: Phase | None
-    kind: str = ""
     read: Read = field(default_factory=dict)
     cached: tuple[kv.Before, ...] = ()
 
@@ -121,10 +119,10 @@ class ShapesHook(LayerHook):
 
     def _attach(self, slot: int, layer: Layer, module: nn.Module) -> None:
         index = kv.layer_index(module)
-        names = tuple(inspect.signature(module.forward).parameters)
+        names = _positional(module)
 
         def entering(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._enter(slot, index, args, dict(zip(names, args, strict=False)) | kwargs)
+            self._enter(slot, index, dict(zip((*names, *range(len(names), len(args))), args, strict=False)) | kwargs)
 
         def leaving(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
             self._leave(slot, output)
@@ -186,7 +184,7 @@ class ShapesHook(LayerHook):
         layer = self.layers[slot]
         if slot == self._stepper:
             self._visible.forget()
-        frame = Frame(layer.name, slot, phase, layer.kind)
+        frame = Frame(layer.name, slot, phase)
         self._frames.append(frame)
         self._tally(frame).calls += 1
 
@@ -198,13 +196,12 @@ class ShapesHook(LayerHook):
             pass
         self._tally(frame).bytes_weights += sum(frame.read.values())
 
-    def _enter(self, slot: int, index: int | None, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def _enter(self, slot: int, index: int | None, inputs: dict[Any, Any]) -> None:
         frame = self._frames[-1]
-        frame.cached = kv.before_call(index, args, named)
-        # A forward(*args) has fewer names than inputs; what has no name is no mask by name either.
-        self._tally(frame).bytes_activations += boundary_bytes((named, args[len(named) :]))
+        frame.cached = kv.before_call(index, inputs)
+        self._tally(frame).bytes_activations += boundary_bytes(inputs)
         if self.layers[slot].tower == "language":
-            first = next((v for v in named.values() if isinstance(v, Tensor) and v.ndim >= 2), None)
+            first = next((v for v in inputs.values() if isinstance(v, Tensor) and v.ndim >= 2), None)
             self._queries = int(first.shape[1]) if first is not None else 0
 
     def _leave(self, slot: int, output: Any) -> None:
@@ -260,7 +257,7 @@ class ShapesHook(LayerHook):
                 tally.add(product.flops, weighting.useful, weighting.causal)
                 self._weighting = None
                 return
-        useful = self._padding.share_of_rows(product.rows, phase, self._queries, scores_rows_only=frame.kind in HEADS)
+        useful = self._padding.share_of_rows(phase, self._queries)
         tally.add(product.flops, useful)
         if product.batched is not None:
             batch, rows, _, columns = product.batched
@@ -335,6 +332,16 @@ class ShapesHook(LayerHook):
             fixed=layer is not None and kv.is_static(layer),
             sliding=bool(getattr(layer, "is_sliding", False)),
         )
+
+
+def _positional(module: nn.Module) -> tuple[str, ...]:
+    """Names of a module's positional inputs; none where its `forward` does not tell."""
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(parameter.name for parameter in parameters if parameter.kind in named)
 
 
 def _first(operands: dict[str, Any], names: Sequence[str]) -> Any:

@@ -34,16 +34,13 @@ class Padding:
         self.real = sum(map(sum, rows))
         self.none = self.real == self.rows * self.length
 
-    def share_of_rows(self, positions: int, phase: Phase, queries: int, *, scores_rows_only: bool) -> Share:
-        """Return the useful share of a product over `positions` rows of activations.
+    def share_of_rows(self, phase: Phase, queries: int) -> Share:
+        """Return the useful share of a product over rows of activations.
 
         `queries` is the length of the running layer's input: only a pass over the padded prompt holds padding.
-        `scores_rows_only` marks heads, which may look at one (real) position per row only.
         """
-        if self.none or phase is not Phase.PREFILL or queries != self.length:
-            return ALL
-        tokens = self.rows * self.length
-        return ALL if scores_rows_only and positions % tokens else (self.real, tokens)
+        padded = phase is Phase.PREFILL and queries == self.length
+        return (self.real, self.rows * self.length) if padded and not self.none else ALL
 
     def share_of_pairs(self, queries: int, keys: int, phase: Phase, step: int, *, fixed: bool, sliding: bool) -> Share:
         """Return the useful share of the (query, key) pairs of attention, `queries` x `keys` in every row.
