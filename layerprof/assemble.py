@@ -55,7 +55,7 @@ def books_of(session: Session) -> tuple[tuple[LayerRow, ...], Ledger]:
     """Return the rows of the selected layers and the ledger of all of them."""
     energy = energy_pass.layer_energy(session)
     reasons = {column: session.reasons[name] for name, column in COLUMNS.items() if name in session.reasons}
-    best = roof(environment.device_name(session.device), session.subject.provenance["dtype"])
+    best = roof(session.device, session.subject.provenance["dtype"])
     every = ledger.rows(session.layers, session.spans, session.work, session.kernels, energy, roof=best)
     books = ledger.close(
         session.layers,
@@ -75,7 +75,7 @@ def own_run(
 ) -> Run:
     """Return the run of a user's own model and loop: layers and books, latency, and no quality since nothing was asked."""
     reasons = {"flops": reason} if reason else {}
-    every = ledger.rows(prof.layers, spans, work, roof=roof(environment.device_name(prof.device), prof.dtype))
+    every = ledger.rows(prof.layers, spans, work, roof=roof(prof.device, prof.dtype))
     wanted = {layer.name for layer in prof.selected}
     return Run(
         created=now(),
@@ -144,7 +144,7 @@ def _totals(session: Session) -> Totals:
         flops_useful=sum(item.flops_useful for item in layers) if work else None,
         flops_causal=sum(item.flops_causal for item in layers) if work else None,
         bytes=sum(item.bytes for item in layers) if work else None,
-        energy=energy_pass.totals(session) or totals.no_energy(session.reasons.get("energy", "not run")),
+        energy=energy_pass.totals(session),
         energy_estimate=energy_pass.estimate(session),
         peak_memory_bytes=session.peak_memory_bytes,
         overhead_ratio=totals.overhead_ratio(session.bare, session.hooked),
@@ -197,11 +197,13 @@ def samples(session: Session) -> tuple[Sample, ...]:
     return tuple(records)
 
 
-def roof(device_name: str, dtype: str) -> ledger.Roof | None:
+def roof(device: str, dtype: str) -> ledger.Roof | None:
     """Return (flops, bytes, seconds) -> share of the device's roof that was reached; None where its peaks are not known."""
+    if device == "cpu":
+        return None
     from layerprof import estimate
 
-    gpu = estimate.gpu_by_device_name(device_name)
+    gpu = estimate.gpu_by_device_name(environment.device_name(device))
     if gpu is None:
         return None
 
