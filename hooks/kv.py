@@ -60,7 +60,8 @@ def _written(before: Before, queries: int) -> int:
     states = _state_bytes(layer)
     if keys is None or not keys.numel():
         return states
-    if keys is before.keys and before.version is not None and _version(keys) == before.version:
+    untouched = keys is before.keys and _version(keys) == before.version
+    if untouched and (before.version is not None or not is_static(layer)):
         return states  # cross-attention in a decode step only reads
     growth = keys.shape[-2] - before.length
     fixed = is_static(layer) or getattr(layer, "is_sliding", False)

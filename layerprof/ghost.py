@@ -1,0 +1,127 @@
+"""Tensors without storage: a model of any size is built and run in moments, to learn the shapes of what it does.
+
+Inside `Ghosts()` every large floating-point tensor is one element under any shape (all strides zero). Matrix work,
+attention and elementwise work on such tensors give another of the right shape and compute nothing. Everything a model
+decides by (token ids, masks, positions, lengths, image grids) is small, is not floating point or has no ghost in
+it, and is computed as ever. So the control flow is the real one, whatever the model.
+
+Values that are read off a ghost: floats are 0; of a choice among many (`topk`, as a router makes it) the picks go round
+in turn, so that a mixture of experts is loaded evenly.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+LARGE = 1 << 16
+"""Elements from which a new floating-point tensor is a ghost."""
+
+FACTORIES = frozenset(f"aten::{name}" for name in ("empty", "zeros", "ones", "full", "rand", "randn"))
+CHOICES = frozenset({"aten::topk", "aten::sort", "aten::argsort"})
+BY_VALUE = frozenset({"aten::index", "aten::masked_select", "aten::nonzero", "aten::repeat_interleave"})
+"""Operators whose output's shape may hang on the values of their integer or boolean operands."""
+
+
+def ghost(shape: tuple[int, ...] | torch.Size, dtype: torch.dtype) -> Tensor:
+    """Return zeros of a shape on one element of storage."""
+    return torch.zeros((), dtype=dtype).expand(shape)
+
+
+def is_ghost(tensor: Tensor) -> bool:
+    """Tell whether a floating-point tensor shows one element of storage under more than one place."""
+    if not tensor.is_floating_point() or tensor.numel() < 2:
+        return False
+    return not any(stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1)
+
+
+class Ghosts(TorchDispatchMode):
+    """Answers operators on ghosts by shape; `widest_bytes` is the most that one of them reads and writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widest_bytes = 0
+        self._answers: dict[Any, tuple[Any, int]] = {}
+        self._writes: dict[Any, bool | None] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operator for real, or answer it by the shape of what it would give."""
+        kwargs = kwargs or {}
+        if func not in self._writes:
+            aliases = [a.alias_info.is_write for a in func._schema.arguments if a.alias_info is not None]
+            self._writes[func] = any(aliases) if aliases else None
+        writes = self._writes[func]
+        if writes is False:  # a view
+            return func(*args, **kwargs)
+        if writes and args and isinstance(args[0], Tensor) and is_ghost(args[0]):
+            return args[0]
+        leaves = tree_leaves((args, kwargs))
+        if not any(isinstance(leaf, Tensor) and is_ghost(leaf) for leaf in leaves) and not _makes_large(func, args, kwargs):
+            return func(*args, **kwargs)
+        return self._answer(func, args, kwargs, leaves)
+
+    def _answer(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any]) -> Any:
+        by_value = func._schema.name in BY_VALUE
+        key = None if by_value else (func, *(_trait(leaf) for leaf in leaves))
+        known = self._answers.get(key) if key is not None else None
+        if known is None:
+            template = _template(func, args, kwargs)
+            known = template, _bytes(leaves) + _bytes(tree_leaves(template))
+            if key is not None:
+                self._answers[key] = known
+        self.widest_bytes = max(self.widest_bytes, known[1])
+        choices = args[0].shape[-1] if func._schema.name in CHOICES else None
+        return tree_map(lambda leaf: _stand_in(leaf, choices) if isinstance(leaf, Tensor) else leaf, known[0])
+
+
+def _makes_large(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Tell whether a factory is asked for a large floating-point tensor."""
+    if func._schema.name not in FACTORIES:
+        return False
+    dtype = kwargs.get("dtype") or torch.get_default_dtype()
+    return bool(prod(args[0]) >= LARGE and dtype.is_floating_point)
+
+
+def _trait(leaf: Any) -> Any:
+    """Say what an answer depends on: shapes and types of tensors, values of everything else."""
+    if isinstance(leaf, Tensor):
+        return tuple(leaf.shape), leaf.dtype
+    return type(leaf), leaf if isinstance(leaf, (int, float, str, torch.dtype)) else repr(leaf)
+
+
+def _template(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Give the operator's outputs on the meta device; where shapes hang on values, run it and keep its shapes."""
+
+    def abstract(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return torch.empty(value.shape, dtype=value.dtype, device="meta")
+        return torch.device("meta") if isinstance(value, torch.device) else value
+
+    meta_args, meta_kwargs = tree_map(abstract, (args, kwargs))
+    if any(argument.name == "device" for argument in func._schema.arguments):
+        meta_kwargs["device"] = torch.device("meta")
+    try:
+        return func(*meta_args, **meta_kwargs)
+    except (NotImplementedError, RuntimeError):
+        return tree_map(lambda v: v.to("meta") if isinstance(v, Tensor) else v, func(*args, **kwargs))
+
+
+def _stand_in(template: Tensor, choices: int | None) -> Tensor:
+    if template.is_floating_point() or template.is_complex():
+        return ghost(template.shape, template.dtype)
+    if choices:
+        return (torch.arange(template.numel(), dtype=template.dtype) % choices).view(template.shape)
+    return torch.zeros(template.shape, dtype=template.dtype)
+
+
+def _bytes(leaves: list[Any]) -> int:
+    """Bytes of the activations among an operator's operands or outputs."""
+    tensors = [v for v in leaves if isinstance(v, Tensor) and not isinstance(v, torch.nn.Parameter)]
+    return sum(t.numel() * t.element_size() for t in tensors)
