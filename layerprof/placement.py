@@ -35,7 +35,7 @@ def device(name: str) -> str:
         return "cpu"
     match = re.fullmatch(r"cuda(?::(\d+))?", asked)
     if match is None:
-        near = difflib.get_close_matches(asked, ("cuda", "cpu", "auto"), n=1, cutoff=0.4)
+        near = ["cuda"] if asked.startswith("gpu") else difflib.get_close_matches(asked, ("cuda", "cpu", "auto"), n=1)
         guess = f"Did you mean '{near[0]}'? " if near else ""
         raise RequestError(f"Unknown device '{name}'.", f"{guess}Choose auto, cpu, cuda or cuda:N.")
     if not count:
@@ -54,17 +54,11 @@ def dtype(name: str, on: str, parameters: int) -> tuple[str, str]:
     """Return the number format and, where it was ours to choose, why.
 
     `auto` is fp16 on a GPU; on a CPU fp32, or bf16 where fp32 would fill more than half of the free memory.
-
-    Raises RequestError for an unknown name.
     """
     asked = name.strip().lower()
     asked = ALIASES.get(asked, asked)
-    if asked in DTYPES:
-        return asked, ""
     if asked != "auto":
-        near = difflib.get_close_matches(asked, DTYPES, n=1, cutoff=0.5)
-        guess = f"Did you mean '{near[0]}'? " if near else ""
-        raise RequestError(f"Unknown dtype '{name}'.", f"{guess}Choose auto, {', '.join(DTYPES)}.")
+        return asked, ""
     if on != "cpu":
         return "fp16", ""
     free = free_bytes(on)
@@ -99,12 +93,20 @@ def check_memory(parameters: int, chosen: str, on: str) -> None:
     )
 
 
-def check_optimization(name: str, on: str, chosen: str) -> None:
-    """Raise RequestError when an optimisation is unknown, or when what it needs is not there."""
-    if name not in ATTENTION:
-        near = difflib.get_close_matches(name, ATTENTION, n=1, cutoff=0.5)
+def check_names(optimization: str, dtype_name: str) -> None:
+    """Raise RequestError for an optimisation or number format that does not exist, naming the nearest."""
+    formats = ("auto", *DTYPES)
+    for option, name, allowed in (("optimization", optimization, tuple(ATTENTION)), ("dtype", dtype_name, formats)):
+        asked = name.strip().lower()
+        if asked in allowed or (option == "dtype" and asked in ALIASES):
+            continue
+        near = difflib.get_close_matches(asked, allowed, n=1, cutoff=0.5)
         guess = f"Did you mean '{near[0]}'? " if near else ""
-        raise RequestError(f"Unknown optimization '{name}'.", f"{guess}Choose one of: {', '.join(ATTENTION)}.")
+        raise RequestError(f"Unknown {option} '{name}'.", f"{guess}Choose one of: {', '.join(allowed)}.")
+
+
+def check_optimization(name: str, on: str, chosen: str) -> None:
+    """Raise RequestError when what a known optimisation needs is not there."""
     if name == "flash":
         _check_flash(on, chosen)
     if name == "compile":

@@ -18,15 +18,16 @@ BLOCK = 8_388_593
 """Numbers drawn once and laid end to end from another place for each matrix: a prime, so no row repeats as it is."""
 
 RANDOM_FILLS = frozenset(
-    "normal_ uniform_ trunc_normal_ kaiming_normal_ kaiming_uniform_ xavier_normal_ xavier_uniform_ orthogonal_".split()
+    {"normal_", "uniform_", "trunc_normal_", "orthogonal_"}
+    | {"kaiming_normal_", "kaiming_uniform_", "xavier_normal_", "xavier_uniform_"}
 )
 
 
 def build(auto_class: Any, config: Any, *, dtype: torch.dtype, device: str, attention: str, seed: int) -> Any:
     """Return a model of this configuration with seeded random weights, in `dtype` on `device`.
 
-    Weights are allocated once, in their final format, and not touched by the constructors' own initialisation, which would
-    take minutes at this size; buffers (rotary frequencies) are what the constructors compute. Tied weights stay tied.
+    Weights are allocated once, in their final format; the constructors' own initialisation, which would take minutes at
+    this size, is skipped. Buffers (rotary frequencies) are what the constructors compute. Tied weights stay tied.
     """
     import torch
 
