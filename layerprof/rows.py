@@ -195,3 +195,21 @@ def _inclusive_busy(reading: KernelReading | None, inside: Mapping[str, tuple[st
         for holder in (name, *inside.get(name, ())):
             parts.setdefault((holder, phase), []).append(seconds)
     return {key: fsum(seconds) for key, seconds in parts.items()}
+
+
+def decode_by_step(reading: SpanReading) -> list[dict[str, float | int]]:
+    """Return, for each decode step, how long all layers took together: median and p95 over batches, in seconds.
+
+    The growth over the steps is the price of a longer KV cache. Time outside layers is not in it.
+    """
+    spent: dict[tuple[int, int], float] = {}
+    for span in reading.spans:
+        if span.phase is Phase.DECODE:
+            spent[span.step, span.batch] = spent.get((span.step, span.batch), 0.0) + span.self_s
+    by_step: dict[int, list[float]] = {}
+    for (step, _), seconds in sorted(spent.items()):
+        by_step.setdefault(step, []).append(seconds)
+    return [
+        {"step": step, "median_s": median(seconds), "p95_s": p95(seconds), "batches": len(seconds)}
+        for step, seconds in by_step.items()
+    ]

@@ -13,7 +13,7 @@ from rich.text import Text
 from layerprof.records import Phase
 from layerprof.report import units
 
-PHASE_STYLE = {Phase.VISION: "magenta", Phase.PREFILL: "blue", Phase.DECODE: "green", None: "bright_black"}
+PHASE_STYLE = {Phase.VISION: "magenta", Phase.PREFILL: "bright_blue", Phase.DECODE: "green", None: "bright_black"}
 
 Justify = Literal["left", "right"]
 
@@ -79,8 +79,7 @@ class Look:
 
     def heading(self, title: str, note: str = "") -> Text:
         """Return the line above a section."""
-        line = self.text(title, "bold")
-        return line.append_text(self.text(f"  {note}", "dim")) if note else line
+        return Text().append_text(self.text(title, "bold")).append_text(self.text(f"  {note}" if note else "", "dim"))
 
     def table(self, columns: Sequence[Column]) -> Table:
         """Return the table with as many columns as fit; the highest `gives_way` goes first, empty columns always."""

@@ -11,6 +11,7 @@ from typing import IO
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from layerprof.records import Run
 from layerprof.report import facts, terminal_layers, units, view
@@ -82,7 +83,7 @@ def _weight(label: str) -> str:
 
 
 def _header(run: Run, look: Look) -> Iterator[RenderableType]:
-    headline = look.text("layerprof ", "dim").append_text(look.text(facts.title(run), "bold"))
+    headline = Text().append_text(look.text("layerprof ", "dim")).append_text(look.text(facts.title(run), "bold"))
     if run.status != "done":
         headline.append_text(look.text(f"  {run.status}", "bold red"))
     yield headline

@@ -90,7 +90,8 @@ def groups(run: Run, look: Look, every_layer: bool = False) -> Iterator[Renderab
     for group in found:
         where = f"{group.tower} · {group.phase.value}" if group.tower != group.phase.value else group.tower
         style = f"bold {PHASE_STYLE[group.phase]}"
-        yield look.text(where, style).append_text(look.text(f"  {group.prefix}.*" if group.prefix else "", "dim"))
+        prefix = look.text(f"  {group.prefix}.*" if group.prefix else "", "dim")
+        yield Text("\n" if group is not found[0] else "").append_text(look.text(where, style)).append_text(prefix)
         yield look.table(_layer_columns(look, group, label_width))
 
 
@@ -106,8 +107,8 @@ def _layer_columns(look: Look, group: view.Group, label_width: int) -> list[Colu
     moved = units.scale(figures("bytes"), "B")
     joules = units.scale(figures("energy_j"), "J")
     labels = [("  " * line.depth + line.label).ljust(label_width) for line in lines]
-    largest = max((line.share or 0 for line in lines), default=0)
-    relative = [line.share / largest if line.share and largest else None for line in lines]
+    each = [line.share / len(line.rows) if line.share else 0.0 for line in lines]
+    relative = [share / max(each) if share else None for share in each]
     return [
         _left(look, "layer", labels),
         _right(look, "", [_many(line) for line in lines]),

@@ -1,0 +1,220 @@
+/* Draws a run: parts, heat map, decode steps, roofline, sortable layers. Text from outside never becomes markup. */
+"use strict";
+const Layerprof = (() => {
+  const PHASES = ["vision", "prefill", "decode"];
+  const COLOURS = { vision: "#a24bb0", prefill: "#3d7edb", decode: "#2f9e58", null: "#8b949e" };
+  const PREFIXES = [[1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "µ"], [1e-9, "n"]];
+  const STRIP = 145;
+  const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+
+  /* Plotly reads a little HTML in labels; what comes from models must not be read as such. */
+  const plain = text => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+  function show(value, unit) {
+    if (value === null || value === undefined) return "–";
+    if (unit === "%") return value === 0 ? "0 %" : value === 1 ? "100 %" : value > 0 && value < 0.001 ? "<0.1 %" : value > 0.999 && value < 1 ? ">99.9 %" : (100 * value).toFixed(1) + " %";
+    if (value === 0) return "0 " + unit;
+    const whole = unit === "FLOP" || unit === "B" || unit.startsWith("FLOP/B");
+    const fit = PREFIXES.find(([factor]) => Math.abs(value) >= factor * 0.9995 && (factor >= 1 || !whole)) || (whole ? [1, ""] : [1e-9, "n"]);
+    return Number((value / fit[0]).toPrecision(3)) + " " + fit[1] + unit;
+  }
+
+  function element(tag, text, className) {
+    const made = document.createElement(tag);
+    if (text !== undefined) made.textContent = text;
+    if (className) made.className = className;
+    return made;
+  }
+
+  function layout(extra) {
+    const style = getComputedStyle(document.body);
+    const grid = "rgba(128,140,152,0.25)";
+    const base = {
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 110, r: 20, t: 16, b: 44 },
+      font: { family: style.fontFamily, size: 13, color: style.color }, hoverlabel: { align: "left" }, modebar: { bgcolor: "rgba(0,0,0,0)", color: "#8b949e" },
+      xaxis: { gridcolor: grid, zeroline: false }, yaxis: { gridcolor: grid, zeroline: false },
+    };
+    for (const [key, value] of Object.entries(extra)) base[key] = key.match(/^[xy]axis/) ? { ...base[key.slice(0, 5)], ...value } : value;
+    return base;
+  }
+
+  /* One bar per quantity, cut into the run's parts. */
+  function parts(target, run) {
+    const quantities = ["time", "FLOPs", "energy"].filter(name => run.parts.some(part => part.shares[name] !== null));
+    const tints = {};
+    const traces = run.parts.map(part => {
+      const nth = tints[part.phase] = (tints[part.phase] || 0) + 1;
+      const name = part.label + (part.phase ? " · " + part.phase : "");
+      const shares = quantities.map(quantity => part.shares[quantity]);
+      return {
+        type: "bar", orientation: "h", name: plain(name), y: quantities, x: shares.map(share => Math.max(share || 0, 0)),
+        marker: { color: COLOURS[part.phase], opacity: Math.max(0.35, 1.2 - 0.3 * nth), line: { width: 1, color: "rgba(255,255,255,0.6)" } },
+        text: shares.map(share => share > 0.03 ? show(share, "%") : ""), textposition: "inside", insidetextanchor: "middle", textangle: 0,
+        hovertext: shares.map(share => plain(name) + "<br>" + show(share, "%")), hoverinfo: "text",
+      };
+    });
+    const size = 130 + 50 * quantities.length;
+    Plotly.react(target, traces, layout({
+      barmode: "stack", height: size, xaxis: { tickformat: ".0%", range: [0, 1] }, yaxis: { autorange: "reversed", showgrid: false },
+      legend: { orientation: "h", y: -0.25, traceorder: "normal" }, margin: { l: 70, r: 20, t: 28, b: 30 },
+    }), CONFIG);
+  }
+
+  /* The rows of the heat map: one strip per tower and phase, layers left to right as they run. */
+  function strips(rows) {
+    const found = new Map();
+    for (const row of rows) {
+      const name = row.tower === row.phase ? row.tower : row.tower + " · " + row.phase;
+      if (!found.has(name)) found.set(name, []);
+      found.get(name).push(row);
+    }
+    return [...found];
+  }
+
+  const short = label => {
+    const name = label.replace(/^.*\.(\d+)$/, "$1");
+    return name.length > 11 ? name.slice(0, 10) + "…" : name;
+  };
+
+  function heat(target, run, quantity, across) {
+    const lists = strips(run.rows).filter(([, rows]) => rows.some(row => row[quantity.key] !== null));
+    const all = run.rows.map(row => row[quantity.key]).filter(value => value !== null);
+    const extra = { height: 20 + STRIP * lists.length, margin: { l: 130, r: 20, t: 28, b: 10 }, showlegend: false };
+    const traces = lists.map(([name, rows], nth) => {
+      const axis = nth ? String(nth + 1) : "";
+      const values = rows.map(row => row[quantity.key]);
+      const top = Math.max(...(across ? all : values.filter(value => value !== null)));
+      const slot = 1 / lists.length;
+      extra["yaxis" + axis] = { domain: [1 - slot * (nth + 1) + slot * 0.58, 1 - slot * nth], showgrid: false, ticks: "" };
+      extra["xaxis" + axis] = {
+        anchor: "y" + axis, showgrid: false, tickangle: -90, tickmode: "array", tickvals: rows.map((_, i) => i), tickfont: { size: 10 },
+        ticktext: rows.map(row => plain(short(row.label))), range: [-0.5, rows.length - 0.5],
+      };
+      return {
+        type: "heatmap", x: rows.map((_, i) => i), y: [plain(name)], z: [values], xaxis: "x" + axis, yaxis: "y" + axis,
+        zmin: 0, zmax: top || 1, colorscale: "Viridis", showscale: false, xgap: 1, hoverongaps: false,
+        text: [rows.map(row => tip(run, row))], hovertemplate: "%{text}<extra></extra>",
+      };
+    });
+    Plotly.react(target, traces, layout(extra), CONFIG);
+  }
+
+  function tip(run, row) {
+    const lines = ["<b>" + plain(row.name) + "</b> · " + row.phase, show(row.calls, "") + "calls"];
+    for (const quantity of run.quantities) lines.push(quantity.name + ": " + show(row[quantity.key], quantity.unit));
+    if (row.energy_j === null && row.energy_reason) lines.push("energy: " + plain(row.energy_reason));
+    for (const [name, seconds] of row.kernels.slice(0, 3)) lines.push(plain(name.slice(0, 60)) + ": " + show(seconds, "s"));
+    return lines.join("<br>");
+  }
+
+  function steps(target, run) {
+    const points = run.steps, x = points.map(point => point.step);
+    const line = (key, name, dash) => ({
+      x, y: points.map(point => point[key]), name, mode: "lines+markers", marker: { size: 4 }, line: { color: COLOURS.decode, dash },
+      text: points.map(point => "step " + point.step + "<br>" + name + ": " + show(point[key], "s")), hovertemplate: "%{text}<extra></extra>",
+    });
+    Plotly.react(target, [line("median_s", "median", "solid"), line("p95_s", "p95", "dot")], layout({
+      height: 300, xaxis: { title: { text: "decode step" } }, yaxis: { title: { text: "seconds" }, rangemode: "tozero", tickformat: "~s" },
+      legend: { orientation: "h", y: 1.1 }, margin: { l: 70, r: 20, t: 28, b: 44 },
+    }), CONFIG);
+  }
+
+  function roofline(target, run) {
+    const points = run.rows.filter(row => row.flops > 0 && row.bytes > 0 && row.median_s > 0);
+    if (!points.length) {
+      target.replaceChildren(element("p", "A roofline needs FLOPs, bytes and spans; this run does not have all three.", "note"));
+      return;
+    }
+    const intensity = row => row.flops / row.bytes, rate = row => row.flops / row.median_s;
+    const traces = PHASES.map(phase => {
+      const own = points.filter(row => row.phase === phase);
+      return {
+        type: "scatter", mode: "markers", name: phase, x: own.map(intensity), y: own.map(rate),
+        marker: { color: COLOURS[phase], size: 9, opacity: 0.75, symbol: own.map(row => /block|layer/.test(row.kind) ? "circle" : "diamond") },
+        text: own.map(row => tip(run, row) + "<br>" + show(intensity(row), "FLOP/B") + ", " + show(rate(row), "FLOP/s")),
+        hovertemplate: "%{text}<extra></extra>",
+      };
+    }).filter(trace => trace.x.length);
+    if (run.peaks) {
+      const { flops_per_s: work, bytes_per_s: moved } = run.peaks, ridge = work / moved;
+      const low = Math.min(...points.map(intensity), ridge) / 3, high = Math.max(...points.map(intensity), ridge) * 3;
+      traces.push({
+        type: "scatter", mode: "lines", name: "roof", x: [low, ridge, high], y: [low * moved, work, work], line: { color: "#d08a2e", width: 2 },
+        hovertemplate: "roof: " + show(work, "FLOP/s") + ", " + show(moved, "B/s") + "<extra></extra>",
+      });
+    }
+    Plotly.react(target, traces, layout({
+      height: 420, xaxis: { type: "log", dtick: "D2", tickformat: "~g", title: { text: "FLOP per byte" } }, yaxis: { type: "log", dtick: "D2", title: { text: "FLOP per second" }, tickformat: "~s" },
+      legend: { orientation: "h", y: 1.08 }, margin: { l: 80, r: 20, t: 30, b: 48 },
+    }), CONFIG);
+  }
+
+  /* The layer table: built of text nodes, sorted by any column, filtered by words. */
+  function table(target, run, filter, count) {
+    const columns = [["name", "layer"], ["tower", "tower"], ["phase", "phase"], ["calls", "calls"],
+      ...run.quantities.map(quantity => [quantity.key, quantity.short, quantity.unit])];
+    const most = Math.max(...run.rows.map(row => row.share || 0));
+    let order = null, down = true;
+
+    function draw() {
+      const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const rows = run.rows.filter(row => words.every(word => [row.name, row.kind, row.tower, row.phase].join(" ").toLowerCase().includes(word)));
+      if (order) rows.sort((a, b) => compare(a[order], b[order]) * (down ? -1 : 1));
+      const body = element("tbody");
+      for (const row of rows) {
+        const line = body.appendChild(element("tr"));
+        for (const [key, , unit] of columns) {
+          const text = unit ? show(row[key], unit) : row[key];
+          const cell = line.appendChild(element("td", text === "" ? "(model)" : text, unit || key === "calls" ? "" : "text"));
+          if (key === "share" && most > 0) { cell.classList.add("cellbar"); cell.style.setProperty("--share", 100 * (row.share || 0) / most + "%"); }
+          if (key === "energy_j" && row.energy_reason) cell.title = row.energy_reason;
+        }
+      }
+      target.replaceChildren(head(), body);
+      count.textContent = rows.length + " of " + run.rows.length + " rows";
+    }
+
+    function head() {
+      const made = element("thead"), line = made.appendChild(element("tr"));
+      for (const [key, name, unit] of columns) {
+        const mark = order === key ? (down ? " ▾" : " ▴") : "";
+        const cell = line.appendChild(element("th", name + mark, unit || key === "calls" ? "" : "text"));
+        cell.setAttribute("role", "button");
+        cell.tabIndex = 0;
+        cell.dataset.key = key;
+        const choose = () => { down = order === key ? !down : true; order = key; draw(); };
+        cell.addEventListener("click", choose);
+        cell.addEventListener("keydown", event => { if (event.key === "Enter") choose(); });
+      }
+      return made;
+    }
+
+    filter.addEventListener("input", draw);
+    draw();
+  }
+
+  function compare(a, b) {
+    if (a === null || b === null) return (a === null ? -1 : 0) + (b === null ? 1 : 0);
+    return typeof a === "string" ? b.localeCompare(a, undefined, { numeric: true }) : a - b;
+  }
+
+  function page(run) {
+    const at = id => document.getElementById(id);
+    const choice = at("quantity"), shade = at("shade");
+    for (const quantity of run.quantities) choice.append(new Option(quantity.name, quantity.key));
+    function all() {
+      parts(at("parts-plot"), run);
+      const quantity = run.quantities.find(found => found.key === choice.value);
+      if (quantity) heat(at("heat-plot"), run, quantity, shade.value === "all");
+      if (run.steps.length) steps(at("steps-plot"), run);
+      roofline(at("roof-plot"), run);
+    }
+    choice.addEventListener("change", all);
+    shade.addEventListener("change", all);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", all);
+    table(at("layer-table"), run, at("filter"), at("row-count"));
+    all();
+  }
+
+  return { page, parts, heat, steps, roofline, table, show, element };
+})();

@@ -1,0 +1,133 @@
+"""A run as the plain data that the pages draw from; the HTML report and the TensorBoard plugin share it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from layerprof.records import LayerRow, Run
+from layerprof.report import facts, view
+from layerprof.report.balance import verdict
+
+QUANTITIES = (
+    ("share", "share of time", "% time", "%"),
+    ("median_s", "span, median of a call", "median", "s"),
+    ("p95_s", "span, p95 of a call", "p95", "s"),
+    ("flops", "FLOPs of a call", "FLOPs", "FLOP"),
+    ("bytes", "bytes of a call", "bytes", "B"),
+    ("busy_share", "busy / span", "busy/span", "%"),
+    ("roof_share", "share of the roof reached", "of roof", "%"),
+    ("energy_j", "energy of a call", "energy", "J"),
+)
+"""What the heat map can show: key, name, heading, SI unit (`%` for a share of one)."""
+
+
+def payload(run: Run) -> dict[str, Any]:
+    """Return the run for a page: rows with the figures of one call, parts, books, settings; JSON types only."""
+    prefixes = {group.tower: group.prefix for group in view.layer_groups(run, fold=False)}
+    total = run.ledger.span_s.total
+    rows = [_row(row, prefixes[row.tower], total) for row in run.layers]
+    return {
+        "title": facts.title(run),
+        "status": run.status,
+        "created": run.created,
+        "settings": facts.settings(run),
+        "convention": facts.convention(run),
+        "facts": [{"label": fact.label, "value": fact.value, "note": fact.note} for fact in facts.end_to_end(run)],
+        "warnings": facts.warnings(run),
+        "quantities": [
+            {"key": key, "name": name, "short": short, "unit": unit}
+            for key, name, short, unit in QUANTITIES
+            if any(row[key] is not None for row in rows)
+        ],
+        "rows": rows,
+        "parts": [_part(part) for part in view.breakdown(run)],
+        "ledger": _ledger(run),
+        "steps": _steps(run),
+        "peaks": _peaks(run),
+    }
+
+
+def flat_settings(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return nested settings as (dotted name, text) lines; of long lists the first entries and the count."""
+    lines: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            lines += [(f"{name}.{inner}", text) for inner, text in flat_settings(value)]
+        elif isinstance(value, (list, tuple)) and len(value) > 8:
+            lines.append((name, ", ".join(str(item) for item in value[:8]) + f", … ({len(value)} in all)"))
+        elif isinstance(value, (list, tuple)):
+            lines.append((name, ", ".join(str(item) for item in value)))
+        else:
+            lines.append((name, "–" if value is None else str(value)))
+    return lines
+
+
+def _row(row: LayerRow, prefix: str, total: float | None) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "label": view.short_name(row.name, prefix),
+        "tower": row.tower,
+        "kind": row.kind,
+        "index": row.index,
+        "phase": row.phase.value,
+        "calls": row.calls,
+        "share": row.span_s.total / total if row.span_s and total else None,
+        **{key: view.per_call(row, key) for key, *_ in QUANTITIES if key != "share"},
+        "energy_quality": row.energy_quality.value,
+        "energy_reason": row.energy_reason,
+        "kernels": [list(kernel) for kernel in row.top_kernels[:5]],
+    }
+
+
+def _part(part: view.Part) -> dict[str, Any]:
+    return {
+        "label": part.label,
+        "phase": part.phase.value if part.phase else None,
+        "span_s": part.sum.span_s,
+        "flops": part.sum.flops,
+        "energy_j": part.sum.energy_j,
+        "busy_share": part.sum.busy_share,
+        "shares": {"time": part.span_share, "FLOPs": part.flops_share, "energy": part.energy_share},
+    }
+
+
+def _ledger(run: Run) -> dict[str, Any]:
+    books = view.books(run)
+    labels = view.ledger_labels(run)
+    return {
+        "labels": labels,
+        "columns": [
+            {
+                "title": book.title,
+                "unit": book.scale.unit,
+                "measured": book.column.layers is not None,
+                "verdict": verdict(book),
+                "cells": [_cell(book, label) for label in labels],
+            }
+            for book in books
+        ],
+    }
+
+
+def _cell(book: view.Book, label: str) -> dict[str, Any]:
+    value = book.cell(label)
+    return {"value": value, "shown": "" if value is None else book.scale.show(value), "share": book.share(label)}
+
+
+def _steps(run: Run) -> list[dict[str, Any]]:
+    """Return the decode steps that the run stored under `passes.decode_by_step`, empty when it did not."""
+    steps = run.passes.get("decode_by_step")
+    if not isinstance(steps, Sequence) or isinstance(steps, str):
+        return []
+    return [dict(step) for step in steps if isinstance(step, Mapping) and {"step", "median_s"} <= step.keys()]
+
+
+def _peaks(run: Run) -> dict[str, float] | None:
+    """Return the device's peak FLOP/s and bytes/s that the run stored under `environment.peaks`, if both are there."""
+    peaks = run.environment.get("peaks")
+    if not isinstance(peaks, Mapping):
+        return None
+    found = {name: peaks.get(name) for name in ("flops_per_s", "bytes_per_s")}
+    kept = {name: float(value) for name, value in found.items() if isinstance(value, (int, float)) and value > 0}
+    return kept if len(kept) == len(found) else None
