@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from layerprof import passes
 from layerprof import settings as settings_module
@@ -12,6 +12,23 @@ from layerprof.progress import Progress, Silent
 from layerprof.records import Run
 from layerprof.session import Session
 from layerprof.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from layerprof.datasets import Dataset
+    from layerprof.models import ModelSource, Subject
+    from layerprof.records import Sample
+
+
+class Shelf(Protocol):
+    """Hands out models and samples that were loaded before; for callers with many runs on the same ones."""
+
+    def dataset(self, name: str, *, source: str, count: int, seed: int) -> Dataset:
+        """Return samples as `datasets.load` does."""
+
+    def subject(self, source: ModelSource) -> Subject:
+        """Return a loaded model as `models.load` does."""
 
 
 def profile(settings: Settings | None = None, *, progress: Progress | None = None, **options: Any) -> Run:
@@ -32,8 +49,8 @@ def profile(settings: Settings | None = None, *, progress: Progress | None = Non
     return run
 
 
-def prepare(settings: Settings, progress: Progress) -> Session:
-    """Check everything that can be checked without a model, then load model and samples.
+def prepare(settings: Settings, progress: Progress, *, shelf: Shelf | None = None) -> Session:
+    """Check everything that can be checked without a model, then load model and samples, or take them from the shelf.
 
     The order is cheapest first, so that a mistake is told before anybody waits.
     """
@@ -52,13 +69,13 @@ def prepare(settings: Settings, progress: Progress) -> Session:
     for name in settings.hooks:
         passes.registry.load(name)
     folder = store.prepare_folder(settings.output, f"{source.label}-{settings.dataset}")
-    dataset = datasets.load(
+    dataset = (shelf.dataset if shelf else datasets.load)(
         settings.dataset,
         source=settings.source or ("bundled" if source.is_demo else "hub"),
         count=settings.samples,
         seed=settings.seed,
     )
-    subject = models.load(source)
+    subject = (shelf.subject if shelf else models.load)(source)
     found = layers.find_layers(subject.model)
     return _open(settings, progress, subject, dataset, found, layers.select(found, selector, subject.model), folder)
 
@@ -153,4 +170,12 @@ def finish(session: Session, failure: LayerprofError | None) -> Run:
         assert failure is not None
         store.discard_folder(session.folder)
         raise failure
-    return store.save(assemble.run(session, failure), session.folder, samples=assemble.samples(session))
+    return save(session, assemble.run(session, failure), assemble.samples(session))
+
+
+def save(session: Session, run: Run, samples: Iterable[Sample]) -> Run:
+    """Write a run with what lies beside it: samples, the times of each batch, the spans of each layer in it."""
+    from layerprof import batch_files, store
+
+    files = dict(run.files) | batch_files.write(session, session.folder)
+    return store.save(run.model_copy(update={"files": files}), session.folder, samples=samples)
