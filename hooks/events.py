@@ -24,7 +24,7 @@ CHAIN_NS = 20_000
 
 NO_SLOT = -1
 
-ANCHOR_EVERY = 64
+ANCHOR_EVERY = 16
 """`elapsed_time` is a 32-bit float of milliseconds: counted from an event nearby it keeps its nanoseconds."""
 
 

@@ -106,11 +106,17 @@ def _timeline(device: str, clock: Callable[[], int] | Timeline | None) -> Timeli
     if kind == "cpu":
         return HostTimeline(clock)
     if kind == "cuda":
-        return EventTimeline(int(index or 0))
+        return EventTimeline(int(index) if index else _current_device())
     raise RequestError(
         f"Layers cannot be timed on the device '{device}': no clock for its boundaries is known.",
         "Use --device cpu or --device cuda.",
     )
+
+
+def _current_device() -> int:
+    import torch
+
+    return torch.cuda.current_device()
 
 
 def _device_of(module: nn.Module) -> torch.device | None:

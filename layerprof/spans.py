@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Any
 
-from layerprof.records import Layer, Phase, Span, SpanReading
+from layerprof.records import BLOCK_KINDS, Layer, Phase, Span, SpanReading
 
 NOT_RECORDED = -1
 """Time of a boundary that could not be recorded (a CUDA graph was being captured)."""
@@ -38,8 +38,9 @@ class Window:
 
 @dataclass(slots=True)
 class _Call:
-    """A call being put together: `inner_ns` is what directly nested located layers took."""
+    """A call being put together: `order` is its place in the log, `inner_ns` what located layers inside it took."""
 
+    order: int
     slot: int
     phase: Phase
     step: int
@@ -94,9 +95,9 @@ def _calls(log: Log, layers: Sequence[Layer]) -> tuple[list[_Call], int]:
     closed: list[_Call] = []
     stack: list[_Call] = []
     dropped = 0
-    for slot, phase, step, time in _entries(log):
+    for order, (slot, phase, step, time) in enumerate(_entries(log)):
         if slot >= 0:
-            stack.append(_Call(slot, phase, step, time))
+            stack.append(_Call(order, slot, phase, step, time))
             continue
         depth = next((i for i in range(len(stack) - 1, -1, -1) if stack[i].slot == ~slot), None)
         if depth is None:
@@ -114,8 +115,8 @@ def _calls(log: Log, layers: Sequence[Layer]) -> tuple[list[_Call], int]:
         closed.append(call)
     # A call that never closed encloses what follows it, which looked nested: only closed calls may count for depth.
     dropped += len(stack)
-    closed = _nested(sorted(closed, key=lambda c: (c.start_ns, -c.end_ns, c.depth))) if dropped else closed
-    return _steps(sorted(closed, key=lambda c: (c.start_ns, c.depth)), layers), dropped
+    closed.sort(key=lambda c: (c.start_ns, c.order))
+    return _steps(_nested(closed) if dropped else closed, layers), dropped
 
 
 def _entries(log: Log) -> Iterator[tuple[int, Phase, int, int]]:
@@ -136,14 +137,18 @@ def _nested(calls: list[_Call]) -> list[_Call]:
 
 
 def _steps(calls: list[_Call], layers: Sequence[Layer]) -> list[_Call]:
-    """Give token embeddings the step of the decoder layer that they feed: a step begins with its embedding."""
-    step: int | None = None
-    for call in reversed(calls):
-        kind = layers[call.slot].kind
-        if kind == "decoder_layer":
-            step = call.step if call.phase is Phase.DECODE else None
-        elif kind == "embed_tokens" and call.phase is Phase.DECODE and step is not None:
-            call.step = step
+    """Give all from the token embedding to the first block that block's step: a step begins with its embedding."""
+    early: list[_Call] = []
+    for call in calls:
+        layer = layers[call.slot]
+        if call.phase is not Phase.DECODE:
+            early = []
+        elif layer.kind in BLOCK_KINDS:
+            for before in early:
+                before.step = call.step
+            early = []
+        elif early or layer.kind == "embed_tokens":
+            early.append(call)
     return calls
 
 

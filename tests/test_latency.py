@@ -1,0 +1,513 @@
+"""The latency hook: spans of known length, gaps by name, nothing left behind, and books that close."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import families
+import pytest
+import torch
+from fakes import FakeClock, FakeCuda, FakeStream
+from layerprof.hooks.events import CHAIN_NS, EventTimeline
+from layerprof.hooks.latency import LatencyHook
+from toy_vlm import ToyVlm
+
+from layerprof.errors import RequestError
+from layerprof.layers import find_layers
+from layerprof.records import Layer, Phase, SpanReading
+
+COST = {"vision": 70, "embed": 3, "rotary": 2, "block": 50, "inner": 20, "head": 11}
+COST |= {"before": 100, "merge": 40, "sample": 13, "after": 9}
+"""Nanoseconds of each part of the toy model."""
+
+
+def measured(hook: LatencyHook, model: ToyVlm, batches: int = 1, new_tokens: int = 3) -> SpanReading:
+    """Run some batches under the hook and return its reading."""
+    with hook:
+        for number in range(batches):
+            with hook.batch(number):
+                model.generate(new_tokens)
+    return hook.reading()
+
+
+def on_host(**options: Any) -> tuple[ToyVlm, LatencyHook, FakeClock]:
+    """Return a toy model that spends COST on a fake clock, and a hook with that clock."""
+    clock = FakeClock()
+    model = ToyVlm(lambda what: clock.advance(COST[what]), **options)
+    return model, LatencyHook(model, model.located(), clock=clock), clock
+
+
+def total(reading: SpanReading) -> float:
+    """Everything that the reading accounts for."""
+    return math.fsum([*(s.self_s for s in reading.spans), *reading.gaps_s.values()])
+
+
+class TestHostClock:
+    """On a clock that only moves when told, every figure is known."""
+
+    def test_spans_have_the_length_that_their_layer_took(self) -> None:
+        """A span lasts as long as its layer, in every phase, and each layer has one span per call."""
+        model, hook, _ = on_host()
+        reading = measured(hook, model, new_tokens=4)
+        lengths = {(s.layer.partition(".")[0], round((s.end_s - s.start_s) * 1e9)) for s in reading.spans}
+        assert lengths == {("visual", 70), ("embed", 3), ("layers", 50), ("head", 11)}
+        counts = Counter((s.layer, s.phase) for s in reading.spans)
+        assert counts["visual.1", Phase.VISION] == 1
+        assert counts["layers.2", Phase.PREFILL] == 1
+        assert counts["layers.2", Phase.DECODE] == 3
+        assert counts["head", Phase.DECODE] == 3
+
+    def test_gaps_are_named_by_where_they_fell(self) -> None:
+        """Each stretch under no layer goes to the name of its place, and adds up over steps and batches."""
+        model, hook, _ = on_host()
+        reading = measured(hook, model, batches=2, new_tokens=4)
+        nanoseconds = {name: round(s * 1e9) for name, s in reading.gaps_s.items()}
+        assert nanoseconds == {
+            "before the first layer": 2 * 100,
+            "vision to prefill": 2 * 40,
+            "within prefill": 2 * 2,
+            "prefill to decode": 2 * 13,
+            "between decode steps": 2 * 2 * 13,
+            "within decode": 2 * 3 * 2,
+            "after the last layer": 2 * 9,
+        }
+
+    def test_self_times_and_gaps_are_the_window(self) -> None:
+        """Nothing is counted twice and nothing is lost, with layers inside layers too."""
+        model, hook, _ = on_host(inner=True)
+        reading = measured(hook, model, batches=3)
+        one = 100 + 2 * 70 + 40 + 3 * (3 + 2 + 3 * 70 + 11) + 2 * 13 + 9
+        assert [round(w * 1e9) for w in reading.windows_s] == [one] * 3
+        assert total(reading) == pytest.approx(3 * one / 1e9, abs=1e-15)
+        assert reading.dropped == 0
+
+    def test_a_layer_keeps_only_what_its_inner_layers_leave(self) -> None:
+        """`self_s` of a layer leaves out the located layers that it called."""
+        model, hook, _ = on_host(inner=True)
+        reading = measured(hook, model)
+        block = next(s for s in reading.spans if s.layer == "layers.0")
+        inner = next(s for s in reading.spans if s.layer == "layers.0.inner")
+        assert round((block.end_s - block.start_s) * 1e9) == 70
+        assert round(block.self_s * 1e9) == 50
+        assert round(inner.self_s * 1e9) == 20
+
+    def test_starts_are_counted_from_the_window(self) -> None:
+        """Every batch's spans start again near zero: `start_s` is relative to the batch."""
+        model, hook, clock = on_host()
+        with hook:
+            for number in range(2):
+                clock.advance(10**9)
+                with hook.batch(number):
+                    model.generate(2)
+        first = [s for s in hook.reading().spans if s.layer == "visual.0"]
+        assert [(s.batch, round(s.start_s * 1e9)) for s in first] == [(0, 100), (1, 100)]
+
+    def test_decode_steps_count_from_one_and_take_their_embedding_along(self) -> None:
+        """A step begins with its token embedding, though the embedding runs before the block that counts steps."""
+        model, hook, _ = on_host()
+        reading = measured(hook, model, new_tokens=4)
+        for name in ("embed", "layers.0", "head"):
+            assert [s.step for s in reading.spans if s.layer == name and s.phase is Phase.DECODE] == [1, 2, 3]
+
+    def test_a_window_without_layers_is_one_gap(self) -> None:
+        """A batch in which no located layer ran has its whole time under that name."""
+        model, hook, clock = on_host()
+        with hook, hook.batch(0):
+            clock.advance(77)
+        reading = hook.reading()
+        assert reading.spans == ()
+        assert reading.gaps_s == pytest.approx({"no layer ran": 77e-9})
+        del model
+
+    def test_no_batches_is_an_empty_reading(self) -> None:
+        """Reading a hook that saw nothing is no error."""
+        _, hook, _ = on_host()
+        with hook:
+            pass
+        assert hook.reading() == SpanReading((), (), {}, "fake clock")
+
+    def test_calls_outside_a_batch_are_not_timed(self) -> None:
+        """Whoever runs the attached model between two batches finds nothing of it in the reading."""
+        model, hook, _ = on_host()
+        with hook:
+            model.generate(2)
+            with hook.batch(0):
+                model.generate(2)
+            model.generate(2)
+        reading = hook.reading()
+        assert len(reading.windows_s) == 1
+        assert sum(s.layer == "layers.0" for s in reading.spans) == 2
+
+    def test_batches_do_not_nest(self) -> None:
+        """A batch inside a batch is a mistake of the caller, told at once."""
+        _, hook, _ = on_host()
+        with hook, hook.batch(0), pytest.raises(RuntimeError, match="open already"), hook.batch(1):
+            pass
+
+
+class TestFailures:
+    """Models and users that fail leave neither hooks nor stale state."""
+
+    def test_a_layer_that_raises_is_closed_and_the_batch_is_given_up(self) -> None:
+        """The failed batch leaves no trace, and the next one is as if it had never been."""
+        model, hook, clock = on_host()
+        fail = {"now": True}
+
+        def spend(what: str) -> None:
+            clock.advance(COST[what])
+            if what == "block" and fail["now"]:
+                raise ValueError("boom")
+
+        model.replace(1, spend)
+        with hook:
+            with pytest.raises(ValueError, match="boom"), hook.batch(0):
+                model.generate(2)
+            fail["now"] = False
+            with hook.batch(1):
+                model.generate(2)
+        reading = hook.reading()
+        assert len(reading.windows_s) == 1
+        assert {s.batch for s in reading.spans} == {0}
+        assert reading.dropped == 0
+        assert total(reading) == pytest.approx(reading.windows_s[0], abs=1e-15)
+
+    def test_a_model_that_catches_its_layers_error_goes_on(self) -> None:
+        """A layer that raised inside a model that copes has a span up to its end, and the books close."""
+        model, hook, clock = on_host()
+
+        def spend(what: str) -> None:
+            clock.advance(COST[what])
+            raise ValueError("boom")
+
+        model.replace(0, spend)
+        with hook, hook.batch(0):
+            with pytest.raises(ValueError, match="boom"):
+                model.step(5)
+            clock.advance(1000)
+        reading = hook.reading()
+        assert [round(s.self_s * 1e9) for s in reading.spans if s.layer == "layers.0"] == [50]
+        assert total(reading) == pytest.approx(reading.windows_s[0], abs=1e-15)
+
+    def test_an_interrupt_inside_a_layer_gives_the_batch_up(self) -> None:
+        """Ctrl-C runs no forward hook; the batches before it stay, the hooks go."""
+        model, hook, _ = on_host()
+
+        def interrupt(what: str) -> None:
+            raise KeyboardInterrupt
+
+        with hook:
+            with hook.batch(0):
+                model.generate(2)
+            model.replace(0, interrupt)
+            with pytest.raises(KeyboardInterrupt), hook.batch(1):
+                model.generate(2)
+        assert len(hook.reading().windows_s) == 1
+        assert hooks_on(model) == 0
+
+    def test_a_call_that_never_ends_is_counted_as_dropped(self) -> None:
+        """A start without an end is dropped and counted; what ran inside it stands on its own."""
+        model, hook, clock = on_host()
+        with hook, hook.batch(0):
+            hook.started(2, Phase.PREFILL)
+            clock.advance(5)
+            model.layers[0](torch.zeros(1, 5, 1))
+        reading = hook.reading()
+        assert reading.dropped == 1
+        assert [(s.layer, round(s.self_s * 1e9)) for s in reading.spans] == [("layers.0", 50)]
+        assert total(reading) == pytest.approx(reading.windows_s[0], abs=1e-15)
+
+    def test_an_end_without_a_start_is_counted_as_dropped(self) -> None:
+        """A layer that was entered before the batch opened leaves an end alone."""
+        _, hook, clock = on_host()
+        with hook, hook.batch(0):
+            clock.advance(5)
+            hook.ended(0)
+        assert hook.reading().dropped == 1
+
+    def test_a_generator_that_is_left_early_is_a_whole_batch(self) -> None:
+        """Stopping a token stream half-way ends the batch there; its calls count."""
+        model, hook, _ = on_host()
+
+        def stream() -> Iterator[int]:
+            for number in range(100):
+                model.step(5 if number == 0 else 1)
+                yield number
+
+        with hook, hook.batch(0):
+            for number in stream():
+                if number == 2:
+                    break
+        reading = hook.reading()
+        assert [s.step for s in reading.spans if s.layer == "layers.0"] == [0, 1, 2]
+        assert reading.dropped == 0
+
+    def test_all_hooks_are_removed(self) -> None:
+        """After the block the model has the hooks it had before."""
+        model, hook, _ = on_host()
+        measured(hook, model)
+        assert hooks_on(model) == 0
+
+    @pytest.mark.parametrize("device", ["mps", "xpu:0", "meta", "gpu"])
+    def test_a_device_without_a_clock_is_refused(self, device: str) -> None:
+        """Host times of a device that works by itself would be wrong, so none are given."""
+        model, _, _ = on_host()
+        with pytest.raises(RequestError, match=device):
+            LatencyHook(model, model.located(), device=device)
+
+
+def hooks_on(model: torch.nn.Module) -> int:
+    """Count forward hooks of all modules."""
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def on_gpu(cuda: FakeCuda, costs: dict[str, tuple[int, int]], **options: Any) -> tuple[ToyVlm, LatencyHook]:
+    """Return a toy model whose parts launch work (host ns, device ns), and a hook on the fake GPU."""
+    model = ToyVlm(lambda what: cuda.work(*costs.get(what, (0, 0))), **options)
+    return model, LatencyHook(model, model.located(), device="cuda:0", clock=EventTimeline(0, cuda))
+
+
+BOUND = {"block": (1_000, 300_000), "vision": (1_000, 500_000), "head": (1_000, 40_000)}
+"""Parts whose work takes the GPU far longer than its launch takes the host."""
+
+
+class TestEvents:
+    """On a fake GPU with streams, whose kernels run when the stream gets to them."""
+
+    def test_spans_are_device_times_though_the_host_is_long_gone(self) -> None:
+        """When the GPU lags behind, a layer's span is its kernels' time, not its launches'."""
+        model, hook = on_gpu(FakeCuda(), BOUND)
+        reading = measured(hook, model)
+        lengths = {(s.layer.partition(".")[0], s.phase, round((s.end_s - s.start_s) * 1e9)) for s in reading.spans}
+        assert ("layers", Phase.DECODE, 300_000) in lengths
+        assert ("head", Phase.DECODE, 40_000) in lengths
+        assert {n for name, phase, n in lengths if name == "layers" and phase is Phase.DECODE} == {300_000}
+
+    def test_one_synchronise_opens_and_one_ends_a_batch(self) -> None:
+        """No layer waits for the device: two waits a batch, whatever its length."""
+        cuda = FakeCuda()
+        model, hook = on_gpu(cuda, BOUND)
+        measured(hook, model, batches=3, new_tokens=20)
+        assert cuda.synchronizations == 3 * 2
+
+    def test_neighbouring_blocks_share_their_boundary(self) -> None:
+        """The end of a block is the start of the next: n + 1 events for n blocks."""
+        cuda = FakeCuda()
+        model, hook = on_gpu(cuda, {}, vision=0, blocks=36)
+        before = recordings_of(cuda, hook, lambda: model.step(5))
+        window, embed, head = 2, 2, 2
+        assert before == 37 + window + embed + head
+
+    def test_work_between_blocks_is_not_swallowed(self) -> None:
+        """When the host does something long between two blocks they do not share a boundary."""
+        cuda = FakeCuda()
+        model, hook = on_gpu(cuda, {"block": (1_000, 1_000)}, vision=0, blocks=2)
+        with hook, hook.batch(0):
+            hidden = model.layers[0](torch.zeros(1, 5, 1))
+            cuda.host.advance(2 * CHAIN_NS)
+            model.layers[1](hidden)
+        reading = hook.reading()
+        assert [round((s.end_s - s.start_s) * 1e9) for s in reading.spans] == [2_000, 2_000]
+        assert reading.gaps_s["within prefill"] * 1e9 == pytest.approx(2 * CHAIN_NS - 1_000)
+
+    def test_blocks_on_two_streams_do_not_share_their_boundary(self) -> None:
+        """A boundary belongs to the stream that the layer works on."""
+        cuda = FakeCuda(streams={0: [FakeStream(0), FakeStream(1)]})
+        model, hook = on_gpu(cuda, {"block": (1_000, 50_000)}, vision=0, blocks=2)
+        with hook, hook.batch(0):
+            hidden = model.layers[0](torch.zeros(1, 5, 1))
+            cuda.current = 1
+            model.layers[1](hidden)
+        starts = [round(s.start_s * 1e9) for s in hook.reading().spans]
+        lengths = [round((s.end_s - s.start_s) * 1e9) for s in hook.reading().spans]
+        assert starts == [0, 1_000], "the second stream is free at once"
+        assert lengths == [51_000, 51_000]
+
+    def test_no_event_is_made_inside_a_layer(self) -> None:
+        """Events come from the pool; one that runs short is filled up between two steps."""
+        cuda = FakeCuda()
+        made_inside: list[int] = []
+
+        def spend(what: str) -> None:
+            made_inside.append(len(cuda.made)) if what == "block" else None
+
+        model = ToyVlm(spend, vision=0, blocks=4)
+        hook = LatencyHook(model, model.located(), device="cuda:0", clock=EventTimeline(0, cuda))
+        reading = measured(hook, model, new_tokens=1200)
+        assert reading.dropped == 0
+        assert sum(s.layer == "layers.3" for s in reading.spans) == 1200
+        steps = [made_inside[i : i + 4] for i in range(0, len(made_inside), 4)]
+        assert all(len(set(step)) == 1 for step in steps)
+        assert len(set(made_inside)) > 1, "the pool had to grow in this batch"
+
+    def test_every_event_is_recorded_before_it_is_needed(self) -> None:
+        """CUDA makes an event at its first record, so each is recorded once when the pool is filled."""
+        cuda = FakeCuda()
+        model, hook = on_gpu(cuda, {})
+        with hook:
+            assert {event.recorded for event in cuda.made} == {1}
+        del model
+
+    def test_events_return_to_the_pool(self) -> None:
+        """The second batch of the same length needs no new event."""
+        cuda = FakeCuda()
+        model, hook = on_gpu(cuda, BOUND)
+        with hook:
+            made = []
+            for number in range(4):
+                with hook.batch(number):
+                    model.generate(30)
+                made.append(len(cuda.made))
+        assert len(set(made)) == 1
+
+    def test_nothing_is_recorded_while_a_graph_is_captured(self) -> None:
+        """Recording would become part of the graph; such calls are dropped and counted instead."""
+        cuda = FakeCuda()
+        model, hook = on_gpu(cuda, {"block": (1_000, 2_000)}, vision=0, blocks=3)
+
+        def captured() -> None:
+            cuda.is_capturing = True
+            model.step(5)
+            cuda.is_capturing = False
+
+        with hook, hook.batch(0):
+            recorded = sum(event.recorded for event in cuda.made)
+            captured()
+            assert sum(event.recorded for event in cuda.made) == recorded
+            model.step(5)
+        reading = hook.reading()
+        assert reading.dropped == 5
+        assert [s.layer for s in reading.spans] == ["embed", "layers.0", "layers.1", "layers.2", "head"]
+
+    def test_times_and_gaps_are_the_window_on_the_device(self) -> None:
+        """Spans and gaps fill the stretch between first and last event; the host's wall is told apart."""
+        costs = {**BOUND, "sample": (20_000, 5_000), "merge": (3_000, 9_000), "after": (50_000, 0)}
+        model, hook = on_gpu(FakeCuda(), costs)
+        reading = measured(hook, model, batches=2)
+        assert total(reading) == pytest.approx(sum(reading.windows_s), rel=1e-9)
+
+    def test_long_batches_keep_their_nanoseconds(self) -> None:
+        """elapsed_time is a 32-bit float: half an hour into a batch a span of 10 µs must still be 10 µs."""
+        cuda = FakeCuda()
+        model, hook = on_gpu(cuda, {"block": (0, 10_000), "sample": (1_000_000_000, 0)}, vision=0)
+        single = Float32Events(cuda)
+        hook._timeline.cuda = single  # type: ignore[attr-defined]
+        for pool in hook._timeline.pools.values():  # type: ignore[attr-defined]
+            pool.cuda = single
+        reading = measured(hook, model, new_tokens=1800)
+        blocks = [s.end_s - s.start_s for s in reading.spans if s.layer == "layers.1"]
+        assert max(abs(s - 10e-6) for s in blocks) < 0.2e-6
+
+    def test_a_failed_batch_gives_its_events_back(self) -> None:
+        """After a batch that raised, the next one starts with the whole pool."""
+        cuda = FakeCuda()
+        model, hook = on_gpu(cuda, BOUND)
+        with hook:
+            with pytest.raises(ValueError, match="boom"), hook.batch(0):
+                failing(model)
+            made = len(cuda.made)
+            with hook.batch(1):
+                model.generate(10)
+        assert len(cuda.made) == made
+        reading = hook.reading()
+        assert len(reading.windows_s) == 1
+        assert total(reading) == pytest.approx(sum(reading.windows_s), rel=1e-9)
+
+    def test_layers_on_two_gpus_are_timed_on_their_own(self) -> None:
+        """A model spread over two GPUs has events of both; spans lie on one axis."""
+        cuda = FakeCuda(streams={0: [FakeStream(0)], 1: [FakeStream(0)]})
+        timeline = EventTimeline(0, cuda)
+        layers = [Layer(f"layers.{i}", "language", "decoder_layer", i) for i in range(2)]
+        starts, ends = timeline.attach(layers, [torch.device("cuda:0"), torch.device("cuda:1")])
+        timeline.open()
+        log: list[Any] = []
+        for slot in range(2):
+            log += [slot, Phase.PREFILL, 0, starts[slot]()]
+            cuda.work(1_000, 90_000, device=slot)
+            log += [~slot, None, 0, ends[slot]()]
+        window = timeline.close(log)
+        assert window.log[3::4] == [0, 91_000, 1_000, 92_000]
+
+
+def failing(model: ToyVlm) -> None:
+    """Run a batch that fails at its end."""
+    model.generate(10)
+    raise ValueError("boom")
+
+
+class Float32Events:
+    """The fake GPU with times in 32-bit floats of milliseconds, as CUDA gives them."""
+
+    def __init__(self, cuda: FakeCuda) -> None:
+        self._cuda = cuda
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cuda, name)
+
+    def event(self) -> Any:
+        """Make an event whose elapsed_time is rounded."""
+        event = self._cuda.event()
+        exact = event.elapsed_time
+        event.elapsed_time = lambda end: float(torch.tensor(exact(end), dtype=torch.float32))  # type: ignore[method-assign]
+        return event
+
+
+def recordings_of(cuda: FakeCuda, hook: LatencyHook, run: Any) -> int:
+    """Count event recordings in one batch."""
+    with hook:
+        before = sum(event.recorded for event in cuda.made)
+        with hook.batch(0):
+            run()
+        return sum(event.recorded for event in cuda.made) - before
+
+
+@pytest.fixture(scope="module")
+def tiny() -> tuple[families.Family, tuple[Layer, ...]]:
+    """Return a tiny Qwen2.5-VL and its layers."""
+    family = families.build("qwen2_5_vl")
+    return family, find_layers(family.model)
+
+
+class TestRealModels:
+    """On live models of transformers, with the real clock."""
+
+    def test_every_block_has_a_span_in_each_of_its_phases(
+        self, tiny: tuple[families.Family, tuple[Layer, ...]]
+    ) -> None:
+        """Vision blocks once per batch, decoder layers once in prefill and once per decode step."""
+        family, layers = tiny
+        hook = LatencyHook(family.model, layers)
+        with hook:
+            for number in range(2):
+                with hook.batch(number):
+                    families.run(family, new_tokens=5)
+        counts = Counter((s.layer, s.phase) for s in hook.reading().spans)
+        for layer in layers:
+            if layer.kind == "vision_block":
+                assert counts[layer.name, Phase.VISION] == 2
+            if layer.kind == "decoder_layer":
+                assert (counts[layer.name, Phase.PREFILL], counts[layer.name, Phase.DECODE]) == (2, 8)
+
+    def test_answers_do_not_change(self, tiny: tuple[families.Family, tuple[Layer, ...]]) -> None:
+        """The model answers the same with hooks as without."""
+        family, layers = tiny
+        bare = families.run(family, new_tokens=6)
+        hook = LatencyHook(family.model, layers)
+        with hook, hook.batch(0):
+            hooked = families.run(family, new_tokens=6)
+        assert torch.equal(bare, hooked)
+        assert hooks_on(family.model) == 0
+
+    @pytest.mark.parametrize("name", sorted(families.FAMILIES))
+    def test_books_close_on_every_family(self, name: str) -> None:
+        """Self times and named gaps are the window, whatever the model's structure; nothing is dropped."""
+        family = families.build(name)
+        hook = LatencyHook(family.model, find_layers(family.model))
+        with hook, hook.batch(0):
+            families.run(family)
+        reading = hook.reading()
+        assert reading.dropped == 0
+        assert total(reading) == pytest.approx(reading.windows_s[0], rel=1e-9)
+        assert {s.layer for s in reading.spans}, "something must have been timed"
