@@ -1,0 +1,269 @@
+"""From what a sensor showed during a run to the joules of its windows, each with interval, label, flags and reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+from layerprof.energy.counter import Sample, Ticks, find_ticks
+from layerprof.energy.fit import ENOUGH_TICKS, Fit, edge_window, pulse_window, steady_window
+from layerprof.records import Quality
+
+TOO_SHORT = "too short for the counter"
+FOREIGN = "foreign process"
+THROTTLED = "throttled"
+CLOCK_DRIFT = "clock drift"
+RESET = "counter reset"
+FAILED_READS = "failed reads"
+UNSTEADY = "unsteady load"
+
+CLOCK_TOLERANCE = 0.05
+"""A window whose SM clock leaves its median by more than this share is flagged."""
+
+GAIN_NOTE = "the sensor's own gain error (typically 5 %, the same for all windows of one card) is not in the interval"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How a device is running: clocks in MHz, temperature in degrees Celsius, what holds it back, power limit in W.
+
+    A field the device does not tell is None. `throttle` holds only what changes the result (power, heat, a brake), not
+    idling.
+    """
+
+    t_s: float
+    sm_clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    temperature_c: float | None = None
+    throttle: tuple[str, ...] = ()
+    power_limit_w: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of host time, seconds, `quiet_s` of nothing on both sides; `steady`: a constant load outlasts it."""
+
+    label: str
+    start_s: float
+    end_s: float
+    quiet_s: float = 0.0
+    steady: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that one sensor showed: its samples, states, and when which other processes were seen on the device.
+
+    `update_s`, `duty` and `lag_s` describe the sensor (`layerprof.hooks.energy.Sensor`).
+    """
+
+    name: str
+    source: str
+    scope: str
+    samples: tuple[Sample, ...] = ()
+    states: tuple[State, ...] = ()
+    foreign: tuple[tuple[float, tuple[int, ...]], ...] = ()
+    update_s: float | None = None
+    duty: float = 1.0
+    lag_s: float = 0.0
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WindowReading:
+    """Joules of one window. `joules` is None exactly where `quality` is `unavailable`, and then `reason` says why.
+
+    `baseline_w` is the quiet power around the window; `active_j` the joules above it. `ticks` counts the counter's
+    updates inside.
+    """
+
+    label: str
+    start_s: float
+    end_s: float
+    joules: float | None
+    ci95: tuple[float, float] | None
+    mean_power_w: float | None
+    baseline_w: float | None
+    quality: Quality
+    source: str
+    reason: str | None
+    flags: tuple[str, ...] = ()
+    ticks: int = 0
+    method: str | None = None
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the window in seconds."""
+        return self.end_s - self.start_s
+
+    @property
+    def active_j(self) -> float | None:
+        """Joules above the quiet power; None where no quiet power was measured."""
+        if self.joules is None or self.baseline_w is None:
+            return None
+        return self.joules - self.baseline_w * self.duration_s
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyReading:
+    """What a meter gives: the device's windows, the host's beside them, and the records they come from.
+
+    On a CPU device the host is the device, and `host` is empty.
+    """
+
+    windows: tuple[WindowReading, ...]
+    host: tuple[WindowReading, ...]
+    device_record: Record
+    host_record: Record | None
+    period_s: float | None
+
+    def window(self, label: str) -> WindowReading:
+        """Return the window of this label; several of one label are added up. Raises KeyError where there is none."""
+        return combine([w for w in self.windows if w.label == label], label)
+
+    def host_window(self, label: str) -> WindowReading | None:
+        """Return the host's side of that window, None where the host is the device."""
+        found = [w for w in self.host if w.label == label]
+        return combine(found, label) if found else None
+
+
+def read_window(record: Record, window: Window, ticks: Ticks | None = None) -> WindowReading:
+    """Evaluate one window over one sensor's record. `ticks`, where given, are those of the record."""
+    if record.reason is not None:
+        return _unavailable(window, record.reason)
+    ticks = find_ticks(record.samples, record.update_s) if ticks is None else ticks
+    flags = _flags(record, window)
+    broken = _broken(record, window, ticks)
+    if broken is not None:
+        return _unavailable(window, broken, (RESET, *flags) if "reset" in broken else flags)
+    fit = _fit(record, window, ticks)
+    flags += (TOO_SHORT,) if _too_short(record, window, fit) else ()
+    flags += () if fit.steady else (UNSTEADY,)
+    if fit.joules is None:
+        return _unavailable(window, fit.reason or "no figure", flags)
+    return WindowReading(
+        label=window.label,
+        start_s=window.start_s,
+        end_s=window.end_s,
+        joules=fit.joules,
+        ci95=fit.ci95,
+        mean_power_w=fit.mean_power_w,
+        baseline_w=fit.baseline_w,
+        quality=Quality.MEASURED,
+        source=record.source,
+        reason="; ".join(_REMARKS[f] for f in flags) or None,
+        flags=flags,
+        ticks=fit.ticks,
+        method=fit.method,
+    )
+
+
+_REMARKS = {
+    TOO_SHORT: f"fewer than {ENOUGH_TICKS} counter updates fell into the window, see its interval",
+    FOREIGN: "another process was on the device, its joules are in this figure",
+    THROTTLED: "the device was held back by its power or heat limit",
+    CLOCK_DRIFT: "the SM clock moved by more than 5 %",
+    RESET: "the counter was reset",
+    FAILED_READS: "some reads of the counter failed",
+    UNSTEADY: "the load was not constant, so the counter was read at the window's edges",
+}
+
+
+def combine(windows: Sequence[WindowReading], label: str) -> WindowReading:
+    """Add windows up; intervals add in quadrature. One window without joules leaves the sum without joules."""
+    if not windows:
+        raise KeyError(label)
+    if len(windows) == 1:
+        return windows[0]
+    known = [w for w in windows if w.joules is not None and w.ci95 is not None]
+    missing = [w for w in windows if w.joules is None]
+    flags = tuple(dict.fromkeys(f for w in windows for f in w.flags))
+    reasons = list(dict.fromkeys(w.reason for w in windows if w.reason))
+    joules = None if missing else sum(w.joules or 0.0 for w in known)
+    half = sqrt(sum(((w.ci95[1] - w.ci95[0]) / 2) ** 2 for w in known if w.ci95))
+    duration = sum(w.duration_s for w in windows)
+    baselines = [w.baseline_w for w in known if w.baseline_w is not None]
+    start = windows[0].start_s
+    return WindowReading(
+        label=label,
+        start_s=start,
+        end_s=start + duration,
+        joules=joules,
+        ci95=None if joules is None else (joules - half, joules + half),
+        mean_power_w=None if joules is None or not duration else joules / duration,
+        baseline_w=sum(baselines) / len(baselines) if baselines and not missing else None,
+        quality=Quality.UNAVAILABLE if missing else Quality.MEASURED,
+        source=windows[0].source if not missing else "none",
+        reason="; ".join(reasons) or None,
+        flags=flags,
+        ticks=sum(w.ticks for w in windows),
+        method=windows[0].method,
+    )
+
+
+def _fit(record: Record, window: Window, ticks: Ticks) -> Fit:
+    if window.steady:
+        return steady_window(ticks, window.start_s, window.end_s, record.duty, record.lag_s)
+    if window.quiet_s > 2 * record.lag_s > 0:
+        pulse = pulse_window(
+            ticks, window.start_s, window.end_s, quiet_s=window.quiet_s, duty=record.duty, lag_s=record.lag_s
+        )
+        if pulse.joules is not None:
+            return pulse
+    return edge_window(ticks, window.start_s, window.end_s, record.duty, record.lag_s)
+
+
+def _too_short(record: Record, window: Window, fit: Fit) -> bool:
+    if record.update_s:
+        return (window.end_s - window.start_s) / record.update_s < ENOUGH_TICKS
+    return fit.ticks < ENOUGH_TICKS
+
+
+def _broken(record: Record, window: Window, ticks: Ticks) -> str | None:
+    """Why no joules can be read from the record for this window; None where they can."""
+    low, high = window.start_s - window.quiet_s, window.end_s + window.quiet_s
+    if any(low <= t <= high for t in ticks.resets_s):
+        return (
+            "the counter was reset during the window (a driver reload?), so what it gained is unknown; "
+            "on NVIDIA cards turn persistence mode on (nvidia-smi -pm 1) and measure again"
+        )
+    inside = [s for s in record.samples if low <= s.t_s <= high]
+    if not inside:
+        return "the sensor was not read during the window; is the process starved of CPU time?"
+    if all(s.joules is None for s in inside):
+        return f"all {len(inside)} reads of {record.name} failed during the window; `layerprof doctor` tries one alone"
+    return None
+
+
+def _flags(record: Record, window: Window) -> tuple[str, ...]:
+    def inside(t_s: float) -> bool:
+        return window.start_s <= t_s <= window.end_s
+
+    states = [s for s in record.states if inside(s.t_s)]
+    clocks = sorted(s.sm_clock_mhz for s in states if s.sm_clock_mhz)
+    median = clocks[len(clocks) // 2] if clocks else 0.0
+    drift = bool(clocks) and max(clocks[-1] - median, median - clocks[0]) > CLOCK_TOLERANCE * median
+    found = {
+        FOREIGN: any(pids for t, pids in record.foreign if inside(t)),
+        THROTTLED: any(s.throttle for s in states),
+        CLOCK_DRIFT: drift,
+        FAILED_READS: any(s.event == "failed" for s in record.samples if inside(s.t_s)),
+    }
+    return tuple(name for name, there in found.items() if there)
+
+
+def _unavailable(window: Window, reason: str, flags: tuple[str, ...] = ()) -> WindowReading:
+    return WindowReading(
+        label=window.label,
+        start_s=window.start_s,
+        end_s=window.end_s,
+        joules=None,
+        ci95=None,
+        mean_power_w=None,
+        baseline_w=None,
+        quality=Quality.UNAVAILABLE,
+        source="none",
+        reason=reason,
+        flags=flags,
+    )
