@@ -118,7 +118,19 @@ def _layers(run: Run) -> Iterator[str]:
         where = group.tower if group.tower == group.phase.value else f"{group.tower}, {group.phase.value}"
         yield f"### {where}" + (escape(f" ({group.prefix}.*)") if group.prefix else "")
         yield ""
-        titles = ("layer", "calls", "% time", "median", "p95", "FLOPs", "bytes", "busy/span", "of roof", "energy")
+        titles = (
+            "layer",
+            "calls",
+            "% time",
+            "median",
+            "p95",
+            "FLOPs",
+            "bytes",
+            "busy/span",
+            "of roof",
+            "energy",
+            "est. energy",
+        )
         yield from table(titles, (_layer_row(line) for line in group.lines))
 
 
@@ -134,6 +146,7 @@ def _layer_row(line: view.Line) -> Sequence[str]:
         units.percent(line.each("busy_share")),
         units.percent(line.each("roof_share")),
         units.joules(line.each("energy_j")),
+        units.joules(line.each("energy_estimate_j")),
     )
 
 

@@ -18,6 +18,7 @@ QUANTITIES = (
     ("busy_share", "busy / span", "busy/span", "%"),
     ("roof_share", "share of the roof reached", "of roof", "%"),
     ("energy_j", "energy of a call", "energy", "J"),
+    ("energy_estimate_j", "energy of a call, estimated", "est. energy", "J"),
 )
 """What the heat map can show: key, name, heading, SI unit (`%` for a share of one)."""
 

@@ -106,6 +106,7 @@ def _layer_columns(look: Look, group: view.Group, label_width: int) -> list[Colu
     work = units.scale(figures("flops"), "FLOP")
     moved = units.scale(figures("bytes"), "B")
     joules = units.scale(figures("energy_j"), "J")
+    modelled = units.scale(figures("energy_estimate_j"), "J")
     labels = [("  " * line.depth + line.label).ljust(label_width) for line in lines]
     each = [line.share / len(line.rows) if line.share else 0.0 for line in lines]
     relative = [share / max(each) if share else None for share in each]
@@ -122,6 +123,7 @@ def _layer_columns(look: Look, group: view.Group, label_width: int) -> list[Colu
         _right(look, "busy/span", [units.percent(value) for value in figures("busy_share")], 2),
         _right(look, "of roof", [units.percent(value) for value in figures("roof_share")], 6),
         _right(look, joules.unit, [joules.show(value) for value in figures("energy_j")], 1),
+        _right(look, f"est. {modelled.unit}", [modelled.show(value) for value in figures("energy_estimate_j")], 4),
     ]
 
 
