@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from layerprof.hooks.latency import LatencyHook
 from torch import Tensor, nn
 
-from layerprof.records import Layer
+from layerprof.records import Layer, SpanReading
 
 Spend = Callable[[str], None]
 """Lets the time of a part pass: called with `vision`, `embed`, `block`, `head` or what runs between."""
@@ -83,3 +85,17 @@ class ToyVlm(nn.Module):
             self.spend("sample")
             self.step(1)
         self.spend("after")
+
+
+def measured(hook: LatencyHook, model: ToyVlm, batches: int = 1, new_tokens: int = 3) -> SpanReading:
+    """Run some batches under the hook and return its reading."""
+    with hook:
+        for number in range(batches):
+            with hook.batch(number):
+                model.generate(new_tokens)
+    return hook.reading()
+
+
+def total(reading: SpanReading) -> float:
+    """Everything that the reading accounts for."""
+    return math.fsum([*(s.self_s for s in reading.spans), *reading.gaps_s.values()])
