@@ -63,7 +63,9 @@ class Ghosts(TorchDispatchMode):
         if writes and args and isinstance(args[0], Tensor) and is_ghost(args[0]):
             return args[0]
         leaves = tree_leaves((args, kwargs))
-        if not any(isinstance(leaf, Tensor) and is_ghost(leaf) for leaf in leaves) and not _makes_large(func, args, kwargs):
+        if not any(isinstance(leaf, Tensor) and is_ghost(leaf) for leaf in leaves) and not _makes_large(
+            func, args, kwargs
+        ):
             return func(*args, **kwargs)
         return self._answer(func, args, kwargs, leaves)
 

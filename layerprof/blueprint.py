@@ -1,0 +1,261 @@
+"""A model from its configuration alone, and inputs for it: nothing is downloaded but a `config.json`, no weight loaded.
+
+Which inputs a vision-language model wants is read off its `forward` and its configuration: image grids (Qwen2-VL and
+its like), tiles, image sizes, aspect ratios, or plain pixels. How many tokens an image becomes is asked of the model.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.resources import files
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerprof.errors import RequestError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedConfig
+
+BUNDLED = {"qwen2.5-vl-3b": "qwen2_5_vl_3b.json", "Qwen/Qwen2.5-VL-3B-Instruct": "qwen2_5_vl_3b.json"}
+AUTOS = ("AutoModelForImageTextToText", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModel")
+WORD = 9
+"""A token id that stands for text: any that is neither padding nor an image."""
+
+
+@dataclass(slots=True)
+class Inputs:
+    """What `generate()` (or an encoder's `forward`) is given; `image_tokens` and `prompt_tokens` count one row."""
+
+    tensors: dict[str, Any]
+    image_tokens: int = 0
+    prompt_tokens: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def configuration(source: str | Path | dict[str, Any] | PreTrainedConfig) -> PreTrainedConfig:
+    """Return the configuration of a model: bundled, a folder, a `config.json`, a mapping, or a hub id.
+
+    Raises RequestError when it cannot be had, or when transformers does not know the model type.
+    """
+    from transformers import AutoConfig
+
+    if not isinstance(source, (str, Path, dict)):
+        return source
+    if isinstance(source, dict):
+        return _known(source, "the given mapping")
+    name = "qwen2.5-vl-3b" if source == "auto" else str(source)
+    if name in BUNDLED:
+        return _known(json.loads((files("layerprof") / BUNDLED[name]).read_text(encoding="utf-8")), name)
+    path = Path(str(files("layerprof") / "demo" / "model")) if name == "demo" else Path(name)
+    path = path / "config.json" if path.is_dir() else path
+    if path.is_file():
+        try:
+            return _known(json.loads(path.read_text(encoding="utf-8")), str(path))
+        except (ValueError, UnicodeDecodeError) as error:
+            raise RequestError(f"'{path}' is no readable JSON: {error}.", "Give the model's config.json.") from error
+    if path.suffix == ".json" or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise RequestError(
+            f"There is no model '{name}'.",
+            "Give demo, qwen2.5-vl-3b, a hub id (owner/name), a folder with a config.json, or a config.json.",
+        )
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RequestError(
+            f"The configuration of '{name}' cannot be had: {first}",
+            "Check the id and the network, or give a folder that holds its config.json.",
+        ) from error
+    return config
+
+
+def _known(raw: dict[str, Any], name: str) -> PreTrainedConfig:
+    from transformers import AutoConfig
+
+    rest = dict(raw)
+    kind = rest.pop("model_type", None)
+    try:
+        config: PreTrainedConfig = AutoConfig.for_model(kind, **rest)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RequestError(
+            f"transformers cannot read the configuration of {name} (model_type {kind!r}).",
+            "Update transformers, or check the file; models that bring their own code are not supported here.",
+        ) from error
+    return config
+
+
+def build(config: PreTrainedConfig, dtype: Any, attention: str = "sdpa") -> Any:
+    """Build the model of a configuration in evaluation mode; inside `Ghosts()` it takes no memory.
+
+    Raises RequestError when transformers has no model for it.
+    """
+    import transformers
+
+    named = [getattr(transformers, name, None) for name in getattr(config, "architectures", None) or ()]
+    for cls in named:
+        if cls is not None:
+            return cls._from_config(config, dtype=dtype, attn_implementation=attention).eval()
+    for auto in AUTOS:
+        if type(config) in getattr(transformers, auto)._model_mapping:
+            return getattr(transformers, auto).from_config(config, dtype=dtype, attn_implementation=attention).eval()
+    raise RequestError(
+        f"transformers has no model for configurations of type {config.model_type!r}.",
+        "Give the configuration of a model that transformers implements.",
+    )
+
+
+@contextmanager
+def understood(model: Any) -> Iterator[None]:
+    """Turn what a model raises on inputs made from its configuration into a request that cannot be met."""
+    try:
+        yield
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, KeyError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RequestError(
+            f"{type(model).__name__} does not run on inputs made from its configuration: {first}",
+            "Profile it instead: `layerprof profile --weights random` runs it on real inputs.",
+        ) from error
+
+
+def inputs(model: Any, rows: int, image_size: int, text_tokens: int) -> Inputs:
+    """Make the inputs of `rows` samples, each one image (where the model sees any) and `text_tokens` of text.
+
+    Raises RequestError when the model does not take images of this size, or wants inputs that a configuration does not
+    tell.
+    """
+    if _vision_config(model.config) is None:
+        return _text(Inputs({}), rows, text_tokens, None)
+    wanted = set(inspect.signature(model.forward).parameters)
+    made = Inputs({})
+    if "image_grid_thw" in wanted:
+        _grid(made, model, rows, image_size)
+    else:
+        _pixels(made, model, wanted, rows, image_size)
+    if "input_ids" not in wanted:
+        return made
+    image_id = _image_token(model.config)
+    made.image_tokens = made.image_tokens or _count_features(model, made, wanted) // rows
+    _text(made, rows, text_tokens, image_id)
+    types = (made.tensors["input_ids"] == image_id).int()
+    for name in ("mm_token_type_ids", "token_type_ids"):
+        if name in wanted:
+            made.tensors[name] = types
+    if "cross_attention_mask" in wanted:
+        _cross_attention(made)
+    return made
+
+
+def _text(made: Inputs, rows: int, text_tokens: int, image_id: int | None) -> Inputs:
+    """Add ids and mask: the image's tokens after the first of the text, no padding."""
+    import torch
+
+    ids = torch.full((rows, text_tokens + made.image_tokens), WORD)
+    if image_id is not None:
+        ids[:, 1 : 1 + made.image_tokens] = image_id
+    made.prompt_tokens = ids.shape[1]
+    made.tensors |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return made
+
+
+def _grid(made: Inputs, model: Any, rows: int, size: int) -> None:
+    """Packed patches with a (frames, height, width) grid per image."""
+    import torch
+
+    from layerprof.ghost import ghost
+
+    vision = _vision_config(model.config)
+    patch, merge = vision.patch_size, getattr(vision, "spatial_merge_size", 1)
+    if size % (patch * merge):
+        raise RequestError(
+            f"An image of {size} pixels does not divide into {patch * merge}-pixel tokens.",
+            f"Use a multiple of {patch * merge}, such as {max(round(size / patch / merge), 1) * patch * merge}.",
+        )
+    side = size // patch
+    channels = getattr(vision, "in_channels", None) or getattr(vision, "in_chans", None) or 3
+    kernel = channels * getattr(vision, "temporal_patch_size", 1) * patch**2
+    made.tensors["pixel_values"] = ghost((rows * side * side, kernel), model.dtype)
+    made.tensors["image_grid_thw"] = torch.tensor([[1, side, side]] * rows)
+    made.image_tokens = side * side // merge**2
+
+
+def _pixels(made: Inputs, model: Any, wanted: set[str], rows: int, size: int) -> None:
+    """Whole images, of the size that the tower was made for where it has one."""
+    import torch
+
+    from layerprof.ghost import ghost
+
+    vision, dtype = _vision_config(model.config), model.dtype
+    own = getattr(vision, "image_size", None)
+    height, width = own if isinstance(own, (list, tuple)) else (own or size, own or size)
+    free = "image_sizes" in wanted and not hasattr(model.config, "image_grid_pinpoints")
+    if free:
+        height = width = size
+    elif (height, width) != (size, size):
+        made.notes.append(f"The vision tower takes images of {height} x {width} pixels; --image-size has no effect.")
+    shape: tuple[int, ...] = (rows, 3, height, width)
+    if "pixel_attention_mask" in wanted:
+        shape = (rows, 1, 3, height, width)
+    if "aspect_ratio_ids" in wanted:
+        tiles = vision.max_num_tiles
+        shape = (rows, 1, tiles, 3, height, width)
+        made.tensors["aspect_ratio_ids"] = torch.ones(rows, 1, dtype=torch.long)
+        made.tensors["aspect_ratio_mask"] = torch.tensor([[[1] + [0] * (tiles - 1)]] * rows)
+        made.image_tokens = 1
+    if "image_sizes" in wanted:
+        made.tensors["image_sizes"] = torch.tensor([[size, size]] * rows)
+        pinpoints = getattr(model.config, "image_grid_pinpoints", None)
+        if pinpoints is not None:
+            tiles = sys.modules[type(model).__module__].image_size_to_num_patches([size, size], pinpoints, height)
+            shape = (rows, tiles, 3, height, width)
+    made.tensors["pixel_values"] = ghost(shape, dtype)
+
+
+def _count_features(model: Any, made: Inputs, wanted: set[str]) -> int:
+    """Ask the model how many tokens its images become."""
+    features = getattr(model, "get_image_features", None) or getattr(model.base_model, "get_image_features", None)
+    if features is None:
+        raise RequestError(
+            f"{type(model).__name__} does not tell how many tokens an image becomes.",
+            "Profile it instead: `layerprof profile --weights random` runs it on real inputs.",
+        )
+    given = {name: value for name, value in made.tensors.items() if name in inspect.signature(features).parameters}
+    found = features(**given)
+    return _rows(getattr(found, "pooler_output", None) if hasattr(found, "pooler_output") else found)
+
+
+def _rows(found: Any) -> int:
+    """Count feature vectors in a tensor or a list of them."""
+    shape = getattr(found, "shape", None)
+    if shape is not None:
+        return prod(shape[:-1])
+    parts: list[Tensor] = list(found)
+    return sum(_rows(part) for part in parts)
+
+
+def _cross_attention(made: Inputs) -> None:
+    import torch
+
+    ids = made.tensors["input_ids"]
+    tiles = made.tensors["aspect_ratio_mask"].shape[-1]
+    made.tensors["cross_attention_mask"] = torch.ones(*ids.shape, 1, tiles, dtype=torch.long)
+
+
+def _vision_config(config: Any) -> Any:
+    """Return the configuration of the vision tower; a vision-only model's is its own."""
+    nested = getattr(config, "vision_config", None)
+    if nested is not None:
+        return nested
+    return config if hasattr(config, "patch_size") and not hasattr(config, "vocab_size") else None
+
+
+def _image_token(config: Any) -> int:
+    names = ("image_token_id", "image_token_index")
+    found = next((value for name in names if isinstance(value := getattr(config, name, None), int)), None)
+    return 0 if found is None else found
