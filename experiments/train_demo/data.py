@@ -81,8 +81,9 @@ class Crowded(IterableDataset[Any]):
             yield torch.from_numpy(np.stack([pixels for pixels, _ in views])), stacked([labels for _, labels in views])
 
     def _view(self, rng: random.Random, scene: Scene) -> tuple[Any, Labels]:
+        # Enlarged views hold fewer letters, hence their share; small letters enlarged look like ordinary ones.
         small = bool(scene.words) and scene.words[0].pixel == tasks.SMALL_PIXEL
-        size = rng.choices((224, 336, 448), (1, 2, 4) if small else (14, 3, 4))[0]
+        size = rng.choices((224, 336, 448), (1, 2, 4) if small else (9, 3, 8))[0]
         left, top = (rng.randrange(0, size - 224 + 1, 4) for _ in range(2))
         pixels = resized(render(scene), size)[top : top + 224, left : left + 224]
         return np.ascontiguousarray(pixels), self.label(scene, View(224, size / CANVAS, left, top))
@@ -174,7 +175,7 @@ class Mixed(IterableDataset[Any]):
         self.per_task, self.sides, self.seed = per_task, sides, seed
 
     def __iter__(self) -> Iterator[tuple[int, Tensor, Labels, dict[str, Texts]]]:
-        rng = random.Random(f"mixed/{self.seed}")
+        rng = random.Random("sides")  # the same in every process of a team, so that their steps cost the same
         index = 0
         while True:
             side = rng.choices(list(self.sides), list(self.sides.values()))[0]
