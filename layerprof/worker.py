@@ -97,6 +97,7 @@ def main(spec: str, requests: IO[str], answers: IO[str]) -> None:
         answers.flush()
 
     runner = load_runner(spec)
+    send({"ready": os.getpid()})
     for line in iter(_reader(requests).get, None):
         request = json.loads(line)
         send(carry_out(runner, request, lambda text: send({"tell": text})))

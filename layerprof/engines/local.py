@@ -22,6 +22,7 @@ from layerprof.engines import Job, Refusal, Watcher
 from layerprof.errors import RunFailedError
 from layerprof.sweep_folder import LOG_FILE
 
+START_TIMEOUT_S = 300.0
 IDENTIFY_TIMEOUT_S = 900.0
 
 
@@ -134,6 +135,7 @@ class Worker:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             start_new_session=True,  # an interrupt at the terminal is the sweep's to handle, and a kill takes the whole group
         )
+        self.ready = False
         self.lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -144,22 +146,27 @@ class Worker:
 
     def ask(self, request: dict[str, Any], timeout_s: float, tell: Callable[[str], None]) -> dict[str, Any]:
         """Return the worker's answer. Raises TimeoutError, or WorkerDiedError when it ended without one."""
-        deadline = time.monotonic() + timeout_s
         assert self.process.stdin is not None
+        if not self.ready:  # starting up is not the cell's time
+            self._next(time.monotonic() + START_TIMEOUT_S)
+            self.ready = True
+        deadline = time.monotonic() + timeout_s
         with suppress(BrokenPipeError):  # it died between two cells; the end of its answers tells how
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
-        while True:
-            try:
-                line = self.lines.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                raise TimeoutError from None
-            if line is None:
-                raise WorkerDiedError(_how_it_ended(self.process.wait()))
-            answer: dict[str, Any] = json.loads(line)
-            if "tell" not in answer:
-                return answer
+        while "tell" in (answer := self._next(deadline)):
             tell(answer["tell"])
+        return answer
+
+    def _next(self, deadline: float) -> dict[str, Any]:
+        try:
+            line = self.lines.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            raise TimeoutError from None
+        if line is None:
+            raise WorkerDiedError(_how_it_ended(self.process.wait()))
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def log_tail(self, most: int = 300) -> str:
         """Return the last line that the process wrote to its log, as `; it said: ...`; empty when it wrote nothing."""
