@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from layerprof import energy_pass, environment, ledger, totals
 from layerprof.errors import LayerprofError
@@ -22,6 +22,7 @@ from layerprof.session import Session
 
 if TYPE_CHECKING:
     from layerprof.layer_profiler import LayerProfiler
+    from layerprof.wer import SampleScore
 
 CONVENTION = "2 FLOPs per multiply-accumulate, causal attention not halved, padding counted, matrix work only"
 COLUMNS = {"work": "flops", "spans": "span_s", "kernels": "busy_s", "energy": "energy_j"}
@@ -29,6 +30,7 @@ COLUMNS = {"work": "flops", "spans": "span_s", "kernels": "busy_s", "energy": "e
 
 def run(session: Session, failed: LayerprofError | None) -> Run:
     """Return the frozen run of what the session has; what was not measured is None and has its reason."""
+    status: Literal["done", "interrupted", "failed"]
     status = "interrupted" if session.interrupted else "failed" if failed else "done"
     if failed:
         session.warnings.append(f"The run failed: {failed.problem} {failed.remedy}")
@@ -155,7 +157,7 @@ def _totals(session: Session) -> Totals:
     )
 
 
-def quality(session: Session) -> tuple[Wer | None, TaskMetric | None, list[Any]]:
+def quality(session: Session) -> tuple[Wer | None, TaskMetric | None, list[SampleScore]]:
     """Return word error rate, task metric and one score per answered sample."""
     from layerprof import wer as scoring
 
@@ -167,13 +169,14 @@ def quality(session: Session) -> tuple[Wer | None, TaskMetric | None, list[Any]]
         [answer for walked in session.bare for answer in walked.generated.answers],
         [cut for walked in session.bare for cut in walked.generated.truncated],
         metric=session.dataset.metric,
+        choices=[example.choices for example in examples],
     )
 
 
 def samples(session: Session) -> tuple[Sample, ...]:
     """Return what was asked and answered, one record per answered sample, in the order of the walk."""
     _, _, scores = quality(session)
-    records = []
+    records: list[Sample] = []
     for walked, batch in zip(session.bare, session.batches, strict=False):
         for row, example in enumerate(batch.examples):
             score = scores[len(records)]

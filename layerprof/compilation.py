@@ -6,14 +6,13 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from layerprof.errors import RequestError, RunFailedError
+from layerprof.errors import RunFailedError
 from layerprof.records import Layer
 
 if TYPE_CHECKING:
@@ -26,15 +25,6 @@ class Compiled:
 
     graphs: int = 0
     seconds: float = 0.0
-
-
-def check_compiler(device: str) -> None:
-    """Raise RequestError where torch.compile has no C++ compiler to make CPU code with."""
-    if device == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-        raise RequestError(
-            "--optimization compile needs a C++ compiler on a CPU, and none is installed.",
-            "Install g++ (Debian: apt-get install g++), or use --optimization eager.",
-        )
 
 
 @contextmanager
@@ -62,6 +52,15 @@ def compiled_decoder(model: nn.Module, layers: Sequence[Layer], backend: str = "
                 else:
                     object.__setattr__(module, "forward", forward)
             torch._dynamo.reset()
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run compiled functions as they were before, for the length of the block."""
+    import torch
+
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def graphs() -> int:

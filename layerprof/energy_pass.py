@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 from layerprof import passes, registry
-from layerprof.records import Energy, EnergyEstimate, Phase, Quality
-from layerprof.rows import LayerEnergy
+from layerprof.energy import tdp
+from layerprof.energy.attribute import Amount, amount, attribute, by_difference
+from layerprof.energy.attribute import totals as energy_totals
+from layerprof.energy.windows import WindowReading
+from layerprof.environment import cpu_name
+from layerprof.nesting import whole_layers
+from layerprof.records import Energy, EnergyEstimate, Phase, Quality, SpanReading
+from layerprof.rows import Key, LayerEnergy
 from layerprof.session import Session
-from layerprof.totals import no_energy
-
-if TYPE_CHECKING:
-    from layerprof.energy.windows import WindowReading
+from layerprof.spans import BEFORE_FIRST
+from layerprof.totals import no_energy, output_tokens
 
 WINDOW_S = 5.0
 """Least length of a window: 50 steps of a counter that steps every 100 ms."""
@@ -30,16 +34,11 @@ JITTER_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One window: what the meter read, and how many walks over all batches it held."""
+    """What the meter read in one window, scaled to one walk over all batches; `host` is the sensor beside the device's."""
 
-    window: WindowReading
+    reading: WindowReading
     host: WindowReading | None
     walks: int
-
-    @property
-    def joules(self) -> float | None:
-        """Joules of one walk over all batches."""
-        return None if self.window.joules is None else self.window.joules / self.walks
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +48,23 @@ class EnergyData:
     whole: Measured
     upto: dict[Phase, Measured]
 
+    def phases(self) -> dict[Phase, Amount] | None:
+        """Return the joules of each phase by difference; None where a window has none, or a difference is not above zero."""
+        amounts = [amount(self.upto[phase].reading) for phase in Phase]
+        known = [it for it in amounts if it is not None]
+        if len(known) < len(amounts):
+            return None
+        found = by_difference(*known)
+        return found if all(it.joules > 0 for it in found.values()) else None
+
 
 class _Enough(Exception):
     """Ends a generate() once the wanted phases have run."""
 
 
-def run(session: Session) -> None:
+def run(session: Session, meter: Any = None) -> None:
     """Measure the joules of one walk and of its phases; where there is no sensor, keep the reason."""
-    meter = registry.load("meter")(session.device)
+    meter = meter or registry.load("meter")(session.device)
     if not meter.available:
         session.reasons["energy"] = str(meter.reason)
         return
@@ -68,8 +76,17 @@ def run(session: Session) -> None:
             advance()
     reading = meter.reading()
     hosts = reading.host or (None,) * len(reading.windows)
-    measured = [Measured(*parts) for parts in zip(reading.windows, hosts, counts, strict=True)]
+    measured = [
+        Measured(_per_walk(window, walks), _per_walk(host, walks) if host else None, walks)
+        for window, host, walks in zip(reading.windows, hosts, counts, strict=True)
+    ]
     session.energy = EnergyData(measured[0], dict(zip(Phase, measured[1:], strict=True)))
+
+
+def _per_walk(window: WindowReading, walks: int) -> WindowReading:
+    joules = None if window.joules is None else window.joules / walks
+    ci95 = None if window.ci95 is None else (window.ci95[0] / walks, window.ci95[1] / walks)
+    return replace(window, joules=joules, ci95=ci95)
 
 
 def _walks(session: Session) -> dict[str, Callable[[], None]]:
@@ -124,20 +141,85 @@ def _repeat(walk: Callable[[], None]) -> int:
 
 def end_to_end(session: Session) -> float | None:
     """Return the joules of one walk, from the window that knows nothing of phases; None where there are none."""
-    return session.energy.whole.joules if session.energy else None
-
-
-def layer_energy(session: Session) -> LayerEnergy:
-    """Return joules per layer and phase, or the reason why there are none."""
-    reason = session.reasons.get("energy", "the energy pass did not run")
-    return LayerEnergy({}, Quality.UNAVAILABLE, reason)
+    return session.energy.whole.reading.joules if session.energy else None
 
 
 def totals(session: Session) -> Energy:
     """Return the joules of one walk with how they were obtained, or the reason why there are none."""
-    return no_energy(session.reasons.get("energy", "the energy pass did not run"))
+    data = session.energy
+    if data is None:
+        return no_energy(session.reasons.get("energy", "the energy pass did not run"))
+    rows = sum(len(batch.examples) for batch in session.batches)
+    return energy_totals(data.whole.reading, rows, output_tokens(session.bare), data.whole.host, data.phases())
 
 
 def estimate(session: Session) -> EnergyEstimate | None:
-    """Return assumed watts x measured seconds, where the user assumed watts; never part of the measured figures."""
-    return None
+    """Return the modelled joules of the bare walk where nothing measures them on this device; never part of a measured sum."""
+    if session.energy is not None or session.settings.energy == "off":
+        return None
+    watts = session.settings.assume_watts
+    if session.device != "cpu" and watts is None:
+        session.reasons["energy_estimate"] = "no estimate without a sensor; give --assume-watts W"
+        return None
+    rows, wall = sum(walked.rows for walked in session.bare), sum(walked.latency_s for walked in session.bare)
+    figure, reason = tdp.estimate(cpu_name(), session.bare_cpu_s, wall, rows, watts)
+    if reason:
+        session.reasons["energy_estimate"] = reason
+    return figure
+
+
+def layer_energy(session: Session) -> LayerEnergy:
+    """Return joules per layer and phase, or why there are none; modelled joules stand in a field of their own."""
+    data, spans = session.energy, session.spans
+    if data is None or spans is None:
+        missing = session.reasons.get("energy", "the energy pass did not run")
+        return LayerEnergy({}, Quality.UNAVAILABLE, missing, estimate_j=_modelled(session))
+    outer = whole_layers(session.layers)
+    gaps = {(name, gap_phase(name)): seconds for name, seconds in spans.gaps_s.items()}
+    times = span_seconds(spans, outer)
+    shared = attribute(data.whole.reading, times, phases=data.phases(), phase_gaps_s=gaps)
+    joules = {key: row.joules for key, row in shared.rows.items() if row.joules is not None}
+    ranges = {key: row.ci95 for key, row in shared.rows.items() if row.ci95 is not None}
+    reason = next((row.reason for row in shared.rows.values()), None)
+    inner = _inside(spans, outer, joules, times)
+    quality = Quality.ATTRIBUTED if joules else Quality.UNAVAILABLE
+    return LayerEnergy(joules | inner, quality, reason, ci95=ranges, rest_j=shared.rest)
+
+
+def gap_phase(name: str) -> Phase:
+    """Return the phase whose window holds a gap: a gap before a phase starts is spent on the way to it."""
+    if name == BEFORE_FIRST:
+        return Phase.VISION
+    return next((phase for phase in Phase if name.endswith(f" {phase}")), Phase.DECODE)
+
+
+def span_seconds(spans: SpanReading, names: Collection[str]) -> dict[Key, float]:
+    """Return seconds of these layers by layer and phase, what runs inside them included."""
+    found: dict[Key, float] = {}
+    for span in spans.spans:
+        if span.layer in names:
+            key = (span.layer, span.phase)
+            found[key] = found.get(key, 0.0) + span.end_s - span.start_s
+    return found
+
+
+def _inside(
+    spans: SpanReading, outer: Collection[str], joules: Mapping[Key, float], times: Mapping[Key, float]
+) -> dict[Key, float]:
+    """Return joules of layers inside others, at the mean power of their phase."""
+    power = {
+        phase: sum(j for (_, p), j in joules.items() if p is phase) / seconds
+        for phase in Phase
+        if (seconds := sum(s for (_, p), s in times.items() if p is phase))
+    }
+    nested = {span.layer for span in spans.spans} - set(outer)
+    return {key: seconds * power.get(key[1], 0.0) for key, seconds in span_seconds(spans, nested).items() if joules}
+
+
+def _modelled(session: Session) -> dict[Key, float]:
+    figure = estimate(session)
+    wall = sum(walked.latency_s for walked in session.bare)
+    if figure is None or session.spans is None or not wall:
+        return {}
+    names = {layer.name for layer in session.layers}
+    return {key: figure.joules / wall * seconds for key, seconds in span_seconds(session.spans, names).items()}

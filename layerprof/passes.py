@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from layerprof import registry
+from layerprof.compilation import compile_time, compiled_decoder, graphs, uncompiled
 from layerprof.session import Session, Walked
 
 if TYPE_CHECKING:
@@ -25,18 +26,41 @@ def warm_up(session: Session) -> None:
     """Answer the first batch once, unmeasured, so that no pass pays for first-use costs.
 
     On a GPU the whole answer, since kernels are chosen per shape; on a CPU a few tokens, since a large model is slow there.
+    A compiled decoder takes one unmeasured walk over all batches, so that every shape is compiled before the clock runs.
     """
+    if session.compiled is not None:
+        with compile_time(session.compiled):
+            walk(session, "compile", [])
+        session.passes["compile"] = {"graphs": session.compiled.graphs, "seconds": session.compiled.seconds}
+        return
     tokens = session.max_new_tokens if session.device != "cpu" else min(WARM_UP_TOKENS, session.max_new_tokens)
     with session.progress.stage("warm-up", 1) as advance:
         answer(session, session.batches[0], max_new_tokens=tokens)
         advance()
 
 
+@contextmanager
+def optimized(session: Session) -> Iterator[None]:
+    """Compile the decoder for the length of the block where the settings ask for it; else nothing."""
+    if session.settings.optimization != "compile":
+        yield
+        return
+    with compiled_decoder(session.subject.model, session.layers) as session.compiled:
+        yield
+        late = graphs() - session.compiled.graphs
+        if late > 0:
+            session.warnings.append(f"{late} graphs were compiled inside the measured passes, whose times hold that.")
+
+
 def bare_pass(session: Session) -> None:
     """Answer every batch with no hook attached: the end-to-end truth, and the peak memory."""
     memory = registry.load("memory")(session.device)
-    with memory:
-        walk(session, "bare", session.bare)
+    before = time.process_time()
+    try:
+        with memory:
+            walk(session, "bare", session.bare)
+    finally:
+        session.bare_cpu_s = time.process_time() - before
     session.peak_memory_bytes = memory.reading()
     reason = getattr(memory, "reason", None)
     if session.peak_memory_bytes is None and reason:
@@ -64,19 +88,18 @@ def flops_pass(session: Session) -> None:
         mask = batches[index].tensors.get("attention_mask")
         return hook.batch(index, attention_mask=mask)  # type: ignore[no-any-return]  # instruments are found at run time
 
-    with attached(session, "work", hook):
+    # Shapes are the same without the compiler, and a dispatch mode sees nothing inside a compiled graph.
+    with uncompiled(), attached(session, "work", hook):
         walk(session, "flops", [], around=around)
 
 
 def trace_pass(session: Session) -> None:
     """Record a few batches with torch.profiler; kernels go to the layer that launched them."""
     few = session.batches[: session.settings.trace_batches]
-    hook = registry.load("kernels")(
-        session.subject.model, session.layers, device=session.device, folder=session.folder
-    )
+    hook = registry.load("kernels")(session.subject.model, session.layers, device=session.device, folder=session.folder)
     with attached(session, "kernels", hook):
         walk(session, "trace", [], batches=few, around=hook.batch)
-    session.files |= {name: str(path) for name, path in getattr(hook, "files", {}).items()}
+    session.files |= {name: str(path.relative_to(session.folder)) for name, path in hook.files.items()}
 
 
 def user_passes(session: Session) -> None:
@@ -113,9 +136,7 @@ def answer(session: Session, batch: Batch, *, max_new_tokens: int | None = None)
     tokens = max_new_tokens or session.max_new_tokens
     synchronize(session.device)
     start = time.perf_counter()
-    generated = generation.generate(
-        session.subject, batch, max_new_tokens=tokens, fixed=settings.fixed_tokens
-    )
+    generated = generation.generate(session.subject, batch, max_new_tokens=tokens, fixed=settings.fixed_tokens)
     synchronize(session.device)
     return Walked(len(batch.examples), time.perf_counter() - start, generated)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from layerprof import passes
+from layerprof import passes, registry
 from layerprof import settings as settings_module
 from layerprof.errors import LayerprofError, NothingFinishedError, RequestError, RunFailedError
 from layerprof.progress import Progress, Silent
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from layerprof.datasets import Dataset
     from layerprof.models import ModelSource, Subject
     from layerprof.records import Sample
+    from layerprof.selector import Selector
 
 
 class Shelf(Protocol):
@@ -63,28 +65,38 @@ def prepare(settings: Settings, progress: Progress, *, shelf: Shelf | None = Non
         device=settings.device,
         dtype=settings.dtype,
         optimization=settings.optimization,
+        seed=settings.seed,
     )
     progress.note(source.why)
     models.check_image_size(source, settings.image_size)
     for name in settings.hooks:
-        passes.registry.load(name)
+        registry.load(name)
     folder = store.prepare_folder(settings.output, f"{source.label}-{settings.dataset}")
-    dataset = (shelf.dataset if shelf else datasets.load)(
-        settings.dataset,
-        source=settings.source or ("bundled" if source.is_demo else "hub"),
-        count=settings.samples,
-        seed=settings.seed,
-    )
-    subject = (shelf.subject if shelf else models.load)(source)
-    found = layers.find_layers(subject.model)
-    return _open(settings, progress, subject, dataset, found, layers.select(found, selector, subject.model), folder)
+    try:
+        dataset = (shelf.dataset if shelf else datasets.load)(
+            settings.dataset,
+            source=settings.source or ("bundled" if source.is_demo else "hub"),
+            count=settings.samples,
+            seed=settings.seed,
+        )
+        subject = (shelf.subject if shelf else models.load)(source)
+        return open_session(settings, progress, subject, dataset, selector, folder)
+    except BaseException:
+        discard(folder)
+        raise
 
 
-def _open(
-    settings: Settings, progress: Progress, subject: Any, dataset: Any, found: Any, selected: Any, folder: Path
+def open_session(
+    settings: Settings, progress: Progress, subject: Subject, dataset: Dataset, selector: Selector, folder: Path
 ) -> Session:
-    from layerprof import inputs
+    """Return the session of a loaded model and its samples: layers located, batches made.
 
+    Hooks sit on every located layer, so that phases and the rest are known; the selection decides what gets a row.
+    """
+    from layerprof import inputs, layers
+
+    found = layers.find_layers(subject.model)
+    selected = layers.select(found, selector, subject.model)
     batches = inputs.batches(
         subject,
         dataset,
@@ -92,13 +104,11 @@ def _open(
         image_size=settings.image_size,
         max_input_len=settings.max_input_len,
     )
-    # Hooks sit on every located layer, so that phases and the rest are known; the selection decides what gets a row.
-    extra = tuple(layer for layer in selected if layer not in found)
     return Session(
         settings=settings,
         subject=subject,
         dataset=dataset,
-        layers=found + extra,
+        layers=found + tuple(layer for layer in selected if layer not in found),
         selected=selected,
         batches=batches,
         folder=folder,
@@ -107,18 +117,26 @@ def _open(
     )
 
 
+def discard(folder: Path) -> None:
+    """Take away the folder of a run that never began; one that holds something stays."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
 def conduct(session: Session) -> LayerprofError | None:
     """Run the passes; return the error that ended them early, if any. What was finished stays in the session."""
     from layerprof import energy_pass
 
+    chosen = session.settings
     try:
-        passes.warm_up(session)
-        passes.bare_pass(session)
-        passes.latency_pass(session)
-        passes.flops_pass(session)
-        optional(session, "kernels", passes.trace_pass, session.settings.trace, "--no-trace was given")
-        optional(session, "energy", energy_pass.run, session.settings.energy != "off", "--energy off was given")
-        passes.user_passes(session)
+        with passes.optimized(session):
+            passes.warm_up(session)
+            passes.bare_pass(session)
+            passes.latency_pass(session)
+            passes.flops_pass(session)
+            optional(session, "kernels", passes.trace_pass, chosen.trace, "--no-trace was given")
+            optional(session, "energy", energy_pass.run, chosen.energy != "off", "--energy off was given")
+            passes.user_passes(session)
     except KeyboardInterrupt:
         session.interrupted = True
         session.warnings.append("Interrupted: figures are of what was finished by then.")
@@ -168,7 +186,7 @@ def finish(session: Session, failure: LayerprofError | None) -> Run:
 
     if not session.bare:
         assert failure is not None
-        store.discard_folder(session.folder)
+        discard(session.folder)
         raise failure
     return save(session, assemble.run(session, failure), assemble.samples(session))
 

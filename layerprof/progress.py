@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
@@ -14,14 +14,8 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Say one thing that the user should know now."""
 
-    def stage(self, title: str, total: int) -> _Stage:
+    def stage(self, title: str, total: int) -> AbstractContextManager[Callable[[], None]]:
         """Return a context manager for work of `total` steps; call what it yields after each step."""
-
-
-class _Stage(Protocol):
-    def __enter__(self) -> Callable[[], None]: ...
-
-    def __exit__(self, *error: object) -> bool | None: ...
 
 
 class Silent:

@@ -10,6 +10,7 @@ from layerprof.records import KernelReading, Layer, SpanReading, WorkReading
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from layerprof.compilation import Compiled
     from layerprof.datasets import Dataset
     from layerprof.generation import Generated
     from layerprof.inputs import Batch
@@ -42,6 +43,7 @@ class Session:
     max_new_tokens: int
     bare: list[Walked] = field(default_factory=list)
     hooked: list[Walked] = field(default_factory=list)
+    bare_cpu_s: float = 0.0
     peak_memory_bytes: int | None = None
     spans: SpanReading | None = None
     work: WorkReading | None = None
@@ -51,6 +53,7 @@ class Session:
     warnings: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     passes: dict[str, Any] = field(default_factory=dict)
+    compiled: Compiled | None = None
     interrupted: bool = False
 
     @property
