@@ -198,6 +198,46 @@ const Layerprof = (() => {
     return typeof a === "string" ? b.localeCompare(a, undefined, { numeric: true }) : a - b;
   }
 
+  /* The books as a table, for pages that are not made on a server. */
+  function ledger(target, run) {
+    const table = element("table", undefined, "figures"), head = table.createTHead().insertRow(), body = table.createTBody();
+    const columns = run.ledger.columns.filter(column => column.measured);
+    head.append(element("th"));
+    for (const column of columns) head.append(element("th", column.title + ", " + column.unit), element("th", "%"));
+    run.ledger.labels.forEach((label, nth) => {
+      const line = body.insertRow();
+      line.append(element("td", label));
+      if (label === "residual" || label === "total") line.className = label;
+      for (const column of columns) {
+        const cell = column.cells[nth];
+        line.append(element("td", cell.shown), element("td", cell.share === null ? "" : show(cell.share, "%").replace(" %", ""), "dim"));
+      }
+    });
+    const verdicts = element("ul"), wide = element("div", undefined, "wide");
+    for (const column of run.ledger.columns) verdicts.append(element("li", column.title + ": " + column.verdict));
+    wide.append(table);
+    target.replaceChildren(wide, verdicts);
+  }
+
+  /* Two runs, row by row: the largest change first; rows that only one of them has at the end. */
+  function differences(target, [a, b], quantity) {
+    const key = row => row.name + " " + row.phase, others = new Map(b.rows.map(row => [key(row), row]));
+    const pairs = a.rows.map(row => [row, others.get(key(row))]);
+    const seen = new Set(a.rows.map(key));
+    for (const row of b.rows) if (!seen.has(key(row))) pairs.push([undefined, row]);
+    const ratio = ([x, y]) => x && y && x[quantity.key] > 0 && y[quantity.key] > 0 ? y[quantity.key] / x[quantity.key] : null;
+    const change = pair => { const found = ratio(pair); return found === null ? -1 : Math.abs(Math.log(found)); };
+    const head = element("thead").appendChild(element("tr")), body = element("tbody");
+    for (const [text, kind] of [["layer", "text"], ["phase", "text"], ["run", ""], ["beside", ""], ["ratio", ""]]) head.append(element("th", text, kind));
+    for (const pair of pairs.sort((x, y) => change(y) - change(x))) {
+      const row = pair[0] || pair[1], line = body.appendChild(element("tr")), found = ratio(pair);
+      line.append(element("td", row.name || "(model)", "text"), element("td", row.phase, "text"));
+      for (const one of pair) line.append(element("td", one ? show(one[quantity.key], quantity.unit) : "–"));
+      line.append(element("td", found === null ? "–" : "×" + found.toFixed(2)));
+    }
+    target.replaceChildren(head.parentElement, body);
+  }
+
   function page(run) {
     const at = id => document.getElementById(id);
     const choice = at("quantity"), shade = at("shade");
@@ -216,5 +256,5 @@ const Layerprof = (() => {
     all();
   }
 
-  return { page, parts, heat, steps, roofline, table, show, element };
+  return { page, parts, heat, steps, roofline, table, ledger, differences, show, element };
 })();

@@ -56,9 +56,9 @@ def arguments(path: str | Path, port: int = 6006) -> list[str]:
 
 
 def run_folders(place: Path) -> list[Path]:
-    """Return the folders with a run.json at or below a place, itself first; two levels down reach a sweep's cells."""
+    """Return the folders with a run.json at or below a place, itself first; three levels reach the cells of sweeps."""
     found = [place] if (place / RUN_FILE).is_file() else []
-    return found + sorted(file.parent for depth in ("*", "*/*") for file in place.glob(f"{depth}/{RUN_FILE}"))
+    return found + sorted(file.parent for depth in ("*", "*/*", "*/*/*") for file in place.glob(f"{depth}/{RUN_FILE}"))
 
 
 def scalars(run: Run) -> Iterator[tuple[str, int, float]]:

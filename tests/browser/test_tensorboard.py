@@ -1,0 +1,67 @@
+"""Our tab inside a real TensorBoard in a real browser, with no request to anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from sample_run import large_run, sample_run
+
+from layerprof import store
+from layerprof.report import tensorboard as events
+from layerprof.report.plugin import LayersPlugin
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, FrameLocator
+
+pytestmark = pytest.mark.browser
+
+PATIENCE_MS = 180_000
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Start TensorBoard on two runs and return its address."""
+    from tensorboard import default, program
+
+    folder = tmp_path_factory.mktemp("runs")
+    for name, run in (("first", sample_run()), ("second", large_run())):
+        store.save(run, folder / name)
+        events.write(run, folder / name)
+    board = program.TensorBoard(plugins=[*default.get_static_plugins(), LayersPlugin])
+    arguments = [*events.arguments(folder, 0), "--load_fast=false"]
+    board.configure(argv=["tensorboard", *arguments])
+    launched: str = board.launch()
+    return launched
+
+
+@pytest.fixture
+def tab(browser: Browser, address: str) -> Iterator[tuple[FrameLocator, list[str]]]:
+    """Open the tab; yield it with the addresses that the page asked for."""
+    context = browser.new_context(viewport={"width": 1500, "height": 1000})
+    context.set_default_timeout(PATIENCE_MS)
+    page, asked = context.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{address}#layerprof", wait_until="commit")
+    frame = page.frame_locator("iframe")
+    frame.locator("#second").wait_for()
+    yield frame, asked
+    context.close()
+
+
+def test_the_tab_shows_a_run_and_a_second_one_beside_it(tab: tuple[FrameLocator, list[str]], address: str) -> None:
+    """Cards, heat map and ledger of the first run; then two columns and the differences; nothing from outside."""
+    frame, asked = tab
+    frame.locator("article .figures tr.total").wait_for()
+    assert frame.locator("article").count() == 1
+    assert "125 ms" in frame.locator(".cards").inner_text()
+    assert frame.locator("tr.residual td").all_inner_texts()[:3] == ["residual", "0", "0"]
+    frame.locator("#second").select_option("second")
+    frame.locator("article:nth-child(2) .figures tr.total").wait_for()
+    frame.locator("#quantity").select_option("median_s")
+    heading = frame.locator("h2", has_text="Layer by layer: span, median of a call")
+    heading.wait_for()
+    changed = frame.locator(".tall tbody tr").first.locator("td").all_inner_texts()
+    assert changed == ["model.language_model.layers.1", "decode", "6 ms", "3 ms", "×0.50"]
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
