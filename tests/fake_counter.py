@@ -11,10 +11,11 @@ import heapq
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from layerprof.energy.counter import Sample, Unwrapper
+from layerprof.energy.counter import Floats, Sample, Unwrapper
 from layerprof.energy.windows import State
 
 
@@ -172,3 +173,54 @@ class FakeCounter:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What is wrong with a counter, for `trace`."""
+
+    late_s: float = 0.0
+    look: float = 1.0
+    wrap_j: float | None = None
+    stale: float = 0.0
+    failing: float = 0.0
+    zeros: float = 0.0
+
+
+def trace(
+    power: Sequence[tuple[float, float]], end_s: float, faults: Faults, rng: np.random.Generator, poll_s: float = 0.02
+) -> tuple[list[Sample], Callable[[float, float], float]]:
+    """Return the samples of a counter over a power `[(from_s, watts), ...]` up to `end_s`, and the true energy.
+
+    The same device as `FakeCounter` (0.1 s steps with 2 ms of jitter), computed at once for many repetitions.
+    """
+    begins, watts = np.array(power).T
+    edges = np.append(begins, end_s + 1)
+    joules = np.concatenate([[0.0], np.cumsum(watts * np.diff(edges))])
+
+    def total(t: Any) -> Floats:
+        return np.asarray(np.interp(t, edges, joules), dtype=np.float64)
+
+    period = 0.1
+    updates = np.arange(begins[0] + rng.uniform(0.3, 0.4), end_s, period)
+    updates = updates + np.cumsum(rng.uniform(-1, 1, len(updates)) * 0.002 * np.sqrt(3))
+    updates = updates[rng.uniform(size=len(updates)) >= faults.stale]
+    seen = updates - faults.late_s
+    if faults.look >= 1:
+        values = total(seen)
+    else:
+        glance = faults.look * period
+        values = np.cumsum((total(seen) - total(seen - glance)) / glance * np.diff(seen, prepend=seen[0] - period))
+    polls = updates[0] + np.cumsum(poll_s * rng.uniform(0.5, 1.5, int((end_s - updates[0]) / poll_s)))
+    raw = 7.3e4 + values[np.searchsorted(updates, polls, side="right") - 1]
+    if faults.wrap_j:
+        raw %= faults.wrap_j
+    unwrapper = Unwrapper(faults.wrap_j)
+    bad = rng.uniform(size=(2, len(polls)))
+    samples = []
+    for t, value, fails, zero in zip(
+        polls.tolist(), raw.tolist(), *(bad < [[faults.failing], [faults.zeros]]), strict=True
+    ):
+        step = unwrapper.feed(t, None if fails else 0.0 if zero else value)
+        samples.append(Sample(t, step.joules, None, step.event))
+    return samples, lambda a, b: float(total(b) - total(a))

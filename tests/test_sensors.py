@@ -1,0 +1,396 @@
+"""Sensors against fake vendor interfaces, and the meter on a virtual clock."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_counter import FakeClock, FakeCounter, Machine
+from fake_nvml import UUID, FakeNvml, NVMLError
+from layerprof.hooks.energy import rapl
+from layerprof.hooks.energy.absent import AbsentSensor
+from layerprof.hooks.energy.clock import HostClock
+from layerprof.hooks.energy.meter import EnergyMeter
+from layerprof.hooks.energy.nvml import NvmlError, NvmlSensor, explain, find_nvml
+
+from layerprof.records import Quality
+
+
+def _sensor(context: bool = True, **behaviour: Any) -> tuple[NvmlSensor, FakeNvml]:
+    nvml = FakeNvml(**behaviour)
+    return NvmlSensor(UUID, nvml, own_context=lambda: context), nvml
+
+
+def test_nvml_reads_millijoules_as_joules_since_the_first_read() -> None:
+    """5,000,000 mJ is where it begins, 1,234 mJ later is 1.234 J."""
+    sensor, nvml = _sensor()
+    assert sensor.read().joules == 0.0
+    nvml.millijoules = 5_001_234
+    assert sensor.read().joules == pytest.approx(1.234)
+    assert (sensor.source, sensor.scope, sensor.duty) == ("nvml_counter", "board", 0.25)
+
+
+def test_nvml_failed_read_is_none_and_the_next_goes_on() -> None:
+    """A card that stops answering for a moment."""
+    sensor, nvml = _sensor()
+    sensor.read()
+    nvml.millijoules = None
+    failed = sensor.read()
+    assert (failed.joules, failed.event) == (None, "failed")
+    nvml.millijoules = 5_002_000
+    assert sensor.read().joules == pytest.approx(2.0)
+
+
+def test_nvml_without_counter_integrates_the_instant_power() -> None:
+    """Before Volta: 300 W read at 0, 1 and 2 s are 600 J, and the label says that it is an integral."""
+    times = iter([0.0, 0.0, 0.0, 1.0, 1.0, 2.0, 2.0])
+    sensor = NvmlSensor(UUID, FakeNvml(millijoules=None), own_context=lambda: True, now=lambda: next(times))
+    assert sensor.source == "nvml_power_integral"
+    next(times)
+    joules = [sensor.read().joules for _ in range(3)]
+    assert joules == pytest.approx([0.0, 300.0, 600.0])
+
+
+@pytest.mark.parametrize("behaviour", [{"mig": 1}, {"mig_uuid": True}])
+def test_nvml_refuses_a_card_split_by_mig(behaviour: dict[str, Any]) -> None:
+    """One counter for all slices cannot be divided honestly; both the card's mode and a slice's UUID are seen."""
+    with pytest.raises(NvmlError, match="MIG"):
+        _sensor(**behaviour)
+
+
+def test_nvml_finds_the_card_by_uuid_only() -> None:
+    """A UUID that NVML does not know is refused, with what to do; no other card is taken instead."""
+    with pytest.raises(NvmlError, match="does not know the card"):
+        NvmlSensor("00000000-0000-0000-0000-000000000000", FakeNvml())
+
+
+def test_nvml_tells_other_processes_from_its_own() -> None:
+    """Own pid known: the rest are foreign. In a container (own pid unknown, context live) one entry is one's own."""
+    assert _sensor(pids=[os.getpid(), 77])[0].foreign_processes() == (77,)
+    assert _sensor(pids=[os.getpid()])[0].foreign_processes() == ()
+    assert _sensor(pids=[77])[0].foreign_processes() == ()
+    assert len(_sensor(pids=[77, 78])[0].foreign_processes()) == 1
+    assert _sensor(context=False, pids=[77])[0].foreign_processes() == (77,)
+
+
+def test_nvml_state_names_what_holds_the_card_back() -> None:
+    """A power cap and heat count, idling does not; clocks in MHz, limit in watts."""
+    state = _sensor(reasons=1 | 4 | 64)[0].state()
+    assert state.throttle == ("power cap", "heat (hardware)")
+    assert (state.sm_clock_mhz, state.memory_clock_mhz, state.power_limit_w) == (1980, 2619, 700.0)
+    assert _sensor(reasons=1)[0].state().throttle == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "duty"),
+    [
+        (b"NVIDIA A100-SXM4-40GB", 7, 0.25),
+        ("NVIDIA RTX A6000", 7, 1.0),
+        ("NVIDIA L4", 8, 1.0),
+        ("NVIDIA B200", 10, 0.25),
+    ],
+)
+def test_nvml_knows_which_cards_look_a_quarter_of_the_time(name: Any, architecture: int, duty: float) -> None:
+    """GA100 and Hopper do; a card nobody has looked at is taken to."""
+    assert _sensor(name=name, architecture=architecture)[0].duty == duty
+
+
+def test_nvml_closes_once_and_a_grace_module_says_so() -> None:
+    """NVML counts its users; and a module's joules are not a board's."""
+    sensor, nvml = _sensor(name="NVIDIA GH200 480GB")
+    assert sensor.scope == "module"
+    sensor.close()
+    sensor.close()
+    assert nvml.closed == 1
+
+
+def test_an_error_nobody_foresaw_is_passed_on() -> None:
+    """Not swallowed into a false explanation."""
+    assert "Strange" in explain(NVMLError("Strange"))
+
+
+def test_without_a_card_the_sensor_is_absent_and_says_why() -> None:
+    """On a machine without GPU: an object, a reason, failed samples; no exception."""
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    sensor = find_nvml("cuda:0")
+    assert not sensor.available
+    assert "no CUDA device" in str(sensor.reason)
+    assert sensor.read().joules is None
+
+
+# --- RAPL --------------------------------------------------------------------------------------------------------
+
+
+def _zone(root: Path, folder: str, name: str, microjoules: int, limit: int = 262_143_328_850) -> Path:
+    zone = root / folder
+    zone.mkdir(parents=True)
+    (zone / "name").write_text(f"{name}\n")
+    (zone / "energy_uj").write_text(f"{microjoules}\n")
+    (zone / "max_energy_range_uj").write_text(f"{limit}\n")
+    return zone / "energy_uj"
+
+
+@pytest.fixture
+def moving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counters that a test writes by hand do not move by themselves."""
+    monkeypatch.setattr(rapl, "_stand_still", lambda zones: False)
+    monkeypatch.setattr(rapl, "is_virtual", lambda: False)
+
+
+@pytest.mark.usefixtures("moving")
+def test_rapl_sums_packages_and_dram_and_leaves_out_what_overlaps(tmp_path: Path) -> None:
+    """Cores lie inside the package, psys around it, mmio shows it twice: only packages and DRAM are added."""
+    packages = [_zone(tmp_path, f"intel-rapl:{k}", f"package-{k}", 10**6 * k) for k in (0, 1)]
+    dram = _zone(tmp_path, "intel-rapl:0:1", "dram", 500)
+    for folder, name in (("intel-rapl:0:0", "core"), ("intel-rapl:2", "psys"), ("intel-rapl-mmio:0", "package-0")):
+        _zone(tmp_path, folder, name, 7)
+    sensor = rapl.find_rapl(tmp_path, tmp_path / "no-perf")
+    assert (sensor.source, sensor.scope) == ("rapl_powercap", "package-0 + dram + package-1")
+    assert sensor.read().joules == 0.0
+    packages[0].write_text("3000000")
+    packages[1].write_text("1500000")
+    dram.write_text("250500")
+    assert sensor.read().joules == pytest.approx(3.0 + 0.5 + 0.25)
+
+
+@pytest.mark.usefixtures("moving")
+def test_rapl_undoes_a_wrap_of_one_package_and_fails_as_a_whole(tmp_path: Path) -> None:
+    """One package wraps: its joules go on. One package cannot be read: no sum of the others under the full name."""
+    files = [_zone(tmp_path, f"intel-rapl:{k}", f"package-{k}", 99_000_000, 100_000_000) for k in (0, 1)]
+    sensor = rapl.find_rapl(tmp_path, tmp_path / "no-perf")
+    sensor.read()
+    files[0].write_text("1000000")
+    files[1].write_text("99500000")
+    sample = sensor.read()
+    assert sample.joules == pytest.approx(2.5)
+    assert sample.event == "wrap"
+    files[1].write_text("")
+    assert sensor.read().joules is None
+
+
+@pytest.mark.usefixtures("moving")
+def test_rapl_marks_a_reset(tmp_path: Path) -> None:
+    """A fall in the middle of the range, confirmed by the next read."""
+    counter = _zone(tmp_path, "intel-rapl:0", "package-0", 150_000_000_000)
+    sensor = rapl.find_rapl(tmp_path, tmp_path / "no-perf")
+    sensor.read()
+    counter.write_text("1000")
+    assert sensor.read().event == "failed"
+    counter.write_text("2000")
+    assert sensor.read().event == "reset"
+
+
+def test_rapl_that_may_not_be_read_names_the_file_and_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root only since CVE-2020-8694: a refusal is not an absence."""
+    _zone(tmp_path, "intel-rapl:0", "package-0", 5)
+    monkeypatch.setattr(rapl, "_microjoules", lambda path: None)
+    sensor = rapl.find_rapl(tmp_path, tmp_path / "no-perf")
+    assert not sensor.available
+    assert "intel-rapl:0/energy_uj" in str(sensor.reason)
+    assert "chmod" in str(sensor.reason)
+
+
+def test_rapl_that_stands_still_is_no_sensor(tmp_path: Path) -> None:
+    """A virtual machine that shows a counter of zero uses energy all the same."""
+    _zone(tmp_path, "intel-rapl:0", "package-0", 0)
+    sensor = rapl.find_rapl(tmp_path, tmp_path / "no-perf")
+    assert not sensor.available
+    assert "stand still" in str(sensor.reason)
+
+
+def test_rapl_reasons_tell_what_was_tried(tmp_path: Path) -> None:
+    """Neither interface: both are named, so that a user knows which of them to get."""
+    sensor = rapl.find_rapl(tmp_path / "none", tmp_path / "no-perf")
+    assert "powercap" in str(sensor.reason)
+    assert "perf" in str(sensor.reason)
+
+
+def _perf(root: Path) -> Path:
+    (root / "events").mkdir(parents=True)
+    (root / "type").write_text("14\n")
+    (root / "cpumask").write_text("0,32\n")
+    (root / "events" / "energy-pkg").write_text("event=0x02\n")
+    (root / "events" / "energy-pkg.scale").write_text("2.3283064365386962890625e-10\n")
+    return root
+
+
+@pytest.mark.usefixtures("moving")
+def test_rapl_reads_perf_counters_of_every_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Event 2 of type 14 on processors 0 and 32; 2^32 units of 2^-32 J are 1 J each."""
+    opened: list[tuple[int, int, int]] = []
+
+    def fake_open(kind: int, config: int, cpu: int) -> int:
+        opened.append((kind, config, cpu))
+        return os.open(tmp_path / f"counter-{cpu}", os.O_RDWR | os.O_CREAT)
+
+    monkeypatch.setattr(rapl, "_perf_open", fake_open)
+    for cpu in (0, 32):
+        (tmp_path / f"counter-{cpu}").write_bytes((2**32).to_bytes(8, "little") + (3 * 2**32).to_bytes(8, "little"))
+    sensor = rapl.find_rapl(tmp_path / "none", _perf(tmp_path / "power"))
+    assert opened == [(14, 2, 0), (14, 2, 32)]
+    assert sensor.source == "rapl_perf"
+    assert sensor.read().joules == 0.0
+    assert sensor.read().joules == pytest.approx(4.0)
+    assert sensor.read().joules is None
+    sensor.close()
+
+
+def test_rapl_perf_refused_names_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel's refusal means, in its own setting's name."""
+    monkeypatch.setattr(rapl, "_perf_open", lambda *_: "refused (Permission denied; kernel.perf_event_paranoid is 4)")
+    sensor = rapl.find_rapl(tmp_path / "none", _perf(tmp_path / "power"))
+    assert "perf_event_paranoid is 4" in str(sensor.reason)
+
+
+def test_a_virtual_machine_is_known_by_its_flag(tmp_path: Path) -> None:
+    """And its RAPL, where it has one, is labelled `rapl_virtualised`."""
+    info = tmp_path / "cpuinfo"
+    info.write_text("model name\t: AMD EPYC 7763\nflags\t\t: fpu hypervisor avx2\n")
+    assert rapl.is_virtual(info)
+    assert rapl.cpu_name(info) == "AMD EPYC 7763"
+    info.write_text("flags\t\t: fpu avx2\n")
+    assert not rapl.is_virtual(info)
+
+
+# --- the meter ---------------------------------------------------------------------------------------------------
+
+
+def _meter(**faults: Any) -> tuple[EnergyMeter, Machine, FakeCounter]:
+    clock = FakeClock()
+    machine = Machine(clock)
+    counter = FakeCounter(machine, **faults)
+    return EnergyMeter("cuda:0", [counter], clock), machine, counter
+
+
+def test_the_meter_measures_what_ran_inside_the_window() -> None:
+    """2 s at 400 W on a card that lags by 0.1 s, started from idle: 800 J within 1 %."""
+    meter, machine, _ = _meter(late_s=0.1)
+    with meter, meter.window("bare"):
+        start = machine.clock.now()
+        machine.run(400.0, 2.0)
+        true = machine.energy(start, machine.clock.now())
+    found = meter.reading().window("bare")
+    assert found.joules == pytest.approx(true, rel=0.01)
+    assert found.baseline_w == pytest.approx(80.0, rel=0.02)
+    assert found.quality is Quality.MEASURED
+    assert meter.reading().period_s == pytest.approx(0.1, rel=0.05)
+
+
+def test_a_steady_window_does_not_rest() -> None:
+    """Inside a load that goes on, resting would be the disturbance."""
+    meter, machine, _ = _meter()
+    with meter:
+        machine.set(300.0)
+        machine.clock.sleep(1.0)
+        before = machine.clock.now()
+        with meter.window("layer", steady=True):
+            machine.clock.sleep(3.0)
+        assert machine.clock.now() - before == pytest.approx(3.0)
+        machine.clock.sleep(0.2)
+    found = meter.reading().window("layer")
+    assert found.joules == pytest.approx(900.0, rel=0.01)
+    assert found.method == "steady"
+
+
+def test_a_foreign_process_and_a_power_cap_mark_their_window_only() -> None:
+    """Seen by the poller while the window was open, though gone at both of its edges."""
+    meter, machine, counter = _meter()
+    with meter:
+        with meter.window("clean"):
+            machine.run(400.0, 3.0)
+        now = machine.clock.now()
+        counter.foreign_s = counter.throttled_s = (now + 2.0, now + 3.0)
+        with meter.window("disturbed"):
+            machine.run(400.0, 3.0)
+    reading = meter.reading()
+    assert reading.window("clean").flags == ()
+    assert set(reading.window("disturbed").flags) == {"foreign process", "throttled"}
+
+
+def test_a_reset_in_the_window_leaves_none() -> None:
+    """A driver reload half way."""
+    clock = FakeClock()
+    machine = Machine(clock)
+    counter = FakeCounter(machine, offset_j=5e6, resets_s=(clock.now() + 2.5,))
+    meter = EnergyMeter("cuda:0", [counter], clock)
+    with meter, meter.window("bare"):
+        machine.run(400.0, 3.0)
+    found = meter.reading().window("bare")
+    assert (found.joules, found.quality) == (None, Quality.UNAVAILABLE)
+    assert "counter reset" in found.flags
+
+
+def test_a_window_whose_body_raised_is_dropped_and_polling_ends() -> None:
+    """The error is the caller's; a half window is no measurement."""
+    meter, machine, counter = _meter()
+    with pytest.raises(RuntimeError), meter, meter.window("bare"):
+        machine.run(400.0, 1.0)
+        raise RuntimeError
+    reads = counter.states
+    machine.clock.sleep(5.0)
+    assert counter.states == reads
+    assert meter.reading().windows == ()
+    with pytest.raises(KeyError):
+        meter.reading().window("bare")
+
+
+def test_the_host_has_its_own_row() -> None:
+    """Card and processor side by side, never added."""
+    clock = FakeClock()
+    card, host = Machine(clock), Machine(clock, idle_w=50.0)
+    rapl_like = FakeCounter(host, period_s=0.001, jitter_s=0.0, source="rapl_powercap", update_s=0.001, lag_s=0.0)
+    meter = EnergyMeter("cuda:0", [FakeCounter(card), rapl_like], clock)
+    with meter, meter.window("bare"):
+        host.set(120.0)
+        card.run(400.0, 2.0)
+    reading = meter.reading()
+    assert reading.window("bare").joules == pytest.approx(800.0, rel=0.01)
+    host_side = reading.host_window("bare")
+    assert host_side is not None
+    assert host_side.source == "rapl_powercap"
+    assert host_side.joules == pytest.approx(240.0, rel=0.01)
+
+
+def test_a_meter_without_sensor_costs_nothing_and_gives_the_reason() -> None:
+    """No rest, no thread, no joules; the reason reaches the reading."""
+    clock = FakeClock()
+    meter = EnergyMeter("cpu", [AbsentSensor("Some CPU", "no counter: load intel_rapl_msr")], clock)
+    before = clock.now()
+    with meter, meter.window("bare"):
+        pass
+    assert clock.now() == before
+    found = meter.reading().window("bare")
+    assert (found.joules, found.source, found.reason) == (None, "none", "no counter: load intel_rapl_msr")
+    assert not meter.available
+
+
+def test_a_device_nobody_knows_is_absent_with_a_reason() -> None:
+    """An accelerator without a sensor of ours: the user may pass one."""
+    meter = EnergyMeter("xpu:0")
+    assert not meter.available
+    assert "sensors=[" in str(meter.reason)
+
+
+def test_the_host_clock_repeats_in_the_background_until_stopped() -> None:
+    """A thread of its own, which ends."""
+    seen = threading.Event()
+    threads: set[str] = set()
+
+    def action() -> float:
+        threads.add(threading.current_thread().name)
+        seen.set()
+        return 0.001
+
+    stop = HostClock().repeat(action)
+    assert seen.wait(10)
+    stop()
+    assert threads == {"layerprof-sensor"}
+    assert not any(t.name == "layerprof-sensor" and t.is_alive() for t in threading.enumerate())
