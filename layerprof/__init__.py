@@ -1,10 +1,10 @@
 """layerprof: where do the FLOPs, milliseconds and joules of a vision-language model go, layer by layer?
 
-    run = layerprof.profile(model="demo", dataset="textvqa")      # what the command line does
-    run = layerprof.load_run("traces/...")                        # a finished run again
-    with layerprof.LayerProfiler(model) as prof:                  # your own model and loop
-        model.generate(**inputs)
-    prof.run.ledger.flops.residual
+run = layerprof.profile(model="demo", dataset="textvqa")      # what the command line does
+run = layerprof.load_run("traces/...")                        # a finished run again
+with layerprof.LayerProfiler(model) as prof:                  # your own model and loop
+    model.generate(**inputs)
+prof.run.ledger.flops.residual
 """
 
 from __future__ import annotations

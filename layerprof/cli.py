@@ -23,7 +23,8 @@ app = typer.Typer(
 )
 
 Model = Annotated[
-    str, typer.Option(help="auto, demo, qwen2.5-vl-3b, a hub id, or a folder. auto: the 3B on a GPU with room, else demo.")
+    str,
+    typer.Option(help="auto, demo, qwen2.5-vl-3b, a hub id, or a folder. auto: the 3B on a GPU with room, else demo."),
 ]
 Weights = Annotated[str, typer.Option(help="pretrained, or random (no download; the figures per layer are as real).")]
 Device = Annotated[str, typer.Option(help="auto, cuda, cuda:N or cpu.")]
@@ -36,20 +37,26 @@ def profile(
     weights: Weights = "pretrained",
     dataset: Annotated[str, typer.Option(help="textvqa, scienceqa or coco.")] = "textvqa",
     source: Annotated[
-        str | None, typer.Option(help="bundled, hub, or a folder with your own samples. Default: bundled for demo, else hub.")
+        str | None,
+        typer.Option(help="bundled, hub, or a folder with your own samples. Default: bundled for demo, else hub."),
     ] = None,
     samples: Annotated[int, typer.Option(help="How many samples to answer.")] = 32,
     layers: Annotated[
-        str, typer.Option(help="all, vision, language, language[0:4], language[*].mlp, or a glob on names; commas join.")
+        str,
+        typer.Option(help="all, vision, language, language[0:4], language[*].mlp, or a glob on names; commas join."),
     ] = "all",
     device: Device = "auto",
     dtype: Dtype = "auto",
     optimization: Annotated[str, typer.Option(help="eager, sdpa, flash or compile.")] = "eager",
     batch_size: Annotated[int, typer.Option(help="Rows per generate().")] = 1,
     image_size: Annotated[int, typer.Option(help="Pixels a side, a multiple of 28: (s/28)^2 image tokens.")] = 224,
-    max_input_len: Annotated[int, typer.Option(help="Budget of the question's tokens; never cuts image or options.")] = 200,
+    max_input_len: Annotated[
+        int, typer.Option(help="Budget of the question's tokens; never cuts image or options.")
+    ] = 200,
     max_new_tokens: Annotated[int | None, typer.Option(help="Default: 16; coco 64.")] = None,
-    fixed_tokens: Annotated[bool, typer.Option(help="Always write max-new-tokens tokens, so that runs compare.")] = False,
+    fixed_tokens: Annotated[
+        bool, typer.Option(help="Always write max-new-tokens tokens, so that runs compare.")
+    ] = False,
     energy: Annotated[str, typer.Option(help="auto, replay, attributed or off.")] = "auto",
     energy_budget: Annotated[float, typer.Option(help="Seconds that replay may take.")] = 120.0,
     assume_watts: Annotated[
@@ -58,8 +65,12 @@ def profile(
     trace: Annotated[bool, typer.Option(help="Record a profiler trace of a few batches.")] = True,
     trace_batches: Annotated[int, typer.Option(help="How many batches the trace covers.")] = 2,
     cross_check: Annotated[bool, typer.Option(help="Print our FLOPs beside fvcore, ptflops and torch.")] = False,
-    hook: Annotated[list[str] | None, typer.Option(help="A further instrument: its name or package.module:Class.")] = None,
-    output: Annotated[str | None, typer.Option(help="Folder of the run. Default: traces/<time>-<model>-<dataset>.")] = None,
+    hook: Annotated[
+        list[str] | None, typer.Option(help="A further instrument: its name or package.module:Class.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(help="Folder of the run. Default: traces/<time>-<model>-<dataset>.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights and intervals.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Plain lines, no bars, no tables.")] = False,
 ) -> None:
@@ -78,7 +89,9 @@ def profile(
 def report(
     path: Annotated[Path, typer.Argument(help="A run's folder, or its run.json.")],
     format: Annotated[str, typer.Option("--format", help="terminal, markdown, csv, json or html.")] = "terminal",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; its suffix picks the format.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; its suffix picks the format.")
+    ] = None,
 ) -> None:
     """Show a finished run again, in any format."""
     from layerprof import report as reports
@@ -93,13 +106,12 @@ def report(
 @app.command()
 def layers(
     model: Model = "auto",
-    weights: Weights = "pretrained",
     layers: Annotated[str, typer.Option(help="Show only what this selector takes.")] = "all",
 ) -> None:
     """List the layers of a model with the names and selectors that --layers takes."""
     from layerprof import listing
 
-    listing.show(model, weights, layers, _console(False))
+    listing.show(model, layers, _console(False))
 
 
 @app.command()
@@ -110,7 +122,9 @@ def estimate(
     text_tokens: Annotated[int, typer.Option(help="Prompt tokens besides the image's.")] = 100,
     new_tokens: Annotated[int, typer.Option(help="Tokens to write.")] = 16,
     dtype: Annotated[str, typer.Option(help="fp16, bf16 or fp32.")] = "fp16",
-    gpu: Annotated[str | None, typer.Option(help="H200, H100, A100, L4, RTX4090, ...: adds time and energy bounds.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="H200, H100, A100, L4, RTX4090, ...: adds time and energy bounds.")
+    ] = None,
     json: Annotated[str | None, typer.Option("--json", help="Write JSON to a file, or - for standard output.")] = None,
 ) -> None:
     """Predict FLOPs, bytes, memory and roofline bounds per layer of a model that is never loaded."""
@@ -156,7 +170,7 @@ def view(
     """Open a run in TensorBoard: scalars per layer, the summary, and the profiler's trace."""
     from layerprof import viewing
 
-    viewing.serve(path, port, _say)
+    raise typer.Exit(viewing.serve(path, port, _say))
 
 
 @app.command()

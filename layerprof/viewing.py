@@ -1,0 +1,42 @@
+"""`layerprof view`: TensorBoard on a run, or on a folder of runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from layerprof import store
+from layerprof.errors import RequestError
+from layerprof.report import tensorboard
+
+
+def serve(path: Path, port: int, say: Callable[[str], None]) -> int:
+    """Run TensorBoard until it is stopped; return its exit code. Event files that are missing are written first.
+
+    Raises RequestError when there is no run, the port is taken, or TensorBoard is not installed.
+    """
+    arguments = tensorboard.arguments(path, port)
+    if importlib.util.find_spec("tensorboard") is None:
+        raise RequestError("TensorBoard is not installed.", "Install it: pip install tensorboard.")
+    _check_port(port)
+    for folder in tensorboard.run_folders(path.parent if path.is_file() else path):
+        if not any(folder.glob("events.out.tfevents.*")):
+            tensorboard.write(store.load(folder), folder)
+    say(f"TensorBoard on http://localhost:{port}/ (stop with Ctrl-C)")
+    try:
+        return subprocess.run([sys.executable, "-m", "tensorboard.main", *arguments], check=False).returncode
+    except KeyboardInterrupt:
+        return 0
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("localhost", port))
+        except (OSError, OverflowError):
+            raise RequestError(f"Port {port} cannot be used.", f"Give another: --port {6007}.") from None
