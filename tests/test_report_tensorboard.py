@@ -89,6 +89,32 @@ def test_writing_again_replaces_only_our_own_file(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == sorted([other, second])
 
 
+def test_a_run_without_events_gets_them_once(tmp_path: Path) -> None:
+    """A stored run is made ready; one that is ready is left alone."""
+    store.save(sample_run(), tmp_path)
+    assert tensorboard.ensure(tmp_path) is None
+    (first,) = tmp_path.glob("events.out.tfevents.*")
+    assert tensorboard.ensure(tmp_path) is None
+    assert list(tmp_path.glob("events.out.tfevents.*")) == [first]
+
+
+def test_a_broken_run_is_left_out_and_named(tmp_path: Path) -> None:
+    """One bad run does not keep the others from being seen."""
+    (tmp_path / "run.json").write_text("{")
+    assert str(tmp_path) in (tensorboard.ensure(tmp_path) or "")
+
+
+def test_a_read_only_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs on a disk that cannot be written to can still be looked at."""
+    store.save(sample_run(), tmp_path)
+
+    def refuse(*_: object) -> Path:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tensorboard, "write", refuse)
+    assert "Permission denied" in (tensorboard.ensure(tmp_path) or "")
+
+
 def test_the_arguments_point_at_a_run_or_at_many(tmp_path: Path) -> None:
     """A run's folder, its run.json, or the parent of runs."""
     store.save(sample_run(), tmp_path / "one")

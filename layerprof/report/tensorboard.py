@@ -13,11 +13,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from layerprof.errors import RequestError
+from layerprof.errors import LayerprofError, RequestError
 from layerprof.records import BLOCK_KINDS, Run
 from layerprof.report import markdown, view
 from layerprof.report.payload import QUANTITIES, payload
-from layerprof.store import RUN_FILE
+from layerprof.store import RUN_FILE, load
 
 SUFFIX = ".layerprof"
 """Ending of our event files, so that writing again replaces them and touches no others."""
@@ -38,6 +38,23 @@ def write(run: Run, folder: str | Path) -> Path:
     finally:
         writer.close()
     return next(place.glob(f"events.out.tfevents.*{SUFFIX}"))
+
+
+def ensure(folder: str | Path) -> str | None:
+    """Write a run's event file when it has none; return in one sentence why it could not be, None when all is well.
+
+    One broken run, or a read-only disk, keeps nobody from looking at the rest.
+    """
+    place = Path(folder)
+    if any(place.glob(f"events.out.tfevents.*{SUFFIX}")):
+        return None
+    try:
+        write(load(place), place)
+    except LayerprofError as error:
+        return f"{place} is left out: {error.problem}"
+    except OSError as error:
+        return f"{place} cannot be written to ({error.strerror or error}): no scalars, but the tab Layers works."
+    return None
 
 
 def arguments(path: str | Path, port: int = 6006) -> list[str]:
