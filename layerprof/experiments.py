@@ -102,7 +102,9 @@ def load(path: str | Path) -> Experiment:
     return _load(Path(path).expanduser(), ())
 
 
-def cells(experiment: Experiment, overrides: Mapping[str, Any] | None = None, only: Mapping[str, Any] | None = None) -> list[Cell]:
+def cells(
+    experiment: Experiment, overrides: Mapping[str, Any] | None = None, only: Mapping[str, Any] | None = None
+) -> list[Cell]:
     """Return the experiment's cells in the order of the file, those of several tables once, first repeats first.
 
     `overrides` replace base settings (never an axis); `only` keeps the cells whose setting is, as text, among the values.
@@ -139,6 +141,11 @@ def typed(name: str, text: str) -> Any:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
+    return checked(name, value)
+
+
+def checked(name: str, value: Any) -> Any:
+    """Return a setting's value as it is. Raises RequestError for one that no cell can have."""
     _check_choice(name, value)
     return value
 
@@ -250,7 +257,9 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
 def _missing(path: Path, error: OSError) -> RequestError:
     folder = path.parent
     there = sorted(file.name for file in folder.glob("*.toml")) if folder.is_dir() else []
-    near = difflib.get_close_matches(path.name, there, n=1) or difflib.get_close_matches(f"{path.name}.toml", there, n=1)
+    near = difflib.get_close_matches(path.name, there, n=1) or difflib.get_close_matches(
+        f"{path.name}.toml", there, n=1
+    )
     guess = f"Did you mean {folder / near[0]}? " if near else ""
     return RequestError(
         f"The experiment {path} cannot be read: {error.strerror or error}.",

@@ -81,13 +81,18 @@ def write(run: Run, name: str | None, output: str | PurePath | None, console: Co
 
 
 def _to_file(run: Run, chosen: Reporter, path: Path) -> Path:
-    from layerprof.store import write_atomic
-
     text = io.StringIO()
     chosen.render(run, text)
+    return to_file(text.getvalue(), path)
+
+
+def to_file(text: str, path: Path) -> Path:
+    """Write a report whole or not at all and return the file. Raises RequestError where it cannot be written."""
+    from layerprof.store import write_atomic
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text.getvalue().encode())
+        write_atomic(path, text.encode())
     except OSError as error:
         raise RequestError(
             f"The report cannot be written to {path}: {error.strerror or error}.",

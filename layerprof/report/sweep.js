@@ -1,0 +1,174 @@
+/* Draws a sweep: trade-offs with their Pareto front, shares along an axis, layers against cells, a roofline. Needs charts.js. */
+"use strict";
+const LayerprofSweep = (() => {
+  const show = Layerprof.show;
+  const AXES = [
+    ["sample_s", "latency of a sample", "s", 1], ["latency_s", "latency of a batch", "s", 1], ["energy_j", "energy of a sample", "J", 1],
+    ["flops", "FLOPs of a sample", "FLOP", 1], ["memory", "peak memory", "B", 1], ["ttft_s", "time to first token", "s", 1],
+  ];
+  const QUALITY = [["wer", "word error rate", "", 1], ["wer_first", "word error rate, first reference", "", 1], ["metric", "task metric", "", -1]];
+  const COLOURS = ["#3d7edb", "#c8553d", "#2f9e58", "#a24bb0", "#d08a2e", "#3aa6a6", "#8b949e", "#b04a7a"];
+  const PHASE_COLOURS = { vision: "#a24bb0", prefill: "#3d7edb", decode: "#2f9e58", null: "#8b949e" };
+  const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+  const at = id => document.getElementById(id);
+
+  /* Plotly reads a little HTML in labels; what comes from experiments and models must not be read as such. */
+  const plain = text => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+  function layout(extra) {
+    const style = getComputedStyle(document.body), grid = "rgba(128,140,152,0.25)";
+    const base = {
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 80, r: 20, t: 30, b: 50 },
+      font: { family: style.fontFamily, size: 13, color: style.color }, hoverlabel: { align: "left" }, modebar: { bgcolor: "rgba(0,0,0,0)", color: "#8b949e" },
+      xaxis: { gridcolor: grid, zeroline: false }, yaxis: { gridcolor: grid, zeroline: false },
+    };
+    for (const [key, value] of Object.entries(extra)) base[key] = key.match(/^[xy]axis/) ? { ...base[key], ...value } : value;
+    return base;
+  }
+
+  const empty = (target, text) => { Plotly.purge(target); target.replaceChildren(Layerprof.element("p", text, "note")); };
+  function draw(target, traces, extra) {
+    if (target.firstElementChild && target.firstElementChild.tagName === "P") target.replaceChildren();
+    Plotly.react(target, traces, layout(extra), CONFIG);
+  }
+
+  /* Points that no other point beats in both directions, by x. */
+  function front(points, x, y, sign) {
+    const best = [];
+    let least = Infinity;
+    for (const point of [...points].sort((a, b) => a[x] - b[x] || sign * (a[y] - b[y]))) {
+      if (sign * point[y] < least) { best.push(point); least = sign * point[y]; }
+    }
+    return best;
+  }
+
+  function trade(data, table, x, y) {
+    const seen = new Set(), points = [];
+    for (const one of data.tables) for (const row of one.rows) {
+      if ((table !== "" && one.name !== table) || seen.has(row.key) || row[x[0]] === null || row[y[0]] === null) continue;
+      seen.add(row.key);
+      points.push({ ...row, table: one.title });
+    }
+    const target = at("trade-plot");
+    if (!points.length) return empty(target, "No cell has both of these figures.");
+    const most = Math.max(...points.map(point => point.energy_j || 0)), datasets = [...new Set(points.map(point => point.dataset))];
+    const traces = [];
+    datasets.forEach((name, nth) => {
+      const own = points.filter(point => point.dataset === name), colour = COLOURS[nth % COLOURS.length];
+      traces.push({
+        type: "scatter", mode: "markers", name: plain(name), x: own.map(point => point[x[0]]), y: own.map(point => point[y[0]]),
+        marker: {
+          color: colour, opacity: 0.8, size: own.map(point => most && point.energy_j ? 8 + 18 * Math.sqrt(point.energy_j / most) : 10),
+          symbol: own.map(point => point.flags.length ? "x" : "circle"),
+        },
+        text: own.map(point => tip(point, x, y)), hovertemplate: "%{text}<extra></extra>",
+      });
+      const line = front(own, x[0], y[0], y[3]);
+      if (line.length > 1) traces.push({
+        type: "scatter", mode: "lines", x: line.map(point => point[x[0]]), y: line.map(point => point[y[0]]), line: { color: colour, width: 1.5, shape: "hv" },
+        hoverinfo: "skip", showlegend: false,
+      });
+    });
+    draw(target, traces, {
+      height: 440, xaxis: { title: { text: x[1] + ", " + x[2] }, tickformat: "~s", rangemode: "tozero" },
+      yaxis: { title: { text: y[1] }, rangemode: "tozero" }, legend: { orientation: "h", y: 1.08 },
+    });
+  }
+
+  function tip(point, x, y) {
+    const lines = ["<b>" + plain(point.table) + "</b>", plain(point.label), x[1] + ": " + show(point[x[0]], x[2]), y[1] + ": " + Number(point[y[0]].toPrecision(3))];
+    if (point.energy_j !== null) lines.push("energy of a sample: " + show(point.energy_j, "J"));
+    for (const flag of point.flags) lines.push("guard: " + plain(flag));
+    return lines.join("<br>");
+  }
+
+  const QUANTITIES = [["time", "span_s", "s"], ["FLOPs", "flops", "FLOP"], ["energy", "energy_j", "J"]];
+
+  function shares(data, table, quantity, scale) {
+    const rows = data.tables.find(one => one.name === table).rows, target = at("share-plot");
+    const [name, key, unit] = QUANTITIES.find(one => one[0] === quantity);
+    const names = new Map();
+    for (const row of rows) for (const part of data.runs[row.key].parts) names.set(part.label + "|" + part.phase, part);
+    const labels = rows.map(row => plain(row.label)), tints = {}, traces = [];
+    for (const [id, part] of names) {
+      const values = rows.map(row => {
+        const found = data.runs[row.key].parts.find(one => one.label + "|" + one.phase === id);
+        const value = found ? (scale === "share" ? found.shares[name] : found[key] / (row.samples || 1)) : null;
+        return value === null || value === undefined || Number.isNaN(value) ? null : Math.max(value, 0);
+      });
+      if (values.every(value => value === null)) continue;
+      const nth = tints[part.phase] = (tints[part.phase] || 0) + 1;
+      traces.push({
+        type: "bar", name: plain(part.label + (part.phase ? " · " + part.phase : "")), x: labels, y: values,
+        marker: { color: PHASE_COLOURS[part.phase], opacity: Math.max(0.3, 1.2 - 0.25 * nth), line: { width: 1, color: "rgba(255,255,255,0.6)" } },
+        hovertemplate: values.map(value => plain(part.label) + " " + plain(part.phase || "") + "<br>" + show(value, scale === "share" ? "%" : unit) + "<extra></extra>"),
+      });
+    }
+    if (!traces.length) return empty(target, "These cells have no figures of that kind.");
+    draw(target, traces, {
+      barmode: "stack", height: 460, xaxis: { type: "category", automargin: true },
+      yaxis: scale === "share" ? { tickformat: ".0%" } : { tickformat: "~s", title: { text: unit + " a sample" } }, legend: { traceorder: "normal" },
+    });
+  }
+
+  function heat(data, table, key, phase) {
+    const rows = data.tables.find(one => one.name === table).rows, target = at("heat-plot"), quantity = quantities(data).find(one => one.key === key);
+    const layers = new Map();
+    for (const row of rows) for (const layer of data.runs[row.key].rows) if (layer.phase === phase) layers.set(layer.name, layer.label);
+    const names = [...layers.keys()];
+    const z = rows.map(row => {
+      const found = new Map(data.runs[row.key].rows.filter(layer => layer.phase === phase).map(layer => [layer.name, layer[key]]));
+      return names.map(name => found.get(name) ?? null);
+    });
+    if (!quantity || z.every(line => line.every(value => value === null))) return empty(target, "These cells have no such figures in this phase.");
+    const text = z.map((line, nth) => line.map((value, layer) => plain(names[layer]) + "<br>" + plain(rows[nth].label) + "<br>" + quantity.name + ": " + show(value, quantity.unit)));
+    draw(target, [{
+      type: "heatmap", z, x: names.map((_, nth) => nth), y: rows.map(row => plain(row.label)), text, hovertemplate: "%{text}<extra></extra>",
+      colorscale: "Viridis", xgap: 1, ygap: 1, colorbar: { tickformat: "~s", thickness: 12 },
+    }], {
+      height: 140 + 26 * rows.length, margin: { l: 200, r: 20, t: 20, b: 90 }, yaxis: { autorange: "reversed", automargin: true, type: "category" },
+      xaxis: { tickmode: "array", tickvals: names.map((_, nth) => nth), ticktext: names.map(name => plain(layers.get(name))), tickangle: -60, showgrid: false },
+    });
+  }
+
+  function quantities(data) {
+    const found = new Map();
+    for (const run of Object.values(data.runs)) for (const quantity of run.quantities) found.set(quantity.key, quantity);
+    return [...found.values()];
+  }
+
+  function options(id, entries) {
+    for (const [value, text] of entries) at(id).append(new Option(text, value));
+  }
+
+  function page(data) {
+    const measured = data.tables.filter(table => table.rows.length);
+    if (!measured.length) {
+      for (const id of ["trade-plot", "share-plot", "heat-plot", "roof-plot"]) empty(at(id), "No cell has figures.");
+      return;
+    }
+    const has = key => measured.some(table => table.rows.some(row => row[key] !== null));
+    const across = AXES.filter(([key]) => has(key)), up = QUALITY.filter(([key]) => has(key));
+    options("trade-x", across.map(([key, name]) => [key, name]));
+    options("trade-y", up.map(([key, name]) => [key, name]));
+    options("trade-table", [["", "all"], ...measured.map(table => [table.name, table.title])]);
+    for (const id of ["share-table", "heat-table"]) options(id, measured.map(table => [table.name, table.title]));
+    options("share-quantity", QUANTITIES.map(([name]) => [name, name]));
+    options("heat-quantity", quantities(data).map(quantity => [quantity.key, quantity.name]));
+    const cells = new Map();
+    for (const table of measured) for (const row of table.rows) if (!cells.has(row.key)) cells.set(row.key, table.title + ": " + row.label);
+    options("roof-cell", [...cells]);
+    const all = () => {
+      if (up.length) trade(data, at("trade-table").value, across.find(one => one[0] === at("trade-x").value), up.find(one => one[0] === at("trade-y").value));
+      else empty(at("trade-plot"), "No cell has a quality figure.");
+      shares(data, at("share-table").value, at("share-quantity").value, at("share-scale").value);
+      heat(data, at("heat-table").value, at("heat-quantity").value, at("heat-phase").value);
+      Layerprof.roofline(at("roof-plot"), data.runs[at("roof-cell").value]);
+    };
+    for (const control of document.querySelectorAll("select")) control.addEventListener("change", all);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", all);
+    all();
+  }
+
+  return { page, front };
+})();
