@@ -87,20 +87,77 @@ def profile(
 
 @app.command()
 def report(
-    path: Annotated[Path, typer.Argument(help="A run's folder, or its run.json.")],
+    path: Annotated[Path, typer.Argument(help="A run's folder, or its run.json; or a sweep's folder.")],
     format: Annotated[str, typer.Option("--format", help="terminal, markdown, csv, json or html.")] = "terminal",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; its suffix picks the format.")
     ] = None,
 ) -> None:
-    """Show a finished run again, in any format."""
+    """Show a finished run or sweep again, in any format."""
     from layerprof import report as reports
-    from layerprof import store
+    from layerprof import store, sweep_folder
 
-    run = store.load(path)
-    written = reports.write(run, format if output is None or format != "terminal" else None, output, _console(False))
+    chosen = format if output is None or format != "terminal" else None
+    if sweep_folder.is_sweep(path):
+        from layerprof.report import sweep as sweep_reports
+        from layerprof.report import sweep_view
+
+        written = sweep_reports.write(sweep_view.load(path), chosen, output, _console(False))
+    else:
+        written = reports.write(store.load(path), chosen, output, _console(False))
     if written is not None:
         _say(f"Wrote {written}")
+
+
+@app.command()
+def sweep(
+    experiment: Annotated[Path, typer.Argument(help="A TOML file: base settings and axes (docs/sweeps.md).")],
+    output: Annotated[Path | None, typer.Option(help="Folder. Default: traces/<time>-<experiment>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on; without --output the newest of this name.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="With --resume: measure failed cells again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and which are there already.")] = False,
+    engine: Annotated[str, typer.Option(help="local, or ray (docs/cluster.md).")] = "local",
+    only: Annotated[list[str] | None, typer.Option(help="AXIS=VALUE[,VALUE]: only these. Several narrow down.")] = None,
+    model: Annotated[str | None, typer.Option(help="In place of the file's model.")] = None,
+    weights: Annotated[str | None, typer.Option(help="In place of the file's weights: pretrained or random.")] = None,
+    samples: Annotated[int | None, typer.Option(help="In place of the file's number of samples.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE for any other base setting.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds after which a cell is stopped.")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Default: the cluster that runs here, else a new one.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Plain lines, no bars, no tables.")] = False,
+) -> None:
+    """Measure every cell of an experiment, each in a process that may fail, and go on where it was stopped."""
+    from layerprof import sweeping
+
+    request = sweeping.request(
+        experiment, output, engine, only, set_, ray_address, model=model, weights=weights, samples=samples
+    )
+    console = _console(quiet)
+    if dry_run:
+        sweeping.show_plan(request, console)
+    elif sweeping.carry_out(request, resume, retry, timeout, console, _say, quiet):
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="A run's or a sweep's folder.")],
+    after: Annotated[Path, typer.Argument(help="The other one.")],
+    fail_above: Annotated[
+        float | None, typer.Option(help="Exit 1 if anything end to end is worse by more than so many percent.")
+    ] = None,
+    format: Annotated[str, typer.Option("--format", help="terminal, markdown or json.")] = "terminal",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; its suffix picks the format.")
+    ] = None,
+) -> None:
+    """Tell what changed between two runs or sweeps, end to end and layer by layer, with paired intervals."""
+    from layerprof import sweeping
+
+    if sweeping.show_comparison(before, after, fail_above, format, output, _console(False), _say):
+        raise typer.Exit(1)
 
 
 @app.command()
