@@ -99,7 +99,7 @@ def _folder(name: str, path: Path, weight_kind: str) -> Found:
 
 def _demo_fits(config: Any) -> bool:
     """Whether the bundled tokenizer and image processor can serve a model that has none."""
-    vocabulary = getattr(config.get_text_config(), "vocab_size", 0)
+    vocabulary = int(getattr(config.get_text_config(), "vocab_size", 0))
     vision = getattr(config, "vision_config", None)
     if vision is None:
         return bool(vocabulary >= DEMO_VOCABULARY)
@@ -154,6 +154,7 @@ def _with_config(found: Found) -> Found:
     import dataclasses
 
     config = _read_config(found)
+    auto_class(config)
     if found.borrowed:
         borrow_ids(config)
     return dataclasses.replace(found, config=config)
@@ -194,11 +195,14 @@ def auto_class(config: Any) -> Any:
 
     Raises RequestError for families that do not write text after reading a prompt (encoders, encoder-decoders).
     """
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMaskedLM
 
-    if type(config) in AutoModelForImageTextToText._model_mapping:
+    kind = type(config)
+    if kind in AutoModelForImageTextToText._model_mapping:
         return AutoModelForImageTextToText
-    if type(config) in AutoModelForCausalLM._model_mapping and not getattr(config, "is_encoder_decoder", False):
+    # Encoders such as BERT are registered as decoders too, for those who switch them over.
+    encodes = kind in AutoModelForMaskedLM._model_mapping and not getattr(config, "is_decoder", True)
+    if kind in AutoModelForCausalLM._model_mapping and not encodes and not getattr(config, "is_encoder_decoder", False):
         return AutoModelForCausalLM
     raise RequestError(
         f"A model of type '{config.model_type}' does not answer prompts.",
