@@ -36,13 +36,13 @@ class Operator:
 Reader = Callable[[Operator, tuple[Any, ...], dict[str, Any], Any], None]
 
 
-class Dispatch(TorchDispatchMode):
+class Dispatch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's metaclass hook has no types
     """Calls `reader(operator, args, kwargs, output)` after each operator that does any work."""
 
     supports_higher_order_operators = True
 
     def __init__(self, reader: Reader) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped there
         self._reader = reader
         self._known: dict[Any, Operator] = {}
 
@@ -68,7 +68,7 @@ class Dispatch(TorchDispatchMode):
 def describe(func: Any) -> Operator:
     """Look up what an operator is."""
     if isinstance(func, HigherOrderOperator):
-        name = func.name()
+        name = str(func.name())  # type: ignore[no-untyped-call]  # untyped there
         arguments = FLEX_ARGUMENTS if name == "flex_attention" else ()
         told: Role = "formula" if name == "flex_attention" else "unknown"
         return Operator(name, told, arguments, formula(name, arguments), view=False, composite=False)
@@ -81,7 +81,8 @@ def describe(func: Any) -> Operator:
 
 
 def _is_composite(func: OpOverload) -> bool:
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
+    name = func.name()  # type: ignore[no-untyped-call]  # untyped there
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd"))
 
 
 def shapes(operands: Operands) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Weights:
 
 def _storage(tensor: Tensor) -> int:
     try:
-        return tensor.untyped_storage()._cdata
+        return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # wrapper subclasses own no storage; sparse tensors neither
         return id(tensor)
 

@@ -141,7 +141,7 @@ def inputs(model: Any, rows: int, image_size: int, text_tokens: int) -> Inputs:
     if "input_ids" not in wanted:
         return made
     image_id = _image_token(model.config)
-    made.image_tokens = made.image_tokens or _count_features(model, made, wanted) // rows
+    made.image_tokens = made.image_tokens or _count_features(model, made) // rows
     _text(made, rows, text_tokens, image_id)
     types = (made.tensors["input_ids"] == image_id).int()
     for name in ("mm_token_type_ids", "token_type_ids"):
@@ -186,38 +186,58 @@ def _grid(made: Inputs, model: Any, rows: int, size: int) -> None:
 
 
 def _pixels(made: Inputs, model: Any, wanted: set[str], rows: int, size: int) -> None:
-    """Whole images, of the size that the tower was made for where it has one."""
+    """Whole images: of the size asked for where the tower takes any, else of the size that it was made for."""
+    vision = _vision_config(model.config)
+    own = getattr(vision, "image_size", None)
+    height, width = own if isinstance(own, (list, tuple)) else (own or size, own or size)
+    tiled = hasattr(model.config, "image_grid_pinpoints")
+    free = not tiled and "image_sizes" in wanted and _takes(model, wanted, rows, size)
+    if free:
+        height = width = size
+    elif not tiled and (height, width) != (size, size):
+        made.notes.append(f"The vision tower takes images of {height} x {width} pixels; --image-size has no effect.")
+    made.tensors |= _images(model, wanted, rows, (height, width), size if free or tiled else None)
+    if "aspect_ratio_ids" in wanted:
+        made.image_tokens = 1
+
+
+def _takes(model: Any, wanted: set[str], rows: int, size: int) -> bool:
+    """Tell by trial whether a tower takes images of any size."""
+    try:
+        _count_features(model, Inputs(_images(model, wanted, rows, (size, size), size)))
+    except (ValueError, RuntimeError, AttributeError):
+        return False
+    return True
+
+
+def _images(model: Any, wanted: set[str], rows: int, sides: tuple[int, int], size: int | None) -> dict[str, Any]:
+    """Pixels of one image per row, in as many dimensions as the model wants, with what it wants beside them.
+
+    `size` is told to models that ask for it: those with tiles, and those that take any.
+    """
     import torch
 
     from layerprof.ghost import ghost
 
-    vision, dtype = _vision_config(model.config), model.dtype
-    own = getattr(vision, "image_size", None)
-    height, width = own if isinstance(own, (list, tuple)) else (own or size, own or size)
-    free = "image_sizes" in wanted and not hasattr(model.config, "image_grid_pinpoints")
-    if free:
-        height = width = size
-    elif (height, width) != (size, size):
-        made.notes.append(f"The vision tower takes images of {height} x {width} pixels; --image-size has no effect.")
-    shape: tuple[int, ...] = (rows, 3, height, width)
+    beside: dict[str, Any] = {}
+    shape: tuple[int, ...] = (rows, 3, *sides)
     if "pixel_attention_mask" in wanted:
-        shape = (rows, 1, 3, height, width)
+        shape = (rows, 1, 3, *sides)
     if "aspect_ratio_ids" in wanted:
-        tiles = vision.max_num_tiles
-        shape = (rows, 1, tiles, 3, height, width)
-        made.tensors["aspect_ratio_ids"] = torch.ones(rows, 1, dtype=torch.long)
-        made.tensors["aspect_ratio_mask"] = torch.tensor([[[1] + [0] * (tiles - 1)]] * rows)
-        made.image_tokens = 1
-    if "image_sizes" in wanted:
-        made.tensors["image_sizes"] = torch.tensor([[size, size]] * rows)
-        pinpoints = getattr(model.config, "image_grid_pinpoints", None)
-        if pinpoints is not None:
-            tiles = sys.modules[type(model).__module__].image_size_to_num_patches([size, size], pinpoints, height)
-            shape = (rows, tiles, 3, height, width)
-    made.tensors["pixel_values"] = ghost(shape, dtype)
+        tiles = _vision_config(model.config).max_num_tiles
+        shape = (rows, 1, tiles, 3, *sides)
+        beside["aspect_ratio_ids"] = torch.ones(rows, 1, dtype=torch.long)
+        beside["aspect_ratio_mask"] = torch.tensor([[[1] + [0] * (tiles - 1)]] * rows)
+    pinpoints = getattr(model.config, "image_grid_pinpoints", None)
+    if pinpoints is not None and size is not None:
+        count = sys.modules[type(model).__module__].image_size_to_num_patches([size, size], pinpoints, sides[0])
+        shape = (rows, count, 3, *sides)
+    if size is not None and "image_sizes" in wanted:
+        beside["image_sizes"] = torch.tensor([[size, size]] * rows)
+    return {"pixel_values": ghost(shape, model.dtype), **beside}
 
 
-def _count_features(model: Any, made: Inputs, wanted: set[str]) -> int:
+def _count_features(model: Any, made: Inputs) -> int:
     """Ask the model how many tokens its images become."""
     features = getattr(model, "get_image_features", None) or getattr(model.base_model, "get_image_features", None)
     if features is None:

@@ -40,11 +40,11 @@ def is_ghost(tensor: Tensor) -> bool:
     return not any(stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1)
 
 
-class Ghosts(TorchDispatchMode):
+class Ghosts(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's metaclass hook has no types
     """Answers operators on ghosts by shape; `widest_bytes` is the most that one of them reads and writes."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped there
         self.widest_bytes = 0
         self._answers: dict[Any, tuple[Any, int]] = {}
         self._writes: dict[Any, bool | None] = {}
