@@ -102,7 +102,7 @@ def now() -> str:
 
 def _settings(session: Session) -> dict[str, Any]:
     """Return the settings as they took effect, with every 'auto' resolved."""
-    chosen = session.settings.model_dump()
+    chosen = session.settings.model_dump(mode="json")
     return chosen | {
         "model": session.subject.provenance["name"],
         "device": session.device,

@@ -28,13 +28,15 @@ def show(model: str, selector: str, console: Console) -> None:
     found = find_layers(live)
     modules = dict(live.named_modules(remove_duplicate=False))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("--layers", "name", "parameters", *(["class"] if console.width >= WIDE else [])):
+    titles = ("--layers", "name", "parameters", "class") if console.width >= WIDE else ("--layers", "name", "parameters")
+    for title in titles:
         table.add_column(title, justify="right" if title == "parameters" else "left", overflow="fold")
     for layer in select(found, wanted, live):
         module = modules[layer.name]
         size = sum(weight.numel() for weight in module.parameters())
         short = shortest(layer, found)
-        table.add_row(short, "" if short == layer.name else layer.name, f"{size:,}", type(module).__name__)
+        cells = (short, "" if short == layer.name else layer.name, f"{size:,}", type(module).__name__)
+        table.add_row(*cells[: len(titles)])
     console.print(table)
     console.print(
         "\nAlso: all, vision, language, ranges (language[0:4]), submodules (language[*].mlp), globs on names, "

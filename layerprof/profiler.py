@@ -194,6 +194,8 @@ def finish(session: Session, failure: LayerprofError | None) -> Run:
 def save(session: Session, run: Run, samples: Iterable[Sample]) -> Run:
     """Write a run with what lies beside it: samples, the times of each batch, the spans of each layer in it."""
     from layerprof import batch_files, store
+    from layerprof.report import tensorboard
 
     files = dict(run.files) | batch_files.write(session, session.folder)
+    files["tensorboard"] = tensorboard.write(run, session.folder).name
     return store.save(run.model_copy(update={"files": files}), session.folder, samples=samples)

@@ -1,0 +1,155 @@
+"""The energy pass on a meter whose truth is known: phases by difference, layers by time share, books that close."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layerprof import assemble, energy_pass, passes, profiler
+from layerprof.energy.windows import EnergyReading, Record, WindowReading
+from layerprof.progress import Silent
+from layerprof.records import Phase, Quality
+from layerprof.settings import build
+
+UPTO = {"end to end": 100.0, "up to vision": 20.0, "up to prefill": 50.0, "up to decode": 98.0}
+
+
+class FakeMeter:
+    """A meter that reads the joules of `UPTO` for one walk; `broken` windows read nothing."""
+
+    available = True
+    reason = None
+
+    def __init__(self, *broken: str) -> None:
+        self.broken = broken
+        self.labels: list[str] = []
+
+    def __enter__(self) -> FakeMeter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    @contextmanager
+    def window(self, label: str) -> Iterator[None]:
+        """Note the window."""
+        yield
+        self.labels.append(label)
+
+    def reading(self) -> EnergyReading:
+        """Return a window each."""
+        return EnergyReading(
+            windows=tuple(self._window(label) for label in self.labels),
+            host=(),
+            device_record=Record("fake", "fake_counter", "board"),
+            host_record=None,
+            period_s=0.1,
+        )
+
+    def _window(self, label: str) -> WindowReading:
+        joules = None if label in self.broken else UPTO[label]
+        return WindowReading(
+            label=label,
+            start_s=0.0,
+            end_s=1.0,
+            joules=joules,
+            ci95=None if joules is None else (joules - 1, joules + 1),
+            mean_power_w=joules,
+            baseline_w=None,
+            quality=Quality.UNAVAILABLE if joules is None else Quality.MEASURED,
+            source="fake_counter",
+            reason="failed reads" if joules is None else None,
+        )
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> profiler.Session:
+    """Two answered samples with spans; windows of one walk each."""
+    monkeypatch.setattr(energy_pass, "WINDOW_S", 0.0)
+    settings = build(model="demo", dataset="coco", samples=2, max_new_tokens=3, fixed_tokens=True, output=str(tmp_path / "r"))
+    prepared = profiler.prepare(settings, Silent())
+    passes.bare_pass(prepared)
+    passes.latency_pass(prepared)
+    return prepared
+
+
+def _run(session: profiler.Session, meter: Any) -> Any:
+    energy_pass.run(session, meter)
+    return assemble.run(session, None)
+
+
+def test_phases_come_by_difference_and_layers_by_time(session: profiler.Session) -> None:
+    """20 J to vision, 50 to the first token, 98 in all: 20, 30 and 48 J; each phase's layers and gaps share its joules."""
+    run = _run(session, FakeMeter())
+    energy = run.totals.energy
+    assert (energy.joules, energy.per_sample, energy.quality) == (100.0, 50.0, Quality.MEASURED)
+    assert energy.per_output_token == pytest.approx(100.0 / 6)
+    assert energy.by_phase == {"vision": 20.0, "prefill": 30.0, "decode": 48.0}
+    shared: dict[Phase, float] = dict.fromkeys(Phase, 0.0)
+    for row in run.layers:
+        assert row.energy_quality is Quality.ATTRIBUTED
+        assert row.energy_j is not None
+        shared[row.phase] += row.energy_j
+    books = run.ledger.energy_j
+    gaps = {name: books.rest.get(name, 0.0) for name in session.spans.gaps_s} if session.spans else {}
+    for phase, joules in (("vision", 20.0), ("prefill", 30.0), ("decode", 48.0)):
+        own = sum(value for name, value in gaps.items() if energy_pass.gap_phase(name) == phase)
+        assert shared[Phase(phase)] + own == pytest.approx(joules)
+    assert books.total == 100.0
+    assert books.residual == pytest.approx(2.0), "the end-to-end window knows nothing of the phases"
+
+
+def test_longer_layers_get_more_joules(session: profiler.Session) -> None:
+    """Inside a phase, joules go as span."""
+    rows = [row for row in _run(session, FakeMeter()).layers if row.phase is Phase.VISION]
+    rates = [row.energy_j / row.span_s.total for row in rows]
+    assert rates == pytest.approx([rates[0]] * len(rates))
+
+
+def test_a_phase_window_that_failed_leaves_one_power_for_all(session: profiler.Session) -> None:
+    """Without phase energies the whole is shared by span, and each row says so."""
+    run = _run(session, FakeMeter("up to vision"))
+    assert run.totals.energy.by_phase is None
+    assert "whole run" in str(run.layers[0].energy_reason)
+    assert run.ledger.energy_j.residual == pytest.approx(0.0, abs=1e-9)
+
+
+def test_no_joules_end_to_end_is_no_joules_anywhere(session: profiler.Session) -> None:
+    """A window that the counter could not read gives None with its reason, never 0."""
+    run = _run(session, FakeMeter("end to end"))
+    assert run.totals.energy.joules is None
+    assert run.totals.energy.reason == "failed reads"
+    assert all(row.energy_j is None and row.energy_quality is Quality.UNAVAILABLE for row in run.layers)
+
+
+def test_the_vision_walk_stops_before_the_language_tower(session: profiler.Session) -> None:
+    """`up to vision` runs every vision block and no decoder layer, and leaves no hook behind."""
+    model = session.subject.model
+    seen: list[str] = []
+    handles = [
+        model.get_submodule(layer.name).register_forward_hook(lambda *_, kind=layer.kind: seen.append(kind))
+        for layer in session.layers
+    ]
+    energy_pass._walks(session)["up to vision"]()
+    for handle in handles:
+        handle.remove()
+    assert seen.count("vision_block") == 4 * len(session.batches)
+    assert "decoder_layer" not in seen
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_without_a_sensor_the_reason_is_kept(session: profiler.Session) -> None:
+    """The meter's own words reach the ledger."""
+
+    class NoMeter(FakeMeter):
+        available = False
+        reason = "no counter here; measure on bare metal"  # type: ignore[assignment]  # the fake's None is narrower
+
+    run = _run(session, NoMeter())
+    assert run.totals.energy.joules is None
+    assert "bare metal" in str(run.totals.energy.reason)
+    assert "bare metal" in str(run.ledger.energy_j.reason)
