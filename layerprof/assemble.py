@@ -75,7 +75,7 @@ def books_of(session: Session) -> tuple[tuple[LayerRow, ...], Ledger]:
 def own_run(
     prof: LayerProfiler, spans: SpanReading, work: WorkReading | None, reason: str, error: BaseException | None
 ) -> Run:
-    """Return the run of a user's own model and loop: layers and books, latency, and no quality since nothing was asked."""
+    """Return the run of a user's own model and loop: layers, books and latency; no quality, since nothing was asked."""
     reasons = {"flops": reason} if reason else {}
     every = ledger.rows(prof.layers, spans, work, roof=roof(prof.device, prof.dtype))
     wanted = {layer.name for layer in prof.selected}
@@ -201,7 +201,7 @@ def samples(session: Session) -> tuple[Sample, ...]:
 
 
 def roof(device: str, dtype: str) -> ledger.Roof | None:
-    """Return (flops, bytes, seconds) -> share of the device's roof that was reached; None where its peaks are not known."""
+    """Return (flops, bytes, seconds) -> share of the roof that was reached; None where the peaks are not known."""
     if device == "cpu":
         return None
     from layerprof import estimate

@@ -1,7 +1,7 @@
 """`--optimization compile`: each decoder layer compiled on its own, inside the hooks, with a static KV cache.
 
-`torch.compile(model).generate()` compiles nothing, since `generate` is not the compiled callable. Compiling layer by layer
-("regional compilation") keeps a row per layer: the hooks stand outside the compiled region.
+`torch.compile(model).generate()` compiles nothing, since `generate` is not the compiled callable. Compiling layer by
+layer ("regional compilation") keeps a row per layer: the hooks stand outside the compiled region.
 """
 
 from __future__ import annotations

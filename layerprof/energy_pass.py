@@ -1,7 +1,7 @@
 """The energy pass: windows over repeated walks, and the joules of phases and layers that follow from them.
 
-One `generate()` is shorter than the counter's step, so each window repeats the same batches until it is long enough. Phases
-come by difference: vision alone, up to the first token, and the whole answer.
+One `generate()` is shorter than the counter's step, so each window repeats the same batches until it is long enough.
+Phases come by difference: vision alone, up to the first token, and the whole answer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ JITTER_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the meter read in one window, scaled to one walk over all batches; `host` is the sensor beside the device's."""
+    """One window scaled to one walk over all batches; `host` is what the sensor beside the device's read."""
 
     reading: WindowReading
     host: WindowReading | None
@@ -43,13 +43,13 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class EnergyData:
-    """What the pass read: the end-to-end window, and one window for each prefix of the answer (vision, prefill, decode)."""
+    """What the pass read: the end-to-end window, and one for each prefix of the answer (vision, prefill, decode)."""
 
     whole: Measured
     upto: dict[Phase, Measured]
 
     def phases(self) -> dict[Phase, Amount] | None:
-        """Return the joules of each phase by difference; None where a window has none, or a difference is not above zero."""
+        """Return joules by phase, by difference; None where a window has none, or a difference is not above zero."""
         amounts = [amount(self.upto[phase].reading) for phase in Phase]
         known = [it for it in amounts if it is not None]
         if len(known) < len(amounts):
@@ -58,7 +58,7 @@ class EnergyData:
         return found if all(it.joules > 0 for it in found.values()) else None
 
 
-class _Enough(Exception):
+class _EnoughError(Exception):
     """Ends a generate() once the wanted phases have run."""
 
 
@@ -105,7 +105,7 @@ def _walks(session: Session) -> dict[str, Callable[[], None]]:
             for batch in session.batches:
                 try:
                     passes.answer(session, batch, max_new_tokens=1)
-                except _Enough:
+                except _EnoughError:
                     passes.synchronize(session.device)
 
     return {"end to end": whole, "up to vision": vision, "up to prefill": first_token, "up to decode": whole}
@@ -120,7 +120,7 @@ def stopped_at_first_decoder_layer(session: Session) -> Iterator[None]:
         return
 
     def stop(*_: Any) -> None:
-        raise _Enough
+        raise _EnoughError
 
     handle = session.subject.model.get_submodule(first.name).register_forward_pre_hook(stop)
     try:
@@ -154,7 +154,7 @@ def totals(session: Session) -> Energy:
 
 
 def estimate(session: Session) -> EnergyEstimate | None:
-    """Return the modelled joules of the bare walk where nothing measures them on this device; never part of a measured sum."""
+    """Return the modelled joules of the bare walk where nothing measures them; never part of a measured sum."""
     if session.energy is not None or session.settings.energy == "off":
         return None
     watts = session.settings.assume_watts

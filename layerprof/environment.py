@@ -62,8 +62,8 @@ def cpu_name() -> str:
 def gpu_state(device: str) -> dict[str, str | None]:
     """Return name, driver, clocks, power limit and temperature of a CUDA device as nvidia-smi gives them.
 
-    The card is asked for by its UUID, since torch and the driver may number cards differently. All None when nvidia-smi is
-    missing or refuses.
+    The card is asked for by its UUID, since torch and the driver may number cards differently. All None when
+    nvidia-smi is missing or refuses.
     """
     import torch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from layerprof import registry
 from layerprof.calls import Calls, replay
@@ -20,12 +20,12 @@ class LayerProfiler:
     """Measures spans, FLOPs and bytes per layer and phase of whatever is called inside the `with` block.
 
     A *batch* is one outermost call of `model.generate()` or `model()`. Spans are taken in your own calls. FLOPs need an
-    instrument that would slow those down, so with `flops="rerun"` (the default) the same calls are repeated once, with the same
-    random state, after the block ends; `flops="together"` counts during your calls and says that the spans suffer;
-    `flops="off"` leaves FLOPs out.
+    instrument that would slow those down, so with `flops="rerun"` (the default) the same calls are repeated once,
+    with the same random state, after the block ends; `flops="together"` counts during your calls and says that the
+    spans suffer; `flops="off"` leaves FLOPs out.
 
-    `layers` is a selector as on the command line. `run` holds the finished `Run` once the block has ended, also when it ended
-    with an exception (then `run.status` is "failed").
+    `layers` is a selector as on the command line. `run` holds the finished `Run` once the block has ended, also when
+    it ended with an exception (then `run.status` is "failed").
     """
 
     def __init__(

@@ -28,7 +28,9 @@ def show(model: str, selector: str, console: Console) -> None:
     found = find_layers(live)
     modules = dict(live.named_modules(remove_duplicate=False))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    titles = ("--layers", "name", "parameters", "class") if console.width >= WIDE else ("--layers", "name", "parameters")
+    titles = (
+        ("--layers", "name", "parameters", "class") if console.width >= WIDE else ("--layers", "name", "parameters")
+    )
     for title in titles:
         table.add_column(title, justify="right" if title == "parameters" else "left", overflow="fold")
     for layer in select(found, wanted, live):

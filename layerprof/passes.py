@@ -25,8 +25,9 @@ Around = Callable[[int], AbstractContextManager[Any]]
 def warm_up(session: Session) -> None:
     """Answer the first batch once, unmeasured, so that no pass pays for first-use costs.
 
-    On a GPU the whole answer, since kernels are chosen per shape; on a CPU a few tokens, since a large model is slow there.
-    A compiled decoder takes one unmeasured walk over all batches, so that every shape is compiled before the clock runs.
+    On a GPU the whole answer, since kernels are chosen per shape; on a CPU a few tokens, since a large model is slow
+    there. A compiled decoder takes one unmeasured walk over all batches, so that every shape is compiled before the
+    clock runs.
     """
     if session.compiled is not None:
         with compile_time(session.compiled):

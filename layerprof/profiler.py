@@ -34,13 +34,13 @@ class Shelf(Protocol):
 
 
 def profile(settings: Settings | None = None, *, progress: Progress | None = None, **options: Any) -> Run:
-    """Profile a model on a dataset, layer by layer, and return the finished run; its folder is `run.settings["output"]`.
+    """Profile a model on a dataset, layer by layer, and return the run; its folder is `run.settings["output"]`.
 
     `options` are the command line's, with underscores: `profile(model="demo", dataset="coco", batch_size=4)`.
 
     Raises RequestError before anything is measured when the request cannot be carried out, and RunFailedError
-    (after saving what was finished) when the model fails. An interrupt after the first answered batch returns a run whose
-    `status` is `interrupted`.
+    (after saving what was finished) when the model fails. An interrupt after the first answered batch returns a run
+    whose `status` is `interrupted`.
     """
     settings = settings or settings_module.build(**options)
     session = prepare(settings, progress or Silent())
@@ -169,7 +169,7 @@ def _failure(error: Exception) -> RunFailedError:
         return _caused(problem, "Lower --batch-size, --image-size or --max-new-tokens, or use --dtype fp16.", error)
     return _caused(
         f"The model failed while it was being measured: {type(error).__name__}: {error}",
-        "Try the same with --model demo; if that works, the model or its inputs are at fault (docs/troubleshooting.md).",
+        "Try --model demo; if that works, the model or its inputs are at fault (docs/troubleshooting.md).",
         error,
     )
 
@@ -182,7 +182,7 @@ def _caused(problem: str, remedy: str, cause: Exception) -> RunFailedError:
 
 def finish(session: Session, failure: LayerprofError | None) -> Run:
     """Freeze the session into a run and save it with everything that lies beside it."""
-    from layerprof import assemble, store
+    from layerprof import assemble
 
     if not session.bare:
         assert failure is not None

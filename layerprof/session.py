@@ -1,4 +1,4 @@
-"""A run in flight: what is loaded, and what each pass has given so far. Mutable and private; `Run` is the finished one."""
+"""A run in flight: what is loaded, and what each pass has given so far. `Run` is the finished one."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def latency(walked: Sequence[Walked]) -> LatencyTotals:
     """Return end-to-end seconds per batch, per sample, to the first token, and per further output token.
 
-    A token's time is (batch latency - time to first token) / (steps - 1): what a user waits for between tokens. Batches of
-    one step have none. The interval is a seeded bootstrap of the median over batches.
+    A token's time is (batch latency - time to first token) / (steps - 1): what a user waits for between tokens.
+    Batches of one step have none. The interval is a seeded bootstrap of the median over batches.
     """
     per_token = [
         (batch.latency_s - batch.generated.first_token_s) / (steps - 1)

@@ -42,7 +42,10 @@ def _mistake(run_cli: Cli, *args: str) -> str:
 
 def test_help_loads_no_torch_and_names_every_command() -> None:
     """`layerprof --help` answers without torch, so it answers at once."""
-    code = "import sys; sys.argv=['layerprof','--help']\nfrom layerprof import cli\ntry: cli.main()\nfinally: print('torch' in sys.modules)"
+    code = (
+        "import sys; sys.argv = ['layerprof', '--help']\nfrom layerprof import cli\n"
+        "try: cli.main()\nfinally: print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0
     assert done.stdout.strip().endswith("False")
@@ -95,7 +98,16 @@ def test_wrong_values_are_refused_with_the_nearest_right_one(run_cli: Cli, args:
 def test_a_selector_that_matches_nothing_names_the_nearest_layers(run_cli: Cli, tmp_path: Path) -> None:
     """A selector is checked against the model's real layers, and the answer helps."""
     message = _mistake(
-        run_cli, "profile", "--model", "demo", "--samples", "1", "--layers", "language[7:9]", "--output", str(tmp_path / "x")
+        run_cli,
+        "profile",
+        "--model",
+        "demo",
+        "--samples",
+        "1",
+        "--layers",
+        "language[7:9]",
+        "--output",
+        str(tmp_path / "x"),
     )
     assert "language[7:9]" in message
 
@@ -116,7 +128,9 @@ def test_an_output_that_is_a_file_is_refused(run_cli: Cli, tmp_path: Path) -> No
     assert "folder" in _mistake(run_cli, "profile", "--model", "demo", "--output", str(file))
 
 
-def test_a_refused_request_leaves_no_folder_behind(run_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_request_leaves_no_folder_behind(
+    run_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A mistake that is found after the folder was made takes the folder away again."""
     monkeypatch.chdir(tmp_path)
     _mistake(run_cli, "profile", "--model", "demo", "--samples", "1", "--layers", "language[99]")

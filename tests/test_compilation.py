@@ -14,7 +14,7 @@ from layerprof.layers import find_layers
 
 @pytest.fixture
 def model() -> nn.Module:
-    """A text-only decoder of three layers with random weights."""
+    """Build a text-only decoder of three layers with random weights."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=64,
@@ -60,7 +60,10 @@ def test_every_decoder_layer_is_compiled_and_answers_stay(model: nn.Module) -> N
 
 def test_the_model_is_as_before(model: nn.Module) -> None:
     """No compiled forward stays behind, also when the block raises."""
-    with pytest.raises(ValueError, match="stop"), compilation.compiled_decoder(model, find_layers(model), backend="eager"):
+    with (
+        pytest.raises(ValueError, match="stop"),
+        compilation.compiled_decoder(model, find_layers(model), backend="eager"),
+    ):
         raise ValueError("stop")
     assert all("forward" not in module.__dict__ for module in model.modules())
 

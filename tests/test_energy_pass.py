@@ -70,7 +70,9 @@ class FakeMeter:
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> profiler.Session:
     """Two answered samples with spans; windows of one walk each."""
     monkeypatch.setattr(energy_pass, "WINDOW_S", 0.0)
-    settings = build(model="demo", dataset="coco", samples=2, max_new_tokens=3, fixed_tokens=True, output=str(tmp_path / "r"))
+    settings = build(
+        model="demo", dataset="coco", samples=2, max_new_tokens=3, fixed_tokens=True, output=str(tmp_path / "r")
+    )
     prepared = profiler.prepare(settings, Silent())
     passes.bare_pass(prepared)
     passes.latency_pass(prepared)
@@ -83,7 +85,7 @@ def _run(session: profiler.Session, meter: Any) -> Any:
 
 
 def test_phases_come_by_difference_and_layers_by_time(session: profiler.Session) -> None:
-    """20 J to vision, 50 to the first token, 98 in all: 20, 30 and 48 J; each phase's layers and gaps share its joules."""
+    """20 J to vision, 50 to the first token, 98 in all: phases of 20, 30 and 48 J, shared by layers and gaps."""
     run = _run(session, FakeMeter())
     energy = run.totals.energy
     assert (energy.joules, energy.per_sample, energy.quality) == (100.0, 50.0, Quality.MEASURED)

@@ -42,7 +42,7 @@ class Tower(nn.Module):
 
 @pytest.fixture
 def model() -> nn.Module:
-    """A user's own model, in evaluation mode."""
+    """Build a user's own model, in evaluation mode."""
     torch.manual_seed(0)
     return Tower().eval()
 
@@ -95,9 +95,14 @@ def test_the_model_is_as_before(model: nn.Module) -> None:
 def test_an_exception_in_the_block_goes_through_and_keeps_what_was_measured(model: nn.Module) -> None:
     """The user's exception is the user's; the spans taken so far are in the run, which says that it failed."""
     prof = LayerProfiler(model)
-    with pytest.raises(ValueError, match="mine"), prof:
-        model(torch.randn(1, TOKENS, WIDTH))
-        raise ValueError("mine")
+
+    def loop() -> None:
+        with prof:
+            model(torch.randn(1, TOKENS, WIDTH))
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        loop()
     assert prof.run.status == "failed"
     assert prof.run.ledger.span_s.total is not None
     assert prof.run.ledger.flops.total is None

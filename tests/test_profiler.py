@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from layerprof.hooks.base import LayerHook
 
 import layerprof
 from layerprof import passes, profiler
 from layerprof.errors import NothingFinishedError, RequestError, RunFailedError
-from layerprof.hooks.base import LayerHook
 from layerprof.progress import Silent
 from layerprof.records import Phase, Quality, Run
 from layerprof.settings import build
@@ -206,7 +206,7 @@ def test_a_selection_shows_fewer_rows_and_the_same_books(run: Run, tmp_path: Pat
 
 @pytest.fixture
 def session(tmp_path: Path) -> profiler.Session:
-    """A prepared run of two batches."""
+    """Prepare a run of two batches."""
     settings = build(model="demo", dataset="coco", samples=2, max_new_tokens=2, trace=False, output=str(tmp_path / "r"))
     return profiler.prepare(settings, Silent())
 
@@ -272,9 +272,7 @@ def test_out_of_memory_names_what_to_lower(session: profiler.Session, monkeypatc
     assert "--batch-size" in failure.remedy
 
 
-def test_a_pass_that_a_run_can_do_without_may_fail(
-    session: profiler.Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pass_that_a_run_can_do_without_may_fail(session: profiler.Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused profiler empties its column and says why; everything else stands."""
 
     def refuse(_: Any) -> None:

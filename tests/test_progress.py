@@ -24,9 +24,14 @@ def test_plain_prints_one_line_per_stage() -> None:
 def test_a_stage_that_is_cut_short_says_how_far_it_came() -> None:
     """An interrupt still prints what was done."""
     lines: list[str] = []
-    with pytest.raises(KeyboardInterrupt), Plain(lines.append).stage("flops", 9) as advance:
-        advance()
-        raise KeyboardInterrupt
+
+    def work() -> None:
+        with Plain(lines.append).stage("flops", 9) as advance:
+            advance()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert lines[0].startswith("flops: 1/9")
 
 

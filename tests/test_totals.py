@@ -51,7 +51,7 @@ def test_a_walk_of_single_tokens_has_no_time_per_further_token() -> None:
 
 
 def test_overhead_is_the_median_of_paired_ratios() -> None:
-    """A slow batch slows both walks, so ratios are taken batch by batch; an interrupted second walk uses what it has."""
+    """A slow batch slows both walks, so ratios are per batch; an interrupted second walk uses what it has."""
     bare = _walk((1, 1.0, None, (1,)), (1, 10.0, None, (1,)), (1, 2.0, None, (1,)))
     hooked = _walk((1, 1.1, None, (1,)), (1, 10.2, None, (1,)), (1, 2.02, None, (1,)))
     assert totals.overhead_ratio(bare, hooked) == pytest.approx(1.02)

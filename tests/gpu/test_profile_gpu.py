@@ -46,7 +46,7 @@ def test_full_size_has_every_layer_in_its_phases(run: Run) -> None:
 
 
 def test_flops_are_the_closed_form(run: Run) -> None:
-    """Decoder layers in decode: 154,140,672 + 8,192 L per row and step (protocol 1.4), 15 steps after the first token."""
+    """Decoder layers in decode: 154,140,672 + 8,192 L per row and step (protocol 1.4), 15 steps."""
     prompts = [int(line["prompt_tokens"]) for line in _samples(run)]
     expected = sum(154_140_672 + 8_192 * (length + step) for length in prompts for step in range(1, NEW_TOKENS))
     row = next(row for row in run.layers if row.kind == "decoder_layer" and row.phase is Phase.DECODE)
