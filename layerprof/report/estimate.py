@@ -1,0 +1,189 @@
+"""An estimate in the terminal: what it is of, phases with their bounds, memory, layers, books, notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from math import fsum
+from typing import IO, TYPE_CHECKING
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from layerprof.records import Phase
+from layerprof.report import units
+from layerprof.report.look import PHASE_STYLE, Column, Look
+
+if TYPE_CHECKING:
+    from layerprof.estimate import Estimate, EstimateRow
+
+CONVENTION = (
+    "2 FLOPs per multiply-accumulate, causal attention not halved, matrix work only; bytes are the least traffic"
+)
+
+
+def render(estimate: Estimate, out: Console | IO[str]) -> None:
+    """Print an estimate on a Rich console, or write it to a text stream."""
+    console = out if isinstance(out, Console) else Console(file=out, width=100, highlight=False)
+    look = Look.of(console)
+    for section in (_header, _phases, _memory, _layers, _books, _notes):
+        pieces = list(section(estimate, look))
+        for piece in pieces:
+            console.print(piece, highlight=False)
+        if pieces:
+            console.print()
+
+
+def _header(it: Estimate, look: Look) -> Iterator[RenderableType]:
+    model, given = it.model, it.settings
+    count = units.scale([model["parameters"]], " parameters")
+    yield look.text("layerprof estimate ", "dim").append_text(look.text(model["name"], "bold"))
+    yield look.packed(
+        [
+            f"{model['architecture']}, {count.show(model['parameters'])} {count.unit} in {model['dtype']}",
+            f"batch {given['batch_size']}",
+            f"{given['prompt_tokens']} prompt tokens, {given['image_tokens']} of them image",
+            f"{given['new_tokens']} new tokens",
+        ]
+    )
+    if it.gpu:
+        peak = it.gpu["peak_flops_s"]
+        rate = f"{units.flops(peak)}/s" if peak else f"no {model['dtype']} unit"
+        yield look.packed(
+            [it.gpu["title"], rate, f"{units.size(it.gpu['bandwidth_bytes_s'])}/s", units.watts(it.gpu["power_w"])]
+        )
+    yield look.text(CONVENTION, "dim")
+
+
+def _phases(it: Estimate, look: Look) -> Iterator[RenderableType]:
+    names = [*(phase.value for phase in it.phases), "total"]
+    sums = [*it.phases.values(), it.totals]
+    styles = [*(PHASE_STYLE[phase] for phase in it.phases), "bold"]
+    work = units.scale([s.flops for s in sums], "FLOP")
+    moved = units.scale([s.bytes for s in sums], "B")
+    time = units.scale([s.time_bound_s for s in sums], "s")
+    joules = units.scale([s.energy_estimate_j for s in sums], "J")
+    whole = it.totals.time_bound_s or it.totals.flops
+    shares = [(s.time_bound_s if it.totals.time_bound_s else s.flops) or 0 for s in sums[:-1]]
+    bars = [look.bar(share / whole, 20, style) for share, style in zip(shares, styles, strict=False)]
+    note = "no faster and, at full power, about this energy (estimated)" if it.gpu else "add --gpu NAME for bounds"
+    yield look.heading("Phases", note)
+    yield look.table(
+        [
+            Column("phase", [look.text(name, style) for name, style in zip(names, styles, strict=True)], 0, "left"),
+            Column("", [*bars, Text()], 3, "left"),
+            _figures(look, f"least {time.unit}", [time.show(s.time_bound_s) for s in sums]),
+            _figures(look, work.unit, [work.show(s.flops) for s in sums]),
+            _figures(look, moved.unit, [moved.show(s.bytes) for s in sums]),
+            _figures(look, "FLOP/B", [units.number(s.flops / s.bytes) if s.bytes else "" for s in sums], 2),
+            _figures(look, f"est. {joules.unit}", [joules.show(s.energy_estimate_j) for s in sums], 1),
+        ]
+    )
+    yield from _rates(it, look)
+
+
+def _rates(it: Estimate, look: Look) -> Iterator[RenderableType]:
+    """First token and tokens per second at best."""
+    before = [s.time_bound_s for phase, s in it.phases.items() if phase is not Phase.DECODE]
+    decode = it.phases.get(Phase.DECODE)
+    steps = it.settings["new_tokens"] - 1
+    parts = []
+    if before and None not in before and it.settings["prompt_tokens"]:
+        parts.append(f"first token after {units.seconds(fsum(s for s in before if s is not None))} or more")
+    if decode and decode.time_bound_s and steps:
+        each = decode.time_bound_s / steps
+        rate = units.number(it.settings["batch_size"] / each)
+        parts.append(f"then {units.seconds(each)} or more per token, {rate} tokens/s or fewer")
+    if parts:
+        yield look.packed(parts)
+
+
+def _memory(it: Estimate, look: Look) -> Iterator[RenderableType]:
+    memory = it.memory
+    parts = [
+        f"weights {units.size(memory.weights)}",
+        f"KV cache {units.size(memory.kv_cache)}",
+        f"widest operator {units.size(memory.activations)}",
+        f"together {units.size(memory.total)}",
+    ]
+    if memory.device is not None:
+        parts.append(f"{'fits in' if memory.fits else 'does NOT fit in'} {units.size(memory.device)}")
+    yield look.heading("Memory", "before the framework's own share")
+    yield look.packed(parts, "" if memory.fits is not False else "bold red")
+
+
+def _layers(it: Estimate, look: Look) -> Iterator[RenderableType]:
+    yield look.heading("Layers", "figures of one layer over all its calls; equal layers share a line")
+    for phase in it.phases:
+        rows = [row for row in it.layers if row.phase is phase and (row.flops or row.bytes)]
+        lines = [list(group) for group in _alike(rows)]
+        if not lines:
+            continue
+        yield Text("\n").append_text(look.text(phase.value, f"bold {PHASE_STYLE[phase]}"))
+        yield look.table(_columns(look, lines, phase))
+
+
+def _columns(look: Look, lines: Sequence[Sequence[EstimateRow]], phase: Phase) -> list[Column]:
+    firsts = [line[0] for line in lines]
+    work = units.scale([row.flops for row in firsts], "FLOP")
+    moved = units.scale([row.bytes for row in firsts], "B")
+    time = units.scale([row.time_bound_s for row in firsts], "s")
+    joules = units.scale([row.energy_estimate_j for row in firsts], "J")
+    weight = [fsum((row.time_bound_s if row.time_bound_s is not None else row.flops) for row in line) for line in lines]
+    whole = fsum(weight) or 1.0
+    most, width = max([*weight, 1e-30]), 20 if look.width >= 110 else 8
+    bars = [look.bar(share / most, width, PHASE_STYLE[phase]) for share in weight]
+    return [
+        Column("layer", [look.text(_label(line)) for line in lines], 0, "left", wraps=True),
+        _figures(look, "", [f"×{len(line)}" if len(line) > 1 else "" for line in lines]),
+        _figures(look, "calls", [units.count(row.calls) for row in firsts], 5),
+        Column("", bars, 4, "left"),
+        _figures(look, "%", [units.percent(share / whole).removesuffix(" %") for share in weight]),
+        _figures(look, f"least {time.unit}", [time.show(row.time_bound_s) for row in firsts]),
+        _figures(look, work.unit, [work.show(row.flops) for row in firsts]),
+        _figures(look, moved.unit, [moved.show(row.bytes) for row in firsts]),
+        _figures(look, "FLOP/B", [units.number(row.flops_per_byte or 0) for row in firsts], 2),
+        Column("bound by", [look.text(row.bound or "") for row in firsts], 1, "left"),
+        _figures(look, f"est. {joules.unit}", [joules.show(row.energy_estimate_j) for row in firsts], 3),
+    ]
+
+
+def _alike(rows: Sequence[EstimateRow]) -> list[list[EstimateRow]]:
+    """Gather layers of one kind with the same figures, in the order of their first."""
+    found: dict[tuple[object, ...], list[EstimateRow]] = {}
+    for row in rows:
+        found.setdefault((row.tower, row.kind, row.calls, row.flops, row.bytes), []).append(row)
+    return list(found.values())
+
+
+def _label(line: Sequence[EstimateRow]) -> str:
+    first = line[0]
+    return first.kind if len(line) == 1 and not first.index else f"{first.kind} {_ranges([row.index for row in line])}"
+
+
+def _ranges(indices: Sequence[int]) -> str:
+    """Write indices shortly: `0-6, 8-14`."""
+    runs = [[i for _, i in run] for _, run in groupby(enumerate(indices), lambda pair: pair[1] - pair[0])]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _books(it: Estimate, look: Look) -> Iterator[RenderableType]:
+    column = it.ledger["flops"]
+    parts = [f"blocks {units.flops(column.layers)}"]
+    parts += [f"{name} {units.flops(value)}" for name, value in column.rest.items() if value]
+    parts += [f"residual {units.flops(column.residual)}", f"total {units.flops(column.total)}"]
+    yield look.heading("Ledger", "blocks + rest + residual = total, which is counted operator by operator")
+    yield look.packed(parts)
+
+
+def _notes(it: Estimate, look: Look) -> Iterator[RenderableType]:
+    for note in it.notes:
+        yield look.text(note, "yellow")
+    for name, times in it.uncounted_ops.items():
+        yield look.text(f"{name} ran {times} times and has no formula: its work is not counted.", "yellow")
+    if it.gpu:
+        yield look.text(f"Source of the device's figures: {it.gpu['source']}.", "dim")
+
+
+def _figures(look: Look, title: str, cells: Sequence[str], gives_way: int = 0) -> Column:
+    return Column(title, [look.text(cell) for cell in cells], gives_way)
