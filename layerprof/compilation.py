@@ -37,7 +37,7 @@ def compiled_decoder(model: nn.Module, layers: Sequence[Layer], backend: str = "
     decoder = [modules[layer.name] for layer in layers if layer.kind == "decoder_layer"]
     torch._dynamo.reset()
     counters.clear()
-    # One code object serves all layers; each layer's index is a constant of its own graph, twice for prefill and decode.
+    # One code object serves all layers; each layer's index is a constant of its own graphs, prefill's and decode's.
     limit = 4 * len(decoder) + 16
     with torch._dynamo.config.patch(recompile_limit=limit, accumulated_recompile_limit=max(256, 4 * limit)):
         before = [module.__dict__.get("forward") for module in decoder]

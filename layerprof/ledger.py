@@ -20,6 +20,9 @@ __all__ = ["Key", "LayerEnergy", "Roof", "Sum", "close", "outermost", "rows", "s
 
 Group = TypeVar("Group", bound=Hashable)
 
+ROUNDING = 1e-12
+"""Share of the total that sums of doubles may be off by; a residual below it is zero."""
+
 
 def close(
     layers: Sequence[Layer],
@@ -99,7 +102,10 @@ def _column(parts: Iterable[tuple[str, float]], total: float) -> LedgerColumn:
         books.setdefault(label, []).append(value)
     inside = fsum(books.pop(LAYERS))
     rest = {label: fsum(values) for label, values in books.items()}
-    return LedgerColumn(layers=inside, rest=rest, residual=total - fsum([inside, *rest.values()]), total=total)
+    residual = total - fsum([inside, *rest.values()])
+    if abs(residual) <= ROUNDING * abs(total):
+        residual = 0.0
+    return LedgerColumn(layers=inside, rest=rest, residual=residual, total=total)
 
 
 def _blank(reason: str) -> LedgerColumn:

@@ -64,7 +64,9 @@ def ledger(run: Run, look: Look) -> Iterator[RenderableType]:
         columns += [_book_column(look, book, labels) for book in measured]
         yield look.table(columns)
     for book in view.books(run):
-        yield look.text(f"{book.title}: {verdict(book)}", "" if book.column.residual is not None else "dim")
+        said = book.column.reason and book.column.reason == run.totals.energy.reason
+        state = "not measured, for the reason above" if said else verdict(book)
+        yield look.text(f"{book.title}: {state}", "" if book.column.residual is not None else "dim")
 
 
 def _book_column(look: Look, book: view.Book, labels: Sequence[str]) -> Column:
