@@ -34,7 +34,7 @@ OUTSIDE = "outside the model"
 
 @dataclass(slots=True)
 class Tally:
-    """A `Work` that grows; its fields in order."""
+    """A `Work` that grows. `attention` is the part of its FLOPs that is attention: scores and weighted values."""
 
     calls: int = 0
     flops: int = 0
@@ -43,6 +43,7 @@ class Tally:
     bytes_weights: int = 0
     bytes_activations: int = 0
     bytes_kv: int = 0
+    attention: int = 0
 
     def add(self, executed: int, useful: Share = ALL, causal: Share = ALL) -> None:
         """Add the FLOPs of one operator."""
@@ -50,9 +51,14 @@ class Tally:
         self.flops_useful += executed * useful[0] // useful[1]
         self.flops_causal += executed * causal[0] // causal[1]
 
+    def add_attention(self, executed: int, useful: Share = ALL, causal: Share = ALL) -> None:
+        """Add the FLOPs of one operator of attention."""
+        self.add(executed, useful, causal)
+        self.attention += executed
+
     def frozen(self) -> Work:
         """Return the sums so far."""
-        return Work(*(getattr(self, f.name) for f in fields(self)))
+        return Work(*(getattr(self, f.name) for f in fields(Work)))
 
 
 @dataclass(slots=True)
@@ -71,6 +77,7 @@ class Scores:
     """A batched product that may turn out to be attention's scores, and where it was added."""
 
     tally: Tally
+    phase: Phase
     executed: int
     useful: Share
     batch: int
@@ -171,6 +178,10 @@ class ShapesHook(LayerHook):
         self._frames = []
         self._visible.forget()
 
+    def attention(self) -> dict[tuple[str, Phase], int]:
+        """Return the attention part of each layer's FLOPs, eager or fused."""
+        return {key: tally.attention for key, tally in self._inside.items()}
+
     def reading(self) -> WorkReading:
         """Return the work so far; `outside` holds only what did any."""
         outside = {key: work for key, tally in self._outside.items() if (work := tally.frozen()).flops or work.bytes}
@@ -247,21 +258,18 @@ class ShapesHook(LayerHook):
     def _product(self, product: Product, frame: Frame) -> None:
         tally, phase = self._tally(frame), frame.phase or self.tracker.phase
         self._total += product.flops
-        if phase is Phase.VISION:
-            tally.add(product.flops)
-            return
         if product.batched is not None and self._weighting is not None:
             batch, rows, inner, _ = product.batched
             weighting = self._weighting
             if batch * rows == weighting.places and inner == weighting.columns:
-                tally.add(product.flops, weighting.useful, weighting.causal)
+                tally.add_attention(product.flops, weighting.useful, weighting.causal)
                 self._weighting = None
                 return
         useful = self._padding.share_of_rows(phase, self._queries)
         tally.add(product.flops, useful)
         if product.batched is not None:
             batch, rows, _, columns = product.batched
-            self._scores = Scores(tally, product.flops, useful, batch, rows, columns)
+            self._scores = Scores(tally, phase, product.flops, useful, batch, rows, columns)
 
     def _softmax(self, scores: Tensor) -> None:
         """Tell eager attention: a batched product, a softmax over what it gave, and a product with that."""
@@ -271,26 +279,25 @@ class ShapesHook(LayerHook):
         if prod(scores.shape[:-1]) != found.batch * found.rows:
             return
         queries, keys = int(scores.shape[-2]), found.columns
-        useful = self._useful_pairs(queries, keys)
-        causal = (self._visible.by_scores(scores, keys), queries * keys)
-        tally = found.tally
-        tally.flops_useful += (
-            found.executed * useful[0] // useful[1] - found.executed * found.useful[0] // found.useful[1]
-        )
-        tally.flops_causal += found.executed * causal[0] // causal[1] - found.executed
+        useful, causal = ALL, ALL
+        if found.phase is not Phase.VISION:
+            useful = self._useful_pairs(queries, keys)
+            causal = (self._visible.by_scores(scores, keys), queries * keys)
+        found.tally.add(-found.executed, found.useful)
+        found.tally.add_attention(found.executed, useful, causal)
         self._weighting = Weighting(found.batch * found.rows, keys, useful, causal)
 
     def _attention(self, it: Attention, operands: dict[str, Any], frame: Frame, *, from_start: bool) -> None:
         tally, phase = self._tally(frame), frame.phase or self.tracker.phase
         self._total += it.flops
         if phase is Phase.VISION:
-            tally.add(it.flops)
+            tally.add_attention(it.flops)
             return
         pairs = it.queries * it.keys
         visible = by_flags(operands, it.queries, it.keys, from_start=from_start)
         if visible is None:
             visible = self._masked(it, operands)
-        tally.add(it.flops, self._useful_pairs(it.queries, it.keys), (visible, pairs))
+        tally.add_attention(it.flops, self._useful_pairs(it.queries, it.keys), (visible, pairs))
 
     def _masked(self, it: Attention, operands: dict[str, Any]) -> int:
         mask = next((operands[name] for name in MASKS if isinstance(operands.get(name), Tensor)), None)
@@ -319,7 +326,7 @@ class ShapesHook(LayerHook):
         self._total += executed
         shown = [by_flags(operands, q, k, from_start=False) for q, k in zip(queries, keys, strict=True)]
         visible = sum(q * k if s is None else s for q, k, s in zip(queries, keys, shown, strict=True))
-        tally.add(executed, ALL, ALL if phase is Phase.VISION else (visible, pairs))
+        tally.add_attention(executed, ALL, ALL if phase is Phase.VISION else (visible, pairs))
 
     def _useful_pairs(self, queries: int, keys: int) -> Share:
         cached = next((f.cached for f in reversed(self._frames) if f.cached), ())
