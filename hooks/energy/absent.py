@@ -8,8 +8,17 @@ from layerprof.energy.counter import Sample
 from layerprof.energy.windows import State
 
 
+class NoSensorError(Exception):
+    """A counter that cannot be read: what is wrong, and what would help."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}; {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+
+
 class AbsentSensor:
-    """A `Sensor` without a counter. `reason` says what was tried and what would help."""
+    """A `Sensor` without a counter. `reason` says what was tried (`problem`) and what would help (`remedy`)."""
 
     source = "none"
     scope = "nothing"
@@ -18,9 +27,11 @@ class AbsentSensor:
     duty = 1.0
     lag_s = 0.0
 
-    def __init__(self, name: str, reason: str) -> None:
+    def __init__(self, name: str, problem: str, remedy: str) -> None:
         self.name = name
-        self.reason: str | None = reason
+        self.problem = problem
+        self.remedy = remedy
+        self.reason: str | None = f"{problem}; {remedy}"
 
     def read(self) -> Sample:
         """Return a failed sample."""

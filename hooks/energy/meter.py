@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -182,9 +183,9 @@ class EnergyMeter:
 
     def _synchronise(self) -> None:
         if self.device.startswith("cuda"):
-            import torch
-
-            if torch.cuda.is_available():
+            # A load on the card implies that torch is loaded; without it there is nothing to wait for.
+            torch = sys.modules.get("torch")
+            if torch is not None and torch.cuda.is_available():
                 torch.cuda.synchronize(self.device)
 
 
@@ -199,4 +200,5 @@ def find_sensors(device: str) -> list[Sensor]:
         return [find_nvml(device), find_rapl()]
     if device.startswith("cpu"):
         return [find_rapl()]
-    return [AbsentSensor(device, f"layerprof knows no energy sensor for a {device} device; pass one as sensors=[...]")]
+    problem = f"layerprof knows no energy sensor for a {device} device"
+    return [AbsentSensor(device, problem, "pass one as sensors=[...]")]

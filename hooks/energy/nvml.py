@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from layerprof.hooks.energy import Sensor
-from layerprof.hooks.energy.absent import AbsentSensor
+from layerprof.hooks.energy.absent import AbsentSensor, NoSensorError
 
 from layerprof.energy.counter import Sample, Unwrapper
 from layerprof.energy.fit import LAG_MAX_S
@@ -22,21 +22,35 @@ from layerprof.energy.windows import State
 QUARTER_DUTY = 0.25
 """A100 and H100 look at the power for 25 ms of every 100 ms (Yang et al., arXiv:2312.02741)."""
 
-_REMEDIES = {
-    "LibraryNotFound": "no NVIDIA driver library (libnvidia-ml.so.1) was found: install the driver, or start the "
-    "container with the NVIDIA runtime (--gpus all) and NVIDIA_DRIVER_CAPABILITIES=compute,utility",
-    "DriverNotLoaded": "the NVIDIA kernel driver is not loaded: load it (modprobe nvidia) or reboot after its update",
-    "LibRmVersionMismatch": "driver and library versions differ: reboot after the update, or restart the container",
-    "NoPermission": "NVML refused access: run as a user of the video group, or give the container the NVIDIA devices",
-    "NotSupported": "this card or virtual GPU has no such counter (cards before Volta, many vGPUs and WSL have none)",
-    "GpuIsLost": "the card has fallen off the bus: reboot the machine",
-    "NotFound": "NVML does not know the card: give this process access to it (--gpus, NVIDIA_VISIBLE_DEVICES)",
-    "Uninitialized": "the sensor was closed before it was read",
+_EXPLAINED = {
+    "LibraryNotFound": (
+        "no NVIDIA driver library (libnvidia-ml.so.1) was found",
+        "install the driver, or start the container with the NVIDIA runtime (--gpus all, "
+        "NVIDIA_DRIVER_CAPABILITIES=compute,utility)",
+    ),
+    "DriverNotLoaded": ("the NVIDIA kernel driver is not loaded", "load it (modprobe nvidia), or reboot"),
+    "LibRmVersionMismatch": (
+        "the NVIDIA driver and its library differ in version",
+        "reboot after the update, or restart the container",
+    ),
+    "NoPermission": (
+        "NVML refused access",
+        "run as a user of the video group, or give the container the NVIDIA devices",
+    ),
+    "NotSupported": (
+        "the card or virtual GPU has no energy counter (cards before Volta, many vGPUs and WSL have none)",
+        "measure on another card, or give its power with --assume-watts W for an estimate",
+    ),
+    "GpuIsLost": ("the card has fallen off the bus", "reboot the machine"),
+    "NotFound": (
+        "NVML does not know the card that torch uses",
+        "give this process access to it (--gpus, NVIDIA_VISIBLE_DEVICES)",
+    ),
 }
 
-_MIG_REASON = (
-    "the card is split by MIG and NVML has one energy counter for the whole board, which cannot be divided honestly: "
-    "run on a whole card (nvidia-smi -mig 0), or take the attributed or estimated figures of another one"
+_MIG = (
+    "the card is split by MIG, and NVML has one energy counter for the whole board, which cannot be divided honestly",
+    "run on a whole card (nvidia-smi -mig 0), or take another one",
 )
 
 _HELD_BACK = {
@@ -48,37 +62,34 @@ _HELD_BACK = {
 }
 
 
-class NvmlError(Exception):
-    """The card's energy cannot be read; the text says why and what would help."""
-
-
-def explain(error: BaseException) -> str:
+def explain(error: BaseException) -> NoSensorError:
     """Return what an NVML error means for a user and what helps."""
     kind = type(error).__name__.removeprefix("NVMLError_")
-    return _REMEDIES.get(kind, f"NVML answered: {error}")
+    known = _EXPLAINED.get(kind, (f"NVML answered: {error}", "look whether nvidia-smi works on this machine"))
+    return NoSensorError(*known)
 
 
 def load_nvml() -> Any:
-    """Import pynvml (of nvidia-ml-py) and initialise NVML. Raises NvmlError with the remedy."""
+    """Import pynvml (of nvidia-ml-py) and initialise NVML. Raises NoSensorError."""
     try:
         import pynvml  # type: ignore[import-untyped]  # nvidia-ml-py ships no types
     except ImportError as error:
-        raise NvmlError("the module pynvml is missing: pip install nvidia-ml-py") from error
+        raise NoSensorError("the module pynvml is missing", "pip install nvidia-ml-py") from error
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        raise NvmlError(explain(error)) from error
+        raise explain(error) from error
     return pynvml
 
 
 def device_uuid(device: str) -> str:
-    """Return the UUID (without `GPU-`) of a torch device like `cuda:0`. Raises NvmlError where there is none."""
+    """Return the UUID (without `GPU-`) of a torch device like `cuda:0`. Raises NoSensorError where there is none."""
     import torch
 
     if torch.version.hip is not None:
-        raise NvmlError("layerprof does not read the counters of AMD cards; pass an own sensor as sensors=[...]")
+        raise NoSensorError("layerprof does not read the counters of AMD cards", "pass an own sensor as sensors=[...]")
     if not torch.cuda.is_available():
-        raise NvmlError("torch sees no CUDA device")
+        raise NoSensorError("torch sees no CUDA device", "`layerprof doctor` says why")
     return str(torch.cuda.get_device_properties(torch.device(device)).uuid)
 
 
@@ -92,7 +103,7 @@ class NvmlSensor:
     """The counter of one card: `nvml_counter`, or, where it has none, its instant power integrated over the reads.
 
     `uuid` is the card's, with or without `GPU-`. `nvml` is the pynvml module, initialised (a fake in tests). Raises
-    NvmlError where nothing can be read.
+    NoSensorError where nothing can be read.
     """
 
     def __init__(
@@ -119,7 +130,7 @@ class NvmlSensor:
         self.scope = "module" if any(n in card for n in ("GH200", "GB200", "GB300")) else "board"
         self.with_power = power or not self._counts
         if not self._counts and self._power() is None:
-            raise NvmlError(_REMEDIES["NotSupported"])
+            raise NoSensorError(*_EXPLAINED["NotSupported"])
         self.available = True
         self.reason: str | None = None
         self.update_s: float | None = None
@@ -187,7 +198,7 @@ class NvmlSensor:
         """Shut NVML down; it counts its users, so others go on."""
         if self.available:
             self.available = False
-            self.reason = _REMEDIES["Uninitialized"]
+            self.reason = "the sensor was closed before it was read"
             with contextlib.suppress(self._nvml.NVMLError):
                 self._nvml.nvmlShutdown()
 
@@ -198,13 +209,13 @@ class NvmlSensor:
         except nvml.NVMLError as error:
             with contextlib.suppress(nvml.NVMLError):
                 nvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")
-                raise NvmlError(_MIG_REASON) from error
-            raise NvmlError(explain(error)) from error
+                raise NoSensorError(*_MIG) from error
+            raise explain(error) from error
         mode = None
         with contextlib.suppress(nvml.NVMLError):
             mode = nvml.nvmlDeviceGetMigMode(handle)
         if mode and mode[0] == 1:
-            raise NvmlError(_MIG_REASON)
+            raise NoSensorError(*_MIG)
         return handle
 
     def _call(self, name: str, *more: Any) -> Any:
@@ -273,6 +284,7 @@ def _truth(value: Any) -> bool | None:
 def find_nvml(device: str = "cuda:0", *, power: bool = False) -> Sensor:
     """Return the sensor of a torch device, or the absent one with its reason. Never raises."""
     try:
-        return NvmlSensor(device_uuid(device), power=power)
-    except NvmlError as error:
-        return AbsentSensor(device, f"no energy counter for {device}: {error}")
+        nvml = load_nvml()
+        return NvmlSensor(device_uuid(device), nvml, power=power)
+    except NoSensorError as error:
+        return AbsentSensor(device, f"no energy counter for {device}: {error.problem}", error.remedy)

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from layerprof.hooks.energy import Sensor
-from layerprof.hooks.energy.absent import AbsentSensor
+from layerprof.hooks.energy.absent import AbsentSensor, NoSensorError
 
 from layerprof.energy.counter import Event, Sample, Unwrapper
 from layerprof.energy.windows import State
@@ -98,20 +98,23 @@ class RaplSensor:
 def find_rapl(powercap: Path = POWERCAP, perf: Path = PERF) -> Sensor:
     """Return the machine's RAPL sensor, or the absent one with the reason for each path tried. Never raises."""
     name = cpu_name()
-    zones, no_powercap = powercap_zones(powercap)
-    if zones:
-        source = "rapl_virtualised" if is_virtual() else "rapl_powercap"
-        return RaplSensor(zones, source, name)
-    events, no_perf = perf_zones(perf)
-    if events:
-        return RaplSensor(events, "rapl_virtualised" if is_virtual() else "rapl_perf", name)
-    return AbsentSensor(name, f"no energy counter for the processor: {no_powercap}; {no_perf}")
+    refusals = []
+    for source, find, root in (("rapl_powercap", powercap_zones, powercap), ("rapl_perf", perf_zones, perf)):
+        try:
+            zones = find(root)
+        except NoSensorError as error:
+            refusals.append(error)
+            continue
+        return RaplSensor(zones, "rapl_virtualised" if is_virtual() else source, name)
+    problem = "; ".join(r.problem for r in refusals)
+    remedies = dict.fromkeys(r.remedy for r in refusals)
+    return AbsentSensor(name, f"no energy counter for the processor: {problem}", "; or ".join(remedies))
 
 
-def powercap_zones(root: Path = POWERCAP) -> tuple[list[Zone], str]:
-    """Return the package and DRAM zones under a powercap folder, or none with the reason."""
+def powercap_zones(root: Path = POWERCAP) -> list[Zone]:
+    """Return the package and DRAM zones under a powercap folder. Raises NoSensorError."""
     if not root.is_dir():
-        return [], f"powercap: {root} is not there ({_why_no_interface()})"
+        raise NoSensorError(f"{root} is not there", _how_to_get_it())
     zones: list[Zone] = []
     refused: list[Path] = []
     # intel-rapl-mmio shows the same packages a second time.
@@ -127,22 +130,20 @@ def powercap_zones(root: Path = POWERCAP) -> tuple[list[Zone], str]:
         wrap = float(limit) * 1e-6 if limit and limit.isdigit() else None
         zones.append(Zone(label, partial(_microjoules, counter), wrap))
     if refused:
-        return [], (
-            f"powercap: {refused[0]} cannot be read (only root may, since CVE-2020-8694): run as root, or let the "
-            f"administrator grant it, e.g. chmod -R a+r {root}/intel-rapl:*"
+        raise NoSensorError(
+            f"{refused[0]} cannot be read (only root may, since CVE-2020-8694)",
+            f"run as root, or let the administrator grant it (chmod -R a+r {root}/intel-rapl:*)",
         )
     if not zones:
-        return [], f"powercap: {root} holds no RAPL package ({_why_no_interface()})"
-    if _stand_still(zones):
-        return [], "powercap: the counters stand still, as virtual machines show them; measure on the host itself"
-    return zones, ""
+        raise NoSensorError(f"{root} holds no RAPL package", _how_to_get_it())
+    return _moving(zones)
 
 
-def perf_zones(root: Path = PERF) -> tuple[list[Zone], str]:
-    """Open `energy-pkg` (and `energy-ram`) on each package through perf, or none with the reason."""
+def perf_zones(root: Path = PERF) -> list[Zone]:
+    """Open `energy-pkg` (and `energy-ram`) on each package through perf. Raises NoSensorError."""
     kind = _text(root / "type")
     if kind is None:
-        return [], f"perf: the kernel has no power events ({root} is not there)"
+        raise NoSensorError("perf has no power events", _how_to_get_it())
     zones: list[Zone] = []
     for event, label in (("energy-pkg", "package"), ("energy-ram", "dram")):
         config, scale = _text(root / "events" / event), _text(root / "events" / f"{event}.scale")
@@ -150,15 +151,11 @@ def perf_zones(root: Path = PERF) -> tuple[list[Zone], str]:
             continue
         for cpu in _cpus(_text(root / "cpumask") or "0"):
             opened = _perf_open(int(kind), int(config.split("=")[1], 16), cpu)
-            if isinstance(opened, str):
-                return [], f"perf: {opened}"
             reader = _perf_reader(opened, float(scale))
             zones.append(Zone(f"{label}-{len(zones)}", reader, None, partial(os.close, opened)))
     if not any(z.name.startswith("package") for z in zones):
-        return [], "perf: the kernel has power events but none for the package"
-    if _stand_still(zones):
-        return [], "perf: the counters stand still, as virtual machines show them; measure on the host itself"
-    return zones, ""
+        raise NoSensorError("perf has power events but none for the package", _how_to_get_it())
+    return _moving(zones)
 
 
 def is_virtual(cpuinfo: Path = CPUINFO) -> bool:
@@ -176,14 +173,14 @@ def cpu_name(cpuinfo: Path = CPUINFO) -> str:
     return platform.processor() or platform.machine()
 
 
-def _why_no_interface() -> str:
+def _how_to_get_it() -> str:
     if platform.system() != "Linux":
         return f"RAPL is read on Linux only, this is {platform.system()}"
     if platform.machine() not in ("x86_64", "AMD64", "i686"):
-        return f"RAPL exists on Intel and AMD processors, this is {platform.machine()}"
+        return f"only Intel and AMD processors have it, this is {platform.machine()}"
     if is_virtual():
-        return "a virtual machine gets no energy counters unless its host passes them on: measure on bare metal"
-    return "load the driver with `modprobe intel_rapl_msr`, or give the container /sys/class/powercap"
+        return "a virtual machine gets energy counters only if its host passes them on: measure on bare metal"
+    return "load the driver (modprobe intel_rapl_msr), or give the container /sys/class/powercap"
 
 
 def _text(path: Path) -> str | None:
@@ -201,14 +198,16 @@ def _microjoules(path: Path) -> float | None:
         return None
 
 
-def _stand_still(zones: Sequence[Zone], patience_s: float = 0.05) -> bool:
-    """Whether no counter moves: a processor that runs this line uses energy every millisecond."""
+def _moving(zones: list[Zone], patience_s: float = 0.05) -> list[Zone]:
+    """Return the zones if they move: a processor that runs this line uses energy every millisecond."""
     first = [z.read() for z in zones]
     deadline = time.perf_counter() + patience_s
     while time.perf_counter() < deadline:
         if [z.read() for z in zones] != first:
-            return False
-    return True
+            return zones
+    for zone in zones:
+        zone.close()
+    raise NoSensorError("the RAPL counters stand still, as virtual machines show them", "measure on the host itself")
 
 
 def _cpus(mask: str) -> list[int]:
@@ -220,21 +219,20 @@ def _cpus(mask: str) -> list[int]:
     return found
 
 
-def _perf_open(kind: int, config: int, cpu: int) -> int | str:
-    """Open one system-wide perf event (perf_event_open(2)); the file descriptor, or why it was refused."""
+def _perf_open(kind: int, config: int, cpu: int) -> int:
+    """Open one system-wide perf event (perf_event_open(2)) and return its descriptor. Raises NoSensorError."""
     number = {"x86_64": 298, "AMD64": 298, "i686": 336}.get(platform.machine())
     if number is None:
-        return f"no perf power events on {platform.machine()}"
+        raise NoSensorError("perf has no power events", _how_to_get_it())
     attributes = struct.pack("=IIQ", kind, 64, config).ljust(64, b"\0")
     libc = ctypes.CDLL(None, use_errno=True)
     opened = libc.syscall(number, ctypes.c_char_p(attributes), -1, cpu, -1, 0)
     if opened >= 0:
         return int(opened)
     error = os.strerror(ctypes.get_errno())
-    level = _text(PARANOID) or "unknown"
-    return (
-        f"power events were refused ({error}; kernel.perf_event_paranoid is {level}): set it to 0 or lower "
-        "(sysctl kernel.perf_event_paranoid=0), or give the process CAP_PERFMON"
+    raise NoSensorError(
+        f"perf refused its power events ({error}; kernel.perf_event_paranoid is {_text(PARANOID) or 'unknown'})",
+        "set it to 0 or lower (sysctl kernel.perf_event_paranoid=0), or give the process CAP_PERFMON",
     )
 
 
