@@ -148,9 +148,10 @@ class _Ranges:
     labels: list[Label]
     order: Ints
 
-    def of(self, thread: int) -> list[int]:
+    def of(self, thread: int) -> Ints:
         """Ranges of one thread, outer before inner."""
-        return [int(i) for i in self.order[self.thread[self.order] == thread]]
+        mine: Ints = self.order[self.thread[self.order] == thread]
+        return mine
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +259,7 @@ def _cpu_work(columns: Columns, ranges: _Ranges) -> tuple[_Work, int]:
     order = np.lexsort((ranking[name], -end, start)) if len(start) else np.zeros(0, np.int64)
     pieces: list[tuple[Ints, Ints, Ints, Ints, Ints]] = []
     for number in np.unique(thread):
-        times, inner = intervals.innermost(start, end, order[thread[order] == number].tolist())
+        times, inner = intervals.innermost(start, end, order[thread[order] == number])
         range_times, range_inner = intervals.innermost(ranges.start, ranges.end, ranges.of(int(number)))
         cuts = np.union1d(times, range_times)
         operator, place = intervals.at(cuts, times, inner)[:-1], intervals.at(cuts, range_times, range_inner)[:-1]

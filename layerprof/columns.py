@@ -74,7 +74,7 @@ class Table:
         """Append one event."""
         self.ts.append(ts)
         self.dur.append(dur)
-        for column, number in zip(self.rest, numbers, strict=True):
+        for column, number in zip(self.rest, numbers):  # noqa: B905 - once per event: the check costs as much as the work
             column.append(number)
 
     def columns(self) -> tuple[list[Ints], int]:
@@ -136,12 +136,12 @@ class Reader:
             if not self._range(event, category):
                 columns.operators.add(*_times(event), self._thread(event), columns.names(event["name"]))
         elif category in LAUNCH:
-            correlation = _correlation(event)
-            if correlation != NO_CORRELATION:
+            number = correlation(event)
+            if number != NO_CORRELATION:
                 graph = "GraphLaunch" in event["name"]
-                columns.launches.add(*_times(event), self._thread(event), correlation, graph)
+                columns.launches.add(*_times(event), self._thread(event), number, graph)
         elif category in WORK:
-            columns.work.add(*_times(event), columns.names(event["name"]), _correlation(event))
+            columns.work.add(*_times(event), columns.names(event["name"]), correlation(event))
         elif category in (ANNOTATION, PYTHON):
             self._range(event, category)
 
@@ -198,7 +198,8 @@ def _times(event: Any) -> tuple[float, float]:
     return float(event["ts"]), float(event.get("dur") or 0.0)
 
 
-def _correlation(event: Any) -> int:
+def correlation(event: Any) -> int:
+    """Return the id that ties a launch to what it launched, NO_CORRELATION where there is none."""
     value = (event.get("args") or {}).get("correlation")
     if value is None:
         return NO_CORRELATION

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,32 +12,35 @@ Ints = NDArray[np.int64]
 NOWHERE = -1
 
 
-def innermost(starts: Ints, ends: Ints, order: Sequence[int]) -> tuple[Ints, Ints]:
+def innermost(starts: Ints, ends: Ints, order: Ints) -> tuple[Ints, Ints]:
     """Return a step function: from `times[i]` on, `inside[i]` is the innermost interval, or NOWHERE.
 
     Innermost of those that contain a moment is the one that comes last in `order` (by start, the longer first), so
     intervals may cross. Empty intervals contain nothing.
     """
-    live = [i for i in order if ends[i] > starts[i]]
-    rank = {i: position for position, i in enumerate(live)}
-    boundaries = sorted([(int(starts[i]), 1, rank[i], i) for i in live] + [(int(ends[i]), 0, rank[i], i) for i in live])
-    times: list[int] = []
-    inside: list[int] = []
+    live = order[ends[order] > starts[order]]
+    ranks = np.arange(len(live))
+    times = np.concatenate([ends[live], starts[live]])
+    # At one moment ends come before starts, and outer starts before inner ones.
+    sequence = np.lexsort((np.r_[ranks, ranks], np.repeat([0, 1], len(live)), times))
+    inside = np.fromiter(_tops(np.r_[~ranks, ranks][sequence].tolist()), np.int64, len(sequence))
+    times = times[sequence]
+    last = np.r_[times[1:] != times[:-1], True] if len(times) else np.zeros(0, bool)
+    inside = inside[last]
+    return times[last], np.where(inside >= 0, live[inside], NOWHERE)
+
+
+def _tops(boundaries: Iterable[int]) -> Iterator[int]:
+    """Yield what is on top after each boundary: `n` opens interval n, `~n` closes it."""
     stack: list[int] = []
-    for time, opens, _, i in boundaries:
-        if opens:
-            stack.append(i)
-        elif stack[-1] == i:
+    for boundary in boundaries:
+        if boundary >= 0:
+            stack.append(boundary)
+        elif stack[-1] == ~boundary:
             stack.pop()
         else:
-            stack.remove(i)
-        top = stack[-1] if stack else NOWHERE
-        if times and times[-1] == time:
-            inside[-1] = top
-        else:
-            times.append(time)
-            inside.append(top)
-    return np.array(times, np.int64), np.array(inside, np.int64)
+            stack.remove(~boundary)
+        yield stack[-1] if stack else NOWHERE
 
 
 def at(moments: Ints, times: Ints, inside: Ints) -> Ints:

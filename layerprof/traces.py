@@ -7,6 +7,7 @@ with the same `External id`, or its kernels belong to nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ class _Launch:
 
     thread: tuple[Any, Any]
     ts: int
-    correlation: Any
+    correlation: int
     external: Any
 
 
@@ -75,41 +76,36 @@ class _Plan:
 
     def __init__(self, wanted: frozenset[str] | None) -> None:
         self._wanted = wanted
-        self._calls: dict[int, list[_Call]] = {columns.OURS: [], columns.ANNOTATED: []}
+        self._calls: dict[int, list[_Call]] = {columns.OURS: [], columns.MODULES: [], columns.ANNOTATED: []}
         self._launches: list[_Launch] = []
         self._operators: set[Any] = set()
-        self._has_modules = False
         self._source = columns.OURS
         self._ids: dict[str, int] = {}
         self._parents: dict[str, int | None] = {}
-        self._bare: list[int | None] = []
-        self._externals: dict[Any, int] = {}
+        self._bare: list[tuple[int, int] | None] = []
+        self._externals: dict[int, int] = {}
         self._launched = 0
 
-    def note(self, event: Event) -> None:
+    def note(self, given: Event) -> None:
         """Take in one event of the first reading."""
-        if event.get("ph") != "X":
+        event = _readable(given)
+        if event is None or event["ph"] != "X":
             return
-        category = event.get("cat")
+        category = event["cat"]
         name, source = _module(event)
-        if name is not None and source in self._calls:
+        if name is not None:
             start, end = _nanoseconds(event)
             self._calls[source].append(_Call(_thread(event), start, end, name))
-        elif source == columns.MODULES and name is not None:
-            self._has_modules = True
         elif category in columns.OPERATOR:
             self._operators.add(_arguments(event).get("External id"))
         elif category in columns.LAUNCH:
-            given = _arguments(event)
-            launch = _Launch(_thread(event), _nanoseconds(event)[0], given.get("correlation"), given.get("External id"))
-            self._launches.append(launch)
+            external = _arguments(event).get("External id")
+            ts, _ = _nanoseconds(event)
+            self._launches.append(_Launch(_thread(event), ts, columns.correlation(event), external))
 
     def settle(self) -> None:
         """Decide, once all events are known."""
-        if not self._calls[columns.OURS]:
-            self._source = columns.ANNOTATED
-            if self._has_modules:
-                self._calls[columns.ANNOTATED] = []
+        self._source = next((source for source, calls in self._calls.items() if calls), columns.OURS)
         calls = [c for c in self._calls[self._source] if self._wanted is None or c.name in self._wanted]
         threads: dict[tuple[Any, Any], list[_Call]] = {}
         for call in sorted(calls, key=lambda c: (c.start, -c.end, len(c.name))):
@@ -135,11 +131,11 @@ class _Plan:
             thread: intervals.innermost(
                 np.array([call.start for call in calls], np.int64),
                 np.array([call.end for call in calls], np.int64),
-                range(len(calls)),
+                np.arange(len(calls)),
             )
             for thread, calls in threads.items()
         }
-        self._bare = [None] * len(self._launches)
+        self._bare = [None] * len(self._launches)  # external id, and the end of the range around
         for number, launch in enumerate(self._launches):
             if launch.external in self._operators and launch.external is not None:
                 continue
@@ -147,17 +143,19 @@ class _Plan:
             if launch.thread in steps:
                 inside = int(intervals.at(np.array([launch.ts], np.int64), *steps[launch.thread])[0])
             external = NO_OPERATOR if inside == NOWHERE else FIRST_ID + number
-            self._bare[number] = external
+            self._bare[number] = external, 0 if inside == NOWHERE else threads[launch.thread][inside].end
             self._externals[launch.correlation] = external
 
-    def rewrite(self, event: Event) -> Iterator[Event]:
+    def rewrite(self, given: Event) -> Iterator[Event]:
         """Yield what takes the event's place."""
-        if event.get("ph") != "X":
+        event = _readable(given)
+        if event is None:
+            return
+        if event["ph"] != "X":
             yield event
             return
-        event = _readable(event)
         name, source = _module(event)
-        if name is not None and source == self._source:
+        if name is not None and source == self._source and source != columns.MODULES:
             if name in self._ids:
                 yield self._module_event(event, name)
             if source == columns.ANNOTATED:
@@ -165,8 +163,7 @@ class _Plan:
         elif event["cat"] in columns.LAUNCH:
             yield from self._rewrite_launch(event)
         elif event["cat"] in columns.WORK:
-            external = self._externals.get(_arguments(event).get("correlation"))
-            yield event if external is None else _with(event, external)
+            yield self._rewrite_work(event)
         else:
             yield event
 
@@ -178,35 +175,59 @@ class _Plan:
         return {**event, "cat": columns.PYTHON, "name": f"{columns.MODULE}{name}", "args": {**ids, **ours}}
 
     def _rewrite_launch(self, event: Event) -> Iterator[Event]:
-        external = self._bare[self._launched]
+        bare = self._bare[self._launched]
         self._launched += 1
         event = {**event, "cat": "runtime"}
-        if external is None:
+        if bare is None:
             yield event
             return
+        external, end = bare
         if external != NO_OPERATOR:
-            yield {**event, "cat": "cpu_op", "args": {"External id": external}}
-        yield _with(event, external)
+            # Cut where its module ends: an interval that crosses another is thrown away, with all that is in it.
+            dur = min(event["dur"], end / 1000 - event["ts"])
+            yield {**event, "cat": "cpu_op", "dur": dur, "args": {"External id": external}}
+        yield _with(event, {"External id": external})
+
+    def _rewrite_work(self, event: Event) -> Event:
+        given = _arguments(event)
+        external = self._externals.get(columns.correlation(event))
+        new = {} if external is None else {"External id": external}
+        if isinstance(given.get("correlation"), str):
+            new["correlation"] = columns.correlation(event)
+        if not isinstance(given.get("device"), int):
+            new["device"] = event["pid"] if isinstance(event.get("pid"), int) else 0
+        return _with(event, new) if new else event
 
 
 def _module(event: Event) -> tuple[str | None, int]:
     """Return the module name that an event's range stands for, and where the range comes from."""
-    category, name = event.get("cat"), event.get("name")
-    if not isinstance(name, str) or category not in (columns.PYTHON, columns.ANNOTATION, *columns.OPERATOR):
+    category, name = event["cat"], event["name"]
+    if category not in (columns.PYTHON, columns.ANNOTATION, *columns.OPERATOR):
         return None, columns.ASKED
-    label, source = columns.label(name, event.get("args"), str(category))
+    label, source = columns.label(name, _arguments(event), category)
     if label is None or source == columns.ASKED or name.startswith(columns.NOT_RANGES):
         return None, source
     return label[0], source
 
 
-def _readable(event: Event) -> Event:
-    """Fill in what torch-tb-profiler takes for granted, and make numbers of times written as text."""
-    if not isinstance(event.get("cat"), str) or not isinstance(event.get("name"), str):
-        event = {**event, "cat": str(event.get("cat", "")), "name": str(event.get("name", ""))}
-    if not isinstance(event.get("ts"), int | float) or not isinstance(event.get("dur"), int | float):
-        event = {**event, "ts": float(event.get("ts") or 0), "dur": float(event.get("dur") or 0)}
-    return event
+def _readable(event: Event) -> Event | None:
+    """Fill in what torch-tb-profiler takes for granted; None for an event that no viewer could place."""
+    if "ph" not in event:
+        return None
+    if not isinstance(event.get("name"), str):
+        event = {**event, "name": str(event.get("name", ""))}
+    if event["ph"] != "X":
+        return event
+    if not isinstance(event.get("cat"), str):
+        event = {**event, "cat": str(event.get("cat", ""))}
+    ts, dur = event.get("ts"), event.get("dur")
+    if type(ts) is float and type(dur) is float and ts - ts == 0 and dur >= 0:
+        return event
+    try:
+        ts, dur = float(event["ts"]), float(dur or 0)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return {**event, "ts": ts, "dur": dur} if math.isfinite(ts) and 0 <= dur < math.inf else None
 
 
 def _arguments(event: Event) -> dict[str, Any]:
@@ -214,8 +235,8 @@ def _arguments(event: Event) -> dict[str, Any]:
     return given if isinstance(given, dict) else {}
 
 
-def _with(event: Event, external: int) -> Event:
-    return {**event, "args": {**_arguments(event), "External id": external}}
+def _with(event: Event, arguments: dict[str, Any]) -> Event:
+    return {**event, "args": {**_arguments(event), **arguments}}
 
 
 def _thread(event: Event) -> tuple[Any, Any]:
@@ -223,5 +244,5 @@ def _thread(event: Event) -> tuple[Any, Any]:
 
 
 def _nanoseconds(event: Event) -> tuple[int, int]:
-    start = round(float(event.get("ts") or 0) * 1000)
-    return start, start + round(float(event.get("dur") or 0) * 1000)
+    start = round(event["ts"] * 1000)
+    return start, start + round(event["dur"] * 1000)
