@@ -46,7 +46,7 @@ def main() -> None:
                 x = model.model.language_model.embed_tokens(texts.ids)
                 x[:, texts.prefix : texts.prefix + seen.shape[1]] = seen
                 positions = fast.text_positions(texts.prefix, side // 28, x.shape[1])
-                logits = model.lm_head(fast.language(model.model.language_model, x, positions, 3)[0])
+                logits = model.lm_head(fast.language(model.model.language_model, x, positions)[0])
                 for row in range(3):
                     length = int(inputs["attention_mask"][row].sum())
                     print("   logits", float((logits[row, :length] - expected[row, -length:]).abs().max()))

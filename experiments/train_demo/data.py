@@ -21,21 +21,16 @@ from layerprof.demo.drawing import ADVANCE, CANVAS, GLYPH_HEIGHT, OBJECT_COLORS,
 def crowded_text(rng: random.Random) -> Scene:
     """Many words on one canvas, so that one image teaches dozens of letters."""
     name, rgb = tasks.background(rng)
-    pixel = tasks.SMALL_PIXEL if rng.random() < 0.12 else rng.choice(tasks.LARGE_PIXELS)
+    pixel = tasks.SMALL_PIXEL if rng.random() < 0.12 else tasks.LARGE_PIXEL
+    step = ADVANCE * pixel
     placed: list[Word] = []
-    y = rng.randrange(4, 60, 4)
-    while y + GLYPH_HEIGHT * pixel < CANVAS - 4:
-        x = rng.randrange(4, 140, 4)
-        while True:
-            text = "".join(rng.choices(LETTERS, k=rng.randint(1, 6)))
-            width = (len(text) * ADVANCE - 1) * pixel
-            if x + width >= CANVAS - 4:
-                break
-            if text in words.EVALUATION:
-                continue
-            placed.append(Word(text, x, y, pixel, tasks.jitter(rng, rng.choice(tasks.INKS))))
-            x += (width + rng.randrange(10, 24) * pixel) // 4 * 4
-        y += (GLYPH_HEIGHT * pixel + rng.randrange(2 * pixel, 6 * pixel)) // 4 * 4
+    for y in range(0, CANVAS, GLYPH_HEIGHT * pixel):
+        x = rng.choice((0, 2 * pixel)) + rng.randrange(3) * tasks.GRID
+        while (room := (CANVAS - x + 2 * pixel) // step) > 0:
+            text = "".join(rng.choices(LETTERS, k=min(room, rng.randint(1, 6))))
+            if text not in words.EVALUATION:
+                placed.append(Word(text, x, y, pixel, tasks.jitter(rng, rng.choice(tasks.INKS))))
+                x += (len(text) * step // tasks.GRID + rng.randint(1, 2)) * tasks.GRID
     sign = None
     if rng.random() < 0.5:
         left, top = rng.randint(0, 200), rng.randint(0, 200)
@@ -76,15 +71,15 @@ class Crowded(IterableDataset[Any]):
         rng = random.Random(f"crowded/{self.seed}")
         while True:
             views = [
-                self._view(rng, (crowded_text, crowded_things)[number % 3 == 2](rng)) for number in range(self.batch)
+                self._view(rng, (crowded_text, crowded_things)[number % 6 == 5](rng)) for number in range(self.batch)
             ]
             yield torch.from_numpy(np.stack([pixels for pixels, _ in views])), stacked([labels for _, labels in views])
 
     def _view(self, rng: random.Random, scene: Scene) -> tuple[Any, Labels]:
         # Enlarged views hold fewer letters, hence their share; small letters enlarged look like ordinary ones.
         small = bool(scene.words) and scene.words[0].pixel == tasks.SMALL_PIXEL
-        size = rng.choices((224, 336, 448), (1, 2, 4) if small else (9, 3, 8))[0]
-        left, top = (rng.randrange(0, size - 224 + 1, 4) for _ in range(2))
+        size = rng.choices((224, 336, 448), (1, 2, 4) if small else (12, 3, 8))[0]
+        left, top = (rng.randrange(0, size - 224 + 1, 112) for _ in range(2))
         pixels = resized(render(scene), size)[top : top + 224, left : left + 224]
         return np.ascontiguousarray(pixels), self.label(scene, View(224, size / CANVAS, left, top))
 
@@ -112,12 +107,14 @@ class Texts:
     """One task's rows of a batch, token ids padded on the right, all (B, S).
 
     `target` is -100 where nothing is asked; `option` is 1 on the right choice, 0 on a wrong one and -1 elsewhere;
+    `named` is the token of the right choice's name at the end of a question that has only one answer, else -100;
     `prefix` tokens stand before the image.
     """
 
     ids: Tensor
     target: Tensor
     option: Tensor
+    named: Tensor
     prefix: int
 
 
@@ -129,6 +126,7 @@ class Encoder:
         self.image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
         self.end = tokenizer.convert_tokens_to_ids("<|im_end|>")
         self.pad = tokenizer.pad_token_id
+        self.asks = tokenizer.encode("?\n", add_special_tokens=False)[0]
         self.newline = tokenizer.encode("\n", add_special_tokens=False)[0]
 
     def __call__(self, dataset: str, samples: list[tasks.Sample], cells: int) -> Texts:
@@ -136,14 +134,16 @@ class Encoder:
         rows = [self._row(dataset, sample.fields, cells) for sample in samples]
         length = max(len(ids) for ids, _, _ in rows)
         ids = torch.full((len(rows), length), self.pad)
-        target, option = torch.full_like(ids, -100), torch.full_like(ids, -1)
+        target, named, option = torch.full_like(ids, -100), torch.full_like(ids, -100), torch.full_like(ids, -1)
         for at, (tokens, asked, options) in enumerate(rows):
             ids[at, : len(tokens)] = torch.tensor(tokens)
             # The state at one position predicts the token at the next.
             target[at, len(tokens) - asked - 1 : len(tokens) - 1] = torch.tensor(tokens[-asked:])
             for position, right in options:
                 option[at, position] = int(right)
-        return Texts(ids, target, option, prefix=rows[0][0].index(self.image))
+                if right and "in the picture" not in samples[at].fields["question"]:
+                    named[at, tokens.index(self.asks)] = tokens[position]
+        return Texts(ids, target, option, named, prefix=rows[0][0].index(self.image))
 
     def _row(self, dataset: str, fields: dict[str, Any], cells: int) -> tuple[list[int], int, list[tuple[int, bool]]]:
         """Token ids, how many at the end are the answer, and (position, right?) of each choice's last token."""
@@ -179,9 +179,10 @@ class Mixed(IterableDataset[Any]):
         index = 0
         while True:
             side = rng.choices(list(self.sides), list(self.sides.values()))[0]
-            share = (224 / side) ** 1.5  # larger images, fewer of them
             chosen: dict[str, list[tasks.Sample]] = {}
             for dataset, count in self.per_task.items():
+                # Larger images, fewer of them; but reading changes most with the size, so text keeps its number.
+                share = 1.0 if dataset == "textvqa" else (224 / side) ** 2
                 rows = range(index, index + max(1, round(count * share)) if count else index)
                 chosen[dataset] = [tasks.sample(dataset, row, "training", self.seed) for row in rows]
             index += max(self.per_task.values())

@@ -98,19 +98,18 @@ def text_positions(prefix: int, cells: int, length: int) -> Tensor:
     return torch.cat((before, picture, after), dim=1)[:, None]
 
 
-def language(text: Any, x: Tensor, positions: Tensor, tap: int) -> tuple[Tensor, Tensor]:
-    """Embeddings (B, S, hidden) -> (normed final states, states after layer `tap`); rows are padded on the right.
+def language(text: Any, x: Tensor, positions: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Embeddings (B, S, hidden) -> (normed final states, states after each layer); rows are padded on the right.
 
     Causal attention never looks right, so right padding needs no mask while training.
     """
     cos, sin = (angle[0] for angle in text.rotary_emb(x, positions))
-    tapped = x
-    for number, layer in enumerate(text.layers):
+    states: list[Tensor] = []
+    for layer in text.layers:
         x = x + _text_attention(layer.self_attn, norm(layer.input_layernorm, x), cos, sin)
         x = x + mlp(layer.mlp, norm(layer.post_attention_layernorm, x))
-        if number == tap:
-            tapped = x
-    return norm(text.norm, x), tapped
+        states.append(x)
+    return norm(text.norm, x), states
 
 
 def _text_attention(attention: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -31,7 +31,8 @@ from torch.nn import functional as F  # noqa: N812 (the name everyone knows)
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-TAP = 2  # the decoder layer after which the choices are judged
+QUESTION, CHOICE = 1, 3
+"""The decoder layers after which a question must know its answer, and a choice whether it is right."""
 LETTERS = 6
 
 
@@ -103,32 +104,45 @@ def dense_loss(one: Student, seen: Tensor, labels: Labels) -> tuple[Tensor, dict
 def text_loss(one: Student, dataset: str, texts: data.Texts, seen: Tensor) -> tuple[Tensor, dict[str, float]]:
     """Next-token loss on the answers of one task's rows.
 
-    A multiple-choice answer is a chain: find the thing, match it with a choice, fetch that choice's letter. So in the
-    middle of the decoder each choice must already know whether it is right, and its own letter.
+    A multiple-choice answer is a chain: find the thing, match it with a choice, fetch that choice's letter. So early in
+    the decoder the question must know its answer, and in the middle each choice whether it is right, and its letter.
     """
-    ids, target, option = (tensor.to(one.device) for tensor in (texts.ids, texts.target, texts.option))
+    ids, target = texts.ids.to(one.device), texts.target.to(one.device)
+    table = one.text.embed_tokens.weight
     x = one.text.embed_tokens(ids)
     count = seen.shape[1]
     x = torch.cat((x[:, : texts.prefix], seen, x[:, texts.prefix + count :]), dim=1)
     positions = fast.text_positions(texts.prefix, math.isqrt(count), x.shape[1]).to(one.device)
-    final, tapped = fast.language(one.text, x, positions, TAP)
+    final, states = fast.language(one.text, x, positions)
     asked = target >= 0
-    logits = F.linear(final[asked], one.text.embed_tokens.weight)
+    logits = F.linear(final[asked], table)
     wanted = target[asked]
     loss = F.cross_entropy(logits, wanted)
     right = torch.ones_like(target, dtype=torch.bool)
     right[asked] = logits.argmax(-1) == wanted
     figures = {dataset: float(loss.detach()), f"{dataset}_exact": float(right.all(1).float().mean())}
+    if (texts.option >= 0).any():
+        extra, more = chain_loss(one, texts, states)
+        return loss + extra, figures | more
+    return loss, figures
+
+
+def chain_loss(one: Student, texts: data.Texts, states: list[Tensor]) -> tuple[Tensor, dict[str, float]]:
+    """Add stepping stones of a multiple-choice answer, where a short chain of look-ups would have them."""
+    option, named = texts.option.to(one.device), texts.named.to(one.device)
+    table = one.text.embed_tokens.weight
     judged = option >= 0
-    if judged.any():
-        guess = one.heads["option"](F.rms_norm(tapped[judged], tapped.shape[-1:])).squeeze(-1)
-        option_loss = F.binary_cross_entropy_with_logits(guess, option[judged].float())
-        letters = torch.tensor(one.tokenizer.convert_tokens_to_ids(list("ABCD")), device=one.device)
-        spelt = F.linear(F.rms_norm(tapped[judged], tapped.shape[-1:]), one.text.embed_tokens.weight)
-        letter_loss = F.cross_entropy(spelt, letters.repeat(len(spelt) // len(letters)))
-        loss = loss + option_loss + 0.3 * letter_loss
-        figures["own_letter"] = float(letter_loss.detach())
-        figures["option"] = float(((guess > 0) == (option[judged] > 0)).float().mean())
+    chosen = F.rms_norm(states[CHOICE][judged], states[CHOICE].shape[-1:])
+    guess = one.heads["option"](chosen).squeeze(-1)
+    letters = torch.tensor(one.tokenizer.convert_tokens_to_ids(list("ABCD")), device=one.device)
+    loss = F.binary_cross_entropy_with_logits(guess, option[judged].float())
+    loss = loss + 0.3 * F.cross_entropy(F.linear(chosen, table), letters.repeat(len(chosen) // len(letters)))
+    figures = {"option": float(((guess > 0) == (option[judged] > 0)).float().mean())}
+    known = named >= 0
+    if known.any():
+        found = F.linear(F.rms_norm(states[QUESTION][known], states[QUESTION].shape[-1:]), table)
+        loss = loss + 0.5 * F.cross_entropy(found, named[known])
+        figures["named"] = float((found.argmax(-1) == named[known]).float().mean())
     return loss, figures
 
 
@@ -149,8 +163,8 @@ def optimizer(one: Student, rates: dict[str, float]) -> torch.optim.AdamW:
 
 
 def pace(adam: torch.optim.Optimizer, step: int, progress: float) -> None:
-    """Set the learning rates: warm-up over 100 steps, then a cosine over the budget down to 2 %."""
-    factor = min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+    """Set the learning rates: warm-up over 40 steps, then a cosine over the budget down to 2 %."""
+    factor = min(1.0, (step + 1) / 40) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
     for settings in adam.param_groups:
         settings["lr"] = settings["peak"] * factor
 

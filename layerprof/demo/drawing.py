@@ -39,8 +39,8 @@ BACKGROUND_COLORS: dict[str, Color] = {
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 
-GLYPH_WIDTH, GLYPH_HEIGHT, ADVANCE = 5, 7, 6
-"""Of one letter, in font pixels; the advance includes one empty column."""
+GLYPH_WIDTH, GLYPH_HEIGHT, ADVANCE = 5, 7, 7
+"""Of one letter, in font pixels; the advance includes two empty columns."""
 
 # One letter is seven rows of five bits, the top row first and the leftmost column the highest bit.
 _FONT = {
@@ -67,7 +67,7 @@ class Word:
     @property
     def width(self) -> int:
         """Pixels from the first letter's left edge to the last one's right edge."""
-        return (len(self.text) * ADVANCE - 1) * self.pixel
+        return (len(self.text) * ADVANCE - ADVANCE + GLYPH_WIDTH) * self.pixel
 
     @property
     def height(self) -> int:

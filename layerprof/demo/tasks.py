@@ -16,7 +16,6 @@ from typing import Any
 
 from layerprof.demo import words
 from layerprof.demo.drawing import (
-    ADVANCE,
     BACKGROUND_COLORS,
     CANVAS,
     GLYPH_HEIGHT,
@@ -35,12 +34,14 @@ EVALUATION_ROWS = 300
 """Rows of the evaluation split of each task."""
 SEED = 2026
 
-LARGE_PIXELS = (10, 12)
-"""Font pixel of ordinary words: letters at least 30 px apart at 224 px, so no two share one 28 px image token."""
-SMALL_PIXEL = 5
+GRID = 56
+"""Words start on this grid, one image token (28 px) wide at 224 px, or two font pixels to the right of it."""
+LARGE_PIXEL = 8
+"""Font pixel of ordinary words: a letter is as high as the grid and letters are one grid step apart, so that at 224 px
+each fills one image token."""
+SMALL_PIXEL = 4
 SMALL_SHARE = 0.06
-"""Small words put two letters into one image token at 224 px; at 448 px they are as easy as ordinary ones at 224."""
-_STEP = 4  # words start on multiples of this
+"""Small words put two letters into one image token at 224 px; at 448 px they look as ordinary ones do at 224."""
 
 TEXT_QUESTIONS = (
     "what is the word in the image?",
@@ -115,9 +116,10 @@ def pick_word(rng: random.Random, split: str) -> str:
 def text_scene(rng: random.Random, text: str, pixel: int) -> Scene:
     """Put a word anywhere on a plain background, half of the time on a sign of another light colour."""
     name, rgb = background(rng)
-    width, height = (len(text) * ADVANCE - 1) * pixel, GLYPH_HEIGHT * pixel
-    x = rng.randrange(_STEP, CANVAS - width - _STEP + 1, _STEP)
-    y = rng.randrange(_STEP, CANVAS - height - _STEP + 1, _STEP)
+    offset, height = rng.choice((0, 2 * pixel)), GLYPH_HEIGHT * pixel
+    width = Word(text, 0, 0, pixel, rgb).width
+    x = rng.randrange(offset, CANVAS - width + 1, GRID)
+    y = rng.randrange(0, CANVAS, height)
     word = Word(text, x, y, pixel, jitter(rng, rng.choice(INKS)))
     sign = None
     if rng.random() < 0.5:
@@ -130,7 +132,7 @@ def text_scene(rng: random.Random, text: str, pixel: int) -> Scene:
 
 def _textvqa(rng: random.Random, index: int, split: str) -> Sample:
     text = pick_word(rng, split)
-    pixel = SMALL_PIXEL if rng.random() < SMALL_SHARE else rng.choice(LARGE_PIXELS)
+    pixel = SMALL_PIXEL if rng.random() < SMALL_SHARE else LARGE_PIXEL
     fields = {
         "image_id": f"{split}-{index:06d}",
         "question_id": index,
