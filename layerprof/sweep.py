@@ -278,7 +278,9 @@ def _outcomes(folder: SweepFolder, record: SweepRecord) -> dict[str, Outcome]:
 
 
 def _closing(spent: float, wall: float, cells: int) -> str:
-    share = f", of which {100 * (wall - spent) / wall:.1f} % around the cells" if wall > 0 and spent > 0 else ""
+    if spent > wall:  # side by side on a cluster
+        return f"{cells} cells in {wall:.0f} s, {spent:.0f} s in cells."
+    share = f", {100 * (wall - spent) / wall:.1f} % of it around the cells" if wall > 0 and spent > 0 else ""
     return f"{cells} cells in {wall:.0f} s{share}."
 
 

@@ -138,8 +138,9 @@ def facts(data: SweepData) -> list[str]:
     for name, values in _common(data).items():
         words.append(f"{name} {values}" if name not in ("model", "device") else values)
     if record.cells_s and record.wall_s:
-        around = max(0.0, record.wall_s - record.cells_s)
-        words.append(f"{record.wall_s:.0f} s, {100 * around / record.wall_s:.1f} % of it around the cells")
+        around = record.wall_s - record.cells_s  # below 0 where cells ran side by side
+        share = f", {100 * around / record.wall_s:.1f} % of it around the cells" if around >= 0 else ""
+        words.append(f"{record.wall_s:.0f} s{share}")
     return words
 
 
