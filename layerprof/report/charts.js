@@ -43,12 +43,12 @@ const Layerprof = (() => {
     const quantities = ["time", "FLOPs", "energy"].filter(name => run.parts.some(part => part.shares[name] !== null));
     const tints = {};
     const traces = run.parts.map(part => {
-      const nth = tints[part.phase] = (tints[part.phase] || 0) + 1;
+      const nth = part.blocks ? 0 : tints[part.phase] = (tints[part.phase] || 0) + 1;
       const name = part.label + (part.phase ? " · " + part.phase : "");
       const shares = quantities.map(quantity => part.shares[quantity]);
       return {
         type: "bar", orientation: "h", name: plain(name), y: quantities, x: shares.map(share => Math.max(share || 0, 0)),
-        marker: { color: COLOURS[part.phase], opacity: Math.max(0.35, 1.2 - 0.3 * nth), line: { width: 1, color: "rgba(255,255,255,0.6)" } },
+        marker: { color: COLOURS[part.phase], opacity: Math.max(0.3, 0.95 - 0.25 * nth), line: { width: 1, color: "rgba(255,255,255,0.6)" } },
         text: shares.map(share => share > 0.03 ? show(share, "%") : ""), textposition: "inside", insidetextanchor: "middle", textangle: 0,
         hovertext: shares.map(share => plain(name) + "<br>" + show(share, "%")), hoverinfo: "text",
       };

@@ -85,6 +85,7 @@ def _part(part: view.Part) -> dict[str, Any]:
     return {
         "label": part.label,
         "phase": part.phase.value if part.phase else None,
+        "blocks": part.blocks,
         "span_s": part.sum.span_s,
         "flops": part.sum.flops,
         "energy_j": part.sum.energy_j,

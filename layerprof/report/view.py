@@ -7,9 +7,24 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from layerprof.ledger import Sum, outermost, sums
-from layerprof.records import LayerRow, LedgerColumn, Phase, Run
-from layerprof.report import units
-from layerprof.report.facts import energy_quality
+from layerprof.records import LayerRow, Phase, Run
+from layerprof.report.balance import Book, books, ledger_labels
+
+__all__ = [
+    "Book",
+    "Group",
+    "HotSpot",
+    "Line",
+    "Part",
+    "books",
+    "breakdown",
+    "hot_spots",
+    "layer_groups",
+    "ledger_labels",
+    "per_call",
+    "phase_shares",
+    "short_name",
+]
 
 SMALL = 0.01
 """Parts below this share of everything measured are shown together."""
@@ -33,6 +48,7 @@ class Part:
     span_share: float | None
     flops_share: float | None
     energy_share: float | None
+    blocks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,28 +99,6 @@ class Group:
     lines: tuple[Line, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Book:
-    """One quantity's ledger column, ready to show."""
-
-    name: str
-    title: str
-    scale: units.Scale
-    column: LedgerColumn
-
-    def cell(self, label: str) -> float | None:
-        """Return the figure of a line of `ledger_labels`."""
-        if label in ("layers", "residual", "total"):
-            value: float | None = getattr(self.column, label)
-            return value
-        return self.column.rest.get(label)
-
-    def share(self, label: str) -> float | None:
-        """Return the figure's share of the total."""
-        value = self.cell(label)
-        return value / self.column.total if value is not None and self.column.total else None
-
-
 def per_call(row: LayerRow, name: str) -> float | None:
     """Return a row's figure for one call, in SI units; None where it was not measured."""
     if name in ("median_s", "p95_s"):
@@ -127,7 +121,7 @@ def breakdown(run: Run) -> list[Part]:
     for (phase, tower, kind), total in grouped.items():
         name = KIND_NAMES.get(kind, kind if len(towers[kind]) == 1 else f"{tower} {kind}")
         label = _counted(total.rows, name) if kind in KIND_NAMES else name
-        part = _part(label, phase, total, whole)
+        part = replace(_part(label, phase, total, whole), blocks=kind in KIND_NAMES)
         shares = [share for share in (part.span_share, part.flops_share, part.energy_share) if share is not None]
         (parts if max(shares, default=1.0) >= SMALL else small).append(part)
     if small:
@@ -186,28 +180,6 @@ def layer_groups(run: Run, fold: bool | None = None) -> list[Group]:
         lines = tuple(_line(bundle, prefix, names, total) for bundle in bundles)
         result.append(Group(tower, phase, prefix, lines))
     return result
-
-
-def books(run: Run) -> list[Book]:
-    """Return the four ledger columns in order, measured or not."""
-    quality = energy_quality(run)
-    energy = f"energy, {quality}" if quality else "energy"
-    titles = (("flops", "FLOPs", "FLOP"), ("span_s", "span", "s"), ("busy_s", "busy", "s"), ("energy_j", energy, "J"))
-    found = []
-    for name, title, unit in titles:
-        column: LedgerColumn = getattr(run.ledger, name)
-        scale = units.scale([column.total, column.layers, *column.rest.values()], unit)
-        found.append(Book(name, title, scale, column))
-    return found
-
-
-def ledger_labels(run: Run) -> list[str]:
-    """Return the ledger's lines: layers, the rest by name (but not what is zero throughout), residual, total."""
-    rest: dict[str, bool] = {}
-    for book in books(run):
-        for label, value in book.column.rest.items():
-            rest[label] = rest.get(label, False) or value != 0
-    return ["layers", *(label for label, seen in rest.items() if seen), "residual", "total"]
 
 
 def short_name(name: str, prefix: str) -> str:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
+PATIENCE_MS = 180_000
+
 
 @dataclass
 class Opened:
@@ -36,6 +38,7 @@ class Opened:
 def opened(browser: Browser, tmp_path: Path) -> Iterator[Callable[[Run], Opened]]:
     """Return a function that writes a run's page and opens it offline."""
     context = browser.new_context(offline=True)
+    context.set_default_timeout(PATIENCE_MS)
 
     def show(run: Run) -> Opened:
         file = tmp_path / "report.html"
