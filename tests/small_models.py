@@ -7,7 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from layerprof import demo, models
+from layerprof.datasets import Dataset, Example
 from layerprof.models import Subject
 
 CONFIG: dict[str, Any] = {
@@ -72,3 +75,19 @@ def checkpoint_folder(folder: Path) -> Path:
 def subject(folder: Path, **how: Any) -> Subject:
     """Load the checkpoint of a folder on the CPU, in fp32 unless asked otherwise."""
     return models.load(models.resolve(str(folder), **{"device": "cpu", "dtype": "fp32"} | how))
+
+
+def picture(width: int = 64, height: int = 48) -> Image.Image:
+    """Draw a picture with a left half and a right half."""
+    image = Image.new("RGB", (width, height), (200, 30, 30))
+    image.paste((30, 30, 200), (width // 2, 0, width, height))
+    return image
+
+
+def samples(questions: list[str], name: str = "textvqa", **more: Any) -> Dataset:
+    """Make samples with these questions."""
+    examples = tuple(
+        Example(str(number), picture(), question, references=("yes",), **more)
+        for number, question in enumerate(questions)
+    )
+    return Dataset(name, "own", None, "own", None, 16, examples)

@@ -1,0 +1,119 @@
+"""Other families: any processor's own rules, through the same functions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+from small_models import CONFIG, samples, subject
+
+from layerprof import demo, generation, inputs, models
+from layerprof.models import Subject
+
+HF: Any = transformers  # its configurations are typed as if none of their fields had a type of its own
+
+TEMPLATE = (
+    "{% for m in messages %}USER: {% for c in m['content'] %}{% if c['type'] == 'image' %}<image>"
+    "{% else %}{{ c['text'] }}{% endif %}{% endfor %} ASSISTANT:{% endfor %}"
+)
+TEXT = {"vocab_size": 640, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2} | {
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 499,
+    "bos_token_id": 499,
+    "eos_token_id": 501,
+}
+VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2} | {
+    "image_size": 56,
+    "patch_size": 14,
+}
+
+
+def llava(tokenizer: Any) -> Subject:
+    """Make a LLaVA of 4 x 4 patches, whose processor crops to 56 px whatever it gets."""
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    images = HF.CLIPImageProcessor(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
+    processor = HF.LlavaProcessor(
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        image_token="<image>",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    )
+    config = HF.LlavaConfig(
+        vision_config=HF.CLIPVisionConfig(**VISION),
+        text_config=HF.LlamaConfig(**TEXT),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    return models.wrap(HF.LlavaForConditionalGeneration(config), processor, name="llava")
+
+
+def llava_next(tokenizer: Any) -> Subject:
+    """Make a LLaVA-NeXT, which cuts an image into tiles by the image's own size."""
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    pinpoints = [[56, 112], [112, 56], [112, 112], [168, 56]]
+    images = HF.LlavaNextImageProcessor(
+        size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}, image_grid_pinpoints=pinpoints
+    )
+    processor = HF.LlavaNextProcessor(
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        image_token="<image>",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    )
+    config = HF.LlavaNextConfig(
+        vision_config=HF.CLIPVisionConfig(**VISION),
+        text_config=HF.LlamaConfig(**TEXT),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=pinpoints,
+    )
+    return models.wrap(HF.LlavaNextForConditionalGeneration(config), processor, name="llava-next")
+
+
+def idefics3(tokenizer: Any) -> Subject:
+    """Make an Idefics3, which wants its images nested by sample and tells tiles by row and column tokens."""
+    images = HF.Idefics3ImageProcessor(size={"longest_edge": 112}, max_image_size={"longest_edge": 56})
+    processor = HF.Idefics3Processor(
+        image_processor=images, tokenizer=tokenizer, image_seq_len=4, chat_template=TEMPLATE
+    )
+    config = HF.Idefics3Config(
+        vision_config=VISION,
+        text_config=HF.LlamaConfig(**TEXT),
+        image_token_id=processor.image_token_id,
+        scale_factor=2,
+    )
+    return models.wrap(HF.Idefics3ForConditionalGeneration(config), processor, name="idefics3")
+
+
+@pytest.mark.parametrize("make", [llava, llava_next, idefics3])
+def test_other_families_answer_through_the_same_functions(make: Any) -> None:
+    """Their own processors, image tokens counted in the prompt, left padding, answers of the asked length."""
+    other = make(HF.AutoTokenizer.from_pretrained(demo.MODEL_FOLDER))
+    assert other.cell_px is None
+    (batch,) = inputs.batches(other, samples(["hi?", "what is written on this sign?"]), batch_size=2, image_size=100)
+    assert all(tokens > 0 for tokens in batch.image_tokens)
+    assert batch.tensors["attention_mask"][:, -1].tolist() == [1, 1]
+    answered = generation.generate(other, batch, max_new_tokens=4, fixed=True)
+    assert answered.new_tokens == (4, 4)
+    assert "own" in inputs.image_rule(other, 100)
+
+
+def test_a_text_model_is_asked_without_images(tmp_path: Path) -> None:
+    """The same samples, their pictures left out."""
+    text = {"model_type": "qwen2", **{k: v for k, v in CONFIG["text_config"].items() if k != "model_type"}}
+    text["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0}
+    (tmp_path / "config.json").write_text(json.dumps(text))
+    small = subject(tmp_path, weights="random")
+    (batch,) = inputs.batches(small, samples(["hi?", "what is this?"]), batch_size=2)
+    assert "pixel_values" not in batch.tensors
+    assert batch.image_tokens == (0, 0)
+    assert batch.tensors["attention_mask"][:, -1].tolist() == [1, 1]
+    assert "text only" in inputs.image_rule(small, 224)
