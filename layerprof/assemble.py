@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from layerprof import energy_pass, environment, ledger, totals
+from layerprof import energy_pass, environment, gpus, ledger, totals
 from layerprof.errors import LayerprofError
 from layerprof.records import (
     LayerRow,
@@ -18,6 +18,7 @@ from layerprof.records import (
     Wer,
     WorkReading,
 )
+from layerprof.rows import decode_by_step
 from layerprof.session import Session
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def run(session: Session, failed: LayerprofError | None) -> Run:
         created=now(),
         status=status,
         settings=_settings(session),
-        environment=environment.describe(session.device),
+        environment=surroundings(session.device, session.subject.provenance["dtype"]),
         model=session.subject.provenance,
         dataset=_dataset(session),
         samples=sum(walked.rows for walked in session.bare),
@@ -83,13 +84,14 @@ def own_run(
         created=now(),
         status="failed" if error else "done",
         settings={"layers": prof.selector, "device": prof.device, "dtype": prof.dtype, "convention": CONVENTION},
-        environment=environment.describe(prof.device),
+        environment=surroundings(prof.device, prof.dtype),
         model={"name": type(prof.model).__name__, "parameters": sum(p.numel() for p in prof.model.parameters())},
         dataset={"name": "own calls"},
         samples=prof.rows,
         totals=totals.of_windows(spans, work, prof.rows),
         layers=tuple(row for row in every if row.name in wanted),
         ledger=ledger.close(prof.layers, spans, work, reasons=reasons),
+        passes={"decode_by_step": decode_by_step(spans)},
         uncounted_ops=dict(work.uncounted) if work else {},
         warnings=prof.warnings(error),
     )
@@ -202,24 +204,33 @@ def samples(session: Session) -> tuple[Sample, ...]:
 
 def roof(device: str, dtype: str) -> ledger.Roof | None:
     """Return (flops, bytes, seconds) -> share of the roof that was reached; None where the peaks are not known."""
-    if device == "cpu":
-        return None
-    from layerprof import estimate
-
-    gpu = estimate.gpu_by_device_name(environment.device_name(device))
+    gpu = _gpu(device)
     if gpu is None:
         return None
 
     def share(flops: float, moved: float, seconds: float) -> float | None:
-        least = estimate.roof_seconds(flops, moved, gpu, dtype)
+        least = gpus.roof_seconds(flops, moved, gpu, dtype)
         return least / seconds if least is not None and seconds > 0 else None
 
     return share
+
+
+def surroundings(device: str, dtype: str) -> dict[str, Any]:
+    """Return the environment block, with the device's published peaks where they are known."""
+    gpu = _gpu(device)
+    peak = gpu.peak(dtype) if gpu else None
+    known = {"flops_per_s": peak, "bytes_per_s": gpu.bandwidth_bytes_s} if gpu and peak else None
+    return environment.describe(device) | {"peaks": known}
+
+
+def _gpu(device: str) -> gpus.Gpu | None:
+    return None if device == "cpu" else gpus.gpu_by_device_name(environment.device_name(device))
 
 
 def _pass_seconds(session: Session) -> dict[str, Any]:
     return {
         "bare_s": sum(walked.latency_s for walked in session.bare),
         "latency_s": sum(walked.latency_s for walked in session.hooked) or None,
+        "decode_by_step": decode_by_step(session.spans) if session.spans else [],
         "reasons": dict(session.reasons),
     }

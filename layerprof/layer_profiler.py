@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from layerprof import registry
 from layerprof.calls import Calls, replay
 from layerprof.errors import RequestError
+from layerprof.placement import DTYPES
 from layerprof.records import Run, SpanReading, WorkReading
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class LayerProfiler:
         self.selector = layers
         self.flops = flops
         self.device = _device(model)
-        self.dtype = str(next((p.dtype for p in model.parameters()), "none")).removeprefix("torch.")
+        self.dtype = _dtype(model)
         self._run: Run | None = None
 
     @property
@@ -113,6 +114,12 @@ class LayerProfiler:
         except Exception as failure:  # the user's figures are taken; a repeat that fails must not lose them
             return None, f"repeating the calls failed: {type(failure).__name__}: {failure}"
         return hook.reading(), ""
+
+
+def _dtype(model: nn.Module) -> str:
+    """Return the weights' dtype by our name for it (`fp16`), or torch's where we have none."""
+    name = str(next((p.dtype for p in model.parameters()), "none")).removeprefix("torch.")
+    return next((ours for ours, theirs in DTYPES.items() if theirs == name), name)
 
 
 def _device(model: nn.Module) -> str:

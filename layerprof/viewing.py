@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from layerprof import store
 from layerprof.errors import RequestError
 from layerprof.report import tensorboard
 
@@ -24,8 +23,9 @@ def serve(path: Path, port: int, say: Callable[[str], None]) -> int:
         raise RequestError("TensorBoard is not installed.", "Install it: pip install tensorboard.")
     _check_port(port)
     for folder in tensorboard.run_folders(path.parent if path.is_file() else path):
-        if not any(folder.glob("events.out.tfevents.*")):
-            tensorboard.write(store.load(folder), folder)
+        trouble = tensorboard.ensure(folder)
+        if trouble:
+            say(trouble)
     say(f"TensorBoard on http://localhost:{port}/ (stop with Ctrl-C)")
     try:
         return subprocess.run([sys.executable, "-m", "tensorboard.main", *arguments], check=False).returncode
