@@ -83,7 +83,9 @@ class Bench:
         session = profiler.prepare(asked, Telling(tell), shelf=self)
         if identity.choices.get("padding_side") == "right":
             session.batches = tuple(checks.padded_right(batch) for batch in session.batches)
-            session.warnings.append("Padded on the right on purpose: answers of rows shorter than the longest are spoilt.")
+            session.warnings.append(
+                "Padded on the right on purpose: answers of rows shorter than the longest are spoilt."
+            )
         start = time.perf_counter()
         answered, not_finite = checks.quality_walk(session)
         session.passes["quality_s"] = time.perf_counter() - start
@@ -120,7 +122,15 @@ class Bench:
 
         # A compiled model is another object than the same model uncompiled, so optimisations do not share either.
         key = canonical(
-            [source.name, source.found.location, source.weights, source.device, source.dtype, source.optimization, source.seed]
+            [
+                source.name,
+                source.found.location,
+                source.weights,
+                source.device,
+                source.dtype,
+                source.optimization,
+                source.seed,
+            ]
         )
         if self._subject is None or self._subject[0] != key:
             self._subject = None
@@ -227,5 +237,3 @@ def _release(device: str) -> None:
         import torch
 
         torch.cuda.empty_cache()
-
-

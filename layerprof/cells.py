@@ -162,4 +162,3 @@ class SweepRecord(Record):
     cells: tuple[PlannedCell, ...]
     wall_s: float = 0.0
     cells_s: float = 0.0
-

@@ -52,7 +52,9 @@ def units(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[Unit, ..
         groups[root(("a", before[name]))].append(name)
     return tuple(
         Unit(
-            tuple(sorted({before[name] for name in names})), tuple(sorted({after[name] for name in names})), tuple(names)
+            tuple(sorted({before[name] for name in names})),
+            tuple(sorted({after[name] for name in names})),
+            tuple(names),
         )
         for key, names in groups.items()
         if key not in spoilt

@@ -44,12 +44,16 @@ def _typed(row: Mapping[str, Any], path: Path, line: int) -> dict[str, Any]:
     typed: dict[str, Any] = {}
     for name, text in row.items():
         if not isinstance(name, str) or not isinstance(text, str):
-            raise RequestError(f"{path}, line {line}: the row does not have as many cells as the header.", "Mend the row.")
+            raise RequestError(
+                f"{path}, line {line}: the row does not have as many cells as the header.", "Mend the row."
+            )
         kind: Any = int if name in ("batch_size", "image_size", "max_input_len") else float if name in FIGURES else str
         try:
             typed[name] = kind(text) if text else None
         except ValueError:
-            raise RequestError(f"{path}, line {line}: {name} cannot be '{text}'.", "Write a number, or nothing.") from None
+            raise RequestError(
+                f"{path}, line {line}: {name} cannot be '{text}'.", "Write a number, or nothing."
+            ) from None
     return typed
 
 

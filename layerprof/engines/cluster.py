@@ -71,7 +71,9 @@ class RayEngine:
         }
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         address = self.address or os.environ.get("RAY_ADDRESS")
-        where = {"address": address} if address else {"resources": {MEASURE: self.slots or 1}, "include_dashboard": False}
+        where = (
+            {"address": address} if address else {"resources": {MEASURE: self.slots or 1}, "include_dashboard": False}
+        )
         try:
             self.ray.init(**where, **shared)
         except Exception as error:  # Ray raises plain Exception when its own processes are slow to start
@@ -128,7 +130,9 @@ class RayEngine:
         if self._places(gpus):
             return
         there = {name: value for name, value in self.ray.cluster_resources().items() if not name.startswith("node:")}
-        shown = ", ".join(f"{name} {value:g}" for name, value in sorted(there.items()) if name in ("CPU", "GPU", MEASURE))
+        shown = ", ".join(
+            f"{name} {value:g}" for name, value in sorted(there.items()) if name in ("CPU", "GPU", MEASURE)
+        )
         raise RequestError(
             f"No node of the Ray cluster has {_words(gpus)}; there is: {shown or 'nothing'}.",
             "Start nodes with `ray start ... --resources '{\"measure\": 1}'` (docs/cluster.md).",
@@ -177,7 +181,9 @@ class RayEngine:
         except StopIteration:
             return self._outcome(flight, Status.CRASHED, "the task ended without a result")
         except self.ray.exceptions.TaskCancelledError:
-            return self._outcome(flight, Status.TIMED_OUT, f"stopped after {flight.job.timeout_s:g} s, the cell's limit")
+            return self._outcome(
+                flight, Status.TIMED_OUT, f"stopped after {flight.job.timeout_s:g} s, the cell's limit"
+            )
         except self.ray.exceptions.OutOfMemoryError as error:
             return self._outcome(flight, Status.OUT_OF_MEMORY, f"Ray killed the task to save its node: {_line(error)}")
         except (self.ray.exceptions.WorkerCrashedError, self.ray.exceptions.NodeDiedError) as error:

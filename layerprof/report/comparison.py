@@ -114,6 +114,8 @@ def _markdown(cell: Comparison) -> Iterator[str]:
         for title, changed in (("settings", cell.settings), ("environment", cell.environment))
         for name, (before, after) in changed.items()
     ]
+    if notes or cell.notes:
+        yield ""
     for note in (*notes, *cell.notes):
         yield f"- {escape(note)}"
 

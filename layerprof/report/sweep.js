@@ -126,7 +126,7 @@ const LayerprofSweep = (() => {
       type: "heatmap", z, x: names.map((_, nth) => nth), y: rows.map(row => plain(row.label)), text, hovertemplate: "%{text}<extra></extra>",
       colorscale: "Viridis", xgap: 1, ygap: 1, colorbar: { tickformat: "~s", thickness: 12 },
     }], {
-      height: 140 + 26 * rows.length, margin: { l: 200, r: 20, t: 20, b: 90 }, yaxis: { autorange: "reversed", automargin: true, type: "category" },
+      height: 180 + 26 * rows.length, margin: { l: 200, r: 20, t: 20, b: 130 }, yaxis: { autorange: "reversed", automargin: true, type: "category" },
       xaxis: { tickmode: "array", tickvals: names.map((_, nth) => nth), ticktext: names.map(name => plain(layers.get(name))), tickangle: -60, showgrid: false },
     });
   }

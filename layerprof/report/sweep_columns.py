@@ -40,7 +40,7 @@ def columns(table: TableView) -> list[TextColumn]:
         TextColumn("95 % ", [_interval(f.latency_ci if f else None, time.factor) for f in figures], 7),
         TextColumn("×", _times(table.ratios("latency_s")), 1),
         TextColumn(f"{joules.unit}/sample", [joules.show(f.energy_j if f else None) for f in figures]),
-        TextColumn("× ", _times(table.ratios("energy_j")), 4),
+        TextColumn("J ×", _times(table.ratios("energy_j")), 4),
         TextColumn(f"{work.unit}/sample", [work.show(f.flops if f else None) for f in figures], 1),
         TextColumn("memory", [units.size(f.memory if f else None) for f in figures], 8),
         TextColumn("alone", [_guard(row.guards, "batch_invariant") for row in rows], 5),
@@ -57,12 +57,12 @@ def _reference(table: TableView) -> list[TextColumn]:
     rows = table.rows
     return [
         TextColumn("WER first", [_rate(row.figures.wer_first if row.figures else None) for row in rows], 2),
-        TextColumn("report: WER", [_rate(_reported(row, "wer")) for row in rows], 2),
-        TextColumn("s/batch", [_plain(_reported(row, "latency_s")) for row in rows], 2),
-        TextColumn("×  ", _times(table.ratios("latency_s", of_reference=True)), 2),
-        TextColumn("J/sample", [_plain(_reported(row, "energy_j")) for row in rows], 3),
-        TextColumn("×   ", _times(table.ratios("energy_j", of_reference=True)), 3),
-        TextColumn("FLOPs", [str((row.reference or {}).get("flops_as_reported") or "") for row in rows], 4),
+        TextColumn("report WER", [_rate(_reported(row, "wer")) for row in rows], 2),
+        TextColumn("report s/batch", [_plain(_reported(row, "latency_s")) for row in rows], 2),
+        TextColumn("report ×", _times(table.ratios("latency_s", of_reference=True)), 2),
+        TextColumn("report J/sample", [_plain(_reported(row, "energy_j")) for row in rows], 3),
+        TextColumn("report J ×", _times(table.ratios("energy_j", of_reference=True)), 3),
+        TextColumn("report FLOPs", [str((row.reference or {}).get("flops_as_reported") or "") for row in rows], 4),
     ]
 
 

@@ -67,7 +67,9 @@ def _plots(views: list[TableView]) -> dict[str, Any]:
             }
             for view in views
         ],
-        "runs": {key: {name: value for name, value in payload(run).items() if name in RUN_PARTS} for key, run in runs.items()},
+        "runs": {
+            key: {name: value for name, value in payload(run).items() if name in RUN_PARTS} for key, run in runs.items()
+        },
     }
 
 

@@ -10,11 +10,40 @@ from typing import IO, Any
 from layerprof.report import sweep_view
 from layerprof.report.sweep_view import Row, SweepData, TableView
 
-FIGURES = ("samples", "repeats", "wer", "wer_first", "metric_name", "metric", "latency_s", "ttft_s", "token_s", "energy_j")
+FIGURES = (
+    "samples",
+    "repeats",
+    "wer",
+    "wer_first",
+    "metric_name",
+    "metric",
+    "latency_s",
+    "ttft_s",
+    "token_s",
+    "energy_j",
+)
 MORE = ("energy_quality", "flops", "memory")
-GUARDS = ("batch_invariant", "checked", "truncated_share", "hypothesis_words", "reference_words", "padding_share", "not_finite")
+GUARDS = (
+    "batch_invariant",
+    "checked",
+    "truncated_share",
+    "hypothesis_words",
+    "reference_words",
+    "padding_share",
+    "not_finite",
+)
 REFERENCE = ("wer", "latency_s", "energy_j", "flops_as_reported")
-SETTINGS = ("model", "dataset", "device", "dtype", "optimization", "batch_size", "image_size", "max_input_len", "max_new_tokens")
+SETTINGS = (
+    "model",
+    "dataset",
+    "device",
+    "dtype",
+    "optimization",
+    "batch_size",
+    "image_size",
+    "max_input_len",
+    "max_new_tokens",
+)
 
 
 def render_csv(data: SweepData, out: IO[str]) -> None:

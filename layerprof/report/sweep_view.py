@@ -87,7 +87,9 @@ class TableView:
         return [value / base if value is not None and base else None for value in values]
 
     def _comparable(self, row: Row, name: str, of_reference: bool) -> bool:
-        both = self.planned.reference and any(_reference(r, name) is not None and _figure(r, name) is not None for r in self.rows)
+        both = self.planned.reference and any(
+            _reference(r, name) is not None and _figure(r, name) is not None for r in self.rows
+        )
         if both:
             return _reference(row, name) is not None and _figure(row, name) is not None
         return (_reference(row, name) if of_reference else _figure(row, name)) is not None
