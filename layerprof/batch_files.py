@@ -27,7 +27,10 @@ SPANS_FILE = "spans.csv"
 
 @dataclass(frozen=True, slots=True)
 class BatchTime:
-    """One batch of the bare pass: seconds of its `generate()`, seconds to the first token, tokens written in all rows."""
+    """One batch of the bare pass.
+
+    It holds the seconds of its `generate()`, seconds to the first token, tokens written in all rows.
+    """
 
     batch: int
     rows: int
@@ -50,7 +53,10 @@ def write(session: Session, folder: Path) -> dict[str, str]:
 
 
 def load_batches(folder: str | Path) -> tuple[BatchTime, ...]:
-    """Return the batches beside a run, empty when there are none. Raises RequestError for a broken file, naming the line."""
+    """Return the batches beside a run, empty when there are none.
+
+    Raises RequestError for a broken file, naming the line.
+    """
     return tuple(
         BatchTime(
             batch=int(row["batch"]),

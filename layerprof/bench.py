@@ -1,8 +1,8 @@
 """What a worker does with real cells: identifies them, and carries them out on one loaded model after the other.
 
-A cell has two kinds of walk. Quality: the model writes to the end of each answer (with the token limit as a cap); answers,
-word error rate and guards come from there. Work: with `fixed_tokens` every row writes exactly that many, so that
-latency, FLOPs and energy of two cells are of the same work.
+A cell has two kinds of walk. Quality: the model writes to the end of each answer (with the token limit as a cap);
+answers, word error rate and guards come from there. Work: with `fixed_tokens` every row writes exactly that many, so
+that latency, FLOPs and energy of two cells are of the same work.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Telling:
         self.tell = tell
 
     def note(self, text: str) -> None:
-        """Notes are of the run; a sweep says them in its plan."""
+        """Swallow the note: a sweep says in its plan what runs where."""
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Callable[[], None]]:
@@ -211,7 +211,10 @@ def _data_identity(data: Dataset) -> dict[str, Any]:
 
 
 def _content(place: Path) -> str:
-    """Return a hash of a file, or of the files in a folder: their names, and their content or, when large, size and time."""
+    """Return a hash of a file, or of the files in a folder.
+
+    Hashed are their names, and their content or, when large, size and time.
+    """
     digest = hashlib.sha256()
     for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
         if file.is_file():

@@ -66,8 +66,8 @@ class Cell:
 class Identity(Record):
     """Who a cell is once names are resolved: everything that its figures depend on.
 
-    `choices` have every `auto` resolved; `model` and `data` carry revisions or content hashes, `data` the sample ids too;
-    `versions` are of the packages and the driver.
+    `choices` have every `auto` resolved; `model` and `data` carry revisions or content hashes, `data` the sample ids
+    too; `versions` are of the packages and the driver.
     """
 
     choices: dict[str, Any]
@@ -98,8 +98,8 @@ def _hash(value: Any) -> str:
 class Guards(Record):
     """Whether a cell's answers can be believed. Shares lie between 0 and 1; None where it was not checked.
 
-    `batch_invariant` is the share of `checked` samples whose tokens are the same alone and in their batch; `flags` says in
-    words what is wrong.
+    `batch_invariant` is the share of `checked` samples whose tokens are the same alone and in their batch; `flags`
+    says in words what is wrong.
     """
 
     batch_invariant: float | None = None

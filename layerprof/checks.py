@@ -1,4 +1,7 @@
-"""The walks that no plain run has: answers to their end with their logits checked, samples answered alone, padding on the wrong side."""
+"""The walks that no plain run has.
+
+They are answers to their end with their logits checked, samples answered alone, padding on the wrong side.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ ALONE = 16
 
 
 def quality_walk(session: Session) -> tuple[list[Walked], int]:
-    """Answer every batch to the end of its answers; return the answers, and in how many batches logits were not finite."""
+    """Answer every batch to the end of its answers.
+
+    Return the answers, and in how many batches logits were not finite.
+    """
     walked, bad = _walk(session, "quality", session.batches)
     return walked, bad
 
@@ -70,7 +76,8 @@ def _one_by_one(session: Session, rows: list[int]) -> tuple[Batch, ...]:
 def padded_right(batch: Batch) -> Batch:
     """Return the batch with the padding of every row moved from its left to its right.
 
-    So does a tokenizer that is not told otherwise, and a decoder then writes on from padding in all rows but the longest.
+    So does a tokenizer that is not told otherwise, and a decoder then writes on from padding in all rows but the
+    longest.
     """
     width = batch.tensors["attention_mask"].shape[1]
     moved = {

@@ -1,7 +1,7 @@
 """Two runs, or two sweeps cell by cell: what changed in what was measured, end to end and layer by layer, and in how.
 
-A difference has an interval where both runs kept their batches and answered the same samples; samples are then resampled
-in pairs, so that what is hard for both does not count as noise.
+A difference has an interval where both runs kept their batches and answered the same samples; samples are then
+resampled in pairs, so that what is hard for both does not count as noise.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ PASSING = ("gpu.temperature_c", "gpu.clock_sm_mhz", "gpu.clock_memory_mhz")
 class Change:
     """One quantity in two runs, in its SI unit.
 
-    `how` is `ratio` (after / before, and its interval) or `points` (after - before, of shares and rates). `higher_is_worse`
-    is None for what is neither good nor bad. `n` is how many pairs the interval is of.
+    `how` is `ratio` (after / before, and its interval) or `points` (after - before, of shares and rates).
+    `higher_is_worse` is None for what is neither good nor bad. `n` is how many pairs the interval is of.
     """
 
     quantity: str
@@ -80,7 +80,7 @@ class LayerChange:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two runs side by side. `same_answers` is the share of shared samples with the same tokens, None without samples."""
+    """Two runs side by side. `same_answers` is the share of shared samples with the same tokens, None without."""
 
     title: str
     totals: tuple[Change, ...]
@@ -98,7 +98,10 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Comparisons:
-    """What `layerprof compare` found: one comparison for two runs, one a cell for two sweeps, and cells without a partner."""
+    """What `layerprof compare` found.
+
+    There is one comparison for two runs, one a cell for two sweeps, and cells without a partner.
+    """
 
     before: str
     after: str
@@ -135,8 +138,9 @@ def compare(before: str | Path, after: str | Path) -> Comparisons:
     """Compare two runs or two sweeps by their folders. Raises RequestError for anything else, or a run and a sweep."""
     first, second = Path(before).expanduser(), Path(after).expanduser()
     if is_sweep(first) != is_sweep(second):
+        kinds = ["sweep" if is_sweep(path) else "run" for path in (first, second)]
         raise RequestError(
-            f"{before} is a {'sweep' if is_sweep(first) else 'run'} and {after} is a {'sweep' if is_sweep(second) else 'run'}.",
+            f"{before} is a {kinds[0]} and {after} is a {kinds[1]}.",
             "Compare two runs or two sweeps; the run of a cell lies in the sweep's folder under cells/.",
         )
     if not is_sweep(first):
@@ -322,7 +326,8 @@ def _notes(a: Side, b: Side, paired: _Paired) -> Iterator[str]:
         if not paired.shared:
             yield "The runs answered different samples, so nothing is paired."
         elif len(paired.shared) < max(len(a.samples), len(b.samples)):
-            yield f"The runs share {len(paired.shared)} of {len(a.samples)} and {len(b.samples)} samples; pairs are of these."
+            counts = f"{len(a.samples)} and {len(b.samples)}"
+            yield f"The runs share {len(paired.shared)} of {counts} samples; pairs are of these."
         elif not paired.units:
             yield "No set of samples is made of whole batches in both runs, so latency is not paired."
     if bool(a.run.settings.get("fixed_tokens")) is False or bool(b.run.settings.get("fixed_tokens")) is False:

@@ -96,8 +96,8 @@ class Experiment:
 def load(path: str | Path) -> Experiment:
     """Return the experiment in a TOML file.
 
-    Raises RequestError, with file and line, for anything that no sweep could carry out, and for a missing file the nearest
-    one beside it.
+    Raises RequestError, with file and line, for anything that no sweep could carry out, and for a missing file the
+    nearest one beside it.
     """
     return _load(Path(path).expanduser(), ())
 
@@ -107,8 +107,8 @@ def cells(
 ) -> list[Cell]:
     """Return the experiment's cells in the order of the file, those of several tables once, first repeats first.
 
-    `overrides` replace base settings (never an axis); `only` keeps the cells whose setting is, as text, among the values.
-    Raises RequestError for an override of an axis, an unknown setting, and an `only` that leaves nothing.
+    `overrides` replace base settings (never an axis); `only` keeps the cells whose setting is, as text, among the
+    values. Raises RequestError for an override of an axis, an unknown setting, and an `only` that leaves nothing.
     """
     overrides = dict(overrides or {})
     _check_overrides(experiment, overrides)
@@ -122,7 +122,10 @@ def cells(
 
 
 def parse_assignments(pairs: list[str] | None, option: str) -> dict[str, tuple[str, ...]]:
-    """Return `NAME=VALUE[,VALUE...]` pairs as they were typed. Raises RequestError for one without `=` or with an unknown name."""
+    """Return `NAME=VALUE[,VALUE...]` pairs as they were typed.
+
+    Raises RequestError for one without `=` or with an unknown name.
+    """
     found: dict[str, tuple[str, ...]] = {}
     for pair in pairs or []:
         name, sign, values = pair.partition("=")
@@ -136,7 +139,10 @@ def parse_assignments(pairs: list[str] | None, option: str) -> dict[str, tuple[s
 
 
 def typed(name: str, text: str) -> Any:
-    """Return a setting's value from the command line as TOML would read it, or as text. Raises RequestError as `settings.build`."""
+    """Return a setting's value from the command line as TOML would read it, or as text.
+
+    Raises RequestError as `settings.build`.
+    """
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -297,6 +303,10 @@ def _check_top(file: _File) -> None:
             file.wrong((key,), f"'{key}' cannot be {value!r}.")
         if key in ("repeats", "timeout_s") and value <= 0:
             file.wrong((key,), f"'{key}' is {value}; it must be above 0.")
+    _check_settings(file)
+
+
+def _check_settings(file: _File) -> None:
     for part in ("base", "demo"):
         for name, value in file.data.get(part, {}).items():
             _check(file, (part, name), name, value)

@@ -39,9 +39,8 @@ def flags(guards: Guards) -> tuple[str, ...]:
     if guards.not_finite:
         found.append(f"logits were NaN or infinite in {guards.not_finite} batches")
     if guards.batch_invariant is not None and guards.batch_invariant < LEAST_INVARIANT:
-        found.append(
-            f"answers depend on the batch: {_percent(guards.batch_invariant)} of {guards.checked} samples are answered the same alone"
-        )
+        same = f"{_percent(guards.batch_invariant)} of {guards.checked} samples"
+        found.append(f"answers depend on the batch: {same} are answered the same alone")
     words, due = guards.hypothesis_words, guards.reference_words
     if words is not None and due and words > LONGEST * due:
         found.append(f"answers are long: {words:.1f} words where the references have {due:.1f}")

@@ -32,7 +32,10 @@ class Unit:
 
 
 def units(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[Unit, ...]:
-    """Return the units of two runs, each given as sample id -> batch; batches with samples that one lacks are left out."""
+    """Return the units of two runs, each given as sample id -> batch.
+
+    Batches with samples that one run lacks are left out.
+    """
     parent: dict[tuple[str, int], tuple[str, int]] = {}
 
     def root(node: tuple[str, int]) -> tuple[str, int]:
@@ -63,7 +66,7 @@ def units(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[Unit, ..
 
 @dataclass
 class Draws:
-    """Bootstrap resamples of n units, drawn once and used for every quantity, so that their intervals belong together."""
+    """Bootstrap resamples of n units, drawn once and used for every quantity: their intervals belong together."""
 
     n: int
     counts: NDArray[np.float32] = field(init=False)

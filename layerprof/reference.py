@@ -1,4 +1,7 @@
-"""Figures of an earlier report as data: a CSV file of cells, and beside it `reasons.toml` with the known reasons for differences."""
+"""Figures of an earlier report as data.
+
+They are a CSV file of cells, and beside it `reasons.toml` with the known reasons for differences.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from typing import Any
 from layerprof.errors import RequestError
 
 SETTINGS = ("dataset", "optimization", "batch_size", "image_size", "max_input_len")
-"""Columns by which a row is matched to a cell. The device is not among them: ratios between cells are compared, not machines."""
+"""Columns by which a row is matched to a cell.
+
+The device is not among them: ratios between cells are compared, not machines.
+"""
 FIGURES = ("wer", "latency_s", "energy_j")
 REASONS = "reasons.toml"
 

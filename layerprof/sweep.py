@@ -75,12 +75,12 @@ def sweep(
 ) -> Sweep:
     """Carry out an experiment file and return the finished sweep.
 
-    `resume` goes on in a folder that holds a sweep: finished cells are kept, whatever became of them; `retry` measures those
-    again that failed, crashed, timed out or ran out of memory. `options` go to the engine. A cell that fails is a result,
-    and the sweep goes on.
+    `resume` goes on in a folder that holds a sweep: finished cells are kept, whatever became of them; `retry` measures
+    those again that failed, crashed, timed out or ran out of memory. `options` go to the engine. A cell that fails is
+    a result, and the sweep goes on.
 
-    Raises RequestError when the experiment, the folder or every single cell is wrong, and RunFailedError when the engine
-    itself fails. An interrupt leaves every finished cell in the folder.
+    Raises RequestError when the experiment, the folder or every single cell is wrong, and RunFailedError when the
+    engine itself fails. An interrupt leaves every finished cell in the folder.
     """
     show = show or Show()
     experiment = experiments.load(path)
@@ -146,7 +146,7 @@ def plan(cells: Sequence[Cell], engine: Engine, folder: SweepFolder | None, *, r
 
 
 def _model(step: Step) -> str:
-    """What two cells must have in common to share a loaded model, as text."""
+    """Return what two cells must have in common to share a loaded model, as text."""
     if isinstance(step.who, Refusal):
         return ""
     names = ("model", "weights", "device", "dtype", "optimization", "seed")

@@ -1,4 +1,7 @@
-"""A sweep on disk: `sweep.json`, and under `cells/` one folder a cell. `cell.json` is written last: where it is, the cell is finished."""
+"""A sweep on disk: `sweep.json`, and under `cells/` one folder a cell.
+
+`cell.json` is written last: where it is, the cell is finished.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,10 @@ class SweepFolder:
 
     @contextmanager
     def kept_if_planned(self) -> Iterator[None]:
-        """Remove a new folder again when an error comes before `sweep.json`: a refused request leaves nothing behind."""
+        """Remove a new folder again when an error comes before `sweep.json`.
+
+        A refused request leaves nothing behind.
+        """
         try:
             yield
         except LayerprofError:

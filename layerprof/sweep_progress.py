@@ -131,15 +131,14 @@ def summary(outcome: Outcome, run: Run | None) -> str:
 
 
 def guards_text(guards: Guards | None) -> str:
-    """Return the guards in a few words; what is wrong in capitals first."""
+    """Return the guards in a few words, what is wrong first."""
     if guards is None:
         return ""
-    if guards.flags:
-        return "CHECK: " + "; ".join(guards.flags)
     parts = [
         f"same alone {units.percent(guards.batch_invariant)}" if guards.batch_invariant is not None else "",
         f"cut short {units.percent(guards.truncated_share)}" if guards.truncated_share is not None else "",
         f"{guards.hypothesis_words:.1f} words" if guards.hypothesis_words is not None else "",
         f"padding {units.percent(guards.padding_share)}" if guards.padding_share is not None else "",
     ]
-    return "guards ok (" + ", ".join(part for part in parts if part) + ")"
+    found = f"({', '.join(part for part in parts if part)})"
+    return f"CHECK: {'; '.join(guards.flags)} {found}" if guards.flags else f"guards ok {found}"

@@ -1,8 +1,8 @@
 """A runner of cells that needs no model: what each cell shall do stands in its `layers` setting.
 
-`layers = "ok"` writes a small run; `oom`, `crash`, `kill`, `hang`, `error`, `refuse` and `noisy` do what they say; `slow`
-takes half a second; `flaky:FILE` kills its process the first time. `model = "none"` cannot be identified. Every cell that
-starts is noted in the file that FAKE_CELLS_LOG names, with the process that carried it out.
+`layers = "ok"` writes a small run; `oom`, `crash`, `kill`, `hang`, `error`, `refuse` and `noisy` do what they say;
+`slow` takes half a second; `flaky:FILE` kills its process the first time. `model = "none"` cannot be identified. Every
+cell that starts is noted in the file that FAKE_CELLS_LOG names, with the process that carried it out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A small sweep whose every figure was chosen by hand: two tables, a skipped cell, a crashed one, a guard that struck."""
+"""A small sweep whose every figure was chosen by hand.
+
+Two tables, a skipped cell, a crashed one, a guard that struck.
+"""
 
 from __future__ import annotations
 

@@ -107,7 +107,10 @@ def test_two_runs_are_compared_in_pairs(tmp_path: Path) -> None:
 
 
 def test_runs_without_their_batches_are_compared_by_medians(tmp_path: Path) -> None:
-    """A run of an older layerprof has no batches.csv: the difference is there, an interval is not, and a note says why."""
+    """A run of an older layerprof has no batches.csv.
+
+    The difference is there, an interval is not, and a note says why.
+    """
     from layerprof import store
 
     for name in ("a", "b"):
@@ -149,7 +152,7 @@ def test_sweeps_are_compared_cell_by_cell(tmp_path: Path) -> None:
 def test_a_run_and_a_sweep_are_not_compared(tmp_path: Path) -> None:
     """What cannot be set side by side is refused, with the way to do it."""
     save_run(run(0.25), tmp_path / "run", (0.2, 0.3))
-    with pytest.raises(RequestError, match="is a run and .* is a sweep"):
+    with pytest.raises(RequestError, match=r"is a run and .* is a sweep"):
         comparing.compare(tmp_path / "run", sample_sweep(tmp_path / "sweep"))
     with pytest.raises(RequestError):
         comparing.compare(tmp_path / "run", tmp_path / "nothing")

@@ -1,4 +1,7 @@
-"""Cells on a local Ray with several workers: every end is a result, a crash is tried once more, a dead driver loses nothing."""
+"""Cells on a local Ray with several workers.
+
+Every end is a result, a crash is tried once more, a dead driver loses nothing.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """Start a Ray of this process's own with three places to measure; give its address and the file that cells write to."""
+    """Start a Ray of this process's own with three places to measure.
+
+    Give its address and the file that cells write to.
+    """
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'layerprof[ray]'")
     log = tmp_path_factory.mktemp("ray") / "started.txt"
     with pytest.MonkeyPatch.context() as patch:
@@ -95,11 +101,12 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_cell_is_replaced(tmp_path: P
 
 
 def test_a_killed_driver_goes_on_where_it_was(tmp_path: Path, cluster: tuple[str, Path], log: Path) -> None:
-    """kill -9 of the sweep ends its cells on the cluster; resumed, it repeats none that was finished."""
+    """Kill -9 of the sweep ends its cells on the cluster; resumed, it repeats none that was finished."""
     path = _experiment(tmp_path, ["slow", "hang", "ok"])
     code = (
         "from layerprof import sweep\n"
-        f"sweep.sweep({str(path)!r}, output={str(tmp_path / 's')!r}, runner={RUNNER!r}, engine='ray', address={cluster[0]!r})"
+        f"sweep.sweep({str(path)!r}, output={str(tmp_path / 's')!r}, runner={RUNNER!r}, engine='ray', "
+        f"address={cluster[0]!r})"
     )
     driver = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(HERE)})
     deadline = time.monotonic() + 90

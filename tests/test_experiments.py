@@ -167,7 +167,10 @@ def test_the_experiments_that_are_shipped_load(path: Path) -> None:
 
 
 def test_the_reference_experiment_has_a_cell_for_every_row_of_the_report() -> None:
-    """The report has 4 + 9 + 9 + 3 rows that name their settings; each is matched by a cell of the table that cites it."""
+    """The report has 4 + 9 + 9 + 3 rows that name their settings.
+
+    Each is matched by a cell of the table that cites it.
+    """
     from layerprof import reference
 
     experiment = experiments.load(ROOT / "experiments" / "reference.toml")

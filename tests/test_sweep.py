@@ -1,4 +1,7 @@
-"""Sweeps on fake cells: every end is a result, nothing finished is lost or repeated, and a folder has one sweep at a time."""
+"""Sweeps on fake cells: every end is a result, nothing finished is lost or repeated.
+
+And a folder has one sweep at a time.
+"""
 
 from __future__ import annotations
 
@@ -102,11 +105,15 @@ def test_resume_after_the_experiment_grew_measures_what_is_new(tmp_path: Path, l
 def test_a_driver_killed_at_any_point_loses_and_repeats_no_finished_cell(
     tmp_path: Path, log: Path, kills: tuple[float, ...]
 ) -> None:
-    """kill -9 of the sweep while it plans or measures, several times; then resume: each finished cell ran to its end once."""
+    """Kill -9 of the sweep while it plans or measures, several times.
+
+    Then resume: each finished cell ran to its end once.
+    """
     path = _experiment(tmp_path, ["slow", "ok", "all"], more="repeats = 2")
     code = (
         "import sys; from layerprof import sweep\n"
-        f"sweep.sweep({str(path)!r}, output={str(tmp_path / 'sweep')!r}, runner={RUNNER!r}, resume=sys.argv[1] == 'True')"
+        f"sweep.sweep({str(path)!r}, output={str(tmp_path / 'sweep')!r}, runner={RUNNER!r}, "
+        "resume=sys.argv[1] == 'True')"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     finished: set[str] = set()
@@ -227,7 +234,10 @@ def test_a_worker_that_dies_while_planning_ends_the_sweep(tmp_path: Path, log: P
 
 
 def test_folders_are_not_mixed(tmp_path: Path, log: Path) -> None:
-    """A folder with a sweep asks for --resume, a folder with other things for another place, resuming nothing is told."""
+    """A folder with a sweep asks for --resume, a folder with other things for another place.
+
+    Resuming nothing is told.
+    """
     path = _experiment(tmp_path, ["ok"])
     sweeps.sweep(path, output=tmp_path / "sweep", runner=RUNNER)
     with pytest.raises(RequestError) as caught:

@@ -1,7 +1,7 @@
 """Where cells are carried out. An engine tells who cells are, and yields their outcomes as they end.
 
-`local` has one worker process on this machine, `ray` tasks on a cluster. The engine knows nothing of experiments, and the
-sweep nothing of processes.
+`local` has one worker process on this machine, `ray` tasks on a cluster. The engine knows nothing of experiments, and
+the sweep nothing of processes.
 """
 
 from __future__ import annotations
@@ -57,14 +57,20 @@ class Engine(Protocol):
     def __exit__(self, *error: object) -> None: ...
 
     def identify(self, cells: Sequence[Cell]) -> list[Identity | Refusal]:
-        """Return who each cell is, or why it cannot be carried out. Raises LayerprofError when the engine itself fails."""
+        """Return who each cell is, or why it cannot be carried out.
+
+        Raises LayerprofError when the engine itself fails.
+        """
 
     def run(self, jobs: Sequence[Job], watcher: Watcher) -> Iterator[tuple[Job, Outcome]]:
         """Yield each job with what became of it, as it ends. The run's files are in the job's folder by then."""
 
 
 def open_engine(name: str, *, folder: Path | None = None, runner: str = REAL, **options: Any) -> Engine:
-    """Return an engine by its name. `folder` takes its log. Raises RequestError for an unknown name or a missing package."""
+    """Return an engine by its name.
+
+    `folder` takes its log. Raises RequestError for an unknown name or a missing package.
+    """
     if name == "local":
         from layerprof.engines.local import LocalEngine
 

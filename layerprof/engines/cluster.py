@@ -1,4 +1,4 @@
-"""Cells as Ray tasks: one GPU and a fresh process each, one measuring cell a node, results streamed back to the sweep's folder.
+"""Cells as Ray tasks: one GPU and a fresh process each, one measuring cell a node.
 
 A node that may measure has the custom resource `measure`; a task takes one of it, so that no two cells share a node's
 processors, power and heat. Files travel through Ray, so the nodes need no common file system.
@@ -32,7 +32,7 @@ CELLS_OPTIONS = {"max_calls": 1, "max_retries": 0, "num_returns": "streaming"}
 
 @dataclass
 class Flight:
-    """A task under way: its stream of results, which attempt it is, and since when it runs (None: it waits for a place)."""
+    """A task under way: its results, which attempt it is, and since when it runs (None: it waits for a place)."""
 
     job: Job
     stream: Any
@@ -63,7 +63,7 @@ class RayEngine:
             self.ray.shutdown()
 
     def _connect(self) -> None:
-        """Join the cluster at the address, or the one that runs on this machine, or start one with the `measure` resource."""
+        """Join the cluster at the address, or start one on this machine with the `measure` resource."""
         shared: dict[str, Any] = {
             "log_to_driver": False,
             "logging_level": "ERROR",
@@ -178,23 +178,25 @@ class RayEngine:
             return self._late(flight)
         try:
             message = self.ray.get(next(flight.stream))
-        except StopIteration:
-            return self._outcome(flight, Status.CRASHED, "the task ended without a result")
-        except self.ray.exceptions.TaskCancelledError:
-            return self._outcome(
-                flight, Status.TIMED_OUT, f"stopped after {flight.job.timeout_s:g} s, the cell's limit"
-            )
-        except self.ray.exceptions.OutOfMemoryError as error:
-            return self._outcome(flight, Status.OUT_OF_MEMORY, f"Ray killed the task to save its node: {_line(error)}")
-        except (self.ray.exceptions.WorkerCrashedError, self.ray.exceptions.NodeDiedError) as error:
-            return self._outcome(flight, Status.CRASHED, _line(error))
-        except self.ray.exceptions.RayError as error:
-            return self._outcome(flight, Status.CRASHED, f"{type(error).__name__}: {_line(error)}")
+        except (StopIteration, self.ray.exceptions.RayError) as error:
+            return self._died(flight, error)
         if "node" in message:
             flight.since, flight.node = time.monotonic(), message["node"]
             watcher.started(flight.job)
             return None
         return self._finished(flight, message)
+
+    def _died(self, flight: Flight, error: Exception) -> Outcome:
+        known = self.ray.exceptions
+        if isinstance(error, StopIteration):
+            return self._outcome(flight, Status.CRASHED, "the task ended without a result")
+        if isinstance(error, known.TaskCancelledError):
+            return self._outcome(
+                flight, Status.TIMED_OUT, f"stopped after {flight.job.timeout_s:g} s, the cell's limit"
+            )
+        if isinstance(error, known.OutOfMemoryError):
+            return self._outcome(flight, Status.OUT_OF_MEMORY, f"Ray killed the task to save its node: {_line(error)}")
+        return self._outcome(flight, Status.CRASHED, _line(error))
 
     def _finished(self, flight: Flight, message: dict[str, Any]) -> Outcome:
         for name, content in message["files"].items():
@@ -260,13 +262,16 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 
 def _environment() -> dict[str, str]:
-    """Return what the tasks need of this process's environment: where its modules lie, and that the hub is not asked twice."""
+    """Return what the tasks need of this process's environment: where modules lie, how the hub is asked."""
     names = ("PYTHONPATH", "HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN", "OMP_NUM_THREADS", "FAKE_CELLS_LOG")
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _gpus(choices: dict[str, Any]) -> float:
-    """Return how many GPUs a cell needs. A part of one is never asked for: two cells on a card would disturb each other."""
+    """Return how many GPUs a cell needs.
+
+    A part of one is never asked for: two cells on a card would disturb each other.
+    """
     return 1.0 if str(choices.get("device", "auto")).startswith("cuda") else 0.0
 
 

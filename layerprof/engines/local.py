@@ -123,7 +123,7 @@ class Worker:
     """A worker process and the two pipes to it."""
 
     def __init__(self, runner: str, folder: Path | None) -> None:
-        self.log: IO[bytes] = (folder / LOG_FILE).open("ab+") if folder else tempfile.TemporaryFile()
+        self.log: IO[bytes] = (folder / LOG_FILE).open("ab+") if folder else tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the process
         self.log_start = self.log.seek(0, os.SEEK_END)
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "layerprof.worker", runner],  # -P: files of the current folder hide no package
@@ -133,7 +133,8 @@ class Worker:
             text=True,
             encoding="utf-8",
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            start_new_session=True,  # an interrupt at the terminal is the sweep's to handle, and a kill takes the whole group
+            # An interrupt at the terminal is the sweep's to handle, and a kill takes the whole group.
+            start_new_session=True,
         )
         self.ready = False
         self.lines: queue.Queue[str | None] = queue.Queue()

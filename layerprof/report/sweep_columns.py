@@ -77,6 +77,13 @@ def without_figures(rows: Sequence[Row]) -> list[str]:
     return [f"{row.label}: {row.status.value if row.status else 'open'}: {row.reason}" for row in rows if row.reason]
 
 
+def not_measured(table: TableView) -> list[str]:
+    """Return why measured cells have no joules, each reason once."""
+    figures = [row.figures for row in table.rows if row.figures]
+    reasons = dict.fromkeys(f.energy_reason for f in figures if f.energy_j is None and f.energy_reason)
+    return [f"energy not measured: {reason}" for reason in reasons]
+
+
 def unmatched(table: TableView) -> list[str]:
     """Return one line for each row of the earlier report that no cell stands for."""
     lines = []

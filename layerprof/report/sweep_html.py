@@ -49,7 +49,11 @@ def _table(view: TableView) -> dict[str, Any]:
             {"bad": bool(row.reason), "cells": cells}
             for row, *cells in zip(view.rows, *(column.cells for column in found), strict=True)
         ],
-        "notes": [*sweep_columns.without_figures(view.rows), *sweep_columns.unmatched(view)],
+        "notes": [
+            *sweep_columns.without_figures(view.rows),
+            *sweep_columns.not_measured(view),
+            *sweep_columns.unmatched(view),
+        ],
         "reasons": list(view.planned.reasons),
     }
 

@@ -39,7 +39,8 @@ def _table(view: TableView) -> Iterator[str]:
     yield from table([column.title for column in found], zip(*(column.cells for column in found), strict=True), left)
     yield ""
     yield escape(sweep_columns.LEGEND) + "."
-    notes = [*sweep_columns.without_figures(view.rows), *sweep_columns.unmatched(view)]
+    notes = [*sweep_columns.without_figures(view.rows), *sweep_columns.not_measured(view)]
+    notes += sweep_columns.unmatched(view)
     notes += [f"{reason.get('quantity', '')}: {reason.get('text', '')}" for reason in view.planned.reasons]
     if notes:
         yield ""

@@ -1,4 +1,4 @@
-"""A sweep as CSV (one line for each cell of each table, SI units) and as JSON (the same with guards, reasons and intervals)."""
+"""A sweep as CSV, one line for each cell of each table in SI units, and as JSON, with guards and intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep in a terminal: its tables with the earlier report beside them, what the guards found, and cells without figures."""
+"""A sweep in a terminal: its tables with the earlier report beside them, guards, cells without figures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _table(table: TableView, look: Look) -> Iterator[RenderableType]:
         yield look.text(table.planned.about, "dim")
     yield look.table([_column(look, column, table) for column in sweep_columns.columns(table)])
     yield look.text(sweep_columns.LEGEND, "dim")
-    for line in sweep_columns.unmatched(table):
+    for line in (*sweep_columns.not_measured(table), *sweep_columns.unmatched(table)):
         yield look.text(line, "dim")
     for reason in table.planned.reasons:
         yield Padding(look.text(f"{reason.get('quantity', '')}: {reason.get('text', '')}", "dim"), (0, 0, 0, 2))

@@ -1,4 +1,7 @@
-"""What every report shows of a sweep, as plain data: tables of cells with their figures, guards, and the earlier report beside them."""
+"""What every report shows of a sweep, as plain data.
+
+That is tables of cells with their figures, guards, and the earlier report beside them.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class TableView:
-    """One table with its rows in the order of the axes; `unmatched` are rows of the earlier report that no cell stands for."""
+    """One table with its rows in the order of the axes.
+
+    `unmatched` are rows of the earlier report that no cell stands for.
+    """
 
     planned: PlannedTable
     axes: tuple[str, ...]
@@ -80,7 +86,7 @@ class TableView:
     unmatched: tuple[dict[str, Any], ...]
 
     def ratios(self, name: str, of_reference: bool = False) -> list[float | None]:
-        """Return a figure of each row over that of the first row that has it (in the reference's rows: of the same row)."""
+        """Return a figure of each row, or of its reference, over that of the first row in which both have it."""
         values = [_reference(row, name) if of_reference else _figure(row, name) for row in self.rows]
         first = next((i for i, row in enumerate(self.rows) if self._comparable(row, name, of_reference)), None)
         base = values[first] if first is not None else None
@@ -175,7 +181,7 @@ def _where(points: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 def _table(data: SweepData, planned: PlannedTable) -> TableView:
     rows = list(_rows(data, planned))
-    order = {name: values for name, values in planned.axes.items()}
+    order = dict(planned.axes)
     rows.sort(key=lambda row: _rank(row.point, order))
     shown = {id(row.reference) for row in rows if row.reference is not None}
     unmatched = tuple(line for line in planned.reference if id(line) not in shown)
