@@ -25,7 +25,8 @@ def model() -> nn.Module:
         num_key_value_heads=1,
         max_position_embeddings=64,
     )
-    return LlamaForCausalLM(config).eval()
+    built: nn.Module = LlamaForCausalLM(config)
+    return built.train(False)
 
 
 def _answer(model: nn.Module) -> torch.Tensor:

@@ -13,6 +13,7 @@ from layerprof import assemble, energy_pass, passes, profiler
 from layerprof.energy.windows import EnergyReading, Record, WindowReading
 from layerprof.progress import Silent
 from layerprof.records import Phase, Quality
+from layerprof.session import Session
 from layerprof.settings import build
 
 UPTO = {"end to end": 100.0, "up to vision": 20.0, "up to prefill": 50.0, "up to decode": 98.0}
@@ -67,7 +68,7 @@ class FakeMeter:
 
 
 @pytest.fixture
-def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> profiler.Session:
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     """Two answered samples with spans; windows of one walk each."""
     monkeypatch.setattr(energy_pass, "WINDOW_S", 0.0)
     settings = build(
@@ -79,12 +80,12 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> profiler.Session
     return prepared
 
 
-def _run(session: profiler.Session, meter: Any) -> Any:
+def _run(session: Session, meter: Any) -> Any:
     energy_pass.run(session, meter)
     return assemble.run(session, None)
 
 
-def test_phases_come_by_difference_and_layers_by_time(session: profiler.Session) -> None:
+def test_phases_come_by_difference_and_layers_by_time(session: Session) -> None:
     """20 J to vision, 50 to the first token, 98 in all: phases of 20, 30 and 48 J, shared by layers and gaps."""
     run = _run(session, FakeMeter())
     energy = run.totals.energy
@@ -105,14 +106,14 @@ def test_phases_come_by_difference_and_layers_by_time(session: profiler.Session)
     assert books.residual == pytest.approx(2.0), "the end-to-end window knows nothing of the phases"
 
 
-def test_longer_layers_get_more_joules(session: profiler.Session) -> None:
+def test_longer_layers_get_more_joules(session: Session) -> None:
     """Inside a phase, joules go as span."""
     rows = [row for row in _run(session, FakeMeter()).layers if row.phase is Phase.VISION]
     rates = [row.energy_j / row.span_s.total for row in rows]
     assert rates == pytest.approx([rates[0]] * len(rates))
 
 
-def test_a_phase_window_that_failed_leaves_one_power_for_all(session: profiler.Session) -> None:
+def test_a_phase_window_that_failed_leaves_one_power_for_all(session: Session) -> None:
     """Without phase energies the whole is shared by span, and each row says so."""
     run = _run(session, FakeMeter("up to vision"))
     assert run.totals.energy.by_phase is None
@@ -120,7 +121,7 @@ def test_a_phase_window_that_failed_leaves_one_power_for_all(session: profiler.S
     assert run.ledger.energy_j.residual == pytest.approx(0.0, abs=1e-9)
 
 
-def test_no_joules_end_to_end_is_no_joules_anywhere(session: profiler.Session) -> None:
+def test_no_joules_end_to_end_is_no_joules_anywhere(session: Session) -> None:
     """A window that the counter could not read gives None with its reason, never 0."""
     run = _run(session, FakeMeter("end to end"))
     assert run.totals.energy.joules is None
@@ -128,7 +129,7 @@ def test_no_joules_end_to_end_is_no_joules_anywhere(session: profiler.Session) -
     assert all(row.energy_j is None and row.energy_quality is Quality.UNAVAILABLE for row in run.layers)
 
 
-def test_the_vision_walk_stops_before_the_language_tower(session: profiler.Session) -> None:
+def test_the_vision_walk_stops_before_the_language_tower(session: Session) -> None:
     """`up to vision` runs every vision block and no decoder layer, and leaves no hook behind."""
     model = session.subject.model
     seen: list[str] = []
@@ -144,7 +145,7 @@ def test_the_vision_walk_stops_before_the_language_tower(session: profiler.Sessi
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
-def test_without_a_sensor_the_reason_is_kept(session: profiler.Session) -> None:
+def test_without_a_sensor_the_reason_is_kept(session: Session) -> None:
     """The meter's own words reach the ledger."""
 
     class NoMeter(FakeMeter):

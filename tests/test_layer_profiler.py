@@ -22,7 +22,8 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (rows, tokens, WIDTH) to the same shape."""
-        return x + self.down(torch.relu(self.up(x)))
+        change: torch.Tensor = self.down(torch.relu(self.up(x)))
+        return x + change
 
 
 class Tower(nn.Module):

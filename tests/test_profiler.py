@@ -16,12 +16,13 @@ from layerprof import passes, profiler
 from layerprof.errors import NothingFinishedError, RequestError, RunFailedError
 from layerprof.progress import Silent
 from layerprof.records import Phase, Quality, Run
+from layerprof.session import Session
 from layerprof.settings import build
 
 SAMPLES, BATCH = 3, 2
 
 
-class CallCounter(LayerHook):
+class CallCounter(LayerHook):  # type: ignore[misc]  # hooks/ has no types under its installed name
     """A user's own instrument: counts calls by phase."""
 
     def __init__(self, *args: Any) -> None:
@@ -48,7 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         max_new_tokens=8,
         fixed_tokens=True,
         device="cpu",
-        hooks=("tests.test_profiler:CallCounter",),
+        hooks=(f"{__name__}:CallCounter",),
         assume_watts=50.0,
         output=str(tmp_path_factory.mktemp("runs") / "run"),
     )
@@ -171,7 +172,7 @@ def test_what_lies_beside_the_run(run: Run, folder: Path) -> None:
 
 def test_a_users_hook_gets_its_own_walk(run: Run) -> None:
     """Its reading stands in the run, and it saw every phase."""
-    counts = run.passes["tests.test_profiler:CallCounter"]
+    counts = run.passes[f"{__name__}:CallCounter"]
     assert counts["vision"] > 0
     assert counts["decode"] == 7 * counts["prefill"], "every layer of the language tower runs at each of 7 steps"
 
@@ -205,7 +206,7 @@ def test_a_selection_shows_fewer_rows_and_the_same_books(run: Run, tmp_path: Pat
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> profiler.Session:
+def session(tmp_path: Path) -> Session:
     """Prepare a run of two batches."""
     settings = build(model="demo", dataset="coco", samples=2, max_new_tokens=2, trace=False, output=str(tmp_path / "r"))
     return profiler.prepare(settings, Silent())
@@ -224,7 +225,7 @@ def _stop_after(monkeypatch: pytest.MonkeyPatch, calls: int, error: BaseExceptio
     monkeypatch.setattr(passes, "answer", answer)
 
 
-def test_an_interrupt_saves_what_is_finished(session: profiler.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_saves_what_is_finished(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the latency pass: the bare pass is whole, one batch has spans, FLOPs are None with a reason."""
     _stop_after(monkeypatch, 1 + 2 + 1, KeyboardInterrupt())
     run = profiler.finish(session, profiler.conduct(session))
@@ -236,7 +237,7 @@ def test_an_interrupt_saves_what_is_finished(session: profiler.Session, monkeypa
 
 
 def test_an_interrupt_before_the_first_answer_leaves_nothing(
-    session: profiler.Session, monkeypatch: pytest.MonkeyPatch
+    session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is nothing to save: exit 130, and the empty folder is gone."""
     _stop_after(monkeypatch, 1, KeyboardInterrupt())
@@ -249,7 +250,7 @@ def test_an_interrupt_before_the_first_answer_leaves_nothing(
 
 
 def test_a_model_that_fails_half_way_keeps_what_was_measured(
-    session: profiler.Session, monkeypatch: pytest.MonkeyPatch
+    session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit 1 with a remedy; the run says that it failed and holds the bare pass."""
     _stop_after(monkeypatch, 1 + 2, RuntimeError("CUDA error: device-side assert"))
@@ -262,7 +263,7 @@ def test_a_model_that_fails_half_way_keeps_what_was_measured(
     assert any("device-side assert" in warning for warning in run.warnings)
 
 
-def test_out_of_memory_names_what_to_lower(session: profiler.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_names_what_to_lower(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """The remedy is the settings that take memory."""
     import torch
 
@@ -272,7 +273,7 @@ def test_out_of_memory_names_what_to_lower(session: profiler.Session, monkeypatc
     assert "--batch-size" in failure.remedy
 
 
-def test_a_pass_that_a_run_can_do_without_may_fail(session: profiler.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_that_a_run_can_do_without_may_fail(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused profiler empties its column and says why; everything else stands."""
 
     def refuse(_: Any) -> None:
