@@ -295,6 +295,11 @@ def _render_run(run: Any, console: Console, quiet: bool) -> None:
         terminal.render_plain(run, _say)
     else:
         terminal.render(run, console)
+    if "cross_check" in run.passes:
+        from layerprof.crosscheck import CrossCheck
+        from layerprof.report import crosscheck
+
+        crosscheck.render(CrossCheck.model_validate(run.passes["cross_check"]), console)
 
 
 def _emit(text: str, target: str) -> None:

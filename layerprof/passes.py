@@ -103,6 +103,14 @@ def trace_pass(session: Session) -> None:
     session.files |= {name: str(path.relative_to(session.folder)) for name, path in hook.files.items()}
 
 
+def cross_check(session: Session) -> None:
+    """Count the first batch's prompt with every other counter, too; the table stands in the run."""
+    from layerprof import crosscheck
+
+    check = crosscheck.crosscheck(session.subject.model, session.batches[0].tensors, session.layers)
+    session.passes["cross_check"] = check.model_dump(mode="json")
+
+
 def user_passes(session: Session) -> None:
     """Walk once for each hook that the user named; what it reads is stored under its name."""
     for name in session.settings.hooks:

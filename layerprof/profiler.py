@@ -134,6 +134,8 @@ def conduct(session: Session) -> LayerprofError | None:
             passes.bare_pass(session)
             passes.latency_pass(session)
             passes.flops_pass(session)
+            if chosen.cross_check:
+                optional(session, "cross_check", passes.cross_check, True, "")
             optional(session, "kernels", passes.trace_pass, chosen.trace, "--no-trace was given")
             optional(session, "energy", energy_pass.run, chosen.energy != "off", "--energy off was given")
             passes.user_passes(session)
