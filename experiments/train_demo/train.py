@@ -141,7 +141,7 @@ def chain_loss(one: Student, texts: data.Texts, states: list[Tensor]) -> tuple[T
     known = named >= 0
     if known.any():
         found = F.linear(F.rms_norm(states[QUESTION][known], states[QUESTION].shape[-1:]), table)
-        loss = loss + 0.5 * F.cross_entropy(found, named[known])
+        loss = loss + F.cross_entropy(found, named[known])
         figures["named"] = float((found.argmax(-1) == named[known]).float().mean())
     return loss, figures
 
