@@ -89,7 +89,8 @@ def crosscheck(model: nn.Module, inputs: Mapping[str, Any], layers: Sequence[Lay
         peers.append(Peer(name=name, unit=unit, macs=macs, failure=failure))
         if found is not None:
             counts[name] = _sorted_by_kind(found, kinds), found.misses_attention
-    positions = float(inputs["input_ids"].shape[1]) if "input_ids" in inputs else 1.0
+    scored = plain.get("decoder_input_ids", plain.get("input_ids"))
+    positions = float(scored.shape[1]) if scored is not None else 1.0
     more_head = int((positions - 1) * flops.get("lm_head", 0))
     rows = []
     for kind, own in flops.items():
