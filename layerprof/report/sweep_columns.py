@@ -67,8 +67,8 @@ def _reference(table: TableView) -> list[TextColumn]:
 
 
 LEGEND = (
-    "×: over the first row that can be compared; alone: answered the same as in the batch; cut: at the token limit; "
-    "words: of an answer / of its reference"
+    "×: over the first row of its dataset that can be compared; alone: answered the same as in the batch; "
+    "cut: at the token limit; words: of an answer / of its reference"
 )
 
 
@@ -88,9 +88,15 @@ def unmatched(table: TableView) -> list[str]:
     """Return one line for each row of the earlier report that no cell stands for."""
     lines = []
     for line in table.unmatched:
-        named = ", ".join(f"{name} {value}" for name, value in line.items() if value is not None and name != "table")
+        named = ", ".join(
+            f"{name} {_short(value)}" for name, value in line.items() if value is not None and name != "table"
+        )
         lines.append(f"only in the report: {named}")
     return lines
+
+
+def _short(value: object) -> str:
+    return units.number(value) if isinstance(value, float) else str(value)
 
 
 def _reported(row: Row, name: str) -> float | None:

@@ -19,7 +19,7 @@ def render(data: SweepData, out: Console | IO[str]) -> None:
     console = out if isinstance(out, Console) else Console(file=out, width=140, highlight=False)
     look = Look.of(console)
     sections = [_header(data, look), *(_table(table, look) for table in sweep_view.tables(data)), _guards(data, look)]
-    for section in (*sections, _problems(data, look), _files(data, look)):
+    for section in (*sections, _problems(data, look), _notes(data, look), _files(data, look)):
         pieces = list(section)
         for piece in pieces:
             console.print(piece, highlight=False)
@@ -37,11 +37,19 @@ def _table(table: TableView, look: Look) -> Iterator[RenderableType]:
     if table.planned.about:
         yield look.text(table.planned.about, "dim")
     yield look.table([_column(look, column, table) for column in sweep_columns.columns(table)])
-    yield look.text(sweep_columns.LEGEND, "dim")
-    for line in (*sweep_columns.not_measured(table), *sweep_columns.unmatched(table)):
+    for line in sweep_columns.unmatched(table):
         yield look.text(line, "dim")
-    for reason in table.planned.reasons:
-        yield Padding(look.text(f"{reason.get('quantity', '')}: {reason.get('text', '')}", "dim"), (0, 0, 0, 2))
+
+
+def _notes(data: SweepData, look: Look) -> Iterator[RenderableType]:
+    """Yield what is to be known of the tables, each thing once."""
+    tables = sweep_view.tables(data)
+    notes = [sweep_columns.LEGEND, *(note for table in tables for note in sweep_columns.not_measured(table))]
+    reasons = [reason for table in tables for reason in table.planned.reasons]
+    notes += [f"{reason.get('quantity', '')}: {reason.get('text', '')}" for reason in reasons]
+    yield look.heading("Notes", "and known reasons why the earlier report's figures differ" if reasons else "")
+    for note in dict.fromkeys(notes):
+        yield Padding(look.text(note, "dim"), (0, 0, 0, 2))
 
 
 def _column(look: Look, column: sweep_columns.TextColumn, table: TableView) -> Column:

@@ -86,19 +86,20 @@ class TableView:
     unmatched: tuple[dict[str, Any], ...]
 
     def ratios(self, name: str, of_reference: bool = False) -> list[float | None]:
-        """Return a figure of each row, or of its reference, over that of the first row in which both have it."""
-        values = [_reference(row, name) if of_reference else _figure(row, name) for row in self.rows]
-        first = next((i for i, row in enumerate(self.rows) if self._comparable(row, name, of_reference)), None)
-        base = values[first] if first is not None else None
-        return [value / base if value is not None and base else None for value in values]
+        """Return a figure of each row, or of its reference, over that of the first row of its dataset.
 
-    def _comparable(self, row: Row, name: str, of_reference: bool) -> bool:
-        both = self.planned.reference and any(
-            _reference(r, name) is not None and _figure(r, name) is not None for r in self.rows
-        )
-        if both:
-            return _reference(row, name) is not None and _figure(row, name) is not None
-        return (_reference(row, name) if of_reference else _figure(row, name)) is not None
+        Where the table has a reference, that is the first row in which both have the figure.
+        """
+        read = _reference if of_reference else _figure
+        both = any(_reference(row, name) is not None and _figure(row, name) is not None for row in self.rows)
+        bases: dict[Any, float] = {}
+        for row in self.rows:
+            known = (_reference(row, name), _figure(row, name)) if both else (read(row, name),)
+            value = read(row, name)
+            if value and all(one is not None for one in known):
+                bases.setdefault(row.point.get("dataset"), value)
+        values = [(read(row, name), bases.get(row.point.get("dataset"))) for row in self.rows]
+        return [value / base if value is not None and base else None for value, base in values]
 
 
 def load(path: str | Path) -> SweepData:
@@ -130,13 +131,13 @@ def problems(data: SweepData) -> list[tuple[str, str, str]]:
 
 
 def flagged(data: SweepData) -> list[tuple[str, str]]:
-    """Return (cell, what is wrong) for every guard that struck."""
-    return [
-        (_where(cell.points), flag)
-        for cell in data.record.cells
-        if (outcome := data.outcomes.get(cell.key)) and outcome.guards
-        for flag in outcome.guards.flags
-    ]
+    """Return (cells, what is wrong) for every guard that struck; cells with the same finding together."""
+    found: dict[str, list[str]] = {}
+    for cell in data.record.cells:
+        outcome = data.outcomes.get(cell.key)
+        for flag in outcome.guards.flags if outcome and outcome.guards else ():
+            found.setdefault(flag, []).append(_where(cell.points))
+    return [("; ".join(cells), flag) for flag, cells in found.items()]
 
 
 def facts(data: SweepData) -> list[str]:
