@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from layerprof import demo, models
@@ -63,8 +64,15 @@ def config_folder(folder: Path) -> Path:
 
 
 def checkpoint_folder(folder: Path) -> Path:
-    """Write a whole checkpoint: seeded weights (in two shards), the bundled tokenizer and processor."""
+    """Write a whole checkpoint: seeded weights (in shards), the bundled tokenizer and processor.
+
+    Matrices are large beside the embeddings, so that answers turn on the whole prompt instead of repeating a token.
+    """
     made = models.load(models.resolve(str(config_folder(folder)), weights="random", device="cpu", dtype="fp32", seed=5))
+    with torch.no_grad():
+        for name, weight in made.model.named_parameters():
+            if weight.ndim > 1 and "embed_tokens" not in name:
+                weight.mul_(100 / weight[0].numel() ** 0.5)
     made.model.save_pretrained(folder, max_shard_size="300KB")
     for file in demo.MODEL_FOLDER.iterdir():
         if file.name not in ("config.json", "model.safetensors", "generation_config.json"):
