@@ -130,7 +130,7 @@ def shape_mask(shape: str, size: int) -> Mask:
     raise ValueError(f"unknown shape {shape!r}: use one of {', '.join(SHAPES)}")
 
 
-def _star(u: npt.NDArray[np.float64], v: npt.NDArray[np.float64]) -> Mask:
+def _star(u: npt.NDArray[np.floating], v: npt.NDArray[np.floating]) -> Mask:
     """Five points, one up: the straight edge between an outer (1.0) and an inner (0.42) corner, folded by symmetry."""
     sector = math.pi / 5
     angle = np.arctan2(u, -v)
