@@ -116,7 +116,7 @@ def _rows(file: Path, columns: Sequence[str]) -> list[Mapping[str, str]]:
     if not file.is_file():
         return []
     with file.open(newline="", encoding="utf-8") as opened:
-        rows = list(csv.DictReader(opened))
+        rows: list[Mapping[str, str]] = list(csv.DictReader(opened))
     for line, row in enumerate(rows, start=2):
         if any(row.get(column) is None for column in columns):
             raise RequestError(

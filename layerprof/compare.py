@@ -221,8 +221,8 @@ def _totals(a: Side, b: Side, paired: _Paired) -> Iterator[Change]:
 def _latency(a: Side, b: Side, paired: _Paired) -> Change:
     found = paired.times({x.batch: x.latency_s for x in a.batches}, {x.batch: x.latency_s for x in b.batches})
     if found is None:
-        medians = (side.run.totals.latency_s.per_sample.median for side in (a, b))
-        return Change("latency per sample, median", "s", *medians)
+        before, after = (side.run.totals.latency_s.per_sample.median for side in (a, b))
+        return Change("latency per sample, median", "s", before, after)
     return Change("latency per sample", "s", found[0], found[1], "ratio", found[2], found[3])
 
 
@@ -347,8 +347,8 @@ def _sweeps(before: Path, after: Path) -> Comparisons:
         found: dict[str, tuple[str, str]] = {}
         for cell in folder.record().cells:
             for table, places in cell.points.items():
-                for place in places:
-                    where = " ".join(f"{name}={value}" for name, value in place.items())
+                for values in places:
+                    where = " ".join(f"{name}={value}" for name, value in values.items())
                     repeat = f" repeat={cell.repeat}" if cell.repeat else ""
                     found[f"{table}: {where}{repeat}"] = (cell.key, cell.label)
         points.append(found)

@@ -73,7 +73,7 @@ def _one_apostrophe_less(word: str) -> list[str]:
 CONTRACTIONS = {short: word for word in _CONTRACTIONS for short in _one_apostrophe_less(word)}
 CONTRACTIONS["somebody'd"] = "somebodyd"  # as the evaluation has it
 
-PUNCTUATION = ";/[]\"{}()=+\\_-><@`,?!"
+PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _LONE_PERIOD = re.compile(r"\.(?!\d)")
 
 

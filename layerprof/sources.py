@@ -136,7 +136,7 @@ def _commit(hub_id: str, revision: str | None) -> str:
 
 
 def _stream(spec: Spec, commit: str, seed: int) -> tuple[Iterable[Row], tuple[str, ...]]:
-    import datasets  # type: ignore[import-untyped]  # ships no types
+    import datasets
 
     stream = datasets.load_dataset(spec.hub_id, spec.config, split=spec.split, streaming=True, revision=commit)
     columns = tuple(stream.column_names or ())

@@ -61,7 +61,7 @@ def _ordered(rows: Iterator[Row], seed: int) -> Iterator[Row]:
 
 
 def _saved(spec: Spec, path: Path, seed: int) -> Opened:
-    import datasets  # type: ignore[import-untyped]  # ships no types
+    import datasets
 
     loaded = datasets.load_from_disk(str(path))
     if isinstance(loaded, datasets.DatasetDict):
@@ -136,7 +136,7 @@ def _read(files: Sequence[Path]) -> tuple[tuple[str, ...], Iterator[Row]]:
 
 
 def _parquet(files: Sequence[Path]) -> tuple[tuple[str, ...], Iterator[Row]]:
-    from pyarrow import parquet  # type: ignore[import-untyped]  # ships no types
+    from pyarrow import parquet
 
     columns = tuple(parquet.read_schema(files[0]).names)
 

@@ -85,6 +85,7 @@ class _Plan:
         self._bare: list[tuple[int, int] | None] = []
         self._externals: dict[int, int] = {}
         self._launched = 0
+        self._cut: dict[tuple[tuple[Any, Any], int, str], int] = {}
 
     def note(self, given: Event) -> None:
         """Take in one event of the first reading."""
@@ -116,11 +117,17 @@ class _Plan:
         self._find_bare_launches(threads)
 
     def _nest(self, calls: Sequence[_Call]) -> None:
-        """Take as a module's parent the one around its first call, so that the hierarchy has every module once."""
+        """Take as a module's parent the one around its first call, so that the hierarchy has every module once.
+
+        A call that crosses the end of the one around it is cut there: the plugin fails on crossing modules.
+        """
         stack: list[_Call] = []
         for call in calls:
             while stack and stack[-1].end <= call.start:
                 stack.pop()
+            if stack and call.end > stack[-1].end:
+                call.end = stack[-1].end
+                self._cut[call.thread, call.start, call.name] = call.end
             parent = stack[-1].name if stack and stack[-1].name != call.name else None
             self._parents.setdefault(call.name, None if parent is None else self._ids[parent])
             stack.append(call)
@@ -172,7 +179,10 @@ class _Plan:
         ids = {"Python id": own, "Python parent id": self._parents[name], "Python module id": own}
         mark = {columns.RANGE_ARG: _arguments(event).get(columns.RANGE_ARG, event["name"])}
         ours = mark if self._source == columns.OURS else {}
-        return {**event, "cat": columns.PYTHON, "name": f"{columns.MODULE}{name}", "args": {**ids, **ours}}
+        start, _ = _nanoseconds(event)
+        end = self._cut.get((_thread(event), start, name))
+        dur = {} if end is None else {"dur": (end - start) / 1000}
+        return {**event, "cat": columns.PYTHON, "name": f"{columns.MODULE}{name}", **dur, "args": {**ids, **ours}}
 
     def _rewrite_launch(self, event: Event) -> Iterator[Event]:
         bare = self._bare[self._launched]

@@ -227,7 +227,9 @@ class TestReading:
         assert reading.busy_s[key] == pytest.approx((18 + 5 + 18) * 1e-6)
         assert reading.calls[key] == 3
         assert reading.buckets_s == pytest.approx({OUTSIDE: 0.0, NO_LAUNCH: 36e-6, GRAPH: 0.0})
-        assert reading.top[key] == (("gemm", pytest.approx(41e-6)),)
+        ((name, seconds),) = reading.top[key]
+        assert name == "gemm"
+        assert seconds == pytest.approx(41e-6)
         assert (reading.batches, reading.device) == (3, "cuda")
         everything = sum(reading.busy_s.values()) + sum(reading.buckets_s.values())
         assert everything == pytest.approx(reading.total_s, rel=1e-12)
@@ -241,7 +243,8 @@ class TestReading:
     def test_cpu_traces_do_not_mix_with_gpu_traces(self) -> None:
         """Operator time is no kernel time: with GPU work in one trace, a trace without any counts for nothing."""
         reading = total([attribute(synthetic.on_a_cpu().events), attribute(synthetic.orphans().events)])
-        assert (reading.device, reading.batches, reading.total_s) == ("cuda", 1, pytest.approx(41e-6))
+        assert (reading.device, reading.batches) == ("cuda", 1)
+        assert reading.total_s == pytest.approx(41e-6)
 
     def test_no_traces_are_an_empty_reading(self) -> None:
         """Nothing recorded, nothing claimed."""

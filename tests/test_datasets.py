@@ -219,7 +219,7 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write images inside the table, as the hub keeps them, in two shards beside another split."""
-    import pyarrow  # type: ignore[import-untyped]  # ships no types
+    import pyarrow
     from pyarrow import parquet
 
     (path / "data").mkdir()
@@ -234,7 +234,7 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def write_saved(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write as `datasets.save_to_disk` does."""
-    import datasets as hub  # type: ignore[import-untyped]  # ships no types
+    import datasets as hub
 
     whole = [{"image": Image.open(io.BytesIO(png()))} | row for row in rows]
     splits = {"train": hub.Dataset.from_list(whole[:1]), "validation": hub.Dataset.from_list(whole)}

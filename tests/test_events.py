@@ -144,8 +144,8 @@ class TestEvents:
         cuda = FakeCuda()
         model, hook = on_gpu(cuda, {"block": (0, 10_000), "sample": (1_000_000_000, 0)}, vision=0)
         single = Float32Events(cuda)
-        hook._timeline.cuda = single  # type: ignore[attr-defined]
-        for pool in hook._timeline.pools.values():  # type: ignore[attr-defined]
+        hook._timeline.cuda = single
+        for pool in hook._timeline.pools.values():
             pool.cuda = single
         reading = measured(hook, model, new_tokens=1800)
         blocks = [s.end_s - s.start_s for s in reading.spans if s.layer == "layers.1"]

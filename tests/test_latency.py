@@ -10,6 +10,7 @@ import families
 import pytest
 import torch
 from fakes import FakeClock
+from families_base import Family
 from layerprof.hooks.latency import LatencyHook
 from toy_vlm import ToyVlm, measured, total
 
@@ -248,7 +249,7 @@ def hooks_on(model: torch.nn.Module) -> int:
 
 
 @pytest.fixture(scope="module")
-def tiny() -> tuple[families.Family, tuple[Layer, ...]]:
+def tiny() -> tuple[Family, tuple[Layer, ...]]:
     """Return a tiny Qwen2.5-VL and its layers."""
     family = families.build("qwen2_5_vl")
     return family, find_layers(family.model)
@@ -257,9 +258,7 @@ def tiny() -> tuple[families.Family, tuple[Layer, ...]]:
 class TestRealModels:
     """On live models of transformers, with the real clock."""
 
-    def test_every_block_has_a_span_in_each_of_its_phases(
-        self, tiny: tuple[families.Family, tuple[Layer, ...]]
-    ) -> None:
+    def test_every_block_has_a_span_in_each_of_its_phases(self, tiny: tuple[Family, tuple[Layer, ...]]) -> None:
         """Vision blocks once per batch, decoder layers once in prefill and once per decode step."""
         family, layers = tiny
         hook = LatencyHook(family.model, layers)
@@ -274,7 +273,7 @@ class TestRealModels:
             if layer.kind == "decoder_layer":
                 assert (counts[layer.name, Phase.PREFILL], counts[layer.name, Phase.DECODE]) == (2, 8)
 
-    def test_answers_do_not_change(self, tiny: tuple[families.Family, tuple[Layer, ...]]) -> None:
+    def test_answers_do_not_change(self, tiny: tuple[Family, tuple[Layer, ...]]) -> None:
         """The model answers the same with hooks as without."""
         family, layers = tiny
         bare = families.run(family, new_tokens=6)

@@ -110,9 +110,7 @@ def test_the_architectures_name_with_pretrained_weights_is_the_hub_model() -> No
     assert "Qwen/Qwen2.5-VL-3B-Instruct" in refused("qwen2.5-vl-3b").problem
 
 
-def test_a_cached_hub_model_needs_no_network(
-    whole: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_cached_hub_model_needs_no_network(whole: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """All files in the cache: found at the commit that the cache names; one missing: not found."""
     import huggingface_hub
 

@@ -236,9 +236,7 @@ def test_an_interrupt_saves_what_is_finished(session: Session, monkeypatch: pyte
     assert layerprof.load_run(session.folder).status == "interrupted"
 
 
-def test_an_interrupt_before_the_first_answer_leaves_nothing(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_before_the_first_answer_leaves_nothing(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is nothing to save: exit 130, and the empty folder is gone."""
     _stop_after(monkeypatch, 1, KeyboardInterrupt())
     failure = profiler.conduct(session)
@@ -249,9 +247,7 @@ def test_an_interrupt_before_the_first_answer_leaves_nothing(
     assert not session.folder.exists()
 
 
-def test_a_model_that_fails_half_way_keeps_what_was_measured(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_fails_half_way_keeps_what_was_measured(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit 1 with a remedy; the run says that it failed and holds the bare pass."""
     _stop_after(monkeypatch, 1 + 2, RuntimeError("CUDA error: device-side assert"))
     failure = profiler.conduct(session)

@@ -93,7 +93,8 @@ def measured(hook: LatencyHook, model: ToyVlm, batches: int = 1, new_tokens: int
         for number in range(batches):
             with hook.batch(number):
                 model.generate(new_tokens)
-    return hook.reading()
+    reading: SpanReading = hook.reading()
+    return reading
 
 
 def total(reading: SpanReading) -> float:

@@ -50,8 +50,8 @@ class Scenario:
 
     def running(self, starts: float, dur: float, belongs: Label | str, correlation: int | None, **more: Any) -> None:
         """Append a kernel alone; `correlation` None leaves the id out."""
-        args = {} if correlation is None else {"correlation": correlation}
         stream = more.get("stream", 7)
+        args = {"device": 0, "stream": stream} | ({} if correlation is None else {"correlation": correlation})
         self.add(more.get("work", "kernel"), more.get("name", "gemm"), starts, dur, pid=0, tid=stream, **args)
         if isinstance(belongs, str):
             self.buckets_us[belongs] += dur

@@ -60,8 +60,8 @@ class LocalEngine:
                 f"The worker process cannot tell what the cells are: {error or 'it did not answer'}.{said}",
                 "Try `layerprof profile` with the same settings; it shows the same failure in the open.",
             ) from None
-        if error := answer.get("error"):
-            return Refusal(Status(error["status"]), error["reason"], error["remedy"])
+        if refused := answer.get("error"):
+            return Refusal(Status(refused["status"]), refused["reason"], refused["remedy"])
         return Identity.model_validate(answer["ok"])
 
     def run(self, jobs: Sequence[Job], watcher: Watcher) -> Iterator[tuple[Job, Outcome]]:
@@ -101,10 +101,10 @@ class LocalEngine:
             reason = f"{error}{worker.log_tail()}"
             self._end()
             return Status.CRASHED, reason, None
-        if error := answer.get("error"):
-            if error["status"] == Status.OUT_OF_MEMORY:
+        if failed := answer.get("error"):
+            if failed["status"] == Status.OUT_OF_MEMORY:
                 self._end()  # what is left of its memory is in pieces; the next cell gets a fresh process
-            return Status(error["status"]), error["reason"], None
+            return Status(failed["status"]), failed["reason"], None
         return Status.DONE, None, Guards.model_validate(answer["ok"]) if answer["ok"] else None
 
     def _alive(self) -> Worker:

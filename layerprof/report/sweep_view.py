@@ -5,7 +5,7 @@ That is tables of cells with their figures, guards, and the earlier report besid
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -155,13 +155,14 @@ def facts(data: SweepData) -> list[str]:
 
 def _common(data: SweepData) -> dict[str, str]:
     found: dict[str, str] = {}
-    for label, read in (
+    readers: tuple[tuple[str, Callable[[Run], Any]], ...] = (
         ("model", lambda run: run.model.get("name")),
         ("device", lambda run: run.environment.get("device_name")),
         ("dtype", lambda run: run.settings.get("dtype")),
         ("torch", lambda run: run.environment.get("torch")),
         ("transformers", lambda run: run.environment.get("transformers")),
-    ):
+    )
+    for label, read in readers:
         values = sorted({str(value) for run in data.runs.values() if (value := read(run)) is not None})
         if values:
             found[label] = " and ".join(values)
