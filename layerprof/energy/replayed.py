@@ -1,0 +1,236 @@
+"""From windows of replayed calls to joules a call, per layer and phase, with intervals, labels and the books."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from layerprof.energy.attribute import Amount, Key, LayerEnergy, around
+from layerprof.energy.blocks import BlockFit, fit_blocks
+from layerprof.energy.closure import Closure, Part, close
+from layerprof.energy.counter import Floats
+from layerprof.energy.fit import NORMAL_95
+from layerprof.energy.windows import WindowReading
+from layerprof.records import Phase, Quality
+
+TIME_TOLERANCE = 0.05
+TIME_RATIO = "time unlike in the model"
+INTERRUPTED = "interrupted"
+Counted = tuple[WindowReading, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """The windows of one unit with the calls in each, by round; `cold` with weights in turn, `hot` with one set."""
+
+    key: Key
+    cold: tuple[Counted, ...]
+    hot: tuple[Counted, ...] = ()
+    refusal: str | None = None
+    remark: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRow:
+    """Joules a call of one layer in one phase. `joules` is None exactly where `quality` is `unavailable`.
+
+    `active_j` is above the power of the resident, idle model (`joules - P_ctx x seconds`); `hot_j` with warm weights.
+    `measured_on` is the layer whose calls were measured, another one of the same kind under a small budget.
+    `relative_u` and `common_u` are for sums, see `closure.Part`.
+    """
+
+    joules: float | None
+    ci95: tuple[float, float] | None
+    active_j: float | None
+    active_ci95: tuple[float, float] | None
+    hot_j: float | None
+    seconds: float | None
+    rounds: int
+    quality: Quality
+    reason: str | None
+    flags: tuple[str, ...] = ()
+    measured_on: str | None = None
+    relative_u: float = float("nan")
+    common_u: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayReading:
+    """All rows, the two baselines in watts, and why measuring ended."""
+
+    rows: dict[Key, ReplayRow]
+    context_w: Amount | None = None
+    gap_w: Amount | None = None
+    stopped: str = ""
+    reason: str | None = None
+    rounds: int = 0
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the measuring."""
+        return self.stopped == INTERRUPTED
+
+    @property
+    def worst_share(self) -> float:
+        """Largest 95 % half-width over its figure; infinite where a measured row has no interval yet."""
+        shares = [
+            (row.ci95[1] - row.ci95[0]) / 2 / row.joules if row.ci95 else float("inf")
+            for row in self.rows.values()
+            if row.joules
+        ]
+        return max(shares, default=float("inf"))
+
+    def layer_energy(self, calls: Mapping[Key, int]) -> dict[Key, LayerEnergy]:
+        """Return joules over all calls of the run, by layer and phase."""
+        found = {}
+        for key, count in calls.items():
+            row = self.rows.get(key)
+            if row is None or row.joules is None:
+                why = row.reason if row else "it was not captured for replay"
+                found[key] = LayerEnergy(None, None, Quality.UNAVAILABLE, why)
+                continue
+            ci95 = (row.ci95[0] * count, row.ci95[1] * count) if row.ci95 else None
+            found[key] = LayerEnergy(row.joules * count, ci95, row.quality, row.reason)
+        return found
+
+    def closure(
+        self,
+        total: Amount,
+        calls: Mapping[Key, int],
+        rest: Mapping[str, Amount] | None = None,
+        gap_s: float = 0.0,
+    ) -> Closure:
+        """Close the books of a window in which each row ran `calls[row]` times and nothing ran for `gap_s` seconds."""
+        parts, missing = [], []
+        for key, count in calls.items():
+            row = self.rows.get(key)
+            if row is None or row.joules is None:
+                missing.append(key)
+                continue
+            u = row.relative_u if np.isfinite(row.relative_u) else 0.0
+            parts.append(Part(key, row.joules, u, count, row.common_u, str(key[1])))
+        return close(total, parts, rest, self.gap_w, gap_s, missing)
+
+
+def summarise(
+    calls: Sequence[Calls],
+    members: Mapping[Key, Hashable],
+    quiet: Mapping[str, Amount],
+    *,
+    in_situ_s: Mapping[Key, float] | None = None,
+    stopped: str = "",
+    reason: str | None = None,
+) -> ReplayReading:
+    """Return a row for every member: its own figure, that of its kind's representative, or why there is none.
+
+    `members` are all layers and phases that were called, with their kind; `quiet` the baselines in watts. Rows of one
+    phase are fitted together.
+    """
+    if reason is not None:
+        rows = {key: _missing(reason) for key in members}
+        return ReplayReading(rows, reason=reason, stopped="there is no sensor")
+    own: dict[Key, ReplayRow] = {}
+    for phase in Phase:
+        group = [c for c in calls if c.key[1] is phase]
+        own.update(_phase_rows([c for c in group if c.refusal is None], quiet.get("context")))
+        own.update({c.key: _missing(c.refusal) for c in group if c.refusal is not None})
+    by_kind = {members[key]: key for key in own if key in members and own[key].joules is not None}
+    rows = {}
+    for key, kind in members.items():
+        if key in own:
+            rows[key] = own[key]
+        elif kind in by_kind:
+            rows[key] = _lent(own[by_kind[kind]], by_kind[kind][0])
+        else:
+            rows[key] = _missing("the energy budget did not reach it; give a larger --energy-budget")
+    if in_situ_s:
+        rows = {key: _compared(row, in_situ_s.get(key)) for key, row in rows.items()}
+    return ReplayReading(
+        rows=rows,
+        context_w=quiet.get("context"),
+        gap_w=quiet.get("gap"),
+        stopped=stopped,
+        rounds=max((len(c.cold) for c in calls), default=0),
+    )
+
+
+def _phase_rows(group: Sequence[Calls], context: Amount | None) -> dict[Key, ReplayRow]:
+    if not group:
+        return {}
+    cold = _matrix([c.cold for c in group])
+    fit = fit_blocks(cold)
+    return {c.key: _row(c, fit, index, int(np.isfinite(cold[index]).sum()), context) for index, c in enumerate(group)}
+
+
+def _row(calls: Calls, fit: BlockFit, index: int, rounds: int, context: Amount | None) -> ReplayRow:
+    joules = float(fit.joules[index])
+    if not np.isfinite(joules):
+        reasons = dict.fromkeys(w.reason for w, _ in calls.cold if w.reason)
+        return _missing("; ".join(reasons) or "no window was measured before the end")
+    low, high = (float(x) for x in fit.ci95[index])
+    ci95 = (low, high) if np.isfinite(low) else None
+    good = [(w, n) for w, n in calls.cold if w.joules is not None]
+    seconds = float(np.mean([w.duration_s / n for w, n in good]))
+    active, active_ci95 = _active(joules, ci95, seconds, context)
+    hot = _matrix([calls.hot])[0]
+    flags = tuple(dict.fromkeys(f for w, _ in good for f in w.flags))
+    notes = [calls.remark] if calls.remark else []
+    notes += [f"some windows: {', '.join(flags)}"] if flags else []
+    notes += ["one round only, so no interval"] if ci95 is None else []
+    return ReplayRow(
+        joules=joules,
+        ci95=ci95,
+        active_j=active,
+        active_ci95=active_ci95,
+        hot_j=float(np.nanmean(hot)) if np.isfinite(hot).any() else None,
+        seconds=seconds,
+        rounds=rounds,
+        quality=Quality.REPLAYED,
+        reason="; ".join(notes) or None,
+        flags=flags,
+        measured_on=calls.key[0],
+        relative_u=float(fit.relative_u[index]),
+        common_u=fit.common_u,
+    )
+
+
+def _matrix(rows: Sequence[Sequence[Counted]]) -> Floats:
+    """Joules a call, (layers, rounds); NaN for windows without a figure."""
+    most = max((len(r) for r in rows), default=0)
+    found = np.full((len(rows), max(1, most)), np.nan)
+    for i, row in enumerate(rows):
+        for r, (window, count) in enumerate(row):
+            if window.joules is not None and count:
+                found[i, r] = window.joules / count
+    return found
+
+
+def _active(
+    joules: float, ci95: tuple[float, float] | None, seconds: float, context: Amount | None
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Joules above the resident idle power, `u^2 = u^2(e) + t^2 u^2(P_ctx)`."""
+    if context is None:
+        return None, None
+    active = joules - context.joules * seconds
+    if ci95 is None:
+        return active, None
+    half = float(np.hypot((ci95[1] - ci95[0]) / 2, context.half / NORMAL_95 * seconds * NORMAL_95))
+    return active, around(active, half).ci95
+
+
+def _lent(row: ReplayRow, name: str) -> ReplayRow:
+    text = f"class representative: measured on {name}"
+    return replace(row, reason=f"{text}; {row.reason}" if row.reason else text, measured_on=name)
+
+
+def _compared(row: ReplayRow, in_situ_s: float | None) -> ReplayRow:
+    if not in_situ_s or row.seconds is None or abs(row.seconds / in_situ_s - 1) <= TIME_TOLERANCE:
+        return row
+    text = f"a replayed call took {row.seconds / in_situ_s:.2f} of its time in the model"
+    return replace(row, flags=(*row.flags, TIME_RATIO), reason=f"{row.reason}; {text}" if row.reason else text)
+
+
+def _missing(reason: str) -> ReplayRow:
+    return ReplayRow(None, None, None, None, None, None, 0, Quality.UNAVAILABLE, reason)
