@@ -26,7 +26,7 @@ from layerprof.hooks.weights import Read, Weights, boundary_bytes, tensors_in
 from torch import Tensor, nn
 
 from layerprof import flops
-from layerprof.operators import CUMULATIVE_K, CUMULATIVE_Q, LONGEST_K, MASKS, Attention, Product
+from layerprof.operators import CUMULATIVE_K, CUMULATIVE_Q, GROUPED, LONGEST_K, MASKS, Attention, Product
 from layerprof.records import Layer, Phase, Work, WorkReading
 
 OUTSIDE = "outside the model"
@@ -234,6 +234,9 @@ class ShapesHook(LayerHook):
         tensors = tensors_in((*args, *kwargs.values()))
         if operator.role == "gather" and self._weights.gather(tensors[0], output, frame.read):
             del tensors[0]
+        elif operator.name in GROUPED and len(tensors) > 2:
+            self._weights.read_groups(tensors[1], _first(operator.operands(args, kwargs), ("offs",)), frame.read)
+            del tensors[1]
         self._weights.read(tensors, frame.read)
         if operator.role == "formula":
             self._count(operator, operator.operands(args, kwargs), output, frame)

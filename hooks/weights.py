@@ -38,6 +38,16 @@ class Weights:
             if storage in self._storages:
                 seen[(storage, _offset(tensor), tensor.numel())] = nbytes(tensor)
 
+    def read_groups(self, weight: Tensor, ends: Tensor, seen: Read) -> None:
+        """Note the matrices of a stacked weight that a grouped product reads: those of groups that are not empty.
+
+        `ends` (groups,) is where each group's rows end, as grouped products are given it.
+        """
+        storage = _storage(weight)
+        if storage in self._storages:
+            rows = torch.diff(ends, prepend=ends.new_zeros(1))
+            seen[(storage, _offset(weight), "groups")] = nbytes(weight) * int((rows > 0).sum()) // len(ends)
+
     def gather(self, source: Tensor, gathered: Tensor, seen: Read) -> bool:
         """Note the rows that an indexing operator takes from a weight; True when the source is one.
 

@@ -215,7 +215,7 @@ def _flop_counter(model: Any, inputs: Mapping[str, Any]) -> _Count:
 
 def _fvcore(model: Any, inputs: Mapping[str, Any]) -> _Count:
     import torch
-    from fvcore.nn import FlopCountAnalysis  # type: ignore[import-untyped]  # it has no types
+    from fvcore.nn import FlopCountAnalysis
 
     names = [name for name, value in inputs.items() if isinstance(value, torch.Tensor)]
 
@@ -239,7 +239,7 @@ def _fvcore(model: Any, inputs: Mapping[str, Any]) -> _Count:
 
 
 def _ptflops(model: Any, inputs: Mapping[str, Any]) -> _Count:
-    from ptflops import pytorch_engine as engine  # type: ignore[import-untyped]  # it has no types
+    from ptflops import pytorch_engine as engine
 
     functional: list[float] = []
     engine.add_flops_counting_methods(model)

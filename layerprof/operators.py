@@ -196,6 +196,9 @@ FORMULAS: dict[str, Formula] = {
 }
 """Formula by operator name; `flex_attention` is torch's higher-order operator of that name."""
 
+GROUPED = frozenset({"aten::_grouped_mm", "transformers::grouped_mm_fallback"})
+"""Products of rows sorted by group with one matrix of a stack each; their `offs` are where the groups end."""
+
 GATHERS = frozenset({"aten::embedding", "aten::index", "aten::index_select", "aten::gather", "aten::embedding_bag"})
 SOFTMAXES = frozenset({"aten::_softmax", "aten::_safe_softmax", "aten::softmax"})
 KNOWN = frozenset(

@@ -54,7 +54,9 @@ def t5() -> Family:
         pad_token_id=0,
         eos_token_id=None,
     )
-    return Family(make("T5ForConditionalGeneration", config), prompt(0), (0, 4))
+    model = make("T5ForConditionalGeneration", config)
+    model.generation_config.decoder_start_token_id = 0
+    return Family(model, prompt(0), (0, 4))
 
 
 def _encoder(model: str, config: str, **more: Any) -> Family:
