@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from layerprof import passes, registry
 from layerprof.energy import tdp
 from layerprof.energy.attribute import Amount, amount, attribute, by_difference
 from layerprof.energy.attribute import totals as energy_totals
+from layerprof.energy.replayed import ReplayReading
 from layerprof.energy.windows import WindowReading
 from layerprof.environment import cpu_name
 from layerprof.nesting import whole_layers
@@ -47,6 +49,7 @@ class EnergyData:
 
     whole: Measured
     upto: dict[Phase, Measured]
+    replayed: ReplayReading | None = None
 
     def phases(self) -> dict[Phase, Amount] | None:
         """Return joules by phase, by difference; None where a window has none, or a difference is not above zero."""
@@ -62,8 +65,11 @@ class _EnoughError(Exception):
     """Ends a generate() once the wanted phases have run."""
 
 
-def run(session: Session, meter: Any = None) -> None:
-    """Measure the joules of one walk and of its phases; where there is no sensor, keep the reason."""
+def run(session: Session, meter: Any = None, replay: Any = None) -> None:
+    """Measure the joules of one walk and of its phases, and with `--energy replay` of each layer on its own.
+
+    Where there is no sensor, the reason is kept. `meter` and `replay` replace the device's own.
+    """
     meter = meter or registry.load("meter")(session.device)
     if not meter.available:
         session.reasons["energy"] = str(meter.reason)
@@ -80,7 +86,30 @@ def run(session: Session, meter: Any = None) -> None:
         Measured(_per_walk(window, walks), _per_walk(host, walks) if host else None, walks)
         for window, host, walks in zip(reading.windows, hosts, counts, strict=True)
     ]
-    session.energy = EnergyData(measured[0], dict(zip(Phase, measured[1:], strict=True)))
+    replayed = _replay(session, replay) if session.settings.energy == "replay" else None
+    session.energy = EnergyData(measured[0], dict(zip(Phase, measured[1:], strict=True)), replayed)
+
+
+def _replay(session: Session, replay: Any) -> ReplayReading:
+    """Catch the calls of the first batch and measure each of them in a loop of its own."""
+    outer = whole_layers(session.layers)
+    layers = [layer for layer in session.layers if layer.name in outer]
+    replay = replay or registry.load("replay")(
+        session.subject.model,
+        layers,
+        session.device,
+        budget_s=session.settings.energy_budget,
+        decode_step=max(1, session.max_new_tokens // 2),
+        seed=session.settings.seed,
+    )
+    with replay.capture():
+        passes.answer(session, session.batches[0])
+    times = span_seconds(session.spans, outer) if session.spans else {}
+    calls = span_calls(session.spans, outer) if session.spans else {}
+    with session.progress.stage("energy replay", 1) as advance:
+        reading: ReplayReading = replay.measure({key: seconds / calls[key] for key, seconds in times.items()})
+        advance()
+    return reading
 
 
 def _per_walk(window: WindowReading, walks: int) -> WindowReading:
@@ -175,6 +204,8 @@ def layer_energy(session: Session) -> LayerEnergy:
         missing = session.reasons.get("energy", "the energy pass did not run")
         return LayerEnergy({}, Quality.UNAVAILABLE, missing, estimate_j=_modelled(session))
     outer = whole_layers(session.layers)
+    if data.replayed is not None:
+        return _replayed_energy(data.replayed, span_calls(spans, outer), spans)
     gaps = {(name, gap_phase(name)): seconds for name, seconds in spans.gaps_s.items()}
     times = span_seconds(spans, outer)
     shared = attribute(data.whole.reading, times, phases=data.phases(), phase_gaps_s=gaps)
@@ -184,6 +215,20 @@ def layer_energy(session: Session) -> LayerEnergy:
     inner = _inside(spans, outer, joules, times)
     quality = Quality.ATTRIBUTED if joules else Quality.UNAVAILABLE
     return LayerEnergy(joules | inner, quality, reason, ci95=ranges, rest_j=shared.rest)
+
+
+def _replayed_energy(reading: ReplayReading, calls: Mapping[Key, int], spans: SpanReading) -> LayerEnergy:
+    """Return replayed joules a call times the calls of one walk; the gaps at the power of a waiting device."""
+    rows = reading.layer_energy(calls)
+    rest = {f"gap: {name}": reading.gap_w.joules * s for name, s in spans.gaps_s.items()} if reading.gap_w else {}
+    return LayerEnergy(
+        {key: row.joules for key, row in rows.items() if row.joules is not None},
+        Quality.REPLAYED,
+        reading.reason,
+        ci95={key: row.ci95 for key, row in rows.items() if row.ci95 is not None},
+        rest_j=rest,
+        labels={key: (row.quality, row.reason) for key, row in rows.items()},
+    )
 
 
 def gap_phase(name: str) -> Phase:
@@ -201,6 +246,11 @@ def span_seconds(spans: SpanReading, names: Collection[str]) -> dict[Key, float]
             key = (span.layer, span.phase)
             found[key] = found.get(key, 0.0) + span.end_s - span.start_s
     return found
+
+
+def span_calls(spans: SpanReading, names: Collection[str]) -> dict[Key, int]:
+    """Return how often these layers were called, by layer and phase."""
+    return dict(Counter((span.layer, span.phase) for span in spans.spans if span.layer in names))
 
 
 def _inside(

@@ -38,7 +38,8 @@ NOT_MEASURED = {
 class LayerEnergy:
     """Joules of each layer in each phase over all its calls, layers inside it included.
 
-    `rest_j` names joules of no layer (gaps between layers, the host). `quality` and `reason` hold for all of them.
+    `rest_j` names joules of no layer (gaps between layers, the host). `quality` and `reason` hold for all of them, but
+    for those that `labels` gives a quality and a reason of their own.
     """
 
     joules: Mapping[Key, float]
@@ -47,6 +48,7 @@ class LayerEnergy:
     ci95: Mapping[Key, tuple[float, float]] = field(default_factory=dict)
     rest_j: Mapping[str, float] = field(default_factory=dict)
     estimate_j: Mapping[Key, float] = field(default_factory=dict)
+    labels: Mapping[Key, tuple[Quality, str | None]] = field(default_factory=dict)
 
 
 def rows(
@@ -134,13 +136,14 @@ def _work_fields(work: Work | None) -> dict[str, Any]:
 
 def _energy_fields(energy: LayerEnergy | None, key: Key) -> dict[str, Any]:
     joules = energy.joules.get(key) if energy else None
-    reason = energy.reason if energy else NOT_MEASURED["energy_j"]
+    own = energy.labels.get(key) if energy else None
+    quality, reason = own or ((energy.quality, energy.reason) if energy else (None, NOT_MEASURED["energy_j"]))
     if joules is None and reason is None:
         reason = "not measured for this layer in this phase"
     return {
         "energy_j": joules,
         "energy_ci95": energy.ci95.get(key) if energy and joules is not None else None,
-        "energy_quality": energy.quality if energy and joules is not None else Quality.UNAVAILABLE,
+        "energy_quality": quality if quality and joules is not None else Quality.UNAVAILABLE,
         "energy_reason": reason,
         "energy_estimate_j": energy.estimate_j.get(key) if energy else None,
     }

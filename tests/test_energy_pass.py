@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from layerprof import assemble, energy_pass, passes, profiler
+from layerprof.energy.attribute import Amount
+from layerprof.energy.replayed import ReplayReading, ReplayRow
 from layerprof.energy.windows import EnergyReading, Record, WindowReading
 from layerprof.progress import Silent
 from layerprof.records import Phase, Quality
@@ -104,6 +106,62 @@ def test_phases_come_by_difference_and_layers_by_time(session: Session) -> None:
         assert shared[Phase(phase)] + own == pytest.approx(joules)
     assert books.total == 100.0
     assert books.residual == pytest.approx(2.0), "the end-to-end window knows nothing of the phases"
+
+
+class FakeReplay:
+    """Replays every layer at 2 J a call, but one that it refuses; a waiting device draws 10 W."""
+
+    def __init__(self, keys: set[tuple[str, Phase]], refused: tuple[str, Phase]) -> None:
+        self.keys, self.refused = keys, refused
+        self.caught = 0
+
+    @contextmanager
+    def capture(self) -> Iterator[None]:
+        """Catch the calls inside."""
+        yield
+        self.caught += 1
+
+    def measure(self, in_situ_s: dict[tuple[str, Phase], float]) -> ReplayReading:
+        """Return what is known of each call that ran in the model."""
+        assert set(in_situ_s) == self.keys
+        return ReplayReading(rows={key: self._row(key) for key in self.keys}, gap_w=Amount(10.0, (9.0, 11.0)), rounds=5)
+
+    def _row(self, key: tuple[str, Phase]) -> ReplayRow:
+        joules = None if key == self.refused else 2.0
+        return ReplayRow(
+            joules=joules,
+            ci95=None if joules is None else (1.9, 2.1),
+            active_j=None,
+            active_ci95=None,
+            hot_j=None,
+            seconds=None,
+            rounds=5,
+            quality=Quality.UNAVAILABLE if joules is None else Quality.REPLAYED,
+            reason="its output changed" if joules is None else None,
+        )
+
+
+def test_replayed_joules_are_per_call_times_calls_and_the_books_show_what_is_left(session: Session) -> None:
+    """2 J a call: a decoder layer's two decode steps a sample cost 8 J; a refused layer is None with its reason."""
+    assert session.spans is not None
+    keys = {(span.layer, span.phase) for span in session.spans.spans}
+    refused = ("model.visual.merger", Phase.VISION)
+    session.settings = session.settings.model_copy(update={"energy": "replay"})
+    fake = FakeReplay(keys, refused)
+    energy_pass.run(session, FakeMeter(), fake)
+    run = assemble.run(session, None)
+    assert fake.caught == 1
+    rows = {(row.name, row.phase): row for row in run.layers}
+    layer = rows["model.language_model.layers.0", Phase.DECODE]
+    assert (layer.calls, layer.energy_j, layer.energy_quality) == (4, 8.0, Quality.REPLAYED)
+    assert layer.energy_ci95 == pytest.approx((7.6, 8.4))
+    assert rows[refused].energy_j is None
+    assert rows[refused].energy_quality is Quality.UNAVAILABLE
+    assert rows[refused].energy_reason == "its output changed"
+    calls = sum(row.calls for key, row in rows.items() if key != refused)
+    gaps = 10.0 * sum(session.spans.gaps_s.values())
+    assert run.ledger.energy_j.residual == pytest.approx(100.0 - 2.0 * calls - gaps)
+    assert run.totals.energy.quality is Quality.MEASURED
 
 
 def test_longer_layers_get_more_joules(session: Session) -> None:
