@@ -49,7 +49,7 @@ def test_help_loads_no_torch_and_names_every_command() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0
     assert done.stdout.strip().endswith("False")
-    for command in ("profile", "report", "layers", "estimate", "attribute", "view", "doctor"):
+    for command in ("profile", "sweep", "compare", "report", "layers", "estimate", "attribute", "view", "doctor"):
         assert f"\n  {command} " in done.stdout
 
 
