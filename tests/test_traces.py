@@ -154,9 +154,14 @@ class TestModuleView:
 class TestRewrite:
     """What must not change."""
 
-    @pytest.mark.parametrize("name", sorted(set(synthetic.SCENARIOS) - {"recorded_with_record_function"}))
+    @pytest.mark.parametrize(
+        "name", sorted(set(synthetic.SCENARIOS) - {"crossing_ranges", "recorded_with_record_function"})
+    )
     def test_attribution_of_the_rewritten_trace_is_the_same(self, name: str, tmp_path: Path) -> None:
-        """Layers, phases, calls, buckets and totals survive; operators made up for bare launches weigh nothing."""
+        """Layers, phases, calls, buckets and totals survive; operators made up for bare launches weigh nothing.
+
+        Calls that cross are the exception: the plugin nests by containment, so the rewrite cuts them where they cross.
+        """
         scenario = synthetic.SCENARIOS[name]()
         path = rewritten(scenario, tmp_path)
         before, after = attribute(tmp_path / "plain.json"), attribute(path)
