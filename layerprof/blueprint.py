@@ -245,7 +245,9 @@ def _count_features(model: Any, made: Inputs) -> int:
             f"{type(model).__name__} does not tell how many tokens an image becomes.",
             "Profile it instead: `layerprof profile --weights random` runs it on real inputs.",
         )
-    given = {name: value for name, value in made.tensors.items() if name in inspect.signature(features).parameters}
+    accepts = inspect.signature(features).parameters
+    anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepts.values())
+    given = {name: value for name, value in made.tensors.items() if anything or name in accepts}
     found = features(**given)
     return _rows(getattr(found, "pooler_output", None) if hasattr(found, "pooler_output") else found)
 

@@ -110,8 +110,10 @@ def _answer(model: Any, made: blueprint.Inputs, new_tokens: int, after_token: Ca
             after_token()
             return torch.zeros(len(input_ids), dtype=torch.bool)
 
-    model.generation_config.eos_token_id = None
-    model.generation_config.pad_token_id = 0
+    given = model.generation_config
+    given.eos_token_id, given.pad_token_id = None, 0
+    if given.decoder_start_token_id is None:
+        given.decoder_start_token_id = 0
     answer = model.generate(
         **made.tensors,
         max_new_tokens=new_tokens,
