@@ -69,8 +69,9 @@ def rotate(module: nn.Module, device: str, cache: int | None = None, room: int |
         return Rotation((module,), False, f"its weights cannot be copied ({type(error).__name__}), so caches were warm")
     if count == wanted:
         return Rotation(modules, cold=True)
-    limit = "its weights are few" if count == MOST_COPIES else "memory is short"
-    return Rotation(modules, False, f"{count} of {wanted} copies for cold caches, because {limit}")
+    if count == MOST_COPIES:
+        return Rotation(modules, False, "its weights are too few to be kept out of the cache")
+    return Rotation(modules, False, f"{count} of {wanted} copies for cold caches, because memory is short")
 
 
 def _free_bytes(device: str) -> int:

@@ -9,6 +9,8 @@ SETTLE_S = 1.0
 WINDOW_S = 2.5
 HOT_SETTLE_S = 0.3
 BASELINE_S = 10.0
+VISIT_S = 0.25
+"""What making copies and finding a call's length take, beside settling and window."""
 SHORTEST = (0.6, 2.0)
 """Settling and window that a small budget may shrink to, seconds; below 2 s a counter of 0.1 s steps says little."""
 
@@ -47,7 +49,8 @@ class Plan:
     @property
     def round_s(self) -> float:
         """Seconds that one round takes."""
-        return len(self.measured) * (self.settle_s + self.window_s) + len(self.hot) * (HOT_SETTLE_S + self.window_s)
+        visits = len(self.measured) * (VISIT_S + self.settle_s + self.window_s)
+        return visits + len(self.hot) * (HOT_SETTLE_S + self.window_s)
 
 
 def make_plan(units: Sequence[Unit], budget_s: float | None = None) -> Plan:
@@ -74,7 +77,7 @@ def make_plan(units: Sequence[Unit], budget_s: float | None = None) -> Plan:
         weights[unit.kind] = weights.get(unit.kind, 0.0) + unit.weight
     kinds = sorted(first, key=lambda kind: -weights[kind])
     for settle, window in ((SETTLE_S, WINDOW_S), SHORTEST):
-        fits = [k for k in range(1, len(kinds) + 1) if 2 * k * (settle + window) <= time]
+        fits = [k for k in range(1, len(kinds) + 1) if 2 * k * (VISIT_S + settle + window) <= time]
         if fits and (fits[-1] == len(kinds) or (settle, window) == SHORTEST):
             kinds = kinds[: fits[-1]]
             break
@@ -83,7 +86,7 @@ def make_plan(units: Sequence[Unit], budget_s: float | None = None) -> Plan:
     chosen = {kind: first[kind] for kind in kinds}
     stands = {u.index: chosen[u.kind] for u in units if u.kind in chosen}
     measured = tuple(chosen.values())
-    once = len(measured) * (settle + window)
+    once = len(measured) * (VISIT_S + settle + window)
     with_hot = once + len(measured) * (HOT_SETTLE_S + window)
     warm = frozenset(measured) if measured and FEW_ROUNDS * with_hot <= time else frozenset()
     most = min(MAX_ROUNDS, int(time / (with_hot if warm else once))) if measured else 0

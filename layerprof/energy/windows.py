@@ -203,7 +203,8 @@ def combine(windows: Sequence[WindowReading], label: str) -> WindowReading:
 
 
 def _fit(record: Record, window: Window, ticks: Ticks) -> Fit:
-    if window.steady:
+    # A counter without lag is exact at the edges, whatever the load does.
+    if window.steady and record.lag_s > 0:
         return steady_window(ticks, window.start_s, window.end_s, record.duty, record.lag_s)
     if window.quiet_s > 2 * record.lag_s > 0:
         pulse = pulse_window(
