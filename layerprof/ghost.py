@@ -11,6 +11,7 @@ in turn, so that a mixture of experts is loaded evenly.
 
 from __future__ import annotations
 
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -29,8 +30,15 @@ BY_VALUE = frozenset({"aten::index", "aten::masked_select", "aten::nonzero", "at
 
 
 def ghost(shape: tuple[int, ...] | torch.Size, dtype: torch.dtype) -> Tensor:
-    """Return zeros of a shape on one element of storage."""
+    """Return zeros of a shape on one element of storage, its own."""
     return torch.zeros((), dtype=dtype).expand(shape)
+
+
+@cache
+def _zero(dtype: torch.dtype) -> Tensor:
+    """Return the storage that all activations of a dtype share; a weight has its own, by which it is known."""
+    with torch.inference_mode(False):
+        return torch.zeros((), dtype=dtype)
 
 
 def is_ghost(tensor: Tensor) -> bool:
@@ -62,10 +70,10 @@ class Ghosts(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's met
             return func(*args, **kwargs)
         if writes and args and isinstance(args[0], Tensor) and is_ghost(args[0]):
             return args[0]
-        leaves = tree_leaves((args, kwargs))
-        if not any(isinstance(leaf, Tensor) and is_ghost(leaf) for leaf in leaves) and not _makes_large(
-            func, args, kwargs
-        ):
+        if _makes_large(func, args, kwargs):
+            return ghost(args[0], kwargs.get("dtype") or torch.get_default_dtype())
+        leaves = _leaves(args, kwargs)
+        if not any(isinstance(leaf, Tensor) and is_ghost(leaf) for leaf in leaves):
             return func(*args, **kwargs)
         return self._answer(func, args, kwargs, leaves)
 
@@ -80,6 +88,8 @@ class Ghosts(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's met
                 self._answers[key] = known
         self.widest_bytes = max(self.widest_bytes, known[1])
         choices = args[0].shape[-1] if func._schema.name in CHOICES else None
+        if isinstance(known[0], Tensor):
+            return _stand_in(known[0], choices)
         return tree_map(lambda leaf: _stand_in(leaf, choices) if isinstance(leaf, Tensor) else leaf, known[0])
 
 
@@ -89,6 +99,17 @@ def _makes_large(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bo
         return False
     dtype = kwargs.get("dtype") or torch.get_default_dtype()
     return bool(prod(args[0]) >= LARGE and dtype.is_floating_point)
+
+
+def _leaves(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Operands with lists taken apart: operators nest no deeper."""
+    found: list[Any] = []
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, (list, tuple)):
+            found += (len(value), *value)
+        else:
+            found.append(value)
+    return found
 
 
 def _trait(leaf: Any) -> Any:
@@ -117,7 +138,7 @@ def _template(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def _stand_in(template: Tensor, choices: int | None) -> Tensor:
     if template.is_floating_point() or template.is_complex():
-        return ghost(template.shape, template.dtype)
+        return _zero(template.dtype).expand(template.shape)
     if choices:
         return (torch.arange(template.numel(), dtype=template.dtype) % choices).view(template.shape)
     return torch.zeros(template.shape, dtype=template.dtype)
