@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -507,6 +508,15 @@ def test_replayed_layers_close_against_the_end_to_end_counter() -> None:
     forgotten = reading.closure(Amount(total.joules or 0, total.ci95), {**calls, ("x", Phase.DECODE): 1})
     assert forgotten.missing == (("x", Phase.DECODE),)
     assert "1 row(s)" in forgotten.verdict()
+
+
+def test_what_was_replayed_can_be_written_to_a_file(measured: ReplayReading) -> None:
+    """Plain JSON: every row with its label, both baselines, and why it ended."""
+    found = json.loads(json.dumps(measured.facts(), allow_nan=False))
+    assert {(row["name"], row["phase"]) for row in found["rows"]} == {(n, str(p)) for n, p in measured.rows}
+    assert {row["quality"] for row in found["rows"]} == {"replayed"}
+    assert found["context_w"]["watts"] == pytest.approx(80, rel=0.01)
+    assert found["stopped"] == measured.stopped
 
 
 def test_a_small_budget_measures_representatives_and_says_so() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import threading
 from pathlib import Path
@@ -371,6 +372,18 @@ def test_the_host_has_its_own_row() -> None:
     assert host_side is not None
     assert host_side.source == "rapl_powercap"
     assert host_side.joules == pytest.approx(240.0, rel=0.01)
+
+
+def test_a_reading_tells_its_instrument() -> None:
+    """Sensor, source, step of the counter, clocks, limit and the note on its gain, as plain JSON."""
+    meter, machine, _ = _meter()
+    with meter, meter.window("bare"):
+        machine.run(400.0, 2.0)
+    found = json.loads(json.dumps(meter.reading().facts(), allow_nan=False))
+    assert (found["source"], found["sm_clock_mhz"], found["power_limit_w"]) == ("nvml_counter", 1980.0, 700.0)
+    assert found["counter_period_s"] == pytest.approx(0.1, rel=0.05)
+    assert "gain" in found["note"]
+    assert found["windows"]["bare"]["method"] == "pulse"
 
 
 def test_a_meter_without_sensor_costs_nothing_and_gives_the_reason() -> None:

@@ -229,7 +229,8 @@ def _unseen(ticks: Ticks, start_s: float, end_s: float, duty: float, lag_s: floa
     scatter = float(np.mean(np.diff(even) ** 2)) / 2
     late = 3 * power**2 * ticks.lateness(start_s, end_s)
     count = (end_s - start_s) / float(spacing.mean())
-    return (1 - duty) * count * max(0.0, scatter - late), max(1, 2 * len(steps) // 3)
+    # Overlapping neighbours and the subtraction cost degrees of freedom; a third makes simulated windows cover.
+    return (1 - duty) * count * max(0.0, scatter - late), max(1, len(steps) // 3)
 
 
 def _unseen_edges(ticks: Ticks, step_w: float, duty: float) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -81,6 +82,25 @@ class ReplayReading:
             if row.joules
         ]
         return max(shares, default=float("inf"))
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything as plain values for a file: baselines, why it ended, and each row by `layer, phase`."""
+
+        def told(watts: Amount | None) -> dict[str, Any] | None:
+            return None if watts is None else {"watts": watts.joules, "ci95": list(watts.ci95)}
+
+        rows = [
+            {"name": name, "phase": str(phase)} | {k: _finite(v) for k, v in asdict(row).items()}
+            for (name, phase), row in self.rows.items()
+        ]
+        return {
+            "stopped": self.stopped,
+            "rounds": self.rounds,
+            "reason": self.reason,
+            "context_w": told(self.context_w),
+            "gap_w": told(self.gap_w),
+            "rows": rows,
+        }
 
     def layer_energy(self, calls: Mapping[Key, int]) -> dict[Key, LayerEnergy]:
         """Return joules over all calls of the run, by layer and phase."""
@@ -230,6 +250,11 @@ def _compared(row: ReplayRow, in_situ_s: float | None) -> ReplayRow:
         return row
     text = f"a replayed call took {row.seconds / in_situ_s:.2f} of its time in the model"
     return replace(row, flags=(*row.flags, TIME_RATIO), reason=f"{row.reason}; {text}" if row.reason else text)
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _missing(reason: str) -> ReplayRow:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 from layerprof.energy.counter import Sample, Ticks, find_ticks
 from layerprof.energy.fit import ENOUGH_TICKS, Fit, edge_window, pulse_window, steady_window
@@ -117,6 +118,31 @@ class EnergyReading:
     device_record: Record
     host_record: Record | None
     period_s: float | None
+
+    def facts(self) -> dict[str, Any]:
+        """Return the instrument as plain values for a file: what a figure needs beside it to be trusted."""
+        record = self.device_record
+        clocks = sorted(s.sm_clock_mhz for s in record.states if s.sm_clock_mhz)
+        heat = [s.temperature_c for s in record.states if s.temperature_c is not None]
+        return {
+            "sensor": record.name,
+            "source": record.source,
+            "scope": record.scope,
+            "reason": record.reason,
+            "counter_period_s": self.period_s,
+            "duty": record.duty,
+            "lag_allowed_s": record.lag_s,
+            "reads": len(record.samples),
+            "failed_reads": sum(s.event == "failed" for s in record.samples),
+            "sm_clock_mhz": clocks[len(clocks) // 2] if clocks else None,
+            "temperature_c": [min(heat), max(heat)] if heat else None,
+            "power_limit_w": record.states[-1].power_limit_w if record.states else None,
+            "throttle": sorted({reason for s in record.states for reason in s.throttle}),
+            "note": None if record.reason else GAIN_NOTE,
+            "windows": {
+                w.label: {"ticks": w.ticks, "method": w.method, "baseline_w": w.baseline_w} for w in self.windows
+            },
+        }
 
     def window(self, label: str) -> WindowReading:
         """Return the window of this label; several of one label are added up. Raises KeyError where there is none."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from layerprof.hooks.energy.meter import EnergyMeter
 from layerprof.hooks.energy.nvml import find_nvml
 from layerprof.hooks.energy.replay import Replay
@@ -15,7 +16,6 @@ import layerprof
 from layerprof.records import Layer, Phase, Quality
 
 pytestmark = pytest.mark.gpu
-torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
 if not (sensor := find_nvml("cuda:0")).available:
