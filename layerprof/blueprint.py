@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -91,20 +91,35 @@ def _known(raw: dict[str, Any], name: str) -> PreTrainedConfig:
     return config
 
 
-def build(config: PreTrainedConfig, dtype: Any, attention: str = "sdpa") -> Any:
+def build(config: PreTrainedConfig, dtype: Any) -> Any:
     """Build the model of a configuration in evaluation mode; inside `Ghosts()` it takes no memory.
 
-    Raises RequestError when transformers has no model for it.
+    With SDPA, or eager attention for the few that have no other. Raises RequestError when transformers has no model for
+    the configuration, or cannot build it.
     """
+    make = _maker(config)
+    with understood(config.model_type):
+        try:
+            return make(config, dtype=dtype, attn_implementation="sdpa").eval()
+        except ValueError as error:
+            if "attention implementation" not in str(error):
+                raise
+            return make(config, dtype=dtype, attn_implementation="eager").eval()
+
+
+def _maker(config: PreTrainedConfig) -> Callable[..., Any]:
+    """Find what builds a model: the class that the configuration names, else what transformers maps it to."""
     import transformers
 
-    named = [getattr(transformers, name, None) for name in getattr(config, "architectures", None) or ()]
-    for cls in named:
+    for name in getattr(config, "architectures", None) or ():
+        cls = getattr(transformers, name, None)
         if cls is not None:
-            return cls._from_config(config, dtype=dtype, attn_implementation=attention).eval()
+            found: Callable[..., Any] = cls._from_config
+            return found
     for auto in AUTOS:
         if type(config) in getattr(transformers, auto)._model_mapping:
-            return getattr(transformers, auto).from_config(config, dtype=dtype, attn_implementation=attention).eval()
+            mapped: Callable[..., Any] = getattr(transformers, auto).from_config
+            return mapped
     raise RequestError(
         f"transformers has no model for configurations of type {config.model_type!r}.",
         "Give the configuration of a model that transformers implements.",
@@ -112,15 +127,15 @@ def build(config: PreTrainedConfig, dtype: Any, attention: str = "sdpa") -> Any:
 
 
 @contextmanager
-def understood(model: Any) -> Iterator[None]:
-    """Turn what a model raises on inputs made from its configuration into a request that cannot be met."""
+def understood(name: str) -> Iterator[None]:
+    """Turn what transformers raises on a model made from its configuration into a request that cannot be met."""
     try:
         yield
-    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, KeyError) as error:
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, ImportError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RequestError(
-            f"{type(model).__name__} does not run on inputs made from its configuration: {first}",
-            "Profile it instead: `layerprof profile --weights random` runs it on real inputs.",
+            f"{name} cannot be run from its configuration alone: {first}",
+            "Check that its parts fit together, or profile it: `layerprof profile --weights random` uses real inputs.",
         ) from error
 
 
@@ -203,8 +218,9 @@ def _pixels(made: Inputs, model: Any, wanted: set[str], rows: int, size: int) ->
 
 def _takes(model: Any, wanted: set[str], rows: int, size: int) -> bool:
     """Tell by trial whether a tower takes images of any size."""
+    images = _images(model, wanted, rows, (size, size), size)
     try:
-        _count_features(model, Inputs(_images(model, wanted, rows, (size, size), size)))
+        model(**images) if "input_ids" not in wanted else _count_features(model, Inputs(images))
     except (ValueError, RuntimeError, AttributeError):
         return False
     return True

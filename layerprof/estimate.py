@@ -246,6 +246,8 @@ def _notes(config: Any, gpu: Gpu | None, dtype: str, rows: Sequence[EstimateRow]
         notes.append(f"{gpu.title} has no matrix unit for {dtype}: no time or energy is given.")
     if _experts(config):
         notes.append("Routing is taken as even: which experts run, and so their bytes, depends on the input.")
+    if getattr(config, "_attn_implementation", None) == "eager":
+        notes.append("This model has eager attention only: its causal count is the executed one.")
     if not any(row.kind in BLOCK_KINDS for row in rows):
         notes.append("No repeated blocks ran: this is no transformer that layerprof can tell apart.")
     return notes

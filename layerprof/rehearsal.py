@@ -65,7 +65,7 @@ def rehearse(
     ghosts.widest_bytes = 0
 
     def steps(text: int, tokens: int) -> _Steps:
-        with torch.inference_mode(), ghosts:
+        with torch.inference_mode(), ghosts, blueprint.understood(type(model).__name__):
             made = blueprint.inputs(model, rows, image_size, text)
             return _steps(model, layers, made, tokens)
 
@@ -90,7 +90,7 @@ def rehearse(
 def _steps(model: Any, layers: Sequence[Layer], made: blueprint.Inputs, tokens: int) -> _Steps:
     hook = registry.load("shapes")(model, layers)
     readings: list[WorkReading] = []
-    with hook, hook.batch(0, attention_mask=made.tensors.get("attention_mask")), blueprint.understood(model):
+    with hook, hook.batch(0, attention_mask=made.tensors.get("attention_mask")):
         cache = _answer(model, made, tokens, lambda: readings.append(hook.reading()))
     return _Steps(tuple(readings), cache, made)
 
@@ -119,6 +119,7 @@ def _answer(model: Any, made: blueprint.Inputs, new_tokens: int, after_token: Ca
         max_new_tokens=new_tokens,
         do_sample=False,
         num_beams=1,
+        use_cache=True,
         disable_compile=True,
         return_dict_in_generate=True,
         stopping_criteria=[EachToken()],
