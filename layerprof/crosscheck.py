@@ -228,7 +228,9 @@ def _fvcore(model: Any, inputs: Mapping[str, Any]) -> _Count:
 
         def forward(self, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
             output = self.inner(**dict(zip(names, values, strict=True)), **beside)
-            return tuple(part for part in output.to_tuple() if isinstance(part, torch.Tensor))
+            parts = output.to_tuple() if hasattr(output, "to_tuple") else output
+            parts = parts if isinstance(parts, (tuple, list)) else (parts,)
+            return tuple(part for part in parts if isinstance(part, torch.Tensor))
 
     beside = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
     logging.getLogger("fvcore").setLevel(logging.ERROR)
