@@ -8,6 +8,7 @@ OUT=${OUT:-}
 device=$($PYTHON -c 'import torch; print(torch.cuda.get_device_name(0).lower().replace(" ", "-"))')
 results=${OUT:-experiments/results/$device}
 mkdir -p "$results"
+$PYTHON -m layerprof doctor --json "$results/doctor.json"
 $PYTHON -m pytest -m gpu -q
 for batch in 1 16; do
     $PYTHON -m layerprof profile --model qwen2.5-vl-3b --weights random --source bundled --dataset textvqa \
