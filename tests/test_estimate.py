@@ -11,6 +11,7 @@ from typing import Any
 import families
 import pytest
 import torch
+from families_base import IMAGE
 from layerprof.hooks.shapes import ShapesHook
 from rich.console import Console
 
@@ -96,8 +97,8 @@ def _like(inputs: dict[str, Any], got: Estimate) -> dict[str, Any]:
     torch.manual_seed(0)
     image, prompt = got.settings["image_tokens"], got.settings["prompt_tokens"]
     ids = torch.randint(3, 100, (2, prompt))
-    ids[:, 1 : 1 + image] = families.IMAGE
-    types = (ids == families.IMAGE).int()
+    ids[:, 1 : 1 + image] = IMAGE
+    types = (ids == IMAGE).int()
     made = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
     made |= {name: types for name in ("mm_token_type_ids", "token_type_ids") if name in inputs}
     if "image_grid_thw" in inputs:

@@ -46,7 +46,7 @@ def test_all_kernel_time_has_a_place(tmp_path: Path) -> None:
     from layerprof.layers import find_layers
 
     folder = str(files("layerprof.demo") / "model")
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float16).eval().cuda()
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float16).train(False).cuda()
     ids = torch.randint(10, 200, (2, 60), device="cuda")
     fixed = {"max_new_tokens": 16, "min_new_tokens": 16, "do_sample": False, "disable_compile": True}
     model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **fixed)

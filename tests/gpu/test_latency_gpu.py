@@ -37,7 +37,7 @@ def demo() -> Iterator[tuple[Any, dict[str, Any]]]:
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     folder = str(files("layerprof.demo") / "model")
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float16).eval().cuda()
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float16).train(False).cuda()
     image, generator = model.config.image_token_id, torch.Generator().manual_seed(0)
     ids = torch.tensor([[image] * 64 + torch.randint(10, 200, (40,), generator=generator).tolist()])
     inputs = {
