@@ -244,6 +244,7 @@ def _ptflops(model: Any, inputs: Mapping[str, Any]) -> _Count:
     from ptflops import pytorch_engine as engine
 
     functional: list[float] = []
+    before = set(vars(model))
     engine.add_flops_counting_methods(model)
     model.start_flops_count(ost=io.StringIO(), verbose=False, ignore_list=[])
     engine.patch_functional(functional)
@@ -256,7 +257,7 @@ def _ptflops(model: Any, inputs: Mapping[str, Any]) -> _Count:
         engine.unpatch_functional()
         engine.unpatch_tensor_ops()
         model.stop_flops_count()
-        for name in [name for name in vars(model) if name.endswith(("flops_count", "flops_cost"))]:
+        for name in set(vars(model)) - before:
             delattr(model, name)
     summed = {place: sum(v for n, v in own.items() if f"{n}.".startswith(f"{place}.")) for place in own}
     # It knows matmul, not the fused attention that torch offers.

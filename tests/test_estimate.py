@@ -98,7 +98,7 @@ def _like(inputs: dict[str, Any], got: Estimate) -> dict[str, Any]:
     image, prompt = got.settings["image_tokens"], got.settings["prompt_tokens"]
     ids = torch.randint(3, 100, (2, prompt))
     ids[:, 1 : 1 + image] = IMAGE
-    types = (ids == IMAGE).int()
+    types = torch.eq(ids, IMAGE).int()
     made = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
     made |= {name: types for name in ("mm_token_type_ids", "token_type_ids") if name in inputs}
     if "image_grid_thw" in inputs:
