@@ -85,7 +85,7 @@ def _longest(text: str, build: Callable[[str], Prompt], budget: int, count: Call
 
 def _not_enough(dataset: str, example: Example, need: int, smallest: int, budget: int) -> NotEnoughTokensError:
     return NotEnoughTokensError(
-        f"Not enough tokens: sample {example.id} of {dataset} needs {need} for its answer options and instruction, "
-        f"and --max-input-len is {budget}.",
+        f"Not enough tokens: sample {example.id} of {dataset} needs {need} for what is never cut (answer options, "
+        f"instruction, a first word), and --max-input-len is {budget}.",
         f"Give --max-input-len {smallest} or more; that is the smallest that works for these samples.",
     )

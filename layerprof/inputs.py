@@ -114,14 +114,30 @@ def chat(subject: Subject, text: str, with_image: bool) -> str:
         text = text.replace(token, "")
     owner = subject.processor if getattr(subject.processor, "chat_template", None) else subject.tokenizer
     pictured = with_image and subject.takes_images
+    token = str(getattr(subject.processor, "image_token", None) or "")
     if not getattr(owner, "chat_template", None):
-        token = getattr(subject.processor, "image_token", None) or ""
         return f"{token}\n{text}\n" if pictured else f"{text}\n"
-    content: Any = text
-    if subject.takes_images:
-        content = [{"type": "image"}] * pictured + [{"type": "text", "text": text}]
+    parts: list[dict[str, str]] = [{"type": "image"}] * pictured + [{"type": "text", "text": text}]
+    prompt = _templated(owner, parts if subject.takes_images else text)
+    if pictured and token not in prompt:  # a template of the text model alone, which knows of no images
+        prompt = _templated(owner, f"{token}\n{text}")
+    return prompt
+
+
+def _templated(owner: Any, content: str | list[dict[str, str]]) -> str:
     message = [{"role": "user", "content": content}]
-    return str(owner.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+    try:
+        return str(owner.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # templates are programs that come with checkpoints, and raise what they like
+        raise _refused("chat template", error) from error
+
+
+def _refused(part: str, error: Exception) -> RequestError:
+    cause = " ".join(str(error).split())[:300]
+    return RequestError(
+        f"The model's {part} cannot take a question about one image ({type(error).__name__}: {cause}).",
+        "Prepare the inputs yourself and use layerprof.LayerProfiler around your own generate().",
+    )
 
 
 def _special(subject: Subject) -> set[str]:
@@ -135,17 +151,20 @@ def _processed(subject: Subject, texts: list[str], images: list[Image.Image]) ->
     # A template that writes the begin-of-text token itself must not get a second one from the tokenizer.
     begin = subject.tokenizer.bos_token
     special = not (begin and all(text.startswith(begin) for text in texts))
-    shared: dict[str, Any] = {"padding": True, "return_tensors": "pt", "add_special_tokens": special}
+    asked: dict[str, Any] = {"text": texts, "padding": True, "return_tensors": "pt", "add_special_tokens": special}
+    if images and subject.is_qwen_vl:
+        asked |= {"images": images, "do_resize": False}
+    elif images:
+        asked["images"] = [[image] for image in images]
     subject.tokenizer.padding_side = "left"
-    if not subject.takes_images:
-        features = subject.processor(texts, **shared)
-        features.pop("token_type_ids", None)  # of encoders; generate() refuses what a decoder does not use
-        return _movable(features)
-    if not images:
-        return subject.processor(text=texts, **shared)
-    if subject.is_qwen_vl:
-        return subject.processor(text=texts, images=images, do_resize=False, **shared)
-    return subject.processor(text=texts, images=[[image] for image in images], **shared)
+    try:
+        features = subject.processor(**asked)
+    except Exception as error:  # each family's processor has its own ways of refusing
+        raise _refused("processor", error) from error
+    if subject.takes_images:
+        return features
+    features.pop("token_type_ids", None)  # of encoders; generate() refuses what a decoder does not use
+    return _movable(features)
 
 
 def _movable(features: Any) -> Any:

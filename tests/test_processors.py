@@ -11,6 +11,7 @@ import transformers
 from small_models import CONFIG, samples, subject
 
 from layerprof import demo, generation, inputs, models
+from layerprof.errors import RequestError
 from layerprof.models import Subject
 
 HF: Any = transformers  # its configurations are typed as if none of their fields had a type of its own
@@ -117,3 +118,27 @@ def test_a_text_model_is_asked_without_images(tmp_path: Path) -> None:
     assert batch.image_tokens == (0, 0)
     assert batch.tensors["attention_mask"][:, -1].tolist() == [1, 1]
     assert "text only" in inputs.image_rule(small, 224)
+
+
+def test_a_template_that_knows_of_no_images_gets_the_image_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some checkpoints carry their text model's template; the image then stands before the question."""
+    other = llava(HF.AutoTokenizer.from_pretrained(demo.MODEL_FOLDER))
+    words = (
+        "{% for m in messages %}{{ m['content'] if m['content'] is string else m['content'][-1]['text'] }}{% endfor %}"
+    )
+    monkeypatch.setattr(other.processor, "chat_template", words)
+    (batch,) = inputs.batches(other, samples(["hi?"]))
+    assert batch.image_tokens == (16,)
+
+
+@pytest.mark.parametrize("broken", ["template", "processor"])
+def test_a_family_that_cannot_be_asked_is_told(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    """A template or processor that raises ends in a message that names LayerProfiler."""
+    other = llava(HF.AutoTokenizer.from_pretrained(demo.MODEL_FOLDER))
+    if broken == "template":
+        monkeypatch.setattr(other.processor, "chat_template", "{{ raise_exception('system prompt needed') }}")
+    else:
+        monkeypatch.setattr(other.processor, "patch_size", None)
+    with pytest.raises(RequestError) as caught:
+        inputs.batches(other, samples(["hi?"]))
+    assert "LayerProfiler" in caught.value.remedy
