@@ -142,11 +142,10 @@ class TestEvents:
     def test_long_batches_keep_their_nanoseconds(self) -> None:
         """elapsed_time is a 32-bit float: half an hour into a batch a span of 10 µs must still be 10 µs."""
         cuda = FakeCuda()
-        model, hook = on_gpu(cuda, {"block": (0, 10_000), "sample": (1_000_000_000, 0)}, vision=0)
-        single = Float32Events(cuda)
-        hook._timeline.cuda = single
-        for pool in hook._timeline.pools.values():
-            pool.cuda = single
+        costs = {"block": (0, 10_000), "sample": (1_000_000_000, 0)}
+        model = ToyVlm(lambda what: cuda.work(*costs.get(what, (0, 0))), vision=0)
+        timeline = EventTimeline(0, Float32Events(cuda))
+        hook = LatencyHook(model, model.located(), device="cuda:0", clock=timeline)
         reading = measured(hook, model, new_tokens=1800)
         blocks = [s.end_s - s.start_s for s in reading.spans if s.layer == "layers.1"]
         assert max(abs(s - 10e-6) for s in blocks) < 0.2e-6
