@@ -73,7 +73,8 @@ def build(**values: Any) -> Settings:
         raise RequestError(
             "--energy-budget and --assume-watts must be above 0.", "Give seconds and watts as positive numbers."
         )
-    if settings.source not in (None, "bundled", "hub") and not Path(str(settings.source)).is_dir():
+    source = settings.source or "bundled"
+    if source not in ("bundled", "hub") and not source.startswith("hub@") and not Path(source).expanduser().exists():
         raise RequestError(
             f"--source {settings.source} is neither 'bundled', 'hub' nor a folder.",
             "Give --source bundled, --source hub, or the path of a folder with your own samples (docs/datasets.md).",
