@@ -3,9 +3,9 @@
     python experiments/peers/attribution.py [--kernels 143000] [--json FILE]
 
 Accuracy is on the traces of tests/traces_synthetic.py, whose answers follow from how they are built: the share of GPU
-time that a tool gives to the right layer, or rightly to none. HolisticTraceAnalysis (its call graph) sums kernels under
-any range, so its own time of a layer is that sum without the layers inside. torch-tb-profiler's parser reads the trace as
-recorded, and as layerprof rewrites it for it. Time and memory are of one process each, on a decode of
+time that a tool gives to the right layer, or rightly to none. HolisticTraceAnalysis (its call graph) sums kernels
+under any range, so its own time of a layer is that sum without the layers inside. torch-tb-profiler's parser reads the
+trace as recorded, and as layerprof rewrites it for it. Time and memory are of one process each, on a decode of
 `--kernels` kernels with seven events a kernel.
 """
 

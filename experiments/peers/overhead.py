@@ -1,6 +1,6 @@
 """What measuring costs: the same answer with no instrument, with layerprof's latency pass, and with its peers.
 
-    python experiments/peers/overhead.py [--rounds 15] [--tokens 64] [--device cpu|cuda] [--json FILE]
+    python experiments/peers/overhead.py [--rounds 80] [--tokens 64] [--device cpu|cuda] [--json FILE]
 
 Every round runs bare, then each instrument between two bare runs; a figure is the median over rounds of an instrument's
 time over the mean of its two neighbours. `wall` is what a user waits; `cpu` is processor time of this process,
@@ -123,8 +123,8 @@ def deepspeed() -> Instrument:
     return around
 
 
-SLOW = {"torch.profiler with stacks", "DeepSpeed flops profiler"}
-"""Instruments that take so long to clear up that a quarter of the rounds must do."""
+SLOW = {"torch.profiler", "torch.profiler with stacks", "DeepSpeed flops profiler"}
+"""Instruments that take so long to clear up, and cost so much, that an eighth of the rounds does."""
 
 PEERS: dict[str, Callable[[], Instrument]] = {
     "bare again": lambda: lambda model: nullcontext(),
@@ -168,7 +168,7 @@ def measure(model: Any, run: Callable[[], Any], rounds: int, device: str) -> lis
     bare = timed(run, nullcontext(), device)
     for number in range(rounds):
         for cost in costs:
-            if cost.name not in ready or (cost.name in SLOW and number % 4):
+            if cost.name not in ready or (cost.name in SLOW and number % 8):
                 continue
             wall, cpu = timed(run, ready[cost.name](model), device)
             after = timed(run, nullcontext(), device)
@@ -187,7 +187,7 @@ def percent(ratios: list[float]) -> str:
 def main() -> None:
     """Measure, print, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=80)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
