@@ -9,7 +9,7 @@ from sample_run import sample_run
 from sample_sweep import run, sample_sweep, save_run
 
 from layerprof import compare as comparing
-from layerprof.compare import Change
+from layerprof.changes import Change
 from layerprof.errors import RequestError
 from layerprof.pairing import Draws, units
 

@@ -47,6 +47,44 @@ def test_ratios_are_over_the_first_row_that_both_have(data: sweep_view.SweepData
     assert sizes.ratios("latency_s", of_reference=True) == [1.0, pytest.approx(1.5), None]
 
 
+def test_cells_are_set_against_the_first_on_the_same_samples(data: sweep_view.SweepData) -> None:
+    """Two batches of 0.15 s against two of 0.1 s: 1.5 times as long, both pairs alike; the rate 0.05 lower.
+
+    The first row of a table has nothing to be set against, nor has one without figures.
+    """
+    sizes, devices = sweep_view.tables(data)
+    first, second, crashed = (row.against for row in sizes.rows)
+    assert first is None
+    assert crashed is None
+    assert second is not None
+    assert second.wer is not None
+    assert (second.time.value, second.time.n) == (pytest.approx(1.5), 2)
+    assert second.time.ci95 == (pytest.approx(1.5), pytest.approx(1.5))
+    assert second.wer.value == pytest.approx(-0.05)
+    assert [row.against for row in devices.rows] == [None, None]
+    rows = list(csv.DictReader(io.StringIO(_text(data, "csv"))))
+    ratios = [row["time_per_sample_ratio"] for row in rows]
+    assert float(ratios.pop(1)) == pytest.approx(1.5)
+    assert ratios == [""] * 4
+    plain = json.loads(_text(data, "json"))["tables"][0]["rows"]
+    assert [row["against_first"] and row["against_first"]["time_per_sample_ratio"]["pairs"] for row in plain] == [
+        None,
+        2,
+        None,
+    ]
+    assert "per sample ×" in _text(data, "markdown")
+
+
+def test_a_broken_file_beside_a_run_leaves_it_unpaired(tmp_path: Path) -> None:
+    """The cell's own figures stand; there is no difference to show."""
+    folder = sample_sweep(tmp_path / "sweep")
+    broken = next(path for path in folder.rglob("batches.csv") if "bb" in path.parts)
+    broken.write_text("batch,rows\nnothing\n")
+    sizes = sweep_view.tables(sweep_view.load(folder))[0]
+    assert sizes.rows[1].figures is not None
+    assert sizes.rows[1].against is None
+
+
 def test_repeats_are_joined_by_their_median_and_range() -> None:
     """Three repeats of 0.1, 0.4 and 0.2 s give 0.2 s, from 0.1 to 0.4."""
     found = sweep_view.figures([run(0.1), run(0.4), run(0.2)])

@@ -15,7 +15,7 @@ from layerprof.report.look import Column, Look
 from layerprof.report.markdown import escape, table
 
 if TYPE_CHECKING:
-    from layerprof.compare import Change, Comparison, Comparisons, LayerChange
+    from layerprof.changes import Change, Comparison, Comparisons, LayerChange
 
 LAYERS = 12
 """Layers shown in the terminal: those whose time changed most, in seconds of a sample."""

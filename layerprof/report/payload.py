@@ -42,7 +42,7 @@ def payload(run: Run) -> dict[str, Any]:
             if any(row[key] is not None for row in rows)
         ],
         "rows": rows,
-        "parts": [_part(part) for part in view.breakdown(run)],
+        "parts": parts(run),
         "ledger": _ledger(run),
         "steps": _steps(run),
         "peaks": _peaks(run),
@@ -79,6 +79,11 @@ def _row(row: LayerRow, prefix: str, total: float | None) -> dict[str, Any]:
         "energy_reason": row.energy_reason,
         "kernels": [list(kernel) for kernel in row.top_kernels[:5]],
     }
+
+
+def parts(run: Run, join_below: float = view.SMALL) -> list[dict[str, Any]]:
+    """Return where the run went, with what is smaller than `join_below` of everything joined; JSON types only."""
+    return [_part(part) for part in view.breakdown(run, join_below)]
 
 
 def _part(part: view.Part) -> dict[str, Any]:

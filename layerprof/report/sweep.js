@@ -42,6 +42,12 @@ const LayerprofSweep = (() => {
     return best;
   }
 
+  /* From zero to the largest, with room for half a marker on both sides. */
+  function room(values) {
+    const top = Math.max(...values) || 1;
+    return [-0.03 * top, 1.06 * top];
+  }
+
   function trade(data, table, x, y) {
     const seen = new Set(), points = [];
     for (const one of data.tables) for (const row of one.rows) {
@@ -70,8 +76,8 @@ const LayerprofSweep = (() => {
       });
     });
     draw(target, traces, {
-      height: 440, xaxis: { title: { text: x[1] + ", " + x[2] }, tickformat: "~s", rangemode: "tozero" },
-      yaxis: { title: { text: y[1] }, rangemode: "tozero" }, legend: { orientation: "h", y: 1.08 },
+      height: 440, xaxis: { title: { text: x[1] + ", " + x[2] }, tickformat: "~s", range: room(points.map(point => point[x[0]])) },
+      yaxis: { title: { text: y[1] }, range: room(points.map(point => point[y[0]])) }, legend: { orientation: "h", y: 1.08 },
     });
   }
 
@@ -84,30 +90,52 @@ const LayerprofSweep = (() => {
 
   const QUANTITIES = [["time", "span_s", "s"], ["FLOPs", "flops", "FLOP"], ["energy", "energy_j", "J"]];
 
+  /* The nth tint of a colour: as it is, then lighter and lighter. */
+  function tint(colour, nth) {
+    const share = Math.max(0.25, 1 - 0.28 * nth);
+    const mixed = [1, 3, 5].map(from => Math.round(255 - share * (255 - parseInt(colour.slice(from, from + 2), 16))));
+    return "rgb(" + mixed.join(",") + ")";
+  }
+
+  /* The parts of the cells with their value in each: [label, phase, values], what is under 2 % everywhere joined. */
+  function partsOf(runs, value, whole) {
+    const order = { vision: 0, prefill: 1, decode: 2, null: 3 }, names = new Map();
+    runs.forEach((run, nth) => run.parts.forEach(part => {
+      const id = part.label + "|" + part.phase;
+      if (!names.has(id)) names.set(id, [part.label, part.phase, runs.map(() => null)]);
+      names.get(id)[2][nth] = value(part, nth);
+    }));
+    const small = ["small parts", null, runs.map(() => null)], kept = [];
+    for (const part of names.values()) {
+      if (part[2].some((amount, nth) => amount > 0.02 * whole(nth))) { kept.push(part); continue; }
+      part[2].forEach((amount, nth) => { if (amount !== null) small[2][nth] = (small[2][nth] || 0) + amount; });
+    }
+    kept.sort((a, b) => order[a[1]] - order[b[1]]);
+    return small[2].some(amount => amount) ? [...kept, small] : kept;
+  }
+
   function shares(data, table, quantity, scale) {
-    const rows = data.tables.find(one => one.name === table).rows, target = at("share-plot");
-    const [name, key, unit] = QUANTITIES.find(one => one[0] === quantity);
-    const names = new Map();
-    for (const row of rows) for (const part of data.runs[row.key].parts) names.set(part.label + "|" + part.phase, part);
-    const labels = rows.map(row => plain(row.label)), tints = {}, traces = [];
-    for (const [id, part] of names) {
-      const values = rows.map(row => {
-        const found = data.runs[row.key].parts.find(one => one.label + "|" + one.phase === id);
-        const value = found ? (scale === "share" ? found.shares[name] : found[key] / (row.samples || 1)) : null;
-        return value === null || value === undefined || Number.isNaN(value) ? null : Math.max(value, 0);
-      });
+    const rows = data.tables.find(one => one.name === table).rows, runs = rows.map(row => data.runs[row.key]), target = at("share-plot");
+    const [name, key, unit] = QUANTITIES.find(one => one[0] === quantity), share = scale === "share";
+    const amount = (part, nth) => {
+      const value = share ? part.shares[name] : part[key] === null ? null : part[key] / (rows[nth].samples || 1);
+      return value === null || value === undefined || Number.isNaN(value) ? null : Math.max(value, 0);
+    };
+    const totals = runs.map((run, nth) => run.parts.reduce((sum, part) => sum + (amount(part, nth) || 0), 0));
+    const tints = {}, labels = rows.map(row => plain(row.label)), traces = [];
+    for (const [label, phase, values] of partsOf(runs, amount, nth => totals[nth])) {
       if (values.every(value => value === null)) continue;
-      const nth = tints[part.phase] = (tints[part.phase] || 0) + 1;
+      const nth = tints[phase] = (tints[phase] ?? -1) + 1;
       traces.push({
-        type: "bar", name: plain(part.label + (part.phase ? " · " + part.phase : "")), x: labels, y: values,
-        marker: { color: PHASE_COLOURS[part.phase], opacity: Math.max(0.3, 1.2 - 0.25 * nth), line: { width: 1, color: "rgba(255,255,255,0.6)" } },
-        hovertemplate: values.map(value => plain(part.label) + " " + plain(part.phase || "") + "<br>" + show(value, scale === "share" ? "%" : unit) + "<extra></extra>"),
+        type: "bar", name: plain(label + (phase ? " · " + phase : "")), x: labels, y: values,
+        marker: { color: tint(PHASE_COLOURS[phase], nth), line: { width: 1, color: "rgba(255,255,255,0.6)" } },
+        hovertemplate: values.map(value => plain(label) + " " + plain(phase || "") + "<br>" + show(value, share ? "%" : unit) + "<extra></extra>"),
       });
     }
     if (!traces.length) return empty(target, "These cells have no figures of that kind.");
     draw(target, traces, {
       barmode: "stack", height: 460, xaxis: { type: "category", automargin: true },
-      yaxis: scale === "share" ? { tickformat: ".0%" } : { tickformat: "~s", title: { text: unit + " a sample" } }, legend: { traceorder: "normal" },
+      yaxis: share ? { tickformat: ".0%" } : { tickformat: "~s", title: { text: unit + " a sample" } }, legend: { traceorder: "reversed" },
     });
   }
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from itertools import groupby
 from typing import IO, Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from layerprof.records import Run
 from layerprof.report import sweep_columns, sweep_view
 from layerprof.report.html import embedded, plotly_js
-from layerprof.report.payload import payload
+from layerprof.report.payload import parts, payload
+from layerprof.report.sweep_columns import TextColumn
 from layerprof.report.sweep_view import Row, SweepData, TableView
 
-RUN_PARTS = ("rows", "parts", "quantities", "peaks")
+RUN_PARTS = ("rows", "quantities", "peaks")
 FIGURES = ("latency_s", "energy_j", "flops", "memory", "wer", "wer_first", "metric", "ttft_s", "token_s", "samples")
 
 
@@ -40,15 +43,14 @@ def render(data: SweepData, out: IO[str]) -> None:
 
 def _table(view: TableView) -> dict[str, Any]:
     found = sweep_columns.columns(view)
+    shown = [column for column in found if not column.aside]
     return {
         "name": view.planned.name,
         "title": view.planned.title,
         "about": view.planned.about,
-        "columns": [{"title": column.title, "left": column.left} for column in found],
-        "rows": [
-            {"bad": bool(row.reason), "cells": cells}
-            for row, *cells in zip(view.rows, *(column.cells for column in found), strict=True)
-        ],
+        "groups": [(name, len(list(members))) for name, members in groupby(shown, lambda column: column.group)],
+        "columns": [_heading(column) for column in shown],
+        "rows": [{"bad": bool(row.reason), "cells": _cells(found, nth)} for nth, row in enumerate(view.rows)],
         "notes": [
             *sweep_columns.without_figures(view.rows),
             *sweep_columns.not_measured(view),
@@ -56,6 +58,26 @@ def _table(view: TableView) -> dict[str, Any]:
         ],
         "reasons": list(view.planned.reasons),
     }
+
+
+def _heading(column: TextColumn) -> dict[str, Any]:
+    """Return a column's heading, which need not repeat that of its group."""
+    return {
+        "title": column.title.removeprefix("report "),
+        "left": column.left,
+        "earlier": column.group == "earlier report",
+    }
+
+
+def _cells(columns: list[TextColumn], nth: int) -> list[tuple[str, str]]:
+    """Return the texts of a row, each with what stands small beside it."""
+    cells: list[tuple[str, str]] = []
+    for column in columns:
+        if column.aside:
+            cells[-1] = (cells[-1][0], column.cells[nth])
+        else:
+            cells.append((column.cells[nth], ""))
+    return cells
 
 
 def _plots(views: list[TableView]) -> dict[str, Any]:
@@ -71,10 +93,13 @@ def _plots(views: list[TableView]) -> dict[str, Any]:
             }
             for view in views
         ],
-        "runs": {
-            key: {name: value for name, value in payload(run).items() if name in RUN_PARTS} for key, run in runs.items()
-        },
+        "runs": {key: _run(run) for key, run in runs.items()},
     }
+
+
+def _run(run: Run) -> dict[str, Any]:
+    """Return what the plots draw of a run; which parts are small is for the page to say, over all cells it shows."""
+    return {name: value for name, value in payload(run).items() if name in RUN_PARTS} | {"parts": parts(run, 0.0)}
 
 
 def _point(row: Row) -> dict[str, Any]:

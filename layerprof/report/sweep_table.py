@@ -33,6 +33,14 @@ GUARDS = (
     "not_finite",
 )
 REFERENCE = ("wer", "latency_s", "energy_j", "flops_as_reported")
+PAIRED = (
+    "time_per_sample_ratio",
+    "time_per_sample_ratio_ci_low",
+    "time_per_sample_ratio_ci_high",
+    "wer_difference",
+    "wer_difference_ci_low",
+    "wer_difference_ci_high",
+)
 SETTINGS = (
     "model",
     "dataset",
@@ -50,7 +58,7 @@ def render_csv(data: SweepData, out: IO[str]) -> None:
     """Write the cells with a header line; empty where not measured."""
     axes = list(dict.fromkeys(axis for table in sweep_view.tables(data) for axis in table.axes if axis not in SETTINGS))
     names = ["table", *SETTINGS, *axes, "status", "reason", *FIGURES, "latency_ci_low_s", "latency_ci_high_s", *MORE]
-    names += [*GUARDS, "flags", *(f"report_{name}" for name in REFERENCE), "cell"]
+    names += [*GUARDS, "flags", *(f"report_{name}" for name in REFERENCE), *PAIRED, "cell"]
     writer = csv.DictWriter(out, names, lineterminator="\n", restval="", extrasaction="ignore")
     writer.writeheader()
     choices = {cell.key: cell.choices for cell in data.record.cells}
@@ -96,7 +104,16 @@ def _row(row: Row) -> dict[str, Any]:
         "figures": asdict(row.figures) if row.figures else None,
         "guards": row.guards.model_dump(mode="json") if row.guards else None,
         "report": row.reference,
+        "against_first": _difference(row),
     }
+
+
+def _difference(row: Row) -> dict[str, Any] | None:
+    """Return how a cell differs from the first measured one of its dataset, on the same samples."""
+    if row.against is None:
+        return None
+    pair = {"time_per_sample_ratio": row.against.time, "wer_difference": row.against.wer}
+    return {name: {"value": c.value, "ci95": c.ci95, "pairs": c.n} if c else None for name, c in pair.items()}
 
 
 def _flat(table: TableView, row: Row, choices: dict[str, Any]) -> dict[str, Any]:
@@ -114,8 +131,17 @@ def _flat(table: TableView, row: Row, choices: dict[str, Any]) -> dict[str, Any]
         **{name: getattr(row.guards, name) if row.guards else None for name in GUARDS},
         "flags": "; ".join(row.guards.flags) if row.guards else "",
         **{f"report_{name}": (row.reference or {}).get(name) for name in REFERENCE},
+        **_paired(row),
         "cell": row.keys[0],
     }
+
+
+def _paired(row: Row) -> dict[str, Any]:
+    pair = row.against
+    values: list[Any] = []
+    for change in (pair.time, pair.wer) if pair else (None, None):
+        values += [change.value, *(change.ci95 or (None, None))] if change else [None, None, None]
+    return dict(zip(PAIRED, values, strict=True))
 
 
 def _safe(value: Any) -> Any:

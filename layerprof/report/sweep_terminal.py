@@ -60,12 +60,7 @@ def _column(look: Look, column: sweep_columns.TextColumn, table: TableView) -> C
         ]
         return Column("", styled, 0, "left")
     cells = [look.text(cell, "dim" if column.gives_way >= 5 else "") for cell in column.cells]
-    return Column(
-        column.title.strip() if column.title.strip() != "×" else "×",
-        cells,
-        column.gives_way,
-        "left" if column.left else "right",
-    )
+    return Column(column.title, cells, column.gives_way, "left" if column.left else "right")
 
 
 def _guards(data: SweepData, look: Look) -> Iterator[RenderableType]:

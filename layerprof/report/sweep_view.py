@@ -6,7 +6,7 @@ That is tables of cells with their figures, guards, and the earlier report besid
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from layerprof.cells import Guards, Outcome, PlannedTable, Status, SweepRecord
 from layerprof.records import Run, Statistic
 from layerprof.reference import match
+from layerprof.report.sweep_pairs import Pair, Pairs
 from layerprof.sweep_folder import SweepFolder
 
 NOT_MEASURED = "not measured yet"
@@ -27,6 +28,7 @@ class SweepData:
     record: SweepRecord
     outcomes: dict[str, Outcome]
     runs: dict[str, Run]
+    pairs: Pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,10 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One cell in one table: where it stands, its figures or why there are none, and the earlier report's row."""
+    """One cell in one table: where it stands, its figures or why there are none, and the earlier report's row.
+
+    `against` is its difference from the table's first row of the same dataset, None for that row itself.
+    """
 
     point: dict[str, Any]
     keys: tuple[str, ...]
@@ -66,6 +71,7 @@ class Row:
     guards: Guards | None
     reference: dict[str, Any] | None = None
     run: Run | None = field(default=None, repr=False)
+    against: Pair | None = None
 
     @property
     def label(self) -> str:
@@ -110,7 +116,7 @@ def load(path: str | Path) -> SweepData:
     outcomes = {cell.key: outcome for cell in record.cells if (outcome := folder.outcome(cell.key)) is not None}
     done = [key for key, outcome in outcomes.items() if outcome.status is Status.DONE]
     runs = {key: run for key in done if (run := folder.run(key)) is not None}
-    return SweepData(folder.path, record, outcomes, runs)
+    return SweepData(folder.path, record, outcomes, runs, Pairs(folder))
 
 
 def tables(data: SweepData) -> list[TableView]:
@@ -188,7 +194,18 @@ def _table(data: SweepData, planned: PlannedTable) -> TableView:
     shown = {id(row.reference) for row in rows if row.reference is not None}
     unmatched = tuple(line for line in planned.reference if id(line) not in shown)
     axes = (*planned.axes, *(name for row in rows for name in row.point if name not in planned.axes))
-    return TableView(planned, tuple(dict.fromkeys(axes)), tuple(rows), unmatched)
+    return TableView(planned, tuple(dict.fromkeys(axes)), tuple(_paired(data, rows)), unmatched)
+
+
+def _paired(data: SweepData, rows: Sequence[Row]) -> Iterator[Row]:
+    """Yield the rows with what each differs by from the first measured one of its dataset, on the same samples."""
+    bases: dict[Any, str] = {}
+    for row in rows:
+        if row.run is None:
+            yield row
+            continue
+        base = bases.setdefault(row.run.dataset.get("name"), row.keys[0])
+        yield row if base == row.keys[0] else replace(row, against=data.pairs.of(base, row.keys[0]))
 
 
 def _rank(point: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[int]:

@@ -109,8 +109,11 @@ def per_call(row: LayerRow, name: str) -> float | None:
     return value / row.calls if row.calls else None
 
 
-def breakdown(run: Run) -> list[Part]:
-    """Return where the run went, by phase and kind of layer; parts that are small in every respect are joined."""
+def breakdown(run: Run, join_below: float = SMALL) -> list[Part]:
+    """Return where the run went, by phase and kind of layer.
+
+    Parts whose share of everything is below `join_below` are joined.
+    """
     grouped = sums(run.layers, lambda row: (row.phase, row.tower, row.kind))
     whole = _whole(run)
     towers: dict[str, set[str]] = {}
@@ -123,7 +126,7 @@ def breakdown(run: Run) -> list[Part]:
         label = _counted(total.rows, name) if kind in KIND_NAMES else name
         part = replace(_part(label, phase, total, whole), blocks=kind in KIND_NAMES)
         shares = [share for share in (part.span_share, part.flops_share, part.energy_share) if share is not None]
-        (parts if max(shares, default=1.0) >= SMALL else small).append(part)
+        (parts if max(shares, default=1.0) >= join_below else small).append(part)
     if small:
         joined = sum((part.sum for part in small), Sum())
         parts.append(_part(_counted(len(small), "small parts"), None, joined, whole))
