@@ -44,9 +44,10 @@ class Row:
 
     `self_ns`: work launched with this range innermost; these add up to the total. `inclusive_ns`: work launched inside
     it at any depth. `union_ns`: the time in which at least one piece of that ran. `span_ns`: from the first start to
-    the last end of that work, call by call. `host_ns`: time on the launching thread. `graph_ns`: work of CUDA graphs
-    launched inside it, which is in the bucket `graph launch` and in none of the others. `kernels`: how many pieces of
-    work are its own (an operator counts again after each operator inside it). `top`: heaviest of its own kernels.
+    the last end of that work, call by call. `host_ns`: time on the launching thread. `host_self_ns`: of that, with this
+    range innermost; on a CPU never less than `self_ns`. `graph_ns`: work of CUDA graphs launched inside it, which is in
+    the bucket `graph launch` and in none of the others. `kernels`: how many pieces of work are its own (an operator
+    counts again after each operator inside it). `top`: heaviest of its own kernels.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Row:
     union_ns: int
     span_ns: int
     host_ns: int
+    host_self_ns: int
     graph_ns: int
     kernels: int
     top: tuple[tuple[str, int], ...]
@@ -87,6 +89,8 @@ def total(attributions: Sequence[Attribution]) -> KernelReading:
     device: Literal["cuda", "cpu"] = "cuda" if any(each.device == "cuda" for each in attributions) else "cpu"
     same = [each for each in attributions if each.device == device]
     busy: Counter[tuple[str, Phase]] = Counter()
+    host: Counter[tuple[str, Phase]] = Counter()
+    graphs: Counter[tuple[str, Phase]] = Counter()
     calls: Counter[tuple[str, Phase]] = Counter()
     buckets: Counter[str] = Counter(dict.fromkeys(BUCKETS, 0))
     top: dict[tuple[str, Phase], Counter[str]] = {}
@@ -98,6 +102,8 @@ def total(attributions: Sequence[Attribution]) -> KernelReading:
                 continue
             key = (row.name, row.phase)
             busy[key] += row.self_ns
+            host[key] += row.host_self_ns
+            graphs[key] += row.graph_ns
             calls[key] += row.calls
             top.setdefault(key, Counter()).update(dict(row.top))
     return KernelReading(
@@ -108,6 +114,8 @@ def total(attributions: Sequence[Attribution]) -> KernelReading:
         top={key: tuple((name, ns / 1e9) for name, ns in _heaviest(list(c.items()))) for key, c in top.items()},
         device=device,
         batches=len(same),
+        host_s={key: ns / 1e9 for key, ns in host.items()},
+        graph_s={key: ns / 1e9 for key, ns in graphs.items() if ns},
     )
 
 
@@ -279,6 +287,7 @@ def _rows(ranges: _Ranges, work: _Work) -> Iterator[Row]:
     count = len(ranges.labels)
     self_ns = np.zeros(count, np.int64)
     np.add.at(self_ns, label_of, length[own])
+    host_self = _host_self(ranges)
     kernels = np.bincount(label_of, minlength=count)
     tops = _tops(work, own, label_of)
     normal = _Slices(work, work.place >= NOWHERE)
@@ -301,10 +310,21 @@ def _rows(ranges: _Ranges, work: _Work) -> Iterator[Row]:
             union_ns=inside.union,
             span_ns=inside.span,
             host_ns=inside.host,
+            host_self_ns=int(host_self[label]),
             graph_ns=graphs.inside(ranges, mine).total,
             kernels=int(kernels[label]),
             top=tops.get(label, ()),
         )
+
+
+def _host_self(ranges: _Ranges) -> Ints:
+    """Return for each label the time, over all threads, in which a range of that label was the innermost."""
+    spent = np.zeros(len(ranges.labels), np.int64)
+    for thread in np.unique(ranges.thread):
+        times, inside = intervals.innermost(ranges.start, ranges.end, ranges.of(int(thread)))
+        length, holder = np.diff(times), inside[:-1]
+        np.add.at(spent, ranges.label[holder[holder != NOWHERE]], length[holder != NOWHERE])
+    return spent
 
 
 @dataclass(slots=True)

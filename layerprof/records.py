@@ -157,8 +157,10 @@ class KernelReading:
 
     On a CPU `busy` is the time inside operators instead of GPU kernels; `device` says which. `buckets` holds
     `outside layers`, `no launch seen` and `graph launch`; together with `busy` they add up to `total_s`. `top`
-    names the heaviest kernels of each layer. `calls[(name, phase)]` is how many calls the busy seconds belong to (a
-    trace covers a few batches only).
+    names the heaviest kernels of each layer. `calls[(name, phase)]` is how many calls the busy seconds belong to: the
+    trace covers the first `batches` batches only. `host_s` is the time on the launching thread with that range
+    innermost, so on a CPU `busy_s <= host_s`. `graph_s` is the work of CUDA graphs launched inside the range, which is
+    in the bucket `graph launch` and not in `busy_s`.
     """
 
     busy_s: dict[tuple[str, Phase], float]
@@ -168,6 +170,8 @@ class KernelReading:
     top: dict[tuple[str, Phase], tuple[tuple[str, float], ...]]
     device: Literal["cuda", "cpu"]
     batches: int
+    host_s: dict[tuple[str, Phase], float] = field(default_factory=dict)
+    graph_s: dict[tuple[str, Phase], float] = field(default_factory=dict)
 
 
 # --- what is stored ---------------------------------------------------------------------------------------------
@@ -281,7 +285,11 @@ class LayerRow(Record):
     """One layer in one phase, with everything inside it.
 
     `span_s` is over the `calls` of the latency pass; `busy_s` is over the `busy_calls` of the traced batches only, and
-    `busy_share` the mean busy time of a call over its mean span.
+    `busy_share` is `busy_s / busy_span_s`: on a GPU the latency pass's spans of those calls, on a CPU the time that
+    the layer's ranges took within the trace itself. None where CUDA graphs ran inside the layer.
+
+    Joules are over all calls. Beside replayed ones stand `energy_active_j` (above the power of the resident, idle
+    model), `energy_hot_j` (weights still in the cache) and `energy_reconciled_j` (scaled so that no residual is left).
     """
 
     name: str
@@ -300,6 +308,7 @@ class LayerRow(Record):
     span_s: SpanStatistic | None
     busy_s: float | None
     busy_calls: int | None = None
+    busy_span_s: float | None = None
     busy_share: float | None = None
     roof_share: float | None = None
     top_kernels: tuple[tuple[str, float], ...] = ()

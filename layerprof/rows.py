@@ -62,20 +62,21 @@ def rows(
 ) -> tuple[LayerRow, ...]:
     """Return one row per layer and phase in which any reading saw it called: vision, prefill, decode; inside, as run.
 
-    `span_s` is over all calls of the latency pass. `busy_s` is over the `busy_calls` calls of the traced batches only;
-    `busy_share` is the mean busy time of a call over its mean span, so it does not depend on how many were traced.
+    `span_s` is over all calls of the latency pass. `busy_s` is over the `busy_calls` calls of the traced batches only,
+    and `busy_span_s` is what those calls took, so `busy_share` does not depend on which were traced.
     """
     inside = enclosing(layers)
     timed = _by_key(spans)
     done = _inclusive_work(work, inside)
-    busy = _inclusive_busy(kernels, inside)
+    busy = _inclusive(kernels.busy_s if kernels else {}, inside)
+    host = _inclusive(kernels.host_s if kernels else {}, inside)
     joules = energy.joules if energy else {}
     found = {*timed, *done, *busy, *(kernels.calls if kernels else ()), *joules}
     named = {layer.name: layer for layer in layers}
     keys = [key for key in found if key[0] in named]
     order = _execution_order(layers, timed)
     seen = {
-        key: _Seen(timed.get(key, []), done.get(key), _Busy.of(kernels, busy, key), energy)
+        key: _Seen(timed.get(key, []), done.get(key), _Busy.of(kernels, busy, host, timed, key), energy)
         for key in sorted(keys, key=order.__getitem__)
     }
     return tuple(_row(named[name], phase, it, roof) for (name, phase), it in seen.items())
@@ -83,21 +84,42 @@ def rows(
 
 @dataclass(frozen=True, slots=True)
 class _Busy:
-    seconds: float | None
-    calls: int | None
+    """Busy seconds of the traced calls, and what those calls took."""
+
+    seconds: float | None = None
+    calls: int | None = None
+    span: float | None = None
     top: tuple[tuple[str, float], ...] = ()
 
     @classmethod
-    def of(cls, kernels: KernelReading | None, busy: Mapping[Key, float], key: Key) -> _Busy:
+    def of(
+        cls,
+        kernels: KernelReading | None,
+        busy: Mapping[Key, float],
+        host: Mapping[Key, float],
+        timed: Mapping[Key, Sequence[Span]],
+        key: Key,
+    ) -> _Busy:
         if kernels is None or (key not in busy and key not in kernels.calls):
-            return cls(None, None)
-        return cls(busy.get(key, 0.0), kernels.calls.get(key), kernels.top.get(key, ()))
+            return cls()
+        calls = kernels.calls.get(key)
+        span = _traced_span(kernels, timed.get(key, ()), calls) if kernels.device == "cuda" else host.get(key)
+        known = span if key not in kernels.graph_s else None
+        return cls(busy.get(key, 0.0), calls, known, kernels.top.get(key, ()))
 
-    def share(self, spans: Sequence[Span]) -> float | None:
-        total = fsum(s.end_s - s.start_s for s in spans)
-        if self.seconds is None or not self.calls or total <= 0:
-            return None
-        return (self.seconds / self.calls) / (total / len(spans))
+    @property
+    def share(self) -> float | None:
+        return self.seconds / self.span if self.seconds is not None and self.span else None
+
+
+def _traced_span(kernels: KernelReading, spans: Sequence[Span], calls: int | None) -> float | None:
+    """Return the latency pass's time of the traced calls, which ran there without the profiler.
+
+    A profiler makes the host slower, and with it the idle gaps of a layer that waits for the host, but hardly the
+    kernels. The batches are the same ones, since others have other shapes.
+    """
+    same = [s for s in spans if s.batch < kernels.batches] or spans
+    return fsum(s.end_s - s.start_s for s in same) / len(same) * calls if same and calls else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +143,8 @@ def _row(layer: Layer, phase: Phase, seen: _Seen, roof: Roof | None) -> LayerRow
         span_s=_span_statistic(seen.spans),
         busy_s=seen.busy.seconds,
         busy_calls=seen.busy.calls,
-        busy_share=seen.busy.share(seen.spans),
+        busy_span_s=seen.busy.span,
+        busy_share=seen.busy.share,
         top_kernels=seen.busy.top,
         roof_share=_roof_share(roof, seen.work, seen.spans),
         **_work_fields(seen.work),
@@ -192,9 +215,10 @@ def _inclusive_work(reading: WorkReading | None, inside: Mapping[str, tuple[str,
     return {key: replace(work, calls=own[key].calls if key in own else 0) for key, work in total.items()}
 
 
-def _inclusive_busy(reading: KernelReading | None, inside: Mapping[str, tuple[str, ...]]) -> dict[Key, float]:
+def _inclusive(own: Mapping[Key, float], inside: Mapping[str, tuple[str, ...]]) -> dict[Key, float]:
+    """Add to each layer's own seconds those of the layers inside it."""
     parts: dict[Key, list[float]] = {}
-    for (name, phase), seconds in (reading.busy_s if reading else {}).items():
+    for (name, phase), seconds in own.items():
         for holder in (name, *inside.get(name, ())):
             parts.setdefault((holder, phase), []).append(seconds)
     return {key: fsum(seconds) for key, seconds in parts.items()}

@@ -96,6 +96,17 @@ class TestRows:
         only = row(attribute(s.events), "a")
         assert (only.calls, only.span_ns, only.union_ns, only.host_ns) == (2, 50_000, 30_000, 20_000)
 
+    def test_own_host_time_leaves_out_ranges_inside(self) -> None:
+        """The layer's 100 µs hold 40 µs of its submodule; the other thread's range is no part of either."""
+        s = Scenario()
+        s.layer("a", 0, 100)
+        s.layer("a.mlp", 40, 40)
+        s.layer("a", 50, 30, call=1, tid=2)
+        s.add("cpu_op", "aten::mm", 50, 10)
+        result = attribute(s.events)
+        assert (row(result, "a").host_ns, row(result, "a").host_self_ns) == (130_000, 90_000)
+        assert (row(result, "a.mlp").host_ns, row(result, "a.mlp").host_self_ns) == (40_000, 40_000)
+
     def test_a_range_inside_one_of_the_same_name_counts_once(self) -> None:
         """A module that calls itself has its time once in the inclusive figure."""
         s = Scenario()
@@ -105,6 +116,7 @@ class TestRows:
         s.kernel(30, 210, 7, ("recurse", None))
         only = row(attribute(s.events), "recurse")
         assert (only.calls, only.self_ns, only.inclusive_ns, only.host_ns) == (2, 12_000, 12_000, 100_000)
+        assert only.host_self_ns == 100_000
 
     def test_graphs_launched_inside_a_layer_are_told(self) -> None:
         """The bucket has their time; the row says how much of it is the layer's."""
@@ -234,6 +246,15 @@ class TestReading:
         everything = sum(reading.busy_s.values()) + sum(reading.buckets_s.values())
         assert everything == pytest.approx(reading.total_s, rel=1e-12)
 
+    def test_time_of_the_ranges_and_work_of_graphs_are_kept(self) -> None:
+        """What a share of the trace is taken of: 100 µs of the layer less its submodule's 40; graphs apart."""
+        reading = total([attribute(synthetic.on_a_cpu().events)] * 2)
+        mlp = ("model.layers.0.mlp", Phase.DECODE)
+        assert reading.host_s == pytest.approx({("model.layers.0", Phase.DECODE): 120e-6, mlp: 80e-6})
+        assert reading.graph_s == {}
+        graphs = total([attribute(synthetic.graph_inside_a_layer().events)])
+        assert graphs.graph_s == pytest.approx({("model.layers.0", Phase.DECODE): 24e-6})
+
     def test_rows_without_a_phase_are_outside(self) -> None:
         """A foreign range has no phase, so no row of a run; its time is not lost."""
         reading = total([attribute(synthetic.recorded_with_record_function().events)])
@@ -310,12 +331,16 @@ class TestProperties:
         """On a CPU the total is the time in which any operator was open, counted moment by moment, all of it placed."""
         s = Scenario()
         open_at: dict[tuple[int, int], bool] = {}
+        ranged: set[tuple[int, int]] = set()
         for number, (start, length, is_range, thread) in enumerate(items):
             if is_range:
                 s.layer(f"layer{number}", start, length, tid=thread)
+                ranged |= {(thread, moment) for moment in range(start, start + length)}
             else:
                 s.add("cpu_op", f"aten::op{number}", start, length, tid=thread)
                 open_at |= {(thread, moment): True for moment in range(start, start + length)}
         result = attribute(s.events)
         assert result.total_ns == 1000 * len(open_at)
         assert sum(row.self_ns for row in result.rows) + sum(result.buckets_ns.values()) == result.total_ns
+        assert all(row.self_ns <= row.host_self_ns <= row.host_ns for row in result.rows), "no share above one"
+        assert sum(row.host_self_ns for row in result.rows) == 1000 * len(ranged)

@@ -91,6 +91,8 @@ class TestRecording:
         assert reading.calls["layers.0", Phase.DECODE] == 2
         assert "aten::mm" in dict(reading.top["layers.0", Phase.PREFILL])
         assert reading.busy_s["head", Phase.DECODE] == 0.0
+        assert reading.host_s["head", Phase.DECODE] > 0
+        assert all(0 <= busy <= reading.host_s[key] for key, busy in reading.busy_s.items())
         assert reading.buckets_s[OUTSIDE] > 0
         assert (reading.buckets_s[NO_LAUNCH], reading.buckets_s[GRAPH]) == (0.0, 0.0)
 

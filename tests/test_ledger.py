@@ -255,6 +255,42 @@ def test_busy_share_compares_mean_calls_when_only_some_batches_were_traced() -> 
     assert (row.calls, row.busy_s, row.busy_calls, row.busy_share) == (4, 0.5, 1, 0.25)
 
 
+def test_busy_share_on_a_gpu_is_over_the_spans_of_the_traced_batches() -> None:
+    """The first batch has a long prompt and is the traced one: 3 s busy of its 4 s, whatever the short ones took."""
+    spans = tuple(span(LAYER0, Phase.PREFILL, 0.0, 4.0 if batch == 0 else 1.0, batch) for batch in range(5))
+    key = (LAYER0.name, Phase.PREFILL)
+    kernels = KernelReading({key: 3.0}, {key: 1}, {}, 3.0, {}, "cuda", 1, host_s={key: 0.1})
+    (row,) = ledger.rows(LAYERS, SpanReading(spans, (8.0,), {}, "fake"), None, kernels)
+    assert (row.busy_s, row.busy_span_s, row.busy_share) == (3.0, 4.0, 0.75)
+
+
+def test_busy_share_on_a_cpu_is_over_the_range_in_the_same_trace() -> None:
+    """Operators that the profiler slowed to 3 s ran in a range of 4 s, so 75 %, though the latency pass took 1 s."""
+    key = (LAYER0.name, Phase.DECODE)
+    kernels = KernelReading({key: 3.0}, {key: 2}, {}, 3.0, {}, "cpu", 1, host_s={key: 4.0})
+    spans = SpanReading((span(LAYER0, Phase.DECODE, 0.0, 1.0),), (1.0,), {}, "fake")
+    (row,) = ledger.rows(LAYERS, spans, None, kernels)
+    assert (row.busy_s, row.busy_span_s, row.busy_share) == (3.0, 4.0, 0.75)
+
+
+def test_busy_share_of_a_layer_holds_the_layers_inside_it() -> None:
+    """1 of 4 s its own and 2 of 4 s in its submodule: 3 of 8."""
+    key, inner = (LAYER0.name, Phase.DECODE), (LAYER0_MLP.name, Phase.DECODE)
+    calls = {key: 1, inner: 1}
+    kernels = KernelReading({key: 1.0, inner: 2.0}, calls, {}, 3.0, {}, "cpu", 1, host_s={key: 4.0, inner: 4.0})
+    outer, mlp = ledger.rows(LAYERS, kernels=kernels)
+    assert (outer.busy_share, mlp.busy_share) == (0.375, 0.5)
+
+
+def test_busy_share_is_unknown_where_cuda_graphs_ran_inside_the_layer() -> None:
+    """Work of graphs stands in its bucket, so what is left says nothing about the layer."""
+    key = (LAYER0.name, Phase.DECODE)
+    kernels = KernelReading({key: 0.1}, {key: 1}, {"graph launch": 0.8}, 0.9, {}, "cuda", 1, graph_s={key: 0.8})
+    spans = SpanReading((span(LAYER0, Phase.DECODE, 0.0, 1.0),), (1.0,), {}, "fake")
+    (row,) = ledger.rows(LAYERS, spans, None, kernels)
+    assert (row.busy_s, row.busy_span_s, row.busy_share) == (0.1, None, None)
+
+
 def test_a_layer_that_was_not_traced_has_no_busy_time_and_one_without_kernels_has_zero() -> None:
     """None where the trace did not reach, 0 where it did and nothing ran."""
     spans = (span(LAYER0, Phase.DECODE, 0.0, 1.0), span(LAYER1, Phase.DECODE, 1.0, 2.0))

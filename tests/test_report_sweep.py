@@ -58,8 +58,9 @@ def test_cells_are_set_against_the_first_on_the_same_samples(data: sweep_view.Sw
     assert crashed is None
     assert second is not None
     assert second.wer is not None
-    assert (second.time.value, second.time.n) == (pytest.approx(1.5), 2)
-    assert second.time.ci95 == (pytest.approx(1.5), pytest.approx(1.5))
+    assert second.time.n == 2
+    assert second.time.value == pytest.approx(1.5)
+    assert list(second.time.ci95 or ()) == pytest.approx([1.5, 1.5])
     assert second.wer.value == pytest.approx(-0.05)
     assert [row.against for row in devices.rows] == [None, None]
     rows = list(csv.DictReader(io.StringIO(_text(data, "csv"))))

@@ -27,6 +27,7 @@ COLUMNS = (
     "span_p95_s",
     "busy_s",
     "busy_calls",
+    "busy_span_s",
     "busy_share",
     "roof_share",
     "energy_j",
