@@ -12,111 +12,23 @@ operator goes to the innermost range open there and then.
 from __future__ import annotations
 
 import difflib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layerprof import intervals
+from layerprof.attributed import BUCKETS, GRAPH, NO_LAUNCH, OUTSIDE, Attribution, Row, heaviest, merged, total
 from layerprof.columns import NO_CORRELATION, OURS, Columns, Label, Reader
 from layerprof.errors import SelectorError
 from layerprof.intervals import NOWHERE, Ints
-from layerprof.records import KernelReading, Phase
 from layerprof.tracefile import TraceFile
 
-OUTSIDE = "outside layers"
-NO_LAUNCH = "no launch seen"
-GRAPH = "graph launch"
-BUCKETS = (OUTSIDE, NO_LAUNCH, GRAPH)
-
-TOP = 5
-"""Heaviest kernels that are kept by name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One layer (or other range) in one phase, over all its calls. Whole nanoseconds.
-
-    `self_ns`: work launched with this range innermost; these add up to the total. `inclusive_ns`: work launched inside
-    it at any depth. `union_ns`: the time in which at least one piece of that ran. `span_ns`: from the first start to
-    the last end of that work, call by call. `host_ns`: time on the launching thread. `host_self_ns`: of that, with this
-    range innermost; on a CPU never less than `self_ns`. `graph_ns`: work of CUDA graphs launched inside it, which is in
-    the bucket `graph launch` and in none of the others. `kernels`: how many pieces of work are its own (an operator
-    counts again after each operator inside it). `top`: heaviest of its own kernels.
-    """
-
-    name: str
-    phase: Phase | None
-    calls: int
-    self_ns: int
-    inclusive_ns: int
-    union_ns: int
-    span_ns: int
-    host_ns: int
-    host_self_ns: int
-    graph_ns: int
-    kernels: int
-    top: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Attribution:
-    """Where a trace's work was launched: `sum of self_ns + sum of buckets_ns = total_ns`.
-
-    `device` is `cuda` where the trace has GPU work, else `cpu`, and then "kernel" means operator. `bucket_top` names
-    the heaviest kernels of each bucket. `skipped` counts events that could not be read.
-    """
-
-    device: Literal["cuda", "cpu"]
-    rows: tuple[Row, ...]
-    buckets_ns: dict[str, int]
-    bucket_top: dict[str, tuple[tuple[str, int], ...]]
-    total_ns: int
-    events: int
-    skipped: int
-
-
-def total(attributions: Sequence[Attribution]) -> KernelReading:
-    """Add up traces of one run, each of one batch, in seconds. A row without a phase counts as outside layers.
-
-    Traces with GPU work and traces without do not add up; where there are both, those without are left out.
-    """
-    device: Literal["cuda", "cpu"] = "cuda" if any(each.device == "cuda" for each in attributions) else "cpu"
-    same = [each for each in attributions if each.device == device]
-    busy: Counter[tuple[str, Phase]] = Counter()
-    host: Counter[tuple[str, Phase]] = Counter()
-    graphs: Counter[tuple[str, Phase]] = Counter()
-    calls: Counter[tuple[str, Phase]] = Counter()
-    buckets: Counter[str] = Counter(dict.fromkeys(BUCKETS, 0))
-    top: dict[tuple[str, Phase], Counter[str]] = {}
-    for each in same:
-        buckets.update(each.buckets_ns)
-        for row in each.rows:
-            if row.phase is None:
-                buckets[OUTSIDE] += row.self_ns
-                continue
-            key = (row.name, row.phase)
-            busy[key] += row.self_ns
-            host[key] += row.host_self_ns
-            graphs[key] += row.graph_ns
-            calls[key] += row.calls
-            top.setdefault(key, Counter()).update(dict(row.top))
-    return KernelReading(
-        busy_s={key: ns / 1e9 for key, ns in busy.items()},
-        calls=dict(calls),
-        buckets_s={name: ns / 1e9 for name, ns in buckets.items()},
-        total_s=sum(each.total_ns for each in same) / 1e9,
-        top={key: tuple((name, ns / 1e9) for name, ns in _heaviest(list(c.items()))) for key, c in top.items()},
-        device=device,
-        batches=len(same),
-        host_s={key: ns / 1e9 for key, ns in host.items()},
-        graph_s={key: ns / 1e9 for key, ns in graphs.items() if ns},
-    )
+__all__ = ["BUCKETS", "GRAPH", "NO_LAUNCH", "OUTSIDE", "Attribution", "Row", "attribute", "merged", "total"]
 
 
 def attribute(trace: str | Path | Iterable[dict[str, Any]], *, layers: Sequence[str] | None = None) -> Attribution:
@@ -389,15 +301,11 @@ def _tops(work: _Work, own: NDArray[np.bool_], label_of: Ints) -> dict[int, tupl
     totals = np.zeros(len(codes), np.int64)
     np.add.at(totals, where, (work.end - work.start)[own])
     found: dict[int, list[tuple[str, int]]] = {}
-    for code, total in zip(codes.tolist(), totals.tolist(), strict=True):
+    for code, spent in zip(codes.tolist(), totals.tolist(), strict=True):
         label, name = divmod(code, len(work.names))
-        found.setdefault(label, []).append((work.names[name], total))
-    return {label: _heaviest(items) for label, items in found.items()}
+        found.setdefault(label, []).append((work.names[name], spent))
+    return {label: heaviest(items) for label, items in found.items()}
 
 
 def _top(work: _Work, which: NDArray[np.bool_]) -> tuple[tuple[str, int], ...]:
     return _tops(work, which, np.zeros(int(which.sum()), np.int64)).get(0, ())
-
-
-def _heaviest(items: list[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
-    return tuple(sorted(items, key=lambda item: (-item[1], item[0]))[:TOP])

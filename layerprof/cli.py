@@ -205,18 +205,28 @@ def estimate(
 
 @app.command()
 def attribute(
-    trace: Annotated[Path, typer.Argument(help="A Chrome trace (.json, .json.gz) that torch.profiler wrote.")],
+    traces: Annotated[
+        list[Path],
+        typer.Argument(metavar="TRACE...", help="Chrome traces (.json, .json.gz) of torch.profiler; several add up."),
+    ],
+    format: Annotated[str, typer.Option("--format", help="terminal, markdown, csv or json.")] = "terminal",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; its suffix picks the format.")
+    ] = None,
     json: Annotated[str | None, typer.Option("--json", help="Write JSON to a file, or - for standard output.")] = None,
 ) -> None:
     """Tell which layer launched each kernel of a trace, also of one that somebody else recorded."""
     from layerprof import attribution
     from layerprof.report import attribution as view
 
-    result = attribution.attribute(trace)
-    if json is None:
-        view.render(result, _console(False))
-    else:
+    result = attribution.merged({str(trace): attribution.attribute(trace) for trace in traces})
+    if json is not None:
         _emit(view.to_json(result), json)
+        return
+    chosen = format if output is None or format != "terminal" else None
+    written = view.write(result, chosen, output, _console(False))
+    if written is not None:
+        _say(f"Wrote {written}")
 
 
 @app.command()
@@ -306,7 +316,9 @@ def _emit(text: str, target: str) -> None:
     if target == "-":
         _say(text)
     else:
-        Path(target).write_text(text + "\n", encoding="utf-8")
+        from layerprof import report as reports
+
+        reports.to_file(text + "\n", Path(target).expanduser())
         _say(f"Wrote {target}")
 
 

@@ -8,10 +8,15 @@ import json
 
 import pytest
 import traces_synthetic as synthetic
-from traces_synthetic import Scenario
+from goldens import assert_golden
+from rich.console import Console
+from traces_synthetic import OUTSIDE, Scenario
 
-from layerprof.attribution import attribute
-from layerprof.report.attribution import COLUMNS, render, to_csv, to_json
+from layerprof.attribution import NO_LAUNCH, attribute, merged
+from layerprof.errors import RequestError
+from layerprof.report.attribution import COLUMNS, busy_share, render, to_csv, to_json, to_markdown
+
+GEMM = "sm90_xmma_gemm_f16f16_f16f32_f32_tn_n_tilesize128x128x64_warpgroupsize1x1x1_cublas"
 
 
 def shown(scenario: Scenario, most: int | None = None) -> str:
@@ -21,8 +26,80 @@ def shown(scenario: Scenario, most: int | None = None) -> str:
     return out.getvalue()
 
 
+def on_a_terminal(scenario: Scenario, width: int) -> str:
+    """Return what a terminal of that width shows, without colours."""
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=True, color_system=None, legacy_windows=False)
+    console._environ = {}
+    render(attribute(scenario.events), console)
+    return out.getvalue()
+
+
+def answering() -> Scenario:
+    """Answer in two steps with layers, a submodule, a graph and a copy, under names as long as real ones."""
+    s = Scenario()
+    blocks = [(f"model.visual.blocks.{n}", "vision") for n in range(2)]
+    layers = [(f"model.language_model.layers.{n}", phase) for phase in ("prefill", "decode") for n in range(2)]
+    for place, (name, phase) in enumerate(blocks + layers):
+        at = 1000 * place
+        s.layer(name, at, 900, phase=phase, call=place)
+        s.kernel(at + 100, at + 1500, 200 + 40 * place, (name, phase), name=GEMM)
+        s.kernel(at + 300, at + 1800 + 40 * place, 30, (name, phase), name="vectorized_elementwise_kernel<4, SiLU>")
+        inner = f"{name}.mlp.experts.gate_up_projection.quantised_linear"
+        s.layer(inner, at + 500, 200, phase=phase, call=place)
+        s.kernel(at + 550, at + 1900 + 40 * place, 55, (inner, phase), name="moe_grouped_gemm")
+    s.layer("lm_head", 6000, 100, phase="decode", call=6)
+    s.kernel(6050, 7900, 12.345, ("lm_head", "decode"), name="gemv2T_kernel_val")
+    s.layer("model.language_model.layers.2", 6200, 100, phase="decode", call=7)
+    s.add("cuda_runtime", "cudaGraphLaunch", 6250, 5, correlation=900)
+    s.running(8000, 77, "graph launch", 900, name="fused_decode")
+    s.kernel(6500, 8200, 9, OUTSIDE, name="reduce_kernel<argmax>")
+    s.running(8300, 4, NO_LAUNCH, None, name="Memcpy DtoH (Device -> Pageable)", work="gpu_memcpy")
+    return s
+
+
 class TestTable:
     """What a reader sees."""
+
+    @pytest.mark.parametrize("width", [80, 120])
+    def test_it_looks_as_it_did(self, width: int) -> None:
+        """At the two common widths, with long names, inner layers, graphs and buckets."""
+        assert_golden(f"attribute_{width}.txt", on_a_terminal(answering(), width))
+
+    @pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+    @pytest.mark.parametrize("name", sorted(synthetic.SCENARIOS))
+    def test_no_name_is_broken_and_no_line_too_long(self, name: str, width: int) -> None:
+        """Each row is one line: a name that wraps would look like two layers."""
+        scenario = synthetic.SCENARIOS[name]()
+        lines = on_a_terminal(scenario, width).splitlines()
+        assert max(len(line) for line in lines) <= width
+        table = lines[: lines.index("")]
+        rows = attribute(scenario.events).rows
+        assert len(table) == 2 + len(rows) or not rows
+
+    def test_a_name_without_room_loses_its_middle(self) -> None:
+        """Beginning and end stay, so that neighbours are told apart."""
+        s = Scenario()
+        for number in range(2):
+            name = f"wrapper.module.base_model.model.model.language_model.layers.{number}.self_attn.q_proj.{number}"
+            s.layer(name, 100 * number, 50)
+            s.kernel(100 * number + 1, 900, 5, (name, "decode"))
+        lines = [line for line in on_a_terminal(s, 80).splitlines() if line.startswith("wrapper.")]
+        assert ["..." in line for line in lines] == [True, True]
+        assert [line.split()[0].endswith(f"q_proj.{number}") for number, line in enumerate(lines)] == [True, True]
+
+    def test_busy_share_is_of_the_time_of_the_same_trace(self) -> None:
+        """On a GPU of the time between first and last kernel of each call; on a CPU of the range itself."""
+        on_gpu = attribute(synthetic.streams_and_threads().events)
+        assert {busy_share(row, on_gpu) for row in on_gpu.rows if row.name == "model.layers.0"} == {1.0}
+        s = Scenario()
+        s.layer("a", 0, 100)
+        s.kernel(1, 200, 10, ("a", "decode"))
+        s.kernel(50, 230, 10, ("a", "decode"))
+        gap = attribute(s.events)
+        assert busy_share(gap.rows[0], gap) == 0.5
+        on_cpu = attribute(synthetic.on_a_cpu().events)
+        assert [busy_share(row, on_cpu) for row in on_cpu.rows] == [25 / 60, 25 / 40]
 
     def test_layers_buckets_and_total_are_there(self) -> None:
         """Names, own and inclusive times, and the books."""
@@ -100,3 +177,45 @@ class TestFiles:
         assert data["total_ns"] == result.total_ns
         assert data["buckets_ns"] == result.buckets_ns
         assert [row["name"] for row in data["rows"]] == [row.name for row in result.rows]
+
+    def test_markdown_has_every_row_and_the_books(self, name: str) -> None:
+        """Two tables whose lines have as many cells as their heads."""
+        scenario = synthetic.SCENARIOS[name]()
+        result = attribute(scenario.events)
+        first, second = to_markdown(result).split("\n\n")[1:]
+        assert len(first.splitlines()) == 2 + len(result.rows)
+        assert second.splitlines()[-1].startswith("| total |")
+        for table in (first, second):
+            bars = {line.replace("\\|", "").count("|") for line in table.splitlines()}
+            assert len(bars) == 1
+
+
+class TestSeveral:
+    """Traces that are read together."""
+
+    def test_rows_buckets_and_totals_add_up(self) -> None:
+        """Twice the same and once another: times, calls, kernels and the heaviest of each."""
+        nested, late = synthetic.nested_ranges(), synthetic.late_kernels()
+        both = merged({str(n): attribute(s.events) for n, s in enumerate((nested, nested, late))})
+        own = {(row.name, row.phase and row.phase.value): row.self_ns / 1e3 for row in both.rows if row.self_ns}
+        expected = {key: 2 * us for key, us in nested.self_us.items()}
+        for key, us in late.self_us.items():
+            expected[key] = expected.get(key, 0) + us
+        assert own == pytest.approx(expected)
+        assert both.total_ns / 1e3 == pytest.approx(2 * nested.total_us + late.total_us)
+        assert both.events == 2 * len(nested.events) + len(late.events)
+        first = next(row for row in both.rows if row.name == "model.layers.0")
+        assert first.calls == 3
+        assert first.top == (("gemm", 2 * 18_000 + 100_000),)
+        assert sum(row.self_ns for row in both.rows) + sum(both.buckets_ns.values()) == both.total_ns
+
+    def test_one_trace_stays_as_it_is(self) -> None:
+        """Nothing is added, nothing lost."""
+        one = attribute(synthetic.orphans().events)
+        assert merged({"a": one}) == one
+
+    def test_traces_with_and_without_gpu_work_do_not_mix(self) -> None:
+        """The message names the file without."""
+        files = {"gpu.json": synthetic.orphans(), "cpu.json": synthetic.on_a_cpu()}
+        with pytest.raises(RequestError, match=r"cpu\.json has no GPU work"):
+            merged({name: attribute(scenario.events) for name, scenario in files.items()})

@@ -68,7 +68,10 @@ def test_the_summary_is_text(tmp_path: Path) -> None:
 
 
 def test_the_settings_make_a_session_of_hparams(tmp_path: Path) -> None:
-    """Settings are hyperparameters with their types, end-to-end figures the metrics, and the run's status its end."""
+    """Settings are hyperparameters with their types, end-to-end figures the metrics, and the run's status its end.
+
+    What sweeps vary is shown unasked; figures that only other runs have are named: one run speaks for all.
+    """
     tensorboard.write(sample_run(status="interrupted"), tmp_path)
     data = read(tmp_path).PluginTagToContent("hparams")
     start = metadata.parse_session_start_info_plugin_data(data[metadata.SESSION_START_INFO_TAG])
@@ -76,6 +79,11 @@ def test_the_settings_make_a_session_of_hparams(tmp_path: Path) -> None:
     assert start.hparams["batch_size"].number_value == 2
     experiment = metadata.parse_experiment_plugin_data(data[metadata.EXPERIMENT_TAG])
     assert "end to end/wer" in [metric.name.tag for metric in experiment.metric_infos]
+    names = {metric.name.tag for metric in experiment.metric_infos}
+    assert {"end to end/vqa_accuracy", "end to end/exact_match", "end to end/energy_per_sample_j"} <= names
+    shown = {info.name for info in experiment.hparam_infos if info.differs}
+    assert shown == {"dataset", "batch_size", "image_size", "max_input_len", "optimization"} & set(start.hparams)
+    assert not {"output", "convention", "prompt_id"} & set(start.hparams)
     end = metadata.parse_session_end_info_plugin_data(data[metadata.SESSION_END_INFO_TAG])
     assert end.status == 2  # STATUS_FAILURE of api.proto
 

@@ -1,19 +1,21 @@
-"""An attributed trace: rows by layer, the buckets, the books; as a table, CSV or JSON."""
+"""An attributed trace: rows by layer, the buckets, the books; as a table, Markdown, CSV or JSON."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import IO
 
 import orjson
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from layerprof.attribution import GRAPH, NO_LAUNCH, OUTSIDE, Attribution, Row
-from layerprof.report import units
+from layerprof.attributed import GRAPH, NO_LAUNCH, OUTSIDE, Attribution, Row
+from layerprof.errors import RequestError
+from layerprof.report import format_for, markdown, to_file, units
 from layerprof.report.look import PHASE_STYLE, Column, Look
 
 COLUMNS = (
@@ -25,6 +27,7 @@ COLUMNS = (
     "union_s",
     "span_s",
     "host_s",
+    "host_self_s",
     "graph_s",
     "kernels",
     "top_kernel",
@@ -33,6 +36,12 @@ COLUMNS = (
 """Header of the CSV; buckets stand below the layers, with their name in angle brackets."""
 
 BAR = 16
+NARROW_BAR = 8
+WIDE = 110
+"""From this width on, longer bars."""
+BESIDE = 28
+"""Cells for phase, own time and share beside a layer's name."""
+KERNEL_NAME = 60
 WHY = {
     OUTSIDE: "launched with no layer's range open",
     NO_LAUNCH: "the launch lies outside the recorded window",
@@ -73,57 +82,123 @@ def _pieces(result: Attribution, look: Look, most: int | None) -> Iterator[Rende
 def _columns(rows: Sequence[Row], result: Attribution, look: Look) -> list[Column]:
     scale = units.scale((row.inclusive_ns / 1e9 for row in rows), "s")
     spread = units.scale((row.span_ns / 1e9 for row in rows), "s")
-    total = result.total_ns or 1
-    nested = any(row.inclusive_ns != row.self_ns for row in rows)
-    work = "kernel" if result.device == "cuda" else "operator"
+    bar = BAR if look.width >= WIDE else NARROW_BAR
 
     def cells(values: Sequence[str]) -> list[Text]:
         return [look.text(value) for value in values]
 
-    shares = [row.self_ns / total for row in rows]
+    shares = [row.self_ns / (result.total_ns or 1) for row in rows]
     columns = [
-        Column("", cells([row.name or "the model itself" for row in rows]), 0, "left", wraps=True),
+        Column("layer", cells(_labels(rows, look.width - BESIDE)), 0, "left"),
         Column("phase", [look.text(row.phase or "", PHASE_STYLE[row.phase]) for row in rows], 0, "left"),
         Column("calls", cells([units.count(row.calls) for row in rows]), 4),
         Column(f"own {scale.unit}", cells([scale.show(row.self_ns / 1e9) for row in rows]), 0),
-        Column("%", cells([units.percent(share).removesuffix(" %") for share in shares]), 1),
-        Column("", [look.bar(share / max(*shares, 1e-12), BAR, "cyan") for share in shares], 6, "left"),
+        Column("%", cells([_percent(share) for share in shares]), 1),
+        Column("", [look.bar(share / max(*shares, 1e-12), bar, "cyan") for share in shares], 6, "left"),
     ]
-    if nested:
+    if any(row.inclusive_ns != row.self_ns for row in rows):
         shown = [scale.show(row.inclusive_ns / 1e9) for row in rows]
         columns.append(Column(f"with inner {scale.unit}", cells(shown), 2))
     if result.device == "cuda":
-        columns.append(Column(f"span {spread.unit}", cells([spread.show(row.span_ns / 1e9) for row in rows]), 3))
-        columns.append(Column("busy/span %", cells([_busy_share(row) for row in rows]), 3))
+        columns.append(Column(f"span {spread.unit}", cells([spread.show(row.span_ns / 1e9) for row in rows]), 5))
+    columns.append(Column("busy/span %", cells([_percent(busy_share(row, result)) for row in rows]), 3))
     if any(row.graph_ns for row in rows):
         columns.append(Column(f"in graphs {scale.unit}", cells([scale.show(row.graph_ns / 1e9) for row in rows]), 2))
-    columns.append(
-        Column(f"heaviest {work}", cells([row.top[0][0][:60] if row.top else "" for row in rows]), 7, "left")
-    )
+    top = [row.top[0][0][:KERNEL_NAME] if row.top else "" for row in rows]
+    columns.append(Column(f"heaviest {_piece(result)}", cells(top), 7, "left"))
     return columns
 
 
-def _busy_share(row: Row) -> str:
-    return units.percent(row.union_ns / row.span_ns).removesuffix(" %") if row.span_ns else ""
+def busy_share(row: Row, result: Attribution) -> float | None:
+    """Return how much of a row's time work was running; at most one. None where nothing of it ran.
+
+    On a GPU: of the time from its first kernel to its last, call by call, streams at the same time counted once. On a
+    CPU: of the time in which its range was the innermost.
+    """
+    busy, span = (row.union_ns, row.span_ns) if result.device == "cuda" else (row.self_ns, row.host_self_ns)
+    return busy / span if span else None
+
+
+def _name(row: Row) -> str:
+    return row.name or "the model itself"
+
+
+def _labels(rows: Sequence[Row], room: int) -> list[str]:
+    """Return the rows' names: a submodule below its layer without the layer's name, each in one line."""
+    labels = []
+    for place, row in enumerate(rows):
+        around = [r.name for r in rows[:place] if r.phase == row.phase and row.name.startswith(f"{r.name}.") and r.name]
+        holder = max(around, key=len, default="")
+        inner = row.name[len(holder) + 1 :] if holder else _name(row)
+        labels.append(_fitting("  " * len(set(around)) + inner, max(room, 24)))
+    return labels
+
+
+def _fitting(name: str, room: int) -> str:
+    """Return a name that takes no more room: what is left out is in the middle, since its end tells most."""
+    if len(name) <= room:
+        return name
+    head = room // 3
+    return f"{name[:head]}...{name[len(name) - (room - head - 3) :]}"
+
+
+def _percent(share: float | None) -> str:
+    return units.percent(share).removesuffix(" %") if share is not None else ""
 
 
 def _books(result: Attribution, look: Look) -> list[Column]:
     scale = units.scale([result.total_ns / 1e9], "s")
-    own = sum(row.self_ns for row in result.rows)
-    kept = {name: ns for name, ns in result.buckets_ns.items() if ns or result.device == "cuda"}
-    labels = ["rows", *kept, "total"]
-    values = [own, *kept.values(), result.total_ns]
-    notes = ["", *(WHY[name] if ns else "" for name, ns in kept.items()), ""]
-    tops = [result.bucket_top.get(label, ())[:1] for label in labels]
-    heaviest = [top[0][0][:60] if top else "" for top in tops]
-    total = result.total_ns or 1
+    books = list(_lines(result))
     return [
-        Column("", [look.text(label, "bold" if label == "total" else "") for label in labels], 0, "left"),
-        Column(scale.unit, [look.text(scale.show(ns / 1e9)) for ns in values], 0),
-        Column("%", [look.text(units.percent(ns / total).removesuffix(" %")) for ns in values], 0),
-        Column("", [look.text(note, "dim") for note in notes], 2, "left", wraps=True),
-        Column("heaviest", [look.text(name, "dim") for name in heaviest], 3, "left"),
+        Column("", [look.text(label, "bold" if label == "total" else "") for label, *_ in books], 0, "left"),
+        Column(scale.unit, [look.text(scale.show(ns / 1e9)) for _, ns, *_ in books], 0),
+        Column("%", [look.text(_percent(ns / (result.total_ns or 1))) for _, ns, *_ in books], 0),
+        Column("", [look.text(note, "dim") for *_, note, _ in books], 2, "left", wraps=True),
+        Column("heaviest", [look.text(top, "dim") for *_, top in books], 3, "left"),
     ]
+
+
+def _lines(result: Attribution) -> Iterator[tuple[str, int, str, str]]:
+    """Yield the books: label, nanoseconds, what it holds, heaviest kernel. A CPU has no buckets of launches."""
+    yield "rows", sum(row.self_ns for row in result.rows), "", ""
+    for name, ns in result.buckets_ns.items():
+        if ns or result.device == "cuda":
+            top = result.bucket_top.get(name, ())
+            yield name, ns, WHY[name] if ns else "", top[0][0][:KERNEL_NAME] if top else ""
+    yield "total", result.total_ns, "", ""
+
+
+def to_markdown(result: Attribution) -> str:
+    """Return rows and books as two Markdown tables."""
+    on_gpu = result.device == "cuda"
+    titles = ("layer", "phase", "calls", "own", "%", "with inner", "busy/span", f"heaviest {_piece(result)}")
+    total = result.total_ns or 1
+    rows = (
+        (
+            _name(row),
+            row.phase or "",
+            units.count(row.calls),
+            units.seconds(row.self_ns / 1e9),
+            _percent(row.self_ns / total),
+            units.seconds(row.inclusive_ns / 1e9),
+            units.percent(busy_share(row, result)),
+            row.top[0][0][:KERNEL_NAME] if row.top else "",
+        )
+        for row in result.rows
+    )
+    books = ((label, units.seconds(ns / 1e9), _percent(ns / total), note) for label, ns, note, _ in _lines(result))
+    lines = [
+        f"# {'GPU work' if on_gpu else 'Operators on the CPU'}, {units.seconds(result.total_ns / 1e9)}",
+        "",
+        *markdown.table(titles, rows, left=(0, 1, 7)),
+        "",
+        *markdown.table(("books", "time", "%", ""), books, left=(0, 3)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _piece(result: Attribution) -> str:
+    return "kernel" if result.device == "cuda" else "operator"
 
 
 def to_csv(result: Attribution) -> str:
@@ -132,7 +207,8 @@ def to_csv(result: Attribution) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in result.rows:
-        times = (row.self_ns, row.inclusive_ns, row.union_ns, row.span_ns, row.host_ns, row.graph_ns)
+        device = (row.self_ns, row.inclusive_ns, row.union_ns, row.span_ns)
+        times = (*device, row.host_ns, row.host_self_ns, row.graph_ns)
         name, ns = row.top[0] if row.top else ("", 0)
         top = (name, ns / 1e9 if name else "")
         writer.writerow((row.name, row.phase or "", row.calls, *(ns / 1e9 for ns in times), row.kernels, *top))
@@ -144,3 +220,30 @@ def to_csv(result: Attribution) -> str:
 def to_json(result: Attribution) -> str:
     """Return the attribution as JSON, field for field; times in whole nanoseconds."""
     return orjson.dumps(asdict(result), option=orjson.OPT_INDENT_2).decode()
+
+
+TEXT: dict[str, Callable[[Attribution], str]] = {"markdown": to_markdown, "csv": to_csv, "json": to_json}
+FORMATS = ("terminal", *TEXT)
+
+
+def write(result: Attribution, name: str | None, output: Path | None, console: Console) -> Path | None:
+    """Show the attribution on the console, or in a file when `output` is given; return the file.
+
+    The format is `name`, or what the file's suffix asks for. Raises RequestError for an unknown one.
+    """
+    name = name or format_for(output)
+    if name not in FORMATS:
+        raise RequestError(f"A trace cannot be shown as '{name}'.", f"Choose one of: {', '.join(FORMATS)}.")
+    if name == "terminal" and output is None:
+        render(result, console)
+        return None
+    if name == "terminal":
+        out = io.StringIO()
+        render(result, out)
+        text = out.getvalue()
+    else:
+        text = TEXT[name](result)
+    if output is None:
+        console.file.write(text if text.endswith("\n") else text + "\n")
+        return None
+    return to_file(text, output.expanduser())
