@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from layerprof import energy_pass, environment, gpus, ledger, totals
+from layerprof import energy_books, environment, gpus, ledger, totals
 from layerprof.errors import LayerprofError
 from layerprof.records import (
     LayerRow,
@@ -47,6 +47,7 @@ def run(session: Session, failed: LayerprofError | None) -> Run:
         totals=_totals(session),
         layers=rows,
         ledger=books,
+        energy_closure=energy_books.closure(session),
         passes=session.passes | _pass_seconds(session),
         uncounted_ops=dict(session.work.uncounted) if session.work else {},
         warnings=tuple(session.warnings),
@@ -56,7 +57,7 @@ def run(session: Session, failed: LayerprofError | None) -> Run:
 
 def books_of(session: Session) -> tuple[tuple[LayerRow, ...], Ledger]:
     """Return the rows of the selected layers and the ledger of all of them."""
-    energy = energy_pass.layer_energy(session)
+    energy = energy_books.layer_energy(session)
     reasons = {column: session.reasons[name] for name, column in COLUMNS.items() if name in session.reasons}
     best = roof(session.device, session.subject.provenance["dtype"])
     every = ledger.rows(session.layers, session.spans, session.work, session.kernels, energy, roof=best)
@@ -66,7 +67,7 @@ def books_of(session: Session) -> tuple[tuple[LayerRow, ...], Ledger]:
         session.work,
         session.kernels,
         energy,
-        total_energy_j=energy_pass.end_to_end(session),
+        total_energy_j=energy_books.end_to_end(session),
         reasons=reasons,
     )
     wanted = {layer.name for layer in session.selected}
@@ -148,8 +149,8 @@ def _totals(session: Session) -> Totals:
         flops_useful=sum(item.flops_useful for item in layers) if work else None,
         flops_causal=sum(item.flops_causal for item in layers) if work else None,
         bytes=sum(item.bytes for item in layers) if work else None,
-        energy=energy_pass.totals(session),
-        energy_estimate=energy_pass.estimate(session),
+        energy=energy_books.totals(session),
+        energy_estimate=energy_books.estimate(session),
         peak_memory_bytes=session.peak_memory_bytes,
         overhead_ratio=totals.overhead_ratio(session.bare, session.hooked),
         output_tokens=totals.output_tokens(session.bare),
@@ -233,4 +234,5 @@ def _pass_seconds(session: Session) -> dict[str, Any]:
         "latency_s": sum(walked.latency_s for walked in session.hooked) or None,
         "decode_by_step": decode_by_step(session.spans) if session.spans else [],
         "reasons": dict(session.reasons),
+        "energy": energy_books.facts(session),
     }

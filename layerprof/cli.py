@@ -58,7 +58,9 @@ def profile(
         bool, typer.Option(help="Always write max-new-tokens tokens, so that runs compare.")
     ] = False,
     energy: Annotated[str, typer.Option(help="auto, replay, attributed or off.")] = "auto",
-    energy_budget: Annotated[float, typer.Option(help="Seconds that replay may take.")] = 120.0,
+    energy_budget: Annotated[
+        float | None, typer.Option(help="Seconds that --energy replay may take. Default: 120.")
+    ] = None,
     assume_watts: Annotated[
         float | None, typer.Option(help="Power to assume for an estimate, where there is no sensor.")
     ] = None,

@@ -89,11 +89,11 @@ def _energy(
         return LedgerColumn(layers=None, rest={}, residual=None, total=total, reason=known)
     whole = whole_layers(layers)
     parts = [(account.get(name, name), j) for (name, _), j in energy.joules.items() if name in whole]
+    label = {"quality": energy.quality, "source": energy.source}
+    column = _column([*parts, *energy.rest_j.items()], total or 0.0)
     if total is None:
-        column = _column([*parts, *energy.rest_j.items()], 0.0)
-        missing = "no end-to-end joules to close against"
-        return column.model_copy(update={"residual": None, "total": None, "reason": missing})
-    return _column([*parts, *energy.rest_j.items()], total)
+        label |= {"residual": None, "total": None, "reason": "no end-to-end joules to close against"}
+    return column.model_copy(update=label)
 
 
 def _column(parts: Iterable[tuple[str, float]], total: float) -> LedgerColumn:

@@ -56,7 +56,7 @@ def prepare(settings: Settings, progress: Progress, *, shelf: Shelf | None = Non
 
     The order is cheapest first, so that a mistake is told before anybody waits.
     """
-    from layerprof import datasets, layers, models, store
+    from layerprof import datasets, energy_pass, layers, models, store
 
     selector = layers.parse_selector(settings.layers)
     source = models.resolve(
@@ -69,6 +69,7 @@ def prepare(settings: Settings, progress: Progress, *, shelf: Shelf | None = Non
     )
     progress.note(source.why)
     models.check_image_size(source, settings.image_size)
+    remark = energy_pass.check(settings, source.device)
     for name in settings.hooks:
         registry.load(name)
     folder = store.prepare_folder(settings.output, f"{source.label}-{settings.dataset}")
@@ -80,10 +81,14 @@ def prepare(settings: Settings, progress: Progress, *, shelf: Shelf | None = Non
             seed=settings.seed,
         )
         subject = (shelf.subject if shelf else models.load)(source)
-        return open_session(settings, progress, subject, dataset, selector, folder)
+        session = open_session(settings, progress, subject, dataset, selector, folder)
     except BaseException:
         discard(folder)
         raise
+    if remark:
+        progress.note(remark)
+        session.warnings.append(remark)
+    return session
 
 
 def open_session(
@@ -195,9 +200,9 @@ def finish(session: Session, failure: LayerprofError | None) -> Run:
 
 def save(session: Session, run: Run, samples: Iterable[Sample]) -> Run:
     """Write a run with what lies beside it: samples, the times of each batch, the spans of each layer in it."""
-    from layerprof import batch_files, store
+    from layerprof import batch_files, energy_books, store
     from layerprof.report import tensorboard
 
-    files = dict(run.files) | batch_files.write(session, session.folder)
+    files = dict(run.files) | batch_files.write(session, session.folder) | energy_books.write(session, session.folder)
     files["tensorboard"] = tensorboard.write(run, session.folder).name
     return store.save(run.model_copy(update={"files": files}), session.folder, samples=samples)

@@ -235,7 +235,12 @@ class LatencyTotals(Record):
 
 
 class Energy(Record):
-    """End-to-end joules with how they were obtained. Estimates stand in `Totals.energy_estimate`, never here."""
+    """End-to-end joules with how they were obtained. Estimates stand in `Totals.energy_estimate`, never here.
+
+    `active_j` are those above `baseline_w`, the quiet power around the window. `by_phase` comes by difference of
+    windows and is measured, too; without it `by_phase_reason` says why. The host's joules are never added to the
+    device's.
+    """
 
     joules: float | None
     per_sample: float | None
@@ -245,9 +250,15 @@ class Energy(Record):
     reason: str | None = None
     mean_power_w: float | None = None
     ci95: tuple[float, float] | None = None
+    active_j: float | None = None
+    baseline_w: float | None = None
     by_phase: dict[str, float] | None = None
+    by_phase_ci95: dict[str, tuple[float, float]] | None = None
+    by_phase_reason: str | None = None
     host_joules: float | None = None
+    host_ci95: tuple[float, float] | None = None
     host_source: str | None = None
+    host_reason: str | None = None
     flags: tuple[str, ...] = ()
 
 
@@ -316,17 +327,52 @@ class LayerRow(Record):
     energy_ci95: tuple[float, float] | None
     energy_quality: Quality
     energy_reason: str | None
+    energy_source: str | None = None
+    energy_active_j: float | None = None
+    energy_hot_j: float | None = None
+    energy_reconciled_j: float | None = None
     energy_estimate_j: float | None = None
 
 
 class LedgerColumn(Record):
-    """One quantity's books: `layers + sum(rest) + residual = total`, in the quantity's SI unit."""
+    """One quantity's books: `layers + sum(rest) + residual = total`, in the quantity's SI unit.
+
+    `quality` and `source` label the joules of the layers and the rest; other quantities have none.
+    """
 
     layers: float | int | None
     rest: dict[str, float | int]
     residual: float | int | None
     total: float | int | None
     reason: str | None = None
+    quality: Quality | None = None
+    source: str | None = None
+
+
+class EnergyClosure(Record):
+    """Whether replayed energy closes: `parts_j + gap_j + residual_j = total_j`, judged by `rule`.
+
+    `parts_j` are joules a call times calls of the `rows` with a figure, `gap_j` the time in no layer at the power of a
+    waiting device. `missing` are the rows without a figure (what they took is in the residual), `without_interval`
+    counts those that were measured once, whose doubt the residual's interval does not hold. `stopped` says why
+    measuring ended.
+    """
+
+    quality: Quality
+    source: str
+    total_j: float
+    total_ci95: tuple[float, float]
+    parts_j: float
+    gap_j: float
+    residual_j: float
+    residual_ci95: tuple[float, float]
+    tolerance: float
+    passed: bool
+    rule: str
+    rows: int
+    missing: tuple[tuple[str, Phase], ...] = ()
+    without_interval: int = 0
+    stopped: str = ""
 
 
 class Ledger(Record):
@@ -352,6 +398,7 @@ class Run(Record):
     totals: Totals
     layers: tuple[LayerRow, ...]
     ledger: Ledger
+    energy_closure: EnergyClosure | None = None
     passes: dict[str, Any] = Field(default_factory=dict)
     uncounted_ops: dict[str, int] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()

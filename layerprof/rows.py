@@ -39,7 +39,8 @@ class LayerEnergy:
     """Joules of each layer in each phase over all its calls, layers inside it included.
 
     `rest_j` names joules of no layer (gaps between layers, the host). `quality` and `reason` hold for all of them, but
-    for those that `labels` gives a quality and a reason of their own.
+    for those that `labels` gives a quality and a reason of their own. `source` is the sensor behind them. `active_j`,
+    `hot_j` and `reconciled_j` are further figures of replayed rows (`records.LayerRow`).
     """
 
     joules: Mapping[Key, float]
@@ -49,6 +50,10 @@ class LayerEnergy:
     rest_j: Mapping[str, float] = field(default_factory=dict)
     estimate_j: Mapping[Key, float] = field(default_factory=dict)
     labels: Mapping[Key, tuple[Quality, str | None]] = field(default_factory=dict)
+    source: str | None = None
+    active_j: Mapping[Key, float] = field(default_factory=dict)
+    hot_j: Mapping[Key, float] = field(default_factory=dict)
+    reconciled_j: Mapping[Key, float] = field(default_factory=dict)
 
 
 def rows(
@@ -168,6 +173,10 @@ def _energy_fields(energy: LayerEnergy | None, key: Key) -> dict[str, Any]:
         "energy_ci95": energy.ci95.get(key) if energy and joules is not None else None,
         "energy_quality": quality if quality and joules is not None else Quality.UNAVAILABLE,
         "energy_reason": reason,
+        "energy_source": energy.source if energy and joules is not None else None,
+        "energy_active_j": energy.active_j.get(key) if energy else None,
+        "energy_hot_j": energy.hot_j.get(key) if energy else None,
+        "energy_reconciled_j": energy.reconciled_j.get(key) if energy else None,
         "energy_estimate_j": energy.estimate_j.get(key) if energy else None,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,7 +24,8 @@ class Settings(BaseModel):
     """The settings of one run; field names are the command line's option names with underscores.
 
     `samples`, `max_new_tokens` and `source` may be None: then the dataset or the model decides (32 samples; 16 tokens
-    for textvqa and scienceqa, 64 for coco; bundled images for a demo model, the hub for any other).
+    for textvqa and scienceqa, 64 for coco; bundled images for a demo model, the hub for any other). `energy_budget`
+    None is two minutes of replay.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +45,7 @@ class Settings(BaseModel):
     max_new_tokens: int | None = None
     fixed_tokens: bool = False
     energy: EnergyMode = "auto"
-    energy_budget: float = 120.0
+    energy_budget: float | None = None
     assume_watts: float | None = None
     trace: bool = True
     trace_batches: int = 2
@@ -69,10 +71,8 @@ def build(**values: Any) -> Settings:
         raise _readable(error) from None
     if settings.dataset not in DATASETS:
         raise unknown_choice("dataset", settings.dataset, DATASETS)
-    if settings.energy_budget <= 0 or (settings.assume_watts is not None and settings.assume_watts <= 0):
-        raise RequestError(
-            "--energy-budget and --assume-watts must be above 0.", "Give seconds and watts as positive numbers."
-        )
+    _check_above_zero("--energy-budget", settings.energy_budget, "seconds that replay may take, such as 300")
+    _check_above_zero("--assume-watts", settings.assume_watts, "watts, such as 65")
     source = settings.source or "bundled"
     if source not in ("bundled", "hub") and not source.startswith("hub@") and not Path(source).expanduser().exists():
         raise RequestError(
@@ -101,6 +101,11 @@ def _check_at_least_one(name: str, value: object) -> None:
     if isinstance(value, int) and value < 1:
         option = "--" + name.replace("_", "-")
         raise RequestError(f"{option} is {value}; it must be at least 1.", f"Give {option} 1 or more.")
+
+
+def _check_above_zero(option: str, value: float | None, example: str) -> None:
+    if value is not None and not 0 < value < math.inf:
+        raise RequestError(f"{option} is {value:g}; it must be a number above 0.", f"Give {option} {example}.")
 
 
 def _readable(error: ValidationError) -> RequestError:

@@ -168,7 +168,7 @@ def totals() -> Totals:
             per_sample=5.0,
             per_output_token=0.5,
             quality=Quality.MEASURED,
-            source="NVML energy counter",
+            source="nvml_counter",
             mean_power_w=80.0,
         ),
         peak_memory_bytes=512 * MEGA,

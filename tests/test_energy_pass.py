@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_counter import FakeClock
 
-from layerprof import assemble, energy_pass, passes, profiler
+from layerprof import assemble, energy_books, energy_pass, passes, profiler
 from layerprof.energy.attribute import Amount
+from layerprof.energy.plan import Plan, Unit, make_plan
 from layerprof.energy.replayed import ReplayReading, ReplayRow
 from layerprof.energy.windows import EnergyReading, Record, WindowReading
 from layerprof.progress import Silent
@@ -30,6 +32,7 @@ class FakeMeter:
     def __init__(self, *broken: str) -> None:
         self.broken = broken
         self.labels: list[str] = []
+        self.clock = FakeClock()
 
     def __enter__(self) -> FakeMeter:
         return self
@@ -102,7 +105,7 @@ def test_phases_come_by_difference_and_layers_by_time(session: Session) -> None:
     books = run.ledger.energy_j
     gaps = {name: books.rest.get(name, 0.0) for name in session.spans.gaps_s} if session.spans else {}
     for phase, joules in (("vision", 20.0), ("prefill", 30.0), ("decode", 48.0)):
-        own = sum(value for name, value in gaps.items() if energy_pass.gap_phase(name) == phase)
+        own = sum(value for name, value in gaps.items() if energy_books.gap_phase(name) == phase)
         assert shared[Phase(phase)] + own == pytest.approx(joules)
     assert books.total == 100.0
     assert books.residual == pytest.approx(2.0), "the end-to-end window knows nothing of the phases"
@@ -121,7 +124,11 @@ class FakeReplay:
         yield
         self.caught += 1
 
-    def measure(self, in_situ_s: dict[tuple[str, Phase], float]) -> ReplayReading:
+    def plan(self) -> Plan:
+        """Return a plan for all of them."""
+        return make_plan([Unit(k, k) for k in range(len(self.keys))], 10_000.0)
+
+    def measure(self, in_situ_s: dict[tuple[str, Phase], float], advance: Callable[[], None]) -> ReplayReading:
         """Return what is known of each call that ran in the model."""
         assert set(in_situ_s) == self.keys
         return ReplayReading(rows={key: self._row(key) for key in self.keys}, gap_w=Amount(10.0, (9.0, 11.0)), rounds=5)

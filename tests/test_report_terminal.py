@@ -67,7 +67,7 @@ def test_the_hand_computed_figures_are_shown() -> None:
     assert " 48.0 " in part
     assert " 25.0 %" in part
     assert "FLOPs: balanced exactly" in text
-    assert "energy, attributed: open, residual 5.0 % of the total" in text
+    assert "energy, attributed (nvml_counter): open, residual 5.0 % of the total" in text
 
 
 def test_a_hot_spot_stands_out_against_its_kind() -> None:

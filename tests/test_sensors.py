@@ -383,7 +383,7 @@ def test_a_reading_tells_its_instrument() -> None:
     assert (found["source"], found["sm_clock_mhz"], found["power_limit_w"]) == ("nvml_counter", 1980.0, 700.0)
     assert found["counter_period_s"] == pytest.approx(0.1, rel=0.05)
     assert "gain" in found["note"]
-    assert found["windows"]["bare"]["method"] == "pulse"
+    assert found["windows"]["bare"]["estimator"] == "pulse"
 
 
 def test_a_meter_without_sensor_costs_nothing_and_gives_the_reason() -> None:

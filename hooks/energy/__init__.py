@@ -21,6 +21,8 @@ class Sensor(Protocol):
     (`board`, `package + dram`). `update_s` is the counter's update period in seconds where it is known beforehand;
     `duty` the share of the time at which the sensor looks at the power; `lag_s` how late, at most, a load shows. Where
     `available` is False, `reason` says what was tried and what would help, and `read` gives failed samples.
+
+    A sensor may also have `facts()`: plain values for the run's file (driver, uuid, power limit).
     """
 
     name: str

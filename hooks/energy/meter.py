@@ -46,6 +46,8 @@ class Channel:
         self.foreign: list[tuple[float, tuple[int, ...]]] = []
         # Asked now: a closed sensor is no longer available, its record still is.
         self.reason = None if sensor.available else (sensor.reason or "the sensor is not available")
+        tells: Callable[[], dict[str, Any]] = getattr(sensor, "facts", dict)
+        self.details = tells() if sensor.available else {}
         self._looked_s = float("-inf")
         self._lock = threading.Lock()
         # Reads at a fixed beat would fall at the same place of every counter step; so they are spread.
@@ -85,6 +87,7 @@ class Channel:
             duty=sensor.duty,
             lag_s=sensor.lag_s,
             reason=self.reason,
+            details=self.details,
         )
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from layerprof.hooks.energy.capture import Captured, CaptureHook, Key, kind_of
@@ -116,7 +116,7 @@ class Replay:
                 stopped = self._rounds(work)
             except KeyboardInterrupt:
                 stopped = INTERRUPTED
-        return self._summary(work, in_situ_s, stopped)
+        return replace(self._summary(work, in_situ_s, stopped), instrument=self.meter.reading().facts())
 
     # --- measuring -------------------------------------------------------------------------------------------------
 
@@ -134,7 +134,7 @@ class Replay:
             self._round(number, work)
             now = self.clock.now()
             if number + 1 >= least and self._summary(work).worst_share < TARGET:
-                return f"every interval is within {TARGET:.0%} after {number + 1} rounds"
+                return f"every interval is within {100 * TARGET:g} % after {number + 1} rounds"
             if self.budget_s is not None and now - started + (now - round_started) > self.budget_s:
                 return f"the budget of {self.budget_s:g} s is spent after {number + 1} rounds"
         return f"all {most} rounds are done"

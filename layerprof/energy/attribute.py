@@ -158,8 +158,11 @@ def totals(
         reason=window.reason,
         mean_power_w=window.mean_power_w,
         ci95=window.ci95,
+        baseline_w=window.baseline_w,
         by_phase=None if by_phase is None else {str(p): a.joules for p, a in by_phase.items()},
+        by_phase_ci95=None if by_phase is None else {str(p): a.ci95 for p, a in by_phase.items()},
         host_joules=None if host is None else host.joules,
+        host_ci95=None if host is None else host.ci95,
         host_source=None if host is None or host.joules is None else host.source,
         flags=window.flags,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ class ReplayRow:
 
 @dataclass(frozen=True, slots=True)
 class ReplayReading:
-    """All rows, the two baselines in watts, and why measuring ended."""
+    """All rows, the two baselines in watts, why measuring ended, and the facts of the meter that read them."""
 
     rows: dict[Key, ReplayRow]
     context_w: Amount | None = None
@@ -67,6 +67,7 @@ class ReplayReading:
     stopped: str = ""
     reason: str | None = None
     rounds: int = 0
+    instrument: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def interrupted(self) -> bool:
@@ -95,10 +96,12 @@ class ReplayReading:
         ]
         return {
             "stopped": self.stopped,
+            "interrupted": self.interrupted,
             "rounds": self.rounds,
             "reason": self.reason,
             "context_w": told(self.context_w),
             "gap_w": told(self.gap_w),
+            "instrument": dict(self.instrument),
             "rows": rows,
         }
 
@@ -114,6 +117,11 @@ class ReplayReading:
             ci95 = (row.ci95[0] * count, row.ci95[1] * count) if row.ci95 else None
             found[key] = LayerEnergy(row.joules * count, ci95, row.quality, row.reason)
         return found
+
+    def over_calls(self, figure: str, calls: Mapping[Key, int]) -> dict[Key, float]:
+        """Return `active_j` or `hot_j` over all calls of the run, for the rows that have it."""
+        found = {key: getattr(row, figure) for key in calls if (row := self.rows.get(key)) is not None}
+        return {key: joules * calls[key] for key, joules in found.items() if joules is not None}
 
     def closure(
         self,

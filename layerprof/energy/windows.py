@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any
 
@@ -56,7 +56,8 @@ class Window:
 class Record:
     """All that one sensor showed: its samples, states, and when which other processes were seen on the device.
 
-    `update_s`, `duty` and `lag_s` describe the sensor (`layerprof.hooks.energy.Sensor`).
+    `update_s`, `duty` and `lag_s` describe the sensor (`layerprof.hooks.energy.Sensor`); `details` is what else it
+    tells of itself (driver, uuid, default power limit).
     """
 
     name: str
@@ -69,6 +70,7 @@ class Record:
     duty: float = 1.0
     lag_s: float = 0.0
     reason: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,22 @@ class WindowReading:
             return None
         return self.joules - self.baseline_w * self.duration_s
 
+    def facts(self) -> dict[str, Any]:
+        """Return the window as plain values for a file."""
+        return {
+            "seconds": self.duration_s,
+            "joules": self.joules,
+            "ci95": list(self.ci95) if self.ci95 else None,
+            "quality": str(self.quality),
+            "source": self.source,
+            "mean_power_w": self.mean_power_w,
+            "baseline_w": self.baseline_w,
+            "estimator": self.method,
+            "ticks": self.ticks,
+            "flags": list(self.flags),
+            "reason": self.reason,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class EnergyReading:
@@ -128,6 +146,7 @@ class EnergyReading:
             "sensor": record.name,
             "source": record.source,
             "scope": record.scope,
+            "details": dict(record.details),
             "reason": record.reason,
             "counter_period_s": self.period_s,
             "duty": record.duty,
@@ -139,9 +158,8 @@ class EnergyReading:
             "power_limit_w": record.states[-1].power_limit_w if record.states else None,
             "throttle": sorted({reason for s in record.states for reason in s.throttle}),
             "note": None if record.reason else GAIN_NOTE,
-            "windows": {
-                w.label: {"ticks": w.ticks, "method": w.method, "baseline_w": w.baseline_w} for w in self.windows
-            },
+            "host": _host_facts(self.host_record),
+            "windows": {w.label: w.facts() for w in self.windows},
         }
 
     def window(self, label: str) -> WindowReading:
@@ -152,6 +170,13 @@ class EnergyReading:
         """Return the host's side of that window, None where the host is the device."""
         found = [w for w in self.host if w.label == label]
         return combine(found, label) if found else None
+
+
+def _host_facts(record: Record | None) -> dict[str, Any] | None:
+    """Return what the sensor beside the device's is, None where there is none to speak of."""
+    if record is None:
+        return None
+    return {"sensor": record.name, "source": record.source, "scope": record.scope, "reason": record.reason}
 
 
 def read_window(record: Record, window: Window, ticks: Ticks | None = None) -> WindowReading:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from layerprof.records import LedgerColumn, Run
+from layerprof.records import EnergyClosure, LedgerColumn, Quality, Run
 from layerprof.report import units
-from layerprof.report.facts import energy_quality
+from layerprof.report.facts import energy_label
 
 NEGLIGIBLE = 0.01
 """A residual up to this share of the total counts as balanced."""
+TOLERANCE = 0.05
+"""Share of the total that energy's residual may reach; a wider interval of its own allows more."""
+NAMED = 3
+"""Rows without a figure that are named before the rest is only counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """One quantity's ledger column, ready to show."""
+    """One quantity's ledger column, ready to show; `notes` are what must be known to judge it."""
 
     name: str
     title: str
     scale: units.Scale
     column: LedgerColumn
+    closure: EnergyClosure | None = None
+    notes: tuple[str, ...] = ()
 
     def cell(self, label: str) -> float | None:
         """Return the figure of a line of `ledger_labels`."""
@@ -36,15 +42,35 @@ class Book:
 
 def books(run: Run) -> list[Book]:
     """Return the four ledger columns in order, measured or not."""
-    quality = energy_quality(run)
-    energy = f"energy, {quality}" if quality else "energy"
+    quality, _, source = energy_label(run).partition(": ")
+    energy = f"energy, {quality} ({source})" if quality else "energy"
     titles = (("flops", "FLOPs", "FLOP"), ("span_s", "span", "s"), ("busy_s", "busy", "s"), ("energy_j", energy, "J"))
     found = []
     for name, title, unit in titles:
         column: LedgerColumn = getattr(run.ledger, name)
         scale = units.scale([column.total, column.layers, *column.rest.values()], unit)
-        found.append(Book(name, title, scale, column))
+        more = (run.energy_closure, _energy_notes(run)) if name == "energy_j" else ()
+        found.append(Book(name, title, scale, column, *more))
     return found
+
+
+def _energy_notes(run: Run) -> tuple[str, ...]:
+    """Return what stands below the verdict on energy: rows without a figure, and why measuring ended."""
+    closure, quality = run.energy_closure, run.ledger.energy_j.quality
+    if closure is None:
+        shared = "the layers' joules are shares of what was measured, so that they add up is no proof of them"
+        return (shared,) if quality is Quality.ATTRIBUTED else ()
+    notes = []
+    if closure.missing:
+        named = ", ".join(f"{name} in {phase}" for name, phase in closure.missing[:NAMED])
+        more = ", ..." if len(closure.missing) > NAMED else ""
+        count = f"{len(closure.missing)} of {closure.rows} rows have no figure"
+        notes.append(f"{count}, and what they took is in the residual: {named}{more}")
+    else:
+        notes.append(f"all {closure.rows} rows have a figure")
+    if closure.without_interval:
+        notes.append(f"{closure.without_interval} rows were measured once: their doubt is not in the interval")
+    return (*notes, f"measuring ended: {closure.stopped or 'it does not say why'}")
 
 
 def ledger_labels(run: Run) -> list[str]:
@@ -59,6 +85,8 @@ def ledger_labels(run: Run) -> list[str]:
 def verdict(book: Book) -> str:
     """Return the state of one ledger column: balanced, open, or why it cannot be closed."""
     column = book.column
+    if book.closure is not None:
+        return _closing(book.closure)
     if column.residual is None:
         state = "not measured" if column.layers is None else "cannot be closed"
         return f"{state}: {column.reason or 'no reason was given'}"
@@ -69,3 +97,13 @@ def verdict(book: Book) -> str:
         return f"residual {book.scale.show(column.residual)} {book.scale.unit}"
     state = "balanced" if abs(share) <= NEGLIGIBLE else "open"
     return f"{state}, residual {units.percent(share)} of the total"
+
+
+def _closing(closure: EnergyClosure) -> str:
+    """Return whether energy closes by its rule: the residual with its interval, and how much is allowed."""
+    low, high, left = (100 * joules / closure.total_j for joules in (*closure.residual_ci95, closure.residual_j))
+    places = 1 if max(abs(low), abs(high)) >= 1 else 2
+    residual = f"{left:+.{places}f} % [{low:+.{places}f}, {high:+.{places}f}] of the total"
+    doubt = "" if closure.tolerance <= TOLERANCE else ", which is its own doubt"
+    word = "closes" if closure.passed else "does not close"
+    return f"{word}, residual {residual}, {units.percent(closure.tolerance)} allowed{doubt}"

@@ -214,7 +214,12 @@ const Layerprof = (() => {
       }
     });
     const verdicts = element("ul"), wide = element("div", undefined, "wide");
-    for (const column of run.ledger.columns) verdicts.append(element("li", column.title + ": " + column.verdict));
+    for (const column of run.ledger.columns) {
+      const line = element("li", column.title + ": " + column.verdict), notes = element("ul", undefined, "note");
+      for (const note of column.notes) notes.append(element("li", note));
+      if (column.notes.length) line.append(notes);
+      verdicts.append(line);
+    }
     wide.append(table);
     target.replaceChildren(wide, verdicts);
   }

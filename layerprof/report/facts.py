@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,7 @@ def end_to_end(run: Run) -> list[Fact]:
         ("time per output token", latency.per_output_token),
     )
     facts.append(Fact("FLOPs", units.flops(totals.flops), _work_note(run)))
-    facts.append(_energy(totals.energy))
+    facts += _energy(totals.energy, run.samples)
     if totals.energy_estimate is not None:
         estimate = totals.energy_estimate
         note = f"{units.joules(estimate.per_sample)} per sample; {estimate.formula}"
@@ -104,6 +104,12 @@ def energy_quality(run: Run) -> str:
     """Return how the layers' joules were obtained, `mixed` when not all alike, empty when there are none."""
     kinds = sorted({row.energy_quality.value for row in run.layers if row.energy_j is not None})
     return kinds[0] if len(kinds) == 1 else "mixed" if kinds else ""
+
+
+def energy_label(run: Run) -> str:
+    """Return what stands with every joule of the layers, e.g. `replayed: nvml_counter`; empty when there are none."""
+    sources = {row.energy_source or run.totals.energy.source for row in run.layers if row.energy_j is not None}
+    return f"{energy_quality(run)}: {', '.join(sorted(sources))}" if sources else ""
 
 
 def _wer(wer: Wer) -> Fact:
@@ -143,18 +149,49 @@ def _work_note(run: Run) -> str:
     )
 
 
-def _energy(energy: Energy) -> Fact:
+def _energy(energy: Energy, samples: int) -> Iterator[Fact]:
+    """Yield the joules of the run, of its phases and of the host, each with its label or why there are none."""
     if energy.joules is None:
-        return Fact("energy", units.MISSING, energy.reason or "not measured")
-    notes = [
-        _with(units.joules(energy.per_sample), "{} per sample") if energy.per_sample is not None else "",
-        _with(units.joules(energy.per_output_token), "{} per token") if energy.per_output_token is not None else "",
-        units.watts(energy.mean_power_w) if energy.mean_power_w is not None else "",
-        f"{energy.quality.value}: {energy.source}",
-        energy.reason or "",
-        *energy.flags,
-    ]
-    return Fact("energy", units.joules(energy.joules), _join(notes))
+        yield Fact("energy", units.MISSING, _join([*energy.flags, energy.reason or "not measured"]))
+    else:
+        yield Fact("energy", units.joules(energy.joules), _energy_note(energy))
+        yield from _energy_by_phase(energy, samples)
+    if energy.host_joules is not None:
+        notes = (_half_width(energy.host_ci95), f"measured: {energy.host_source}", "not added to the above")
+        yield Fact("energy of the host", units.joules(energy.host_joules), _join(notes))
+    elif energy.host_reason is not None:
+        yield Fact("energy of the host", units.MISSING, energy.host_reason)
+
+
+def _energy_note(energy: Energy) -> str:
+    quiet = energy.active_j is not None and energy.baseline_w is not None
+    remark = ": ".join(part for part in (", ".join(energy.flags), energy.reason or "") if part)
+    return _join(
+        [
+            _half_width(energy.ci95),
+            _with(units.joules(energy.per_sample), "{} per sample") if energy.per_sample is not None else "",
+            _with(units.joules(energy.per_output_token), "{} per token") if energy.per_output_token is not None else "",
+            _with(units.watts(energy.mean_power_w), "mean {}") if energy.mean_power_w is not None else "",
+            f"{units.joules(energy.active_j)} above the {units.watts(energy.baseline_w)} of rest" if quiet else "",
+            f"{energy.quality.value}: {energy.source}",
+            remark,
+        ]
+    )
+
+
+def _energy_by_phase(energy: Energy, samples: int) -> Iterator[Fact]:
+    label = f"{energy.quality.value} by difference: {energy.source}"
+    for phase, joules in (energy.by_phase or {}).items():
+        each = f"{units.joules(joules / samples)} per sample" if samples else ""
+        ends = _half_width((energy.by_phase_ci95 or {}).get(phase))
+        yield Fact(f"energy of {phase}", units.joules(joules), _join([ends, each, label]))
+    if energy.by_phase is None and energy.by_phase_reason is not None:
+        yield Fact("energy by phase", units.MISSING, energy.by_phase_reason)
+
+
+def _half_width(ends: tuple[float, float] | None) -> str:
+    """Joules have intervals so narrow that both ends would often read alike."""
+    return f"±{units.joules((ends[1] - ends[0]) / 2)}" if ends else ""
 
 
 def _tokens(run: Run) -> Fact:

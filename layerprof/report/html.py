@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import IO, Any
 
@@ -21,7 +22,7 @@ def render(run: Run, out: IO[str]) -> None:
     data = payload(run)
     page = template.stream(
         run=data,
-        tables=[(name, flat_settings(getattr(run, name))) for name in ("settings", "environment", "model", "dataset")],
+        tables=[(name, flat_settings(values)) for name, values in _tables(run)],
         files=run.files,
         percent=units.percent,
         data=embedded(data),
@@ -29,6 +30,13 @@ def render(run: Run, out: IO[str]) -> None:
         scripts=[Markup(text) for text in (plotly_js(), here.joinpath("charts.js").read_text(encoding="utf-8"))],
     )
     page.dump(out)  # type: ignore[arg-type]  # jinja2 types its text streams as binary
+
+
+def _tables(run: Run) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return what is listed as it was stored: settings, where it ran, and what measured the energy."""
+    named = [(name, getattr(run, name)) for name in ("settings", "environment", "model", "dataset")]
+    energy = run.passes.get("energy")
+    return [*named, ("energy", energy)] if isinstance(energy, Mapping) else named
 
 
 def embedded(data: Any) -> Markup:

@@ -14,6 +14,9 @@ from layerprof.report.balance import verdict
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~])")
 
 
+BESIDE_REPLAYED = (("active", "energy_active_j"), ("hot", "energy_hot_j"), ("scaled to close", "energy_reconciled_j"))
+
+
 def render(run: Run, out: IO[str]) -> None:
     """Write the whole report."""
     for block in (
@@ -68,7 +71,8 @@ def _parts(run: Run) -> Iterator[str]:
         return
     yield "## Where it goes"
     yield ""
-    titles = ("part", "phase", "time", "% time", "FLOPs", "% FLOPs", "energy", "% energy", "busy/span")
+    joules = _energy_title(run)
+    titles = ("part", "phase", "time", "% time", "FLOPs", "% FLOPs", joules, "% energy", "busy/span")
     rows = (
         (
             part.label,
@@ -113,6 +117,8 @@ def _layers(run: Run) -> Iterator[str]:
     yield "## Layers"
     yield ""
     yield "Figures of one call, median; time as the share of all batches' windows."
+    measured = {name for row in run.layers for _, name in BESIDE_REPLAYED if getattr(row, name) is not None}
+    more = [(title, name) for title, name in BESIDE_REPLAYED if name in measured]
     for group in view.layer_groups(run, fold=False):
         yield ""
         where = group.tower if group.tower == group.phase.value else f"{group.tower}, {group.phase.value}"
@@ -128,13 +134,19 @@ def _layers(run: Run) -> Iterator[str]:
             "bytes",
             "busy/span",
             "of roof",
-            "energy",
+            _energy_title(run),
             "est. energy",
+            *(title for title, _ in more),
         )
-        yield from table(titles, (_layer_row(line) for line in group.lines))
+        yield from table(titles, (_layer_row(line, [name for _, name in more]) for line in group.lines))
 
 
-def _layer_row(line: view.Line) -> Sequence[str]:
+def _energy_title(run: Run) -> str:
+    label = facts.energy_label(run)
+    return f"energy ({label})" if label else "energy"
+
+
+def _layer_row(line: view.Line, more: Sequence[str]) -> Sequence[str]:
     return (
         line.label,
         units.count(line.calls),
@@ -147,6 +159,7 @@ def _layer_row(line: view.Line) -> Sequence[str]:
         units.percent(line.each("roof_share")),
         units.joules(line.each("energy_j")),
         units.joules(line.each("energy_estimate_j")),
+        *(units.joules(line.each(name)) for name in more),
     )
 
 
@@ -160,6 +173,7 @@ def _books(run: Run) -> Iterator[str]:
         yield ""
     for book in view.books(run):
         yield f"- {escape(book.title)}: {escape(verdict(book))}"
+        yield from (f"  - {escape(note)}" for note in book.notes)
 
 
 def _ledger_row(books: Sequence[view.Book], label: str) -> Sequence[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from layerprof.records import LayerRow, Run
@@ -18,6 +18,9 @@ QUANTITIES = (
     ("busy_share", "busy / span", "busy/span", "%"),
     ("roof_share", "share of the roof reached", "of roof", "%"),
     ("energy_j", "energy of a call", "energy", "J"),
+    ("energy_active_j", "energy of a call above the idle model", "active", "J"),
+    ("energy_hot_j", "energy of a call with weights in the cache", "hot", "J"),
+    ("energy_reconciled_j", "energy of a call scaled to close", "scaled to close", "J"),
     ("energy_estimate_j", "energy of a call, estimated", "est. energy", "J"),
 )
 """What the heat map can show: key, name, heading, SI unit (`%` for a share of one)."""
@@ -36,17 +39,27 @@ def payload(run: Run) -> dict[str, Any]:
         "convention": facts.convention(run),
         "facts": [{"label": fact.label, "value": fact.value, "note": fact.note} for fact in facts.end_to_end(run)],
         "warnings": facts.warnings(run),
-        "quantities": [
-            {"key": key, "name": name, "short": short, "unit": unit}
-            for key, name, short, unit in QUANTITIES
-            if any(row[key] is not None for row in rows)
-        ],
+        "quantities": [one for one in _quantities(run) if any(row[one["key"]] is not None for row in rows)],
         "rows": rows,
         "parts": parts(run),
         "ledger": _ledger(run),
         "steps": _steps(run),
         "peaks": _peaks(run),
     }
+
+
+def _quantities(run: Run) -> Iterator[dict[str, str]]:
+    """Yield what can be shown; names of joules carry how they were obtained, and by which sensor."""
+    label = facts.energy_label(run)
+    for key, name, short, unit in QUANTITIES:
+        joules = unit == "J" and key != "energy_estimate_j" and label
+        told = f"{name} ({label})" if joules else name
+        yield {
+            "key": key,
+            "name": told,
+            "short": f"{short}, {label.partition(':')[0]}" if joules else short,
+            "unit": unit,
+        }
 
 
 def flat_settings(values: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -110,6 +123,7 @@ def _ledger(run: Run) -> dict[str, Any]:
                 "unit": book.scale.unit,
                 "measured": book.column.layers is not None,
                 "verdict": verdict(book),
+                "notes": list(book.notes),
                 "cells": [_cell(book, label) for label in labels],
             }
             for book in books

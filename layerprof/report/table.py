@@ -34,7 +34,11 @@ COLUMNS = (
     "energy_ci95_low_j",
     "energy_ci95_high_j",
     "energy_quality",
+    "energy_source",
     "energy_reason",
+    "energy_active_j",
+    "energy_hot_j",
+    "energy_reconciled_j",
     "energy_estimate_j",
 )
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from layerprof.errors import LayerprofError, RequestError
 from layerprof.records import BLOCK_KINDS, Run
-from layerprof.report import markdown, view
+from layerprof.report import facts, markdown, view
 from layerprof.report.payload import QUANTITIES, payload
 from layerprof.store import RUN_FILE, load
 
@@ -140,7 +140,7 @@ def _values(run: Run) -> Iterator[tuple[int, Any]]:
     from tensorboard.util.tensor_util import make_tensor_proto
 
     for tag, step, figure in scalars(run):
-        meta = scalar.create_summary_metadata(display_name=None, description=None)
+        meta = scalar.create_summary_metadata(display_name=None, description=_label(run, tag))
         yield step, Summary.Value(tag=tag, tensor=make_tensor_proto(figure, dtype="float32"), metadata=meta)
     out = io.StringIO()
     markdown.render(run, out)
@@ -148,6 +148,16 @@ def _values(run: Run) -> Iterator[tuple[int, Any]]:
     yield 0, Summary.Value(tag="summary", tensor=make_tensor_proto([out.getvalue()], dtype="string"), metadata=meta)
     for tag, data in _hparams(run):
         yield 0, Summary.Value(tag=tag, metadata=data)
+
+
+def _label(run: Run, tag: str) -> str | None:
+    """Return how joules were obtained, which TensorBoard shows with the plot; None for other figures."""
+    if "energy" not in tag:
+        return None
+    if "estimate" in tag:
+        return "estimated"
+    energy = run.totals.energy
+    return f"{energy.quality.value}: {energy.source}" if tag.startswith("end to end") else facts.energy_label(run)
 
 
 def _hparams(run: Run) -> Iterator[tuple[str, Any]]:

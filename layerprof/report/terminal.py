@@ -47,6 +47,7 @@ def render_plain(run: Run, say: Callable[[str], None]) -> None:
     lines += [f"{fact.label}: {fact.value}{f' ({fact.note})' if fact.note else ''}" for fact in facts.end_to_end(run)]
     for book in view.books(run):
         lines.append(f"ledger {book.title}: {verdict(book)}")
+        lines += [f"ledger {book.title}: {note}" for note in book.notes]
     lines += [f"warning: {warning}" for warning in facts.warnings(run)]
     if place := run.settings.get("output"):
         lines.append(f"run: {place}")
@@ -67,6 +68,8 @@ def ledger(run: Run, look: Look) -> Iterator[RenderableType]:
         said = book.column.reason and book.column.reason == run.totals.energy.reason
         state = "not measured, for the reason above" if said else verdict(book)
         yield look.text(f"{book.title}: {state}", "" if book.column.residual is not None else "dim")
+        for note in book.notes:
+            yield Padding(look.text(note, "dim"), (0, 0, 0, 2))
 
 
 def _book_column(look: Look, book: view.Book, labels: Sequence[str]) -> Column:

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from layerprof.records import Phase, Run
-from layerprof.report import units, view
+from layerprof.report import facts, units, view
 from layerprof.report.look import PHASE_STYLE, Column, Look
 
 
@@ -22,7 +22,8 @@ def breakdown(run: Run, look: Look) -> Iterator[RenderableType]:
     time = units.scale([part.sum.span_s for part in parts], "s")
     work = units.scale([part.sum.flops for part in parts], "FLOP")
     joules = units.scale([part.sum.energy_j for part in parts], "J")
-    yield look.heading("Where it goes", "share of time" if timed else "share of FLOPs, no time was measured")
+    note = "share of time" if timed else "share of FLOPs, no time was measured"
+    yield look.heading("Where it goes", _with_label(run, note))
     yield from _phases(run, look)
     largest = max((share or 0 for share in shares), default=0)
     bars = [share / largest if share and largest else None for share in shares]
@@ -84,8 +85,8 @@ def groups(run: Run, look: Look, every_layer: bool = False) -> Iterator[Renderab
     """Yield the layer tables, one per phase and tower; figures are of one call."""
     found = view.layer_groups(run, fold=False if every_layer else None)
     folded = any(len(line.rows) > 1 for group in found for line in group.lines)
-    note = "figures of one call, median"
-    yield look.heading("Layers", f"{note}; similar neighbours share a line, all are in layers.csv" if folded else note)
+    note = _with_label(run, "figures of one call, median")
+    yield look.heading("Layers", f"{note}; neighbours alike share a line, all in layers.csv" if folded else note)
     label_width = max((len(line.label) + 2 * line.depth for group in found for line in group.lines), default=0)
     for group in found:
         where = f"{group.tower} · {group.phase.value}" if group.tower != group.phase.value else group.tower
@@ -93,6 +94,12 @@ def groups(run: Run, look: Look, every_layer: bool = False) -> Iterator[Renderab
         prefix = look.text(f"  {group.prefix}.*" if group.prefix else "", "dim")
         yield Text("\n" if group is not found[0] else "").append_text(look.text(where, style)).append_text(prefix)
         yield look.table(_layer_columns(look, group, label_width))
+
+
+def _with_label(run: Run, note: str) -> str:
+    """Add how the joules were obtained, where there are any: no joule stands without its label."""
+    label = facts.energy_label(run)
+    return f"{note}; joules {label}" if label else note
 
 
 def _layer_columns(look: Look, group: view.Group, label_width: int) -> list[Column]:
@@ -124,6 +131,8 @@ def _layer_columns(look: Look, group: view.Group, label_width: int) -> list[Colu
         _right(look, "of roof", [units.percent(value) for value in figures("roof_share")], 6),
         _right(look, joules.unit, [joules.show(value) for value in figures("energy_j")], 1),
         _right(look, f"est. {modelled.unit}", [modelled.show(value) for value in figures("energy_estimate_j")], 4),
+        _right(look, f"active {joules.unit}", [joules.show(value) for value in figures("energy_active_j")], 7),
+        _right(look, f"hot {joules.unit}", [joules.show(value) for value in figures("energy_hot_j")], 8),
     ]
 
 

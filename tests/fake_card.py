@@ -1,0 +1,108 @@
+"""The bundled model on a card that is not there: each layer draws a known power for a known time of a virtual clock.
+
+Everything else is the product's own: passes, meter, windows, capture, replay, books, reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from fake_counter import FakeClock, FakeCounter, Machine
+from layerprof.hooks.energy.absent import AbsentSensor
+from layerprof.hooks.energy.meter import EnergyMeter
+from torch import nn
+
+from layerprof import profiler, registry
+from layerprof.nesting import whole_layers
+from layerprof.progress import Silent
+from layerprof.records import Run
+from layerprof.session import Session
+from layerprof.settings import build
+
+IDLE_W, GAP_S = 80.0, 0.08
+WARM = 0.75
+"""Power of a call whose weights are still in the cache, over that of a cold one."""
+TOKENS = 100
+"""Prompt tokens (rows x length) that a layer prefills in its `seconds`; in decode and vision it takes them whole."""
+WATTS = {"vision_block": 300.0, "decoder_layer": 250.0, "lm_head": 350.0, "merger": 200.0, "patch_embed": 280.0}
+SECONDS = {"vision_block": 0.24, "decoder_layer": 0.16, "lm_head": 0.2}
+OTHERS_W, OTHERS_S = 150.0, 0.12
+
+
+class FakeCard:
+    """A card, its clock and its counter; `host` adds a processor's counter beside it.
+
+    `load` takes the place of `registry.load`: instruments of time and energy read this card.
+    """
+
+    def __init__(self, *, host: bool = False, sensor: bool = True, **faults: Any) -> None:
+        self.clock = FakeClock()
+        self.machine = Machine(self.clock, IDLE_W)
+        self.host = Machine(self.clock, 40.0) if host else None
+        self.sensor = sensor
+        self.faults = {"late_s": 0.1} | faults
+        self.interrupt_after: float | None = None
+        self._load = registry.load
+        self._last: nn.Module | None = None
+
+    def load(self, name: str) -> Any:
+        """Return the product's instrument, on this card's clock where it has one."""
+        found = self._load(name)
+        if name == "latency":
+            return partial(found, clock=lambda: round(self.clock.now() * 1e9))
+        if name == "replay":
+            return partial(found, meter=self.meter("cpu"), clock=self.clock, cache=100_000)
+        return self.meter if name == "meter" else found
+
+    def meter(self, device: str) -> EnergyMeter:
+        """Return the product's meter over this card's counter."""
+        if not self.sensor:
+            return EnergyMeter(device, [AbsentSensor("cpu", "no counter here", "measure on bare metal")], self.clock)
+        sensors = [FakeCounter(self.machine, **self.faults)]
+        if self.host is not None:
+            sensors.append(FakeCounter(self.host, name="Fake processor", source="rapl_powercap", update_s=0.001, lag_s=0))
+        return EnergyMeter(device, sensors, self.clock)
+
+    def plug_in(self, session: Session) -> None:
+        """Make the layers of a model draw power from this card; between two forward passes it idles."""
+        model = session.subject.model
+        for layer in session.layers:
+            if layer.name in whole_layers(session.layers):
+                watts, seconds = WATTS.get(layer.kind, OTHERS_W), SECONDS.get(layer.kind, OTHERS_S)
+                hook = self._draw(watts, seconds, layer.tower == "language")
+                model.get_submodule(layer.name).register_forward_hook(hook, with_kwargs=True)
+        model.register_forward_hook(lambda *_: self.clock.sleep(GAP_S))
+
+    def _draw(self, watts: float, seconds: float, language: bool) -> Callable[..., None]:
+        def draw(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _output: Any) -> None:
+            first = next(value for value in (*args, *kwargs.values()) if hasattr(value, "shape"))
+            rows, length = (first.shape[0], first.shape[1]) if first.ndim > 1 else (1, 1)
+            share = rows * length / TOKENS if language and length > 1 else 1.0
+            warm = WARM if self._last is module else 1.0
+            self._last = module
+            self.machine.run(watts * warm, seconds * share)
+            if self.interrupt_after is not None and self.clock.now() > self.interrupt_after:
+                self.interrupt_after = None
+                raise KeyboardInterrupt
+
+        return draw
+
+
+def session_on(card: FakeCard, monkeypatch: Any, folder: Any, **options: Any) -> Session:
+    """Return the session of the bundled model on the card."""
+    monkeypatch.setattr(registry, "load", card.load)
+    chosen: dict[str, Any] = {"model": "demo", "device": "cpu", "trace": False, "max_new_tokens": 4, "samples": 2}
+    settings = build(**(chosen | {"output": str(folder)} | options))
+    session = profiler.prepare(settings, Silent())
+    card.plug_in(session)
+    return session
+
+
+def profiled(session: Session) -> Run:
+    """Return the finished, saved run, as `profiler.profile` does."""
+    failure = profiler.conduct(session)
+    if failure is not None:
+        raise failure
+    return profiler.finish(session, failure)
