@@ -335,3 +335,14 @@ def run(family: Family, new_tokens: int = 3) -> Any:
         return family.model.generate(
             **family.inputs, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False
         )
+
+
+def rotary_products(config: dict[str, Any], rows: int, positions: int) -> tuple[int, int]:
+    """Return what M-RoPE's frequencies may count: nothing, or an outer product for each of its three grids.
+
+    Some versions of transformers multiply positions and frequencies as matrices, of inner dimension one, others
+    element by element, which is no matrix work.
+    """
+    text = config["text_config"]
+    head = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+    return 0, 2 * 3 * rows * positions * (head // 2)
