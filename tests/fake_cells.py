@@ -2,7 +2,7 @@
 
 `layers = "ok"` writes a small run; `oom`, `crash`, `kill`, `hang`, `error`, `refuse` and `noisy` do what they say;
 `slow` takes half a second; `flaky:FILE` kills its process the first time. `model = "none"` cannot be identified. Every
-cell that starts is noted in the file that FAKE_CELLS_LOG names, with the process that carried it out.
+cell that starts is noted in the file that LAYERPROF_FAKE_LOG names, with the process that carried it out.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class FakeRunner:
     def run(self, identity: Identity, repeat: int, folder: Path, tell: Callable[[str], None]) -> Guards | None:
         """Do what the cell's `layers` says."""
         what = str(identity.choices.get("layers", "ok"))
-        if log := os.environ.get("FAKE_CELLS_LOG"):
+        if log := os.environ.get("LAYERPROF_FAKE_LOG"):
             with Path(log).open("a") as file:
                 file.write(f"{os.getpid()} {identity.key(repeat)} {what}\n")
         tell("at it")

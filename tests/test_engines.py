@@ -37,8 +37,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
     log = tmp_path_factory.mktemp("ray") / "started.txt"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("FAKE_CELLS_LOG", str(log))
-        variables = {"PYTHONPATH": str(HERE), "FAKE_CELLS_LOG": str(log)}
+        patch.setenv("LAYERPROF_FAKE_LOG", str(log))
+        variables = {"PYTHONPATH": str(HERE), "LAYERPROF_FAKE_LOG": str(log)}
         try:
             ray.init(
                 num_cpus=4,

@@ -39,7 +39,7 @@ def _started(log: Path) -> list[list[str]]:
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the file in which fake cells note that they started."""
     path = tmp_path / "started.txt"
-    monkeypatch.setenv("FAKE_CELLS_LOG", str(path))
+    monkeypatch.setenv("LAYERPROF_FAKE_LOG", str(path))
     return path
 
 

@@ -263,8 +263,8 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 def _environment() -> dict[str, str]:
     """Return what the tasks need of this process's environment: where modules lie, how the hub is asked."""
-    names = ("PYTHONPATH", "HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN", "OMP_NUM_THREADS", "FAKE_CELLS_LOG")
-    return {name: os.environ[name] for name in names if name in os.environ}
+    names = ("PYTHONPATH", "HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN", "OMP_NUM_THREADS")
+    return {name: text for name, text in os.environ.items() if name in names or name.startswith("LAYERPROF_")}
 
 
 def _gpus(choices: dict[str, Any]) -> float:
