@@ -22,6 +22,23 @@ from layerprof.store import RUN_FILE, load
 SUFFIX = ".layerprof"
 """Ending of our event files, so that writing again replaces them and touches no others."""
 
+AXES = ("dataset", "batch_size", "image_size", "max_input_len", "optimization")
+"""What sweeps vary: the columns that the HParams table shows unasked."""
+HPARAMS = (
+    *AXES,
+    "device",
+    "dtype",
+    "model",
+    "weights",
+    "max_new_tokens",
+    "samples",
+    "fixed_tokens",
+    "padding_side",
+    "source",
+    "seed",
+)
+"""Settings that change what a run measures."""
+
 
 def write(run: Run, folder: str | Path) -> Path:
     """Write the run's event file into the folder, in place of an earlier one, and return it."""
@@ -114,12 +131,16 @@ def _place(row: dict[str, Any]) -> tuple[str, int] | None:
 
 def results(run: Run) -> dict[str, float]:
     """Return the end-to-end figures that were measured, by name with SI unit."""
+    return {name: float(value) for name, value in _figures(run).items() if value is not None}
+
+
+def _figures(run: Run) -> dict[str, float | None]:
     totals, latency = run.totals, run.totals.latency_s
-    found: dict[str, float | None] = {
+    metric = {totals.task_metric.name: totals.task_metric.value} if totals.task_metric else {}
+    return {
         "wer": totals.wer.corpus_min if totals.wer else None,
-        totals.task_metric.name if totals.task_metric else "metric": totals.task_metric.value
-        if totals.task_metric
-        else None,
+        **dict.fromkeys(facts.METRIC_NAMES),
+        **metric,
         "latency_per_batch_s": latency.per_batch.median,
         "latency_per_sample_s": latency.per_sample.median,
         "ttft_s": latency.ttft.median if latency.ttft else None,
@@ -129,7 +150,6 @@ def results(run: Run) -> dict[str, float]:
         "peak_memory_bytes": totals.peak_memory_bytes,
         "overhead_ratio": totals.overhead_ratio,
     }
-    return {name: float(value) for name, value in found.items() if value is not None}
 
 
 def _values(run: Run) -> Iterator[tuple[int, Any]]:
@@ -161,14 +181,18 @@ def _label(run: Run, tag: str) -> str | None:
 
 
 def _hparams(run: Run) -> Iterator[tuple[str, Any]]:
-    """Yield the (tag, metadata) that make the run one session of TensorBoard's HParams table."""
+    """Yield the (tag, metadata) that make the run one session of TensorBoard's HParams table.
+
+    TensorBoard takes the columns from any one run, so each names all figures that a run may have.
+    """
     from google.protobuf.struct_pb2 import Value
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
-    chosen = {name: value for name, value in run.settings.items() if isinstance(value, (str, int, float, bool))}
-    names = [f"end to end/{name}" for name in results(run)]
+    known = {name: run.settings.get(name) for name in HPARAMS}
+    chosen = {name: value for name, value in known.items() if isinstance(value, (str, int, float, bool))}
+    names = [f"end to end/{name}" for name in _figures(run)]
     metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=name)) for name in names]
-    infos = [api_pb2.HParamInfo(name=name, type=_kind(value)) for name, value in chosen.items()]
+    infos = [api_pb2.HParamInfo(name=name, type=_kind(value), differs=name in AXES) for name, value in chosen.items()]
     start = plugin_data_pb2.SessionStartInfo(start_time_secs=_seconds(run.created))
     for name, value in chosen.items():
         start.hparams[name].CopyFrom(_value(Value, value))
