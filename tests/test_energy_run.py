@@ -81,6 +81,8 @@ def test_end_to_end_joules_are_told_by_sample_token_stage_and_host(replayed: Run
     """The whole is what the layers and gaps drew; stages add up to it; the host stands apart."""
     energy = replayed.totals.energy
     expected = fsum(drawn(row) * row.calls for row in replayed.layers) + SAMPLES * NEW_TOKENS * GAP_S * IDLE_W
+    assert energy.joules is not None
+    assert energy.by_phase is not None
     assert energy.joules == pytest.approx(expected, rel=0.01)
     assert energy.per_sample == pytest.approx(expected / SAMPLES, rel=0.01)
     assert energy.per_output_token == pytest.approx(expected / (SAMPLES * NEW_TOKENS), rel=0.01)
