@@ -62,7 +62,8 @@ class FakeCard:
             return EnergyMeter(device, [AbsentSensor("cpu", "no counter here", "measure on bare metal")], self.clock)
         sensors = [FakeCounter(self.machine, **self.faults)]
         if self.host is not None:
-            sensors.append(FakeCounter(self.host, name="Fake processor", source="rapl_powercap", update_s=0.001, lag_s=0))
+            beside: dict[str, Any] = {"source": "rapl_powercap", "update_s": 0.001, "lag_s": 0}
+            sensors.append(FakeCounter(self.host, name="Fake processor", **beside))
         return EnergyMeter(device, sensors, self.clock)
 
     def plug_in(self, session: Session) -> None:

@@ -43,7 +43,7 @@ class Plain(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (1, tokens, WIDTH) to the same shape; with `untraceable`, refuse to be traced."""
-        if self.untraceable and torch.jit.is_tracing():
+        if self.untraceable and torch._C._get_tracing_state() is not None:
             raise RuntimeError("this model cannot be traced")
         for layer in self.layers:
             x = layer(x)

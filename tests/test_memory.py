@@ -20,7 +20,7 @@ def peak(work: Callable[[], object], hook: MemoryHook | None = None) -> int:
     with hook:
         work()
     reading = hook.reading()
-    assert reading is not None
+    assert isinstance(reading, int)
     return reading
 
 
