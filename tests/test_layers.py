@@ -213,6 +213,70 @@ def test_a_sequential_of_blocks_is_found() -> None:
     assert [x.name for x in find_layers(nn.Sequential(*(AttentionBlock() for _ in range(2))))] == ["0", "1"]
 
 
+def test_layers_of_another_kind_in_a_list_of_blocks_are_blocks() -> None:
+    """Hybrid decoders: short convolutions or state spaces stand in one list with attention; a norm in it does not."""
+    convolution = nn.Module()
+    convolution.conv, convolution.mlp = nn.Conv1d(8, 8, 3), nn.Linear(8, 8)
+    found = find_layers(nn.ModuleDict({"layers": nn.ModuleList([convolution, AttentionBlock(), nn.LayerNorm(8)])}))
+    assert [x.name for x in found if x.kind in BLOCK_KINDS] == ["layers.0", "layers.1"]
+
+
+def test_what_stands_around_blocks_in_a_sequence_is_no_block() -> None:
+    """An `nn.Sequential` holds the embedding and the head as well."""
+    head = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+    found = find_layers(nn.Sequential(nn.Embedding(9, 8), AttentionBlock(), AttentionBlock(), head))
+    assert [x.name for x in found if x.kind in BLOCK_KINDS] == ["1", "2"]
+
+
+@pytest.mark.parametrize("name", ["blip", "vit_bert"])
+def test_self_and_cross_attention_of_a_block_are_parts_of_it(name: str) -> None:
+    """BERT as a decoder has two attentions side by side, which are not two blocks; its layers decode."""
+    found = [x for x in find_layers(families.build(name).model) if x.tower == "language"]
+    assert [x.name.rpartition(".bert.")[2] for x in found if x.kind == "decoder_layer"] == [
+        "encoder.layer.0",
+        "encoder.layer.1",
+    ]
+    assert [x.kind for x in found if x.kind not in BLOCK_KINDS] == ["embed_tokens", "lm_head"]
+
+
+def test_the_matrix_between_encoder_and_decoder_connects_the_towers() -> None:
+    """VisionEncoderDecoderModel projects where the widths differ."""
+    (merger,) = [x for x in find_layers(families.build("vit_bert").model) if x.kind == "merger"]
+    assert (merger.name, merger.tower) == ("enc_to_dec_proj", "vision")
+
+
+def test_a_decoder_that_calls_itself_encoder_decodes() -> None:
+    """GIT's only language blocks are `encoder.layer`; a causal model has nothing else to decode with."""
+    assert sum(x.kind == "decoder_layer" for x in find_layers(families.build("git").model)) == 2
+
+
+def test_sound_is_no_picture() -> None:
+    """An audio tower convolves in two dimensions and has an adapter, and is not part of the vision tower."""
+    model = nn.Module()
+    model.audio_tower = nn.Module()
+    model.audio_tower.conv_stem, model.audio_tower.adapter = nn.Conv2d(1, 8, 3), nn.Linear(8, 8)
+    model.audio_tower.layers = nn.ModuleList(AttentionBlock() for _ in range(2))
+    model.visual = nn.Module()
+    model.visual.patch_embed, model.visual.blocks = nn.Conv2d(3, 8, 4, 4), nn.ModuleList([AttentionBlock()])
+    model.embed_tokens = nn.Embedding(99, 8)
+    vision = [x.name for x in find_layers(model) if x.tower == "vision"]
+    assert vision == ["visual.patch_embed", "visual.blocks.0"]
+
+
+def test_a_decoder_of_pictures_is_vision() -> None:
+    """The decoder of an autoencoder beside the towers is made of convolutions and reads no tokens."""
+    model = nn.Module()
+    model.vqmodel, model.language_model = nn.Module(), nn.Module()
+    model.vqmodel.decoder = nn.Module()
+    model.vqmodel.decoder.conv_in, model.vqmodel.decoder.norm_out = nn.Conv2d(4, 8, 3), nn.GroupNorm(2, 8)
+    model.vqmodel.decoder.up = nn.ModuleList(AttentionBlock() for _ in range(2))
+    model.language_model.embed_tokens = nn.Embedding(99, 8)
+    model.language_model.layers = nn.ModuleList(AttentionBlock() for _ in range(2))
+    towers = {x.name: x.tower for x in find_layers(model)}
+    assert towers["vqmodel.decoder.norm_out"] == "vision"
+    assert towers["language_model.layers.0"] == "language"
+
+
 def test_torch_transformer_encoder_layers_are_blocks() -> None:
     """The encoder that torch ships, with an embedding and a head around it."""
     model = nn.Module()

