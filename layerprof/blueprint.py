@@ -265,7 +265,9 @@ def _count_features(model: Any, made: Inputs) -> int:
     anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepts.values())
     given = {name: value for name, value in made.tensors.items() if anything or name in accepts}
     found = features(**given)
-    return _rows(getattr(found, "pooler_output", None) if hasattr(found, "pooler_output") else found)
+    # What goes to the decoder is in `pooler_output`, or nothing is done to the tower's own output (Llama 4).
+    parts = [getattr(found, name, None) for name in ("pooler_output", "last_hidden_state")]
+    return _rows(next((part for part in parts if part is not None), found))
 
 
 def _rows(found: Any) -> int:

@@ -27,6 +27,7 @@ FACTORIES = frozenset(f"aten::{name}" for name in ("empty", "zeros", "ones", "fu
 CHOICES = frozenset({"aten::topk", "aten::sort", "aten::argsort"})
 BY_VALUE = frozenset({"aten::index", "aten::masked_select", "aten::nonzero", "aten::repeat_interleave"})
 """Operators whose output's shape may hang on the values of their integer or boolean operands."""
+COMPLEX_VIEWS = {"aten::view_as_complex": torch.view_as_complex, "aten::view_as_real": torch.view_as_real}
 
 
 def ghost(shape: tuple[int, ...] | torch.Size, dtype: torch.dtype) -> Tensor:
@@ -42,8 +43,8 @@ def _zero(dtype: torch.dtype) -> Tensor:
 
 
 def is_ghost(tensor: Tensor) -> bool:
-    """Tell whether a floating-point tensor shows one element of storage under more than one place."""
-    if not tensor.is_floating_point() or tensor.numel() < 2:
+    """Tell whether a floating-point (or complex) tensor shows one element of storage under more than one place."""
+    if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() < 2:
         return False
     return not any(stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1)
 
@@ -67,6 +68,9 @@ class Ghosts(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's met
             self._writes[func] = any(aliases) if aliases else None
         writes = self._writes[func]
         if writes is False:  # a view
+            between = COMPLEX_VIEWS.get(func._schema.name)
+            if between is not None and is_ghost(args[0]):  # one element has no second one for the other part
+                return _stand_in(between(args[0].to("meta")), None)
             return func(*args, **kwargs)
         if writes and args and isinstance(args[0], Tensor) and is_ghost(args[0]):
             return args[0]

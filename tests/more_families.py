@@ -185,7 +185,7 @@ def llama4() -> Family:
     }  # fmt: skip
     text = {
         **TEXT, "intermediate_size_mlp": 48, "num_local_experts": 2, "num_experts_per_tok": 1,
-        "interleave_moe_layer_step": 2, "attention_chunk_size": 8,
+        "interleave_moe_layer_step": 2, "attention_chunk_size": 64,
     }  # fmt: skip
     config = transformers.Llama4Config(vision_config=vision, text_config=text, image_token_index=IMAGE)
     return Family(make("Llama4ForConditionalGeneration", config), {**prompt(1), "pixel_values": _pixels(3)}, (2, 2))

@@ -18,13 +18,18 @@ from rich.console import Console
 from layerprof import flops
 from layerprof.errors import RequestError
 from layerprof.estimate import Estimate, estimate
+from layerprof.ghost import Ghosts, is_ghost
 from layerprof.gpus import gpu_by_name
 from layerprof.layers import find_layers
 from layerprof.records import Phase, Work
 from layerprof.report.estimate import render
 
 CONFIG: dict[str, Any] = json.loads((files("layerprof") / "qwen2_5_vl_3b.json").read_text())
-LIKE_A_RUN = ("qwen2_vl", "qwen2_5_vl", "llava", "idefics3", "gemma3", "mllama", "internvl", "llama", "gpt2", "t5")
+LIKE_A_RUN = (
+    *("qwen2_vl", "qwen2_5_vl", "llava", "idefics3", "gemma3", "mllama", "internvl", "llama", "gpt2", "t5"),
+    *("blip2", "idefics2", "llava_next", "ovis2", "llama4", "deepseek_vl", "cohere2_vision", "aya_vision"),
+    *("zamba2", "paligemma", "smolvlm", "llava_onevision"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -247,3 +252,13 @@ def test_peaks_are_in_the_order_that_everyone_knows() -> None:
     assert peaks == sorted(peaks, key=lambda peak: peak or 0)
     assert h100.peak("fp16") == h200.peak("fp16")
     assert h100.bandwidth_bytes_s < h200.bandwidth_bytes_s
+
+
+def test_complex_numbers_stay_without_storage() -> None:
+    """Llama 4 turns queries as complex numbers; a view between the two kinds of ghosts is a ghost."""
+    with Ghosts():
+        large = torch.zeros(64, 1024, 2)
+        turned = torch.view_as_complex(large) * torch.polar(torch.ones(1024), torch.zeros(1024))
+        back = torch.view_as_real(turned).flatten(1)
+    assert (turned.shape, turned.dtype) == ((64, 1024), torch.complex64)
+    assert (back.shape, back.dtype, is_ghost(back)) == ((64, 2048), torch.float32, True)
