@@ -22,14 +22,13 @@ from typing import Any
 
 import torch
 from layerprof.hooks.latency import LatencyHook
-from rows import ROOT, machine, save, show
+from rows import machine, save, show
+from subject import answer, subject
 from torch import nn
 
 from layerprof.layers import find_layers
 
 Instrument = Callable[[nn.Module], AbstractContextManager[Any]]
-IMAGE_SIDE = 16
-QUESTION = 40
 
 
 @dataclass
@@ -40,27 +39,6 @@ class Cost:
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     reason: str = ""
-
-
-def subject(device: str) -> tuple[Any, dict[str, Any]]:
-    """Return the bundled model with seeded inputs of one image and a question."""
-    from transformers import Qwen2_5_VLForConditionalGeneration
-
-    folder = ROOT / "layerprof" / "demo" / "model"
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval().to(device)
-    image, generator = model.config.image_token_id, torch.Generator().manual_seed(0)
-    question = torch.randint(10, 200, (QUESTION,), generator=generator).tolist()
-    ids = torch.tensor([[image] * (IMAGE_SIDE**2 // 4) + question])
-    vision = model.config.vision_config
-    patch = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "pixel_values": torch.randn(IMAGE_SIDE**2, patch, generator=generator),
-        "image_grid_thw": torch.tensor([[1, IMAGE_SIDE, IMAGE_SIDE]]),
-        "mm_token_type_ids": (ids == image).int(),
-    }
-    return model, {name: tensor.to(device) for name, tensor in inputs.items()}
 
 
 @contextmanager
@@ -199,8 +177,7 @@ def main() -> None:
     model, inputs = subject(options.device)
 
     def run() -> Any:
-        fixed = {"max_new_tokens": options.tokens, "min_new_tokens": options.tokens, "do_sample": False}
-        return model.generate(**inputs, **fixed, disable_compile=True)
+        return answer(model, inputs, options.tokens)
 
     costs = measure(model, run, options.rounds, options.device)
     seconds, _ = timed(run, nullcontext(), options.device)
