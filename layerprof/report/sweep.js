@@ -1,7 +1,7 @@
 /* Draws a sweep: trade-offs with their Pareto front, shares along an axis, layers against cells, a roofline. Needs charts.js. */
 "use strict";
 const LayerprofSweep = (() => {
-  const show = Layerprof.show;
+  const show = Layerprof.show, tint = Layerprof.tint;
   const AXES = [
     ["sample_s", "latency of a sample", "s", 1], ["latency_s", "latency of a batch", "s", 1], ["energy_j", "energy of a sample", "J", 1],
     ["flops", "FLOPs of a sample", "FLOP", 1], ["memory", "peak memory", "B", 1], ["ttft_s", "time to first token", "s", 1],
@@ -89,13 +89,6 @@ const LayerprofSweep = (() => {
   }
 
   const QUANTITIES = [["time", "span_s", "s"], ["FLOPs", "flops", "FLOP"], ["energy", "energy_j", "J"]];
-
-  /* The nth tint of a colour: as it is, then lighter and lighter. */
-  function tint(colour, nth) {
-    const share = Math.max(0.25, 1 - 0.28 * nth);
-    const mixed = [1, 3, 5].map(from => Math.round(255 - share * (255 - parseInt(colour.slice(from, from + 2), 16))));
-    return "rgb(" + mixed.join(",") + ")";
-  }
 
   /* The parts of the cells with their value in each: [label, phase, values], what is under 2 % everywhere joined. */
   function partsOf(runs, value, whole) {

@@ -91,7 +91,7 @@ class Page {
     for (const warning of run.warnings) panel.append(make("p", warning, "warning"));
     const cards = panel.appendChild(make("div", undefined, "cards"));
     for (const fact of run.facts) {
-      const card = cards.appendChild(make("div", undefined, "card"));
+      const card = cards.appendChild(make("div", undefined, fact.note.length > 90 ? "card broad" : "card"));
       card.append(make("span", fact.label, "label"), make("span", fact.value, "value"), make("span", fact.note, "note"));
     }
     const section = (title, draw) => {
