@@ -4,9 +4,9 @@
 
 Accuracy is on the traces of tests/traces_synthetic.py, whose answers follow from how they are built: the share of GPU
 time that a tool gives to the right layer, or rightly to none. HolisticTraceAnalysis (its call graph) sums kernels
-under any range, so its own time of a layer is that sum without the layers inside. torch-tb-profiler's parser reads the
-trace as recorded, and as layerprof rewrites it for it. Time and memory are of one process each, on a decode of
-`--kernels` kernels with seven events a kernel.
+under any range, so its own time of a layer is that sum without the layers inside; it runs with the pandas of hta.txt,
+because it fails on pandas 3. torch-tb-profiler's parser reads the trace as recorded, and as layerprof rewrites it for
+it. Time and memory are of one process each, on a decode of `--kernels` kernels with seven events a kernel.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import resource
 import subprocess
 import sys
@@ -30,6 +31,9 @@ import traces_synthetic as synthetic
 
 Times = dict[str, float]
 """Own GPU microseconds by layer."""
+
+HTA = Path(sys.prefix) / "peers-hta"
+"""What hta.txt names is here, where it was installed."""
 
 GPU_SCENARIOS = sorted(name for name in synthetic.SCENARIOS if not name.startswith("on_a_cpu") and name != "untidy")
 
@@ -155,15 +159,27 @@ def cost(tool: str, trace: Path) -> dict[str, float]:
 
 def apart(*arguments: str, limit_s: int = 900) -> dict[str, Any]:
     """Run one tool in a process of its own; return what it found, or why it did not."""
-    command = [sys.executable, __file__, *arguments]
+    command = [sys.executable, "-W", "ignore", __file__, *arguments]
+    path = os.pathsep.join(filter(None, [str(HTA) if "HolisticTraceAnalysis" in arguments else "", *_python_path()]))
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+            check=False,
+            env={**os.environ, "PYTHONPATH": path},
+        )
     except subprocess.TimeoutExpired:
         return {"error": f"not done after {limit_s} s"}
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or ["failed"])[-1][:90]}
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def _python_path() -> list[str]:
+    return os.environ.get("PYTHONPATH", "").split(os.pathsep)
 
 
 def main() -> None:
@@ -189,6 +205,7 @@ def compare(kernels: int, out: Path | None) -> None:
     """Print how right and how heavy each tool is."""
     from layerprof.traces import write_chrome
 
+    sys.path.append(str(HTA))  # last: for its version only
     where = machine("layerprof", "HolisticTraceAnalysis", "torch-tb-profiler", "pandas", "numpy", "orjson")
     right = {tool: apart("--accuracy-of", tool) for tool in TOOLS}
     cells = [[name, *(_cell(right[tool], name) for tool in TOOLS)] for name in GPU_SCENARIOS]
