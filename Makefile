@@ -32,9 +32,11 @@ check: $(READY) ## Lint, types and tests: what must be clean before a change lan
 gpu: $(READY) ## On a CUDA machine: the GPU tests, then the full-size 3B with random fp16 weights
 	PYTHON=$(BIN)/python sh experiments/gpu.sh
 
-peers: $(READY) ## Measure layerprof beside other tools
+peers: $(READY) ## Measure layerprof beside other tools and put the tables into docs/peers.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[peers]'
-	for script in experiments/peers/*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/peers-hta \
+		--requirement experiments/peers/hta.txt
+	PYTHON=$(BIN)/python sh experiments/peers/all.sh
 
 wheel: $(READY) ## Build sdist and wheel into dist/
 	rm -rf build dist

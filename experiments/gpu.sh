@@ -34,7 +34,8 @@ stage() {
         profile replay-batch16 --batch-size 16 --samples 16 --no-trace --energy replay --energy-budget 150
         ;;
     peers)
-        $PYTHON experiments/peers/overhead.py --device cuda --rounds 16 --json "$results/peers/overhead.json"
+        # Needs no extras: a peer that is not installed is a row that says so (`make peers` installs them).
+        OUT=$results PYTHON=$PYTHON sh experiments/peers/all.sh overhead flops energy
         ;;
     sweep)
         $PYTHON -m layerprof sweep experiments/reference.toml --model qwen2.5-vl-3b --weights random --samples 16 \

@@ -209,7 +209,7 @@ def compare(kernels: int, out: Path | None) -> None:
     where = machine("layerprof", "HolisticTraceAnalysis", "torch-tb-profiler", "pandas", "numpy", "orjson")
     right = {tool: apart("--accuracy-of", tool) for tool in TOOLS}
     cells = [[name, *(_cell(right[tool], name) for tool in TOOLS)] for name in GPU_SCENARIOS]
-    show("GPU time in the right place", ("trace", *TOOLS), cells, where)
+    show("attribution", "GPU time in the right place", ("trace", *TOOLS), cells, where)
     with tempfile.TemporaryDirectory() as folder:
         events, _ = synthetic.large(kernels)
         trace = write_chrome(events, Path(folder) / "large.json", {"deviceProperties": []})
@@ -217,7 +217,7 @@ def compare(kernels: int, out: Path | None) -> None:
         costs = {tool: apart("--cost-of", tool, "--trace", str(trace)) for tool in TOOLS}
     rows = [(tool, *_cost_cells(found, size)) for tool, found in costs.items()]
     title = f"A trace of {7 * kernels:,} events, {size / 1e6:.0f} MB"
-    show(title, ("tool", "wall", "cpu", "memory", "memory / file"), rows, where)
+    show("attribution-cost", title, ("tool", "wall", "cpu", "memory", "memory / file"), rows, where)
     save(out, {"machine": where, "right_share": right, "large": {"events": 7 * kernels, "bytes": size, "cost": costs}})
 
 

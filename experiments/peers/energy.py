@@ -240,14 +240,13 @@ def main() -> None:
     windows = end_to_end(options.device, options.seconds, options.windows)
     header = ["meter", "part", "kind", "median power", "spread", "to layerprof's", "why"]
     rows = end_to_end_rows(windows)
-    show(f"Power over {options.windows} windows of {options.seconds:g} s", header, rows, where)
+    show("energy", f"Power over {options.windows} windows of {options.seconds:g} s", header, rows, where)
     layers, reason = per_layer(options.device)
     columns = ["layers, phase", "replayed", "shared by time", "ratio", "why"]
     layers = layers or [["all", "none", "none", "none", reason]]
-    show("Joules by kind of layer", columns, layers, where)
-    tables = {"end_to_end": [header, *rows], "per_layer": [columns, *layers]}
+    show("energy-layers", "Joules by kind of layer", columns, layers, where)
     figures = [{"wall_s": wall, "found": [vars(one) for one in found]} for wall, found in windows]
-    save(options.json, {"machine": where, "settings": {**vars(options), "json": None}, "windows": figures, **tables})
+    save(options.json, {"machine": where, "settings": {**vars(options), "json": None}, "windows": figures})
 
 
 if __name__ == "__main__":

@@ -354,7 +354,7 @@ def main() -> None:
         rows = [cells(name, one[attention]) for name, one in found.items()]
         if right is not None:
             rows.insert(0, ["formula", "2", f"{right['prompt'] / 1e6:.3f}", "", "", "", "", ""])
-        show(f"FLOPs under {attention} attention", HEADER, rows, where)
+        show(f"flops-{attention}", f"FLOPs under {attention} attention", HEADER, rows, where)
     save(options.json, {"machine": where, "found": found})
 
 

@@ -133,7 +133,7 @@ def main() -> None:
     where = machine("layerprof", "optimum-benchmark", "torch", "transformers")
     found = measure(options.repeats)
     header = ["harness", "waited", "measuring", "the rest", "outside cells"]
-    show(f"Seconds a cell, of {CELLS} cells", header, rows(found), where)
+    show("harness", f"Seconds a cell, of {CELLS} cells", header, rows(found), where)
     save(options.json, {"machine": where, "settings": {"repeats": options.repeats}, "per_cell": found})
 
 

@@ -184,7 +184,7 @@ def main() -> None:
     where = machine("torch", "transformers", "deepspeed", "layerprof")
     rows = [(c.name, percent(c.wall), percent(c.cpu)) if c.wall else (c.name, "did not run", c.reason) for c in costs]
     title = f"Overhead of one generate() of {options.tokens} tokens ({seconds:.3f} s bare), median [quartiles]"
-    show(title, ("instrument", "wall", "cpu"), rows, where)
+    show("overhead", title, ("instrument", "wall", "cpu"), rows, where)
     figures = {c.name: {"wall": c.wall, "cpu": c.cpu, "reason": c.reason} for c in costs}
     save(options.json, {"machine": where, "settings": {**vars(options), "json": None}, "ratios": figures})
 

@@ -104,11 +104,12 @@ def main() -> None:
     header = ["set", "corpus_min", "corpus_first", "mean_clipped", "unscored", "jiwer", "torchmetrics"]
     rows = [[name, *compare(pairs)] for name, pairs in SETS.items()]
     where = machine("layerprof", "jiwer", "torchmetrics")
-    show("Word error rates of awkward sets", header, rows, where)
+    show("quality", "Word error rates of awkward sets", header, rows, where)
     accuracy = vqa_rows()
-    show("VQA accuracy by how many of ten agree", ["agree", "ours", "formula", "same"], accuracy, where)
+    show("vqa", "VQA accuracy by how many of ten agree", ["agree", "ours", "formula", "same"], accuracy, where)
     ours, theirs = speed()
-    print(f"300 samples x 10 references with intervals: {ours:.2f} s; jiwer alone on the first ones: {theirs:.3f} s\n")
+    seconds = [["layerprof, with intervals and VQA accuracy", f"{ours:.3f} s"], ["jiwer, rate only", f"{theirs:.3f} s"]]
+    show("quality-speed", "Scoring 300 answers of ten references", ["scored by", "wall"], seconds, where)
     save(options.json, {"machine": where, "rates": [dict(zip(header, row, strict=True)) for row in rows]})
 
 
