@@ -34,7 +34,7 @@ gpu: $(READY) ## On a CUDA machine: the GPU tests, then the full-size 3B with ra
 
 peers: $(READY) ## Measure layerprof beside other tools and put the tables into docs/peers.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[peers]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/peers-hta \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(BIN)/../peers-hta \
 		--requirement experiments/peers/hta.txt
 	PYTHON=$(BIN)/python sh experiments/peers/all.sh
 
