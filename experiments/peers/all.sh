@@ -16,7 +16,7 @@ on=cpu
 
 for name in ${*:-overhead flops attribution quality energy harness}; do
     case $name in
-    overhead) set -- --device $on --rounds "${ROUNDS:-$([ $on = cpu ] && echo 48 || echo 16)}" ;;
+    overhead) set -- --device $on --rounds "${ROUNDS:-$([ $on = cpu ] && echo 64 || echo 16)}" ;;
     flops) set -- --device $on ;;
     energy) set -- --device $on --seconds "$([ $on = cpu ] && echo 10 || echo 20)" ;;
     *) set -- ;;
