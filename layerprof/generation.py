@@ -55,11 +55,23 @@ def greedy_config(subject: Subject, max_new_tokens: int, min_new_tokens: int | N
         min_new_tokens=min_new_tokens,
         eos_token_id=list(subject.eos_ids) or None,
         pad_token_id=subject.pad_id,
+        **_started_with(subject.model),
         use_cache=True,
         cache_implementation="static" if compiled else None,
         disable_compile=not compiled,
         return_dict_in_generate=False,
     )
+
+
+def _started_with(model: Any) -> dict[str, int]:
+    """Return the ids that a checkpoint's answers begin with: an encoder-decoder cannot write without."""
+    found: dict[str, int] = {}
+    for name in ("decoder_start_token_id", "bos_token_id", "forced_bos_token_id"):
+        for owner in (getattr(model, "generation_config", None), model.config, model.config.get_text_config()):
+            value = getattr(owner, name, None)
+            if isinstance(value, int):
+                found.setdefault(name, value)
+    return found
 
 
 def generate(
@@ -85,8 +97,10 @@ def generate(
         times = recorder.seconds()
     finally:
         forget(subject.model)
-    prompt = batch.tensors["input_ids"].shape[1]
-    return _cut_at_end(subject, output[:, prompt:].tolist(), times, recorder.bad_logits)
+    # By the steps that were made: what stands before the answer is the prompt, a part of it (BLIP), or the one token
+    # that an encoder-decoder is started with.
+    written = output[:, output.shape[1] - len(times) :]
+    return _cut_at_end(subject, written.tolist(), times, recorder.bad_logits)
 
 
 def forget(model: Any) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from layerprof.datasets import Dataset, Example
     from layerprof.models import Subject
 
+OWN_LOOP = "Prepare the inputs yourself and use layerprof.LayerProfiler around your own generate()."
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -59,10 +61,11 @@ def batches(
     models.check_cells(image_size, subject.cell_px)
     fitted = fit(subject.tokenizer, dataset.name, dataset.examples, max_input_len)
     sizing = _sizing(subject, image_size)
+    mark = image_mark(subject)
     made = []
     for index, start in enumerate(range(0, len(dataset.examples), batch_size)):
         rows = slice(start, start + batch_size)
-        made.append(_batch(subject, index, dataset.examples[rows], fitted[rows], sizing))
+        made.append(_batch(subject, index, dataset.examples[rows], fitted[rows], sizing, mark))
     return tuple(made)
 
 
@@ -79,10 +82,17 @@ def image_rule(subject: Subject, image_size: int) -> str:
 
 
 def _batch(
-    subject: Subject, index: int, examples: Sequence[Example], fitted: Sequence[Fitted], sizing: int | None
+    subject: Subject,
+    index: int,
+    examples: Sequence[Example],
+    fitted: Sequence[Fitted],
+    sizing: int | None,
+    mark: str,
 ) -> Batch:
     images = [_image(subject, example, sizing) for example in examples] if subject.takes_images else []
-    texts = [chat(subject, row.text, example.image is not None) for row, example in zip(fitted, examples, strict=True)]
+    texts = [
+        chat(subject, row.text, example.image is not None, mark) for row, example in zip(fitted, examples, strict=True)
+    ]
     features = _processed(subject, texts, images)
     mask, ids = features["attention_mask"], features["input_ids"]
     check_left_padding(mask)
@@ -105,23 +115,53 @@ def _batch(
 # --- text -------------------------------------------------------------------------------------------------------
 
 
-def chat(subject: Subject, text: str, with_image: bool) -> str:
+def chat(subject: Subject, text: str, with_image: bool, image_token: str | None = None) -> str:
     """Return the prompt of one row through the model's chat template; without a template, image token and text.
 
-    Special tokens inside the user's text are taken out: they would count as images or end the turn.
+    Special tokens inside the user's text are taken out: they would count as images or end the turn. `image_token` is
+    what `image_mark` says; the processor's own unless given.
     """
     for token in _special(subject):
         text = text.replace(token, "")
     owner = subject.processor if getattr(subject.processor, "chat_template", None) else subject.tokenizer
     pictured = with_image and subject.takes_images
-    token = str(getattr(subject.processor, "image_token", None) or "")
+    token = _image_token(subject) if image_token is None else image_token
     if not getattr(owner, "chat_template", None):
-        return f"{token}\n{text}\n" if pictured else f"{text}\n"
+        return f"{token}\n{text}\n" if pictured and token else f"{text}\n"
     parts: list[dict[str, str]] = [{"type": "image"}] * pictured + [{"type": "text", "text": text}]
     prompt = _templated(owner, parts if subject.takes_images else text)
     if pictured and token not in prompt:  # a template of the text model alone, which knows of no images
         prompt = _templated(owner, f"{token}\n{text}")
     return prompt
+
+
+def _image_token(subject: Subject) -> str:
+    return str(getattr(subject.processor, "image_token", None) or "")
+
+
+def image_mark(subject: Subject) -> str:
+    """Return what stands for the image in a prompt that no template of the processor writes; empty for nothing.
+
+    Some processors put the image's tokens before any text themselves (BLIP-2, Florence-2), and a token written into
+    the prompt would be one too many, so both ways are tried.
+    """
+    token = _image_token(subject)
+    told = subject.image_token_id is not None  # else there is nothing to count
+    if not subject.takes_images or not token or not told or getattr(subject.processor, "chat_template", None):
+        return token
+    bare, marked = (_image_tokens_in(subject, text) for text in ("a", f"{token}\na"))
+    return "" if bare and (marked is None or marked > bare) else token
+
+
+def _image_tokens_in(subject: Subject, text: str) -> int | None:
+    """Count the image tokens of one processed prompt about a blank picture; None where the processor refuses it."""
+    from PIL import Image
+
+    try:
+        ids = _processed(subject, [text], [Image.new("RGB", (64, 64))])["input_ids"]
+    except RequestError:
+        return None
+    return int((ids == subject.image_token_id).sum())
 
 
 def _templated(owner: Any, content: str | list[dict[str, str]]) -> str:
@@ -136,7 +176,7 @@ def _refused(part: str, error: Exception) -> RequestError:
     cause = " ".join(str(error).split())[:300]
     return RequestError(
         f"The model's {part} cannot take a question about one image ({type(error).__name__}: {cause}).",
-        "Prepare the inputs yourself and use layerprof.LayerProfiler around your own generate().",
+        OWN_LOOP,
     )
 
 
@@ -161,6 +201,12 @@ def _processed(subject: Subject, texts: list[str], images: list[Image.Image]) ->
         features = subject.processor(**asked)
     except Exception as error:  # each family's processor has its own ways of refusing
         raise _refused("processor", error) from error
+    absent = [name for name in ("input_ids", "attention_mask") if name not in features]
+    if absent:
+        raise RequestError(
+            f"The model's processor makes no {' and no '.join(absent)} of a question (it gives {', '.join(features)}).",
+            OWN_LOOP,
+        )
     if subject.takes_images:
         return features
     features.pop("token_type_ids", None)  # of encoders; generate() refuses what a decoder does not use
@@ -205,13 +251,19 @@ def _sizing(subject: Subject, image_size: int) -> int | None:
     """Return the side that images are given, None where the processor's output does not depend on it."""
     if not subject.takes_images or subject.is_qwen_vl:
         return image_size
+    one, other = (_image_shapes(subject, side) for side in (image_size, 3 * image_size))
+    return None if one == other else image_size
+
+
+def _image_shapes(subject: Subject, side: int) -> list[tuple[int, ...]]:
+    """Return the shapes of all that the image processor makes of a blank square picture, whatever their names."""
     from PIL import Image
 
-    shapes = []
-    for side in (image_size, 3 * image_size):
-        blank = Image.new("RGB", (side, side))
-        shapes.append(tuple(subject.processor.image_processor(blank, return_tensors="pt")["pixel_values"].shape))
-    return None if shapes[0] == shapes[1] else image_size
+    try:
+        made = subject.processor.image_processor(Image.new("RGB", (side, side)), return_tensors="pt")
+    except Exception as error:  # as with whole prompts
+        raise _refused("image processor", error) from error
+    return [tuple(value.shape) for value in made.values() if hasattr(value, "shape")]
 
 
 def _check_grid(subject: Subject, features: Any, rows: int, image_size: int | None) -> None:

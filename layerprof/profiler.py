@@ -176,7 +176,8 @@ def _failure(error: Exception) -> RunFailedError:
         return _caused(problem, "Lower --batch-size, --image-size or --max-new-tokens, or use --dtype fp16.", error)
     return _caused(
         f"The model failed while it was being measured: {type(error).__name__}: {error}",
-        "Try --model demo; if that works, the model or its inputs are at fault (docs/troubleshooting.md).",
+        "Try --model demo; if that works, the model or its inputs are at fault: measure it in your own loop with "
+        "layerprof.LayerProfiler.",
         error,
     )
 

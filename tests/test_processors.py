@@ -142,3 +142,94 @@ def test_a_family_that_cannot_be_asked_is_told(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(RequestError) as caught:
         inputs.batches(other, samples(["hi?"]))
     assert "LayerProfiler" in caught.value.remedy
+
+
+def blip2(tokenizer: Any) -> Subject:
+    """Make a BLIP-2, whose processor writes the image's tokens itself and has no template."""
+    processor = HF.Blip2Processor(
+        image_processor=HF.BlipImageProcessor(size={"height": 56, "width": 56}), tokenizer=tokenizer, num_query_tokens=3
+    )
+    text = HF.OPTConfig(
+        vocab_size=640, hidden_size=32, word_embed_proj_dim=32, ffn_dim=48, num_hidden_layers=1, num_attention_heads=4
+    )
+    config = HF.Blip2Config(
+        vision_config=VISION,
+        qformer_config={"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "encoder_hidden_size": 32},
+        text_config=text.to_dict(),
+        num_query_tokens=3,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    return models.wrap(HF.Blip2ForConditionalGeneration(config), processor, name="blip2")
+
+
+def florence2(tokenizer: Any) -> Subject:
+    """Make a Florence-2: an encoder-decoder whose answer begins with a forced token."""
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.image_token, tokenizer.image_token_id = "<image>", tokenizer.convert_tokens_to_ids("<image>")
+    tokenizer.bos_token = "<|endoftext|>"
+    images = HF.CLIPImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False)
+    images.image_seq_length = 17
+    vision = {"embed_dim": [8, 16], "num_heads": [2, 2], "num_groups": [2, 2], "depths": [1, 1]} | {
+        "projection_dim": 32, "window_size": 4, "patch_size": [7, 3], "patch_stride": [4, 2], "patch_padding": [3, 1],
+        "patch_prenorm": [False, True],
+    }  # fmt: skip
+    text = {"model_type": "bart", "vocab_size": 640, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1} | {
+        "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
+        "eos_token_id": 501, "decoder_start_token_id": 501,
+    }  # fmt: skip
+    config = HF.Florence2Config(vision_config=vision, text_config=text, image_token_id=tokenizer.image_token_id)
+    processor = HF.Florence2Processor(image_processor=images, tokenizer=tokenizer)
+    model = HF.Florence2ForConditionalGeneration(config)
+    model.generation_config.forced_bos_token_id = 499  # as the published checkpoints have it
+    return models.wrap(model, processor, name="florence2")
+
+
+@pytest.mark.parametrize(("make", "tokens"), [(blip2, 3), (florence2, 17)])
+@pytest.mark.parametrize("template", [None, "{{ messages[0]['content'][-1]['text'] }}"])
+def test_a_processor_that_writes_the_image_s_tokens_gets_none_from_us(make: Any, tokens: int, template: Any) -> None:
+    """With one more than the image has features, the model would refuse the prompt."""
+    tokenizer = HF.AutoTokenizer.from_pretrained(demo.MODEL_FOLDER)
+    tokenizer.chat_template = template
+    other = make(tokenizer)
+    (batch,) = inputs.batches(other, samples(["hi?", "what is this?"]), batch_size=2)
+    assert batch.image_tokens == (tokens, tokens)
+    assert generation.generate(other, batch, max_new_tokens=4, fixed=True).new_tokens == (4, 4)
+
+
+def test_an_encoder_decoder_starts_as_its_generation_config_says() -> None:
+    """Its answer is all that it wrote after the start token, the forced first token included."""
+    tokenizer = HF.AutoTokenizer.from_pretrained(demo.MODEL_FOLDER)
+    tokenizer.chat_template = None
+    other = florence2(tokenizer)
+    (batch,) = inputs.batches(other, samples(["hi?"]))
+    answered = generation.generate(other, batch, max_new_tokens=3, fixed=True)
+    assert answered.answer_tokens[0][0] == 499
+    assert len(answered.answer_tokens[0]) == 3
+
+
+def test_a_model_that_gives_only_a_part_of_the_prompt_back_loses_no_token() -> None:
+    """BLIP drops the prompt's last token before it writes."""
+    tokenizer = HF.AutoTokenizer.from_pretrained(demo.MODEL_FOLDER)
+    tokenizer.chat_template = None
+    text = {"vocab_size": 640, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1} | {
+        "num_attention_heads": 4, "encoder_hidden_size": 32, "bos_token_id": 499, "sep_token_id": 501,
+    }  # fmt: skip
+    images = HF.BlipImageProcessor(size={"height": 56, "width": 56})
+    blip = models.wrap(
+        HF.BlipForConditionalGeneration(HF.BlipConfig(vision_config=VISION, text_config=text)),
+        HF.BlipProcessor(image_processor=images, tokenizer=tokenizer),
+    )
+    (batch,) = inputs.batches(blip, samples(["hi?"]))
+    assert not batch.prompts[0].startswith("\n")
+    assert generation.generate(blip, batch, max_new_tokens=3, fixed=True).new_tokens == (3,)
+
+
+def test_a_processor_that_draws_the_question_is_refused() -> None:
+    """Pix2Struct makes patches of the question and no token ids, which is one message, no KeyError."""
+    tokenizer = HF.AutoTokenizer.from_pretrained(demo.MODEL_FOLDER)
+    images = HF.Pix2StructImageProcessor(max_patches=16, patch_size={"height": 2, "width": 2})
+    images.is_vqa = False
+    other = models.wrap(llava(tokenizer).model, HF.Pix2StructProcessor(image_processor=images, tokenizer=tokenizer))
+    with pytest.raises(RequestError, match="no input_ids") as caught:
+        inputs.batches(other, samples(["hi?"]))
+    assert "LayerProfiler" in caught.value.remedy
