@@ -1,6 +1,6 @@
 # Two commands are all the set-up there is: `make demo` and `make test`. Each builds .venv when it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check gpu peers wheel clean
+.PHONY: help demo test lint check gpu peers wheel clean
 
 # The first interpreter that is new enough; override with `make PYTHON=/path/to/python3.12 demo`.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -23,11 +23,12 @@ demo: $(READY) ## Profile the bundled model: layerprof profile --layers all --da
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest
 
-check: $(READY) ## Lint, types and tests: what must be clean before a change lands
+lint: $(READY) ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+
+check: lint test ## Style, types and tests: what must be clean before a change lands
 
 gpu: $(READY) ## On a CUDA machine: the GPU tests, then the full-size 3B with random fp16 weights
 	PYTHON=$(BIN)/python sh experiments/gpu.sh

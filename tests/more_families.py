@@ -143,7 +143,7 @@ def mistral3() -> Family:
     """Pixtral's tower, which packs images of any size into one sequence."""
     import transformers
 
-    vision = transformers.PixtralVisionConfig(**{**VISION, "hidden_size": 32, "image_size": 56}, head_dim=16)
+    vision = transformers.PixtralVisionConfig(**{**VISION, "hidden_size": 32, "image_size": 56, "head_dim": 16})
     config = transformers.Mistral3Config(
         vision_config=vision, text_config=text_config("MistralConfig"), image_token_index=IMAGE, spatial_merge_size=2
     )
@@ -335,7 +335,8 @@ def aya_vision() -> Family:
     text = text_config("Cohere2Config", sliding_window=6, layer_types=["sliding_attention", "full_attention"])
     config = transformers.AyaVisionConfig(
         vision_config=_siglip(), text_config=text, image_token_index=IMAGE, downsample_factor=2,
-        alignment_intermediate_size=40, vision_feature_layer=-1,
+        vision_feature_layer=-1,
+        alignment_intermediate_size=40,  # type: ignore[call-arg]  # read by the model, not declared by the config
     )  # fmt: skip
     return Family(make("AyaVisionForConditionalGeneration", config), {**prompt(1), "pixel_values": _pixels(3)}, (2, 2))
 

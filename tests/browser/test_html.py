@@ -74,7 +74,9 @@ def test_figures_and_books_are_on_the_page(opened: Callable[[Run], Opened]) -> N
     cards = page.locator(".card").all_inner_texts()
     assert any("latency per batch" in card and "125 ms" in card for card in cards)
     assert page.locator("#ledger tr.residual td").all_inner_texts()[:3] == ["residual", "0", "0"]
-    assert "energy, attributed (nvml_counter): open, residual 5.0 % of the total" in page.locator("#ledger").inner_text()
+    assert (
+        "energy, attributed (nvml_counter): open, residual 5.0 % of the total" in page.locator("#ledger").inner_text()
+    )
 
 
 def test_the_table_sorts_and_filters(opened: Callable[[Run], Opened]) -> None:
