@@ -101,3 +101,9 @@ def test_nothing_has_no_bar() -> None:
 def test_ascii_text_is_ascii(text: str) -> None:
     """Whatever comes in, a terminal without Unicode can show it."""
     assert units.ascii_text(text).isascii()
+
+
+def test_our_signs_are_spelt_and_other_people_s_names_kept() -> None:
+    """A log in UTF-8 holds a path as it must be typed; only what we print ourselves is spelt out."""
+    assert units.ascii_text("Δ WER ≤ 5 · 日本/Läufe", "utf-8") == "change in WER <= 5 * 日本/Läufe"
+    assert units.ascii_text("Läufe") == "L\\xe4ufe"

@@ -40,17 +40,19 @@ class Look:
 
     width: int
     ascii_only: bool
+    encoding: str = "ascii"
 
     @classmethod
     def of(cls, console: Console) -> Look:
-        """Return the look for a console: ASCII for files, pipes and old encodings."""
+        """Return the look for a console: our own signs in ASCII for files, pipes and old encodings."""
         shows = console.is_terminal or console.is_jupyter
-        return cls(console.width, not shows or not console.encoding.lower().startswith("utf"))
+        unicode = console.encoding.lower().startswith("utf")
+        return cls(console.width, not (shows and unicode), console.encoding if unicode else "ascii")
 
     def text(self, content: object, style: str = "") -> Text:
         """Return content as it stands: never markup, never control characters that a terminal would obey."""
         clean = "".join(sign if sign.isprintable() else " " for sign in str(content))
-        return Text(units.ascii_text(clean) if self.ascii_only else clean, style)
+        return Text(units.ascii_text(clean, self.encoding) if self.ascii_only else clean, style)
 
     def bar(self, share: float | None, width: int, style: str) -> Text:
         """Return a bar for a share of one."""

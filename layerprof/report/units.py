@@ -110,10 +110,19 @@ def bar(share: float | None, width: int, ascii_only: bool = False) -> str:
     return ("█" * full + eighths).ljust(width)
 
 
-def ascii_text(text: str) -> str:
-    """Return text that any terminal or log can hold: the signs we use spelt out, the rest escaped."""
-    table = {"–": "-", "µ": "u", "×": "x", "±": "+/-", "Σ": "sum", "→": "->", "·": "*", "≤": "<=", "…": "..."}
-    return "".join(table.get(sign, sign) for sign in text).encode("ascii", "backslashreplace").decode("ascii")
+_SPELT = {
+    "–": "-", "µ": "u", "×": "x", "±": "+/-", "Σ": "sum", "Δ": "change in", "→": "->", "·": "*", "≤": "<=", "…": "...",
+    "°": "deg ",
+}  # fmt: skip
+
+
+def ascii_text(text: str, encoding: str = "ascii") -> str:
+    """Return text that any terminal or log can hold: the signs we use spelt out, the rest escaped.
+
+    Where `encoding` can hold more, names and paths of others stay as they are.
+    """
+    spelt = "".join(_SPELT.get(sign, sign) for sign in text)
+    return spelt.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _prefix(magnitude: float, unit: str) -> tuple[float, str]:
