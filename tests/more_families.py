@@ -158,7 +158,10 @@ def aria() -> Family:
     vision = {"model_type": "idefics3_vision", **VISION}
     text = {**TEXT, "moe_num_experts": 4, "moe_topk": 2, "moe_num_shared_experts": 1, "head_dim": None}
     config = transformers.AriaConfig(
-        vision_config=vision, text_config=text, image_token_index=IMAGE, projector_patch_to_query_dict={4: 3}
+        vision_config=vision,
+        text_config=transformers.AriaTextConfig(**text),
+        image_token_index=IMAGE,
+        projector_patch_to_query_dict={4: 3},
     )
     return Family(make("AriaForConditionalGeneration", config), {**prompt(3), "pixel_values": _pixels(3)}, (2, 2))
 
@@ -240,7 +243,7 @@ def zamba2() -> Family:
             text_config(
                 "Zamba2Config",
                 num_hidden_layers=4,
-                layer_types=["mamba", "hybrid", "mamba", "hybrid"],
+                layers_block_type=["linear_attention", "hybrid", "linear_attention", "hybrid"],
                 mamba_d_state=8,
                 mamba_headdim=8,
                 n_mamba_heads=8,
