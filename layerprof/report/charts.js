@@ -121,7 +121,7 @@ const Layerprof = (() => {
       text: points.map(point => "step " + point.step + "<br>" + name + ": " + show(point[key], "s")), hovertemplate: "%{text}<extra></extra>",
     });
     Plotly.react(target, [line("median_s", "median", "solid"), line("p95_s", "p95", "dot")], layout({
-      height: 300, xaxis: { title: { text: "decode step" } }, yaxis: { title: { text: "seconds" }, rangemode: "tozero", tickformat: "~s" },
+      height: 300, xaxis: { title: { text: "decode step" } }, yaxis: { title: { text: "time of a step" }, rangemode: "tozero", tickformat: "~s", ticksuffix: "s" },
       legend: { orientation: "h", y: 1.1 }, margin: { l: 70, r: 20, t: 28, b: 44 },
     }), CONFIG);
   }

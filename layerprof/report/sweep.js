@@ -76,7 +76,7 @@ const LayerprofSweep = (() => {
       });
     });
     draw(target, traces, {
-      height: 440, xaxis: { title: { text: x[1] + ", " + x[2] }, tickformat: "~s", range: room(points.map(point => point[x[0]])) },
+      height: 440, xaxis: { title: { text: x[1] }, tickformat: "~s", ticksuffix: x[2], range: room(points.map(point => point[x[0]])) },
       yaxis: { title: { text: y[1] }, range: room(points.map(point => point[y[0]])) }, legend: { orientation: "h", y: 1.08 },
     });
   }
@@ -128,7 +128,7 @@ const LayerprofSweep = (() => {
     if (!traces.length) return empty(target, "These cells have no figures of that kind.");
     draw(target, traces, {
       barmode: "stack", height: 460, xaxis: { type: "category", automargin: true },
-      yaxis: share ? { tickformat: ".0%" } : { tickformat: "~s", title: { text: unit + " a sample" } }, legend: { traceorder: "reversed" },
+      yaxis: share ? { tickformat: ".0%" } : { tickformat: "~s", ticksuffix: unit, title: { text: name + " of a sample" } }, legend: { traceorder: "reversed" },
     });
   }
 
@@ -145,7 +145,7 @@ const LayerprofSweep = (() => {
     const text = z.map((line, nth) => line.map((value, layer) => plain(names[layer]) + "<br>" + plain(rows[nth].label) + "<br>" + quantity.name + ": " + show(value, quantity.unit)));
     draw(target, [{
       type: "heatmap", z, x: names.map((_, nth) => nth), y: rows.map(row => plain(row.label)), text, hovertemplate: "%{text}<extra></extra>",
-      colorscale: "Viridis", xgap: 1, ygap: 1, colorbar: { tickformat: "~s", thickness: 12 },
+      colorscale: "Viridis", xgap: 1, ygap: 1, colorbar: { ...(quantity.unit === "%" ? { tickformat: ".0%" } : { tickformat: "~s", ticksuffix: quantity.unit }), thickness: 12 },
     }], {
       height: 180 + 26 * rows.length, margin: { l: 200, r: 20, t: 20, b: 130 }, yaxis: { autorange: "reversed", automargin: true, type: "category" },
       xaxis: { tickmode: "array", tickvals: names.map((_, nth) => nth), ticktext: names.map(name => plain(layers.get(name))), tickangle: -60, showgrid: false },
