@@ -11,9 +11,18 @@ from layerprof.records import Layer, Phase
 
 if TYPE_CHECKING:
     from torch import nn
-    from torch.utils.hooks import RemovableHandle
+
+PhaseReader = Callable[[tuple[Any, ...], dict[str, Any]], Phase]
+"""Tells the phase of a call from its arguments."""
 
 CACHES = ("past_key_values", "past_key_value", "layer_past", "cache")
+
+
+class Handle(Protocol):
+    """What takes one hook off a module again."""
+
+    def remove(self) -> None:
+        """Take it off."""
 
 
 class Hook(Protocol):
@@ -100,7 +109,7 @@ class LayerHook:
         self.model = model
         self.layers = tuple(layers)
         self.tracker = PhaseTracker()
-        self._handles: list[RemovableHandle] = []
+        self._handles: list[Handle] = []
         self._stepper = _stepper(self.layers)
 
     def __enter__(self) -> Self:
@@ -152,9 +161,7 @@ class LayerHook:
         # always_call: a layer that raises must not leave an open entry behind.
         self._handles.append(module.register_forward_hook(after, always_call=True))
 
-    def _phase_reader(
-        self, slot: int, layer: Layer, module: nn.Module
-    ) -> Callable[[tuple[Any, ...], dict[str, Any]], Phase] | None:
+    def _phase_reader(self, slot: int, layer: Layer, module: nn.Module) -> PhaseReader | None:
         """Return what reads the phase from a call's inputs; None for layers that take it from others."""
         tracker = self.tracker
         # torch's own transformer layers put positions first unless told otherwise.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from layerprof.errors import RunFailedError
+from layerprof.forwards import Replaced
 from layerprof.records import Layer
 
 if TYPE_CHECKING:
@@ -40,17 +41,12 @@ def compiled_decoder(model: nn.Module, layers: Sequence[Layer], backend: str = "
     # One code object serves all layers; each layer's index is a constant of its own graphs, prefill's and decode's.
     limit = 4 * len(decoder) + 16
     with torch._dynamo.config.patch(recompile_limit=limit, accumulated_recompile_limit=max(256, 4 * limit)):
-        before = [module.__dict__.get("forward") for module in decoder]
-        for module in decoder:
-            object.__setattr__(module, "forward", torch.compile(module.forward, backend=backend))
+        compiled = [Replaced(module, lambda forward: torch.compile(forward, backend=backend)) for module in decoder]
         try:
             yield Compiled()
         finally:
-            for module, forward in zip(decoder, before, strict=True):
-                if forward is None:
-                    object.__delattr__(module, "forward")
-                else:
-                    object.__setattr__(module, "forward", forward)
+            for one in compiled:
+                one.remove()
             torch._dynamo.reset()
 
 

@@ -12,6 +12,8 @@ import torch
 from fakes import FakeClock
 from families_base import Family
 from layerprof.hooks.latency import LatencyHook
+from torch import nn
+from torch._dynamo.utils import counters
 from toy_vlm import ToyVlm, measured, total
 
 from layerprof.errors import RequestError
@@ -235,6 +237,36 @@ class TestFailures:
         measured(hook, model)
         assert hooks_on(model) == 0
 
+    def test_a_forward_that_stood_on_the_instance_comes_back(self) -> None:
+        """What accelerate or a user put in place of a layer's `forward` is timed, and is there again afterwards."""
+        model, hook, clock = on_host()
+        own: Any = model.layers[1].forward
+        said = []
+
+        def theirs(hidden_states: torch.Tensor) -> Any:
+            said.append("theirs")
+            clock.advance(1000)
+            return own(hidden_states)
+
+        model.layers[1].forward = theirs
+        reading = measured(hook, model)
+        assert said == ["theirs"] * 3
+        assert {round(s.self_s * 1e9) for s in reading.spans if s.layer == "layers.1"} == {1050}
+        assert model.layers[1].forward is theirs
+
+    def test_what_others_lay_around_our_hook_is_left_to_them(self) -> None:
+        """A wrapper that was put on during the block, and lives longer, keeps working; nothing is timed in it."""
+        model, hook, clock = on_host()
+        with hook:
+            ours = model.layers[0].forward
+            model.layers[0].forward = lambda hidden_states: 1 * ours(hidden_states)
+            theirs = model.layers[0].forward
+        assert model.layers[0].forward is theirs
+        before = clock()
+        model.generate(1)
+        assert clock() > before
+        assert hook.reading().spans == ()
+
     @pytest.mark.parametrize("device", ["mps", "xpu:0", "meta", "gpu"])
     def test_a_device_without_a_clock_is_refused(self, device: str) -> None:
         """Host times of a device that works by itself would be wrong, so none are given."""
@@ -243,9 +275,86 @@ class TestFailures:
             LatencyHook(model, model.located(), device=device)
 
 
+class Stack(nn.Module):
+    """Two blocks in a row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Call one after the other."""
+        for block in self.blocks:
+            hidden_states = block(hidden_states)
+        return hidden_states
+
+
+class TestCompiledRegions:
+    """Timing neither breaks a user's graphs nor makes torch compile them anew."""
+
+    @pytest.fixture(autouse=True)
+    def _fresh(self) -> Iterator[None]:
+        torch._dynamo.reset()
+        counters.clear()
+        yield
+        torch._dynamo.reset()
+
+    @staticmethod
+    def layers(prefix: str = "") -> list[Layer]:
+        """Return the two blocks of `Stack`."""
+        return [Layer(f"{prefix}blocks.{i}", "language", "decoder_layer", i) for i in range(2)]
+
+    @staticmethod
+    def timed(model: Any, layers: list[Layer], inputs: torch.Tensor) -> tuple[SpanReading, torch.Tensor]:
+        """Call the model once in a batch."""
+        hook = LatencyHook(model, layers)
+        with torch.no_grad(), hook, hook.batch(0):
+            output = model(inputs)
+        return hook.reading(), output
+
+    @pytest.mark.parametrize("how", ["module.compile()", "torch.compile(module)", "torch.compile(module.forward)"])
+    def test_a_region_that_is_compiled_already_stays_as_it_is(self, how: str) -> None:
+        """One graph before, one after, and the same answer; the layers in it are not called, so they have no span."""
+        model: Any = Stack()
+        inputs = torch.ones(1, 3, 4)
+        with torch.no_grad():
+            expected = model(inputs)
+        if how == "module.compile()":
+            model.compile(backend="eager", fullgraph=True)
+        elif how == "torch.compile(module)":
+            model = torch.compile(model, backend="eager", fullgraph=True)
+        else:
+            model.forward = torch.compile(model.forward, backend="eager", fullgraph=True)
+        with torch.no_grad():
+            model(inputs)
+        assert counters["stats"]["unique_graphs"] == 1
+        prefix = "_orig_mod." if how == "torch.compile(module)" else ""
+        reading, output = self.timed(model, self.layers(prefix), inputs)
+        assert counters["stats"]["unique_graphs"] == 1
+        assert torch.equal(output, expected)
+        assert reading.spans == ()
+
+    def test_a_region_compiled_while_it_is_timed_has_no_break(self) -> None:
+        """A model that compiles itself at its first call inside the block (a static cache) still gives one graph."""
+        model = Stack()
+        inputs = torch.ones(1, 3, 4)
+        hook = LatencyHook(model, self.layers())
+        with torch.no_grad(), hook, hook.batch(0):
+            output = torch.compile(model, backend="eager", fullgraph=True)(inputs)
+        assert counters["stats"]["unique_graphs"] == 1
+        assert torch.equal(output, model(inputs))
+
+    def test_a_layer_compiled_on_its_own_has_its_row(self) -> None:
+        """What is compiled inside a layer's `forward` is timed from outside, and what runs in it is not."""
+        model = Stack()
+        model.blocks[0].forward = torch.compile(model.blocks[0].forward, backend="eager")
+        reading, _ = self.timed(model, self.layers(), torch.ones(1, 3, 4))
+        assert [span.layer for span in reading.spans] == ["blocks.0", "blocks.1"]
+
+
 def hooks_on(model: torch.nn.Module) -> int:
-    """Count forward hooks of all modules."""
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+    """Count hooks of all modules: torch's, and ours around `forward`."""
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + ("forward" in m.__dict__) for m in model.modules())
 
 
 @pytest.fixture(scope="module")
