@@ -58,7 +58,9 @@ def greedy_config(subject: Subject, max_new_tokens: int, min_new_tokens: int | N
         **_started_with(subject.model),
         use_cache=True,
         cache_implementation="static" if compiled else None,
-        disable_compile=not compiled,
+        # On a GPU, generate() compiles the whole forward by itself where the cache is static: hooks would vanish into
+        # one CUDA graph. Layers are compiled one by one (`compilation`).
+        disable_compile=True,
         return_dict_in_generate=False,
     )
 

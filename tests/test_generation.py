@@ -103,6 +103,24 @@ def test_a_checkpoints_own_settings_do_not_matter(tiny: Subject) -> None:
     assert again.answer_tokens == plain.answer_tokens
 
 
+def test_generate_compiles_nothing_of_its_own_on_a_gpu(tiny: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a static cache on a GPU, transformers would compile the whole forward around the hooks; layers are ours."""
+    from types import SimpleNamespace
+
+    from transformers.cache_utils import StaticCache
+
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "0")  # transformers sets it where it compiles
+    compiled = dataclasses.replace(tiny, optimization="compile")
+    config = generation.greedy_config(compiled, 4)
+    assert config.cache_implementation == "static"
+    on_gpu: Any = SimpleNamespace(device=torch.device("cuda:0"), config=tiny.model.config)
+    cache = StaticCache(config=tiny.model.config.get_text_config(), max_cache_len=16)
+    asked = {"past_key_values": cache}
+    assert not type(tiny.model)._valid_auto_compile_criteria(on_gpu, asked, config)
+    config.disable_compile = False
+    assert type(tiny.model)._valid_auto_compile_criteria(on_gpu, asked, config)
+
+
 def test_an_answer_ends_before_its_end_mark(tiny: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once a row's third token is an end mark: two tokens are its answer, three were generated, nothing was cut off."""
     batch = batches(tiny, 1)[1]
