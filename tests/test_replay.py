@@ -601,3 +601,28 @@ def test_a_loop_ends_near_its_time_however_short_a_call_is() -> None:
     count = loop.run(1.0)
     assert clock.now() - before == pytest.approx(1.0, abs=0.03)
     assert count == pytest.approx((clock.now() - before) / 0.0005, abs=2)
+
+
+def test_the_loop_waits_for_the_device_that_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marks go on the stream of the model's GPU, which need not be torch's current one, and lie two chunks back."""
+    waited: list[str] = []
+
+    class Event:
+        def record(self, stream: str) -> None:
+            self.stream = stream
+
+        def synchronize(self) -> None:
+            waited.append(self.stream)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    clock = FakeClock()
+    model = nn.ModuleDict({"a": Heater(Power(Machine(clock)), 100.0, 0.02)})
+    hook = CaptureHook(model, [Layer("a", "vision", "vision_block", 0)])
+    with hook, hook.batch(0):
+        model["a"](torch.ones(1, 2, 2))
+    (captured,) = hook.calls.values()
+    assert Loop(captured, (captured.module,), "cuda:1", clock).run(0.09) == 5
+    assert waited == ["stream of cuda:1"] * 3

@@ -65,7 +65,7 @@ class Loop:
         if self._device is None:
             return
         mark = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no types here
-        mark.record()
+        mark.record(torch.cuda.current_stream(self._device))
         self._marks.append(mark)
         if len(self._marks) > 2:
             self._marks.pop(0).synchronize()

@@ -148,10 +148,14 @@ class EnergyMeter:
         """
         lags = any(c.reason is None and c.sensor.lag_s > 0 for c in self.channels)
         quiet = quiet_s if lags and not steady and not self._open else 0.0
-        self._synchronise()
+        if not steady:
+            self._synchronise()
         self.clock.sleep(quiet)
         self._open += 1
         self._mark()
+        if steady:
+            # Reading a card takes milliseconds, in which the load goes on by what is queued; the queue ends here.
+            self._synchronise()
         start = self.clock.now()
         try:
             yield
