@@ -79,6 +79,20 @@ def test_nvml_tells_other_processes_from_its_own() -> None:
     assert _sensor(context=False, pids=[77])[0].foreign_processes() == (77,)
 
 
+def test_nvml_goes_on_where_the_driver_is_older_than_the_binding() -> None:
+    """The binding then raises an error that is none of NVML's, of the process list among others; joules are read."""
+
+    class Mismatch(Exception):  # noqa: N818  # as the binding's own
+        pass
+
+    def refuse(_card: str) -> None:
+        raise Mismatch
+
+    sensor, _ = _sensor(NVMLLibraryMismatchError=Mismatch, nvmlDeviceGetComputeRunningProcesses=refuse)
+    assert sensor.foreign_processes() == ()
+    assert sensor.read().joules == 0.0
+
+
 def test_nvml_state_names_what_holds_the_card_back() -> None:
     """A power cap and heat count, idling does not; clocks in MHz, limit in watts."""
     state = _sensor(reasons=1 | 4 | 64)[0].state()
@@ -308,6 +322,22 @@ def test_a_steady_window_does_not_rest() -> None:
     found = meter.reading().window("layer")
     assert found.joules == pytest.approx(900.0, rel=0.01)
     assert found.method == "steady"
+
+
+def test_a_steady_load_goes_on_while_the_counter_is_read_at_the_windows_edge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is queued on the device covers the slow reads; waiting for it first would leave the card idle meanwhile."""
+    meter, _, counter = _meter()
+    done: list[str] = []
+    state = counter.state
+    monkeypatch.setattr(meter, "_synchronise", lambda: done.append("device idle"))
+    monkeypatch.setattr(counter, "state", lambda: done.append("read") or state())
+    with meter.window("layer", steady=True):
+        pass
+    assert done == ["read", "device idle", "device idle", "read"]
+    done.clear()
+    with meter.window("bare"):
+        pass
+    assert done == ["device idle", "read", "device idle", "read"]
 
 
 def test_a_foreign_process_and_a_power_cap_mark_their_window_only() -> None:

@@ -116,6 +116,8 @@ class NvmlSensor:
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._nvml = load_nvml() if nvml is None else nvml
+        # What a binding newer than the driver raises of some functions; no NVMLError.
+        self._mismatch: type[Exception] = getattr(self._nvml, "NVMLLibraryMismatchError", self._nvml.NVMLError)
         self._now = now
         self._own_context = own_context
         self._handle = self._find(uuid.removeprefix("GPU-"))
@@ -225,7 +227,7 @@ class NvmlSensor:
             return None
         try:
             return function(self._handle, *more)
-        except self._nvml.NVMLError:
+        except (self._nvml.NVMLError, self._mismatch):
             return None
 
     def _text(self, name: str) -> str | None:
