@@ -55,8 +55,12 @@ class KernelsHook(LayerHook):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        if self._cuda:
-            self._warm_up()
+        try:
+            if self._cuda:
+                self._warm_up()
+        except BaseException:
+            self.detach()
+            raise
         return self
 
     def _warm_up(self) -> None:
@@ -66,7 +70,7 @@ class KernelsHook(LayerHook):
         profiler = self._profiler()
         with profiler:
             torch.zeros(1, device=self._device).add_(1)
-            torch.cuda.synchronize()
+            self._synchronize()
 
     def _profiler(self) -> Any:
         # Kineto writes its own log to stderr, on a machine without a GPU an "ERROR" at every start.
@@ -95,10 +99,13 @@ class KernelsHook(LayerHook):
         self._save(profiler, index)
 
     def _synchronize(self) -> None:
+        """Wait for every GPU that holds a part of the model; torch's current one may be another."""
         if self._cuda:
             import torch
 
-            torch.cuda.synchronize()
+            weights = {str(p.device) for p in self.model.parameters() if p.device.type == "cuda"}
+            for device in sorted({self._device} | weights):
+                torch.cuda.synchronize(device)
 
     def _save(self, profiler: Any, index: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

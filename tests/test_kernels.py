@@ -6,6 +6,7 @@ import gzip
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -140,9 +141,35 @@ class TestRecording:
         with pytest.raises(RunFailedError, match="no GPU work"):
             hook.reading()
 
+    def test_a_trace_is_complete_on_every_gpu_of_the_model(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Recording begins and ends with the model's own GPUs idle, whichever one is torch's current one."""
+        waited: list[str] = []
+        monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+        model = toy()
+        hook = KernelsHook(model, model.located(), device="cuda:1", folder=tmp_path)
+        spread = [SimpleNamespace(device=torch.device(name)) for name in ("cuda:2", "cuda:1", "cpu")]
+        monkeypatch.setattr(model, "parameters", lambda: spread)
+        hook._synchronize()
+        assert waited == ["cuda:1", "cuda:2"]
+
 
 class TestNothingLeftBehind:
     """Failures and the end of recording."""
+
+    def test_a_profiler_that_cannot_start_leaves_no_hook(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A driver that refuses its first recording: the model is as before."""
+        model = toy()
+        hook = KernelsHook(model, model.located(), device="cuda:0", folder=tmp_path)
+
+        def refuse() -> None:
+            raise RuntimeError("CUPTI is not permitted")
+
+        monkeypatch.setattr(hook, "_warm_up", refuse)
+        with pytest.raises(RuntimeError, match="not permitted"), hook:
+            pass
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
     def test_outside_a_batch_no_range_is_opened(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Attached but not recording, a hook opens nothing; removed, it is gone."""
