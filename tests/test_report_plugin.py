@@ -12,6 +12,7 @@ from tensorboard.plugins.base_plugin import TBContext
 from werkzeug.test import Client, TestResponse
 
 from layerprof import store
+from layerprof.cells import PlannedCell, PlannedTable, SweepRecord
 from layerprof.report.payload import payload
 from layerprof.report.plugin import LayersPlugin
 
@@ -37,8 +38,29 @@ def test_runs_are_listed_by_their_path_below_the_log_folder(tmp_path: Path) -> N
     """The folder itself, runs in it, and cells of sweeps in it."""
     store.save(sample_run(), tmp_path / "one")
     store.save(sample_run(), tmp_path / "sweep" / "cells" / "abc")
-    assert data(ask(tmp_path, "runs")) == ["one", "sweep/cells/abc"]
-    assert data(ask(tmp_path / "one", "runs")) == ["."]
+    assert [run["name"] for run in data(ask(tmp_path, "runs"))] == ["one", "sweep/cells/abc"]
+    assert data(ask(tmp_path / "one", "runs")) == [{"name": ".", "label": "."}]
+
+
+def test_cells_of_a_sweep_are_called_what_they_are(tmp_path: Path) -> None:
+    """Their folders are named by hashes; the page shows table and settings, in the order of the sweep."""
+    points: dict[str, tuple[dict[str, Any], ...]] = {"sizes": ({"image_size": 448},)}
+    cells = [
+        PlannedCell(key="b", label="image_size=448", choices={}, repeat=0, points=points),
+        PlannedCell(key="a", label="repeat=1", choices={}, repeat=1, points={}),
+    ]
+    table = PlannedTable(name="sizes", title="Image size", axes={})
+    record = SweepRecord(created="", name="mine", title="Mine", tables=(table,), cells=tuple(cells))
+    for key in "abc":
+        store.save(sample_run(), tmp_path / "cells" / key)
+    (tmp_path / "sweep.json").write_text(record.model_dump_json())
+    assert data(ask(tmp_path, "runs")) == [
+        {"name": "cells/c", "label": "cells/c"},
+        {"name": "cells/b", "label": "Image size: image_size=448"},
+        {"name": "cells/a", "label": "mine: repeat=1"},
+    ]
+    (tmp_path / "sweep.json").write_text("{")
+    assert [run["label"] for run in data(ask(tmp_path, "runs"))] == ["cells/a", "cells/b", "cells/c"]
 
 
 def test_the_tab_is_active_only_where_there_is_a_run(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Found by TensorBoard through the entry-point group `tensorboard_plugins`. Its pa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
+from layerprof import sweep_folder
 from layerprof.errors import RequestError
 from layerprof.report.html import plotly_js
 from layerprof.report.payload import payload
@@ -65,8 +67,14 @@ class LayersPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # tensorboard c
         return _respond(request, plotly_js().encode(), "application/javascript")
 
     def runs(self, request: wrappers.Request) -> wrappers.Response:
-        """Answer with the names of the runs."""
-        return _respond(request, orjson.dumps(sorted(self.folders)), "application/json")
+        """Answer with the runs' names, and what each is called on the page; cells of a sweep stand in its order."""
+        folders = self.folders
+        sweeps = {folder.parent.parent for folder in folders.values() if folder.parent.name == sweep_folder.CELLS}
+        labels = {path: label for place in sorted(sweeps) for path, label in _cell_labels(place).items()}
+        order = {path: nth for nth, path in enumerate(labels)}
+        names = sorted(folders, key=lambda name: (folders[name].parent, order.get(folders[name], -1), name))
+        found = [{"name": name, "label": labels.get(folders[name], name)} for name in names]
+        return _respond(request, orjson.dumps(found), "application/json")
 
     def run(self, request: wrappers.Request) -> wrappers.Response:
         """Answer with one run as the page needs it; only listed names are read."""
@@ -78,6 +86,20 @@ class LayersPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # tensorboard c
         except RequestError as error:
             return _respond(request, orjson.dumps({"error": str(error)}), "application/json", 500)
         return _respond(request, orjson.dumps(data), "application/json")
+
+
+def _cell_labels(place: Path) -> dict[Path, str]:
+    """Return, in the order of the sweep in `place`, its cells' folders with their table and settings in words."""
+    with suppress(RequestError):  # the cells of a sweep that lost its record keep their names
+        record = sweep_folder.load(place)
+        titles = {table.name: table.title or table.name for table in record.tables}
+        return {
+            place
+            / sweep_folder.CELLS
+            / cell.key: f"{titles.get(next(iter(cell.points), ''), record.name)}: {cell.label}"
+            for cell in record.cells
+        }
+    return {}
 
 
 def _app(answer: Answer) -> App:

@@ -30,16 +30,17 @@ export async function render() {
 }
 
 class Page {
-  constructor(names) {
+  constructor(runs) {
     const make = Layerprof.element;
     this.first = make("select");
     this.second = make("select");
     this.quantity = make("select");
     this.shade = make("select");
     this.second.append(new Option("none", ""));
-    for (const name of names) {
-      this.first.append(new Option(name, name));
-      this.second.append(new Option(name, name));
+    this.labels = new Map(runs.map(run => [run.name, run.label]));
+    for (const run of runs) {
+      this.first.append(new Option(run.label, run.name));
+      this.second.append(new Option(run.label, run.name));
     }
     this.shade.append(new Option("within each phase", "phase"), new Option("across phases", "all"));
     this.first.id = "first";
@@ -87,7 +88,7 @@ class Page {
   panel(columns, run, name, quantity) {
     const make = Layerprof.element;
     const panel = columns.appendChild(make("article"));
-    panel.append(make("h1", run.title), make("p", name + " · " + run.settings.join(" · "), "note"));
+    panel.append(make("h1", run.title), make("p", [...new Set([this.labels.get(name), name]), ...run.settings].join(" · "), "note"));
     for (const warning of run.warnings) panel.append(make("p", warning, "warning"));
     const cards = panel.appendChild(make("div", undefined, "cards"));
     for (const fact of run.facts) {
