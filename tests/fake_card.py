@@ -6,7 +6,7 @@ Everything else is the product's own: passes, meter, windows, capture, replay, b
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from fake_counter import FakeClock, FakeCounter, Machine
@@ -72,12 +72,11 @@ class FakeCard:
         for layer in session.layers:
             if layer.name in whole_layers(session.layers):
                 watts, seconds = WATTS.get(layer.kind, OTHERS_W), SECONDS.get(layer.kind, OTHERS_S)
-                hook = self._draw(watts, seconds, layer.tower == "language")
-                model.get_submodule(layer.name).register_forward_hook(hook, with_kwargs=True)
+                _follow(model.get_submodule(layer.name), self._draw(watts, seconds, layer.tower == "language"))
         model.register_forward_hook(lambda *_: self.clock.sleep(GAP_S))
 
     def _draw(self, watts: float, seconds: float, language: bool) -> Callable[..., None]:
-        def draw(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _output: Any) -> None:
+        def draw(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             first = next(value for value in (*args, *kwargs.values()) if hasattr(value, "shape"))
             rows, length = (first.shape[0], first.shape[1]) if first.ndim > 1 else (1, 1)
             share = rows * length / TOKENS if language and length > 1 else 1.0
@@ -89,6 +88,19 @@ class FakeCard:
                 raise KeyboardInterrupt
 
         return draw
+
+
+def _follow(module: nn.Module, draw: Callable[..., None]) -> None:
+    """Make `draw` a part of the module's own work, in its class: so copies of it draw as themselves."""
+    kind: Any = type(module)
+
+    @wraps(kind.forward)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        output = kind.forward(self, *args, **kwargs)
+        draw(self, args, kwargs)
+        return output
+
+    module.__class__ = type(kind.__name__, (kind,), {"forward": forward})
 
 
 def session_on(card: FakeCard, monkeypatch: Any, folder: Any, **options: Any) -> Session:
