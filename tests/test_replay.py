@@ -230,6 +230,19 @@ def test_a_module_that_cannot_be_copied_is_measured_warm() -> None:
     assert "TypeError" in str(rotation.reason)
 
 
+def test_a_module_whose_forward_was_replaced_is_measured_warm() -> None:
+    """A compiled forward stays bound to the weights that it was made of: copies would only seem to keep caches cold."""
+    module = nn.Sequential(nn.Linear(4, 4))
+    inner = module[0]
+    inner.forward = torch.compile(inner.forward, backend="eager")
+    rotation = rotate(module, "cpu", cache=10_000, room=1 << 20)
+    assert rotation.modules == (module,)
+    assert not rotation.cold
+    assert "warm" in (rotation.reason or "")
+    del inner.forward
+    assert rotate(module, "cpu", cache=100, room=1 << 20).cold
+
+
 # --- rounds, statistics, plans -----------------------------------------------------------------------------------
 
 

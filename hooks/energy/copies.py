@@ -60,6 +60,9 @@ def rotate(module: nn.Module, device: str, cache: int | None = None, room: int |
     if not weights:
         return Rotation((module,), cold=True)
     wanted = copies_needed(weights, cache_bytes(device) if cache is None else cache)
+    if any("forward" in vars(part) for part in module.modules()):
+        # Laid over the instance (compiled, or by accelerate), it is bound to this one: copies would run its weights.
+        return Rotation((module,), False, "its forward is bound to its own weights (compiled?), so caches were warm")
     room = _free_bytes(device) // 2 if room is None else room
     count = max(1, min(wanted, MOST_COPIES, 1 + room // weights))
     try:
