@@ -19,6 +19,7 @@ from layerprof.hooks.energy.clock import HostClock
 from layerprof.hooks.energy.meter import EnergyMeter
 from layerprof.hooks.energy.nvml import NvmlSensor, explain, find_nvml
 
+from layerprof.energy.windows import State
 from layerprof.records import Quality
 
 
@@ -329,8 +330,13 @@ def test_a_steady_load_goes_on_while_the_counter_is_read_at_the_windows_edge(mon
     meter, _, counter = _meter()
     done: list[str] = []
     state = counter.state
+
+    def read() -> State:
+        done.append("read")
+        return state()
+
     monkeypatch.setattr(meter, "_synchronise", lambda: done.append("device idle"))
-    monkeypatch.setattr(counter, "state", lambda: done.append("read") or state())
+    monkeypatch.setattr(counter, "state", read)
     with meter.window("layer", steady=True):
         pass
     assert done == ["read", "device idle", "device idle", "read"]
