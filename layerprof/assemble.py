@@ -48,7 +48,7 @@ def run(session: Session, failed: LayerprofError | None) -> Run:
         layers=rows,
         ledger=books,
         energy_closure=energy_books.closure(session),
-        passes=session.passes | _pass_seconds(session),
+        passes=session.passes | _pass_seconds(session) | {"other_load": dict(session.other_load)},
         uncounted_ops=dict(session.work.uncounted) if session.work else {},
         warnings=tuple(session.warnings),
         files=dict(session.files),

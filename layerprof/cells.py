@@ -98,8 +98,8 @@ def _hash(value: Any) -> str:
 class Guards(Record):
     """Whether a cell's answers can be believed. Shares lie between 0 and 1; None where it was not checked.
 
-    `batch_invariant` is the share of `checked` samples whose tokens are the same alone and in their batch; `flags`
-    says in words what is wrong.
+    `batch_invariant` is the share of `checked` samples whose tokens are the same alone and in their batch; `other_load`
+    the share of the processors that other programs took while times were taken; `flags` says in words what is wrong.
     """
 
     batch_invariant: float | None = None
@@ -108,6 +108,7 @@ class Guards(Record):
     hypothesis_words: float | None = None
     reference_words: float | None = None
     padding_share: float | None = None
+    other_load: float | None = None
     not_finite: int | None = None
     reason: str | None = None
     flags: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from layerprof import other_load
 from layerprof.cells import Guards
 from layerprof.records import Run
 
@@ -27,6 +28,7 @@ def judge(
         hypothesis_words=wer.hypothesis_words / scored if wer and scored else None,
         reference_words=wer.reference_words / scored if wer and scored else None,
         padding_share=(totals.pad_tokens or 0) / prompt if prompt else None,
+        other_load=max(run.passes.get("other_load", {}).values(), default=None),
         not_finite=not_finite,
         reason=reason,
     )
@@ -48,6 +50,8 @@ def flags(guards: Guards) -> tuple[str, ...]:
         found.append(f"{_percent(guards.truncated_share)} of the answers were cut at the token limit")
     if guards.padding_share is not None and guards.padding_share > MOST_PADDING:
         found.append(f"{_percent(guards.padding_share)} of the prompt tokens are padding")
+    if guards.other_load is not None and guards.other_load >= other_load.MUCH:
+        found.append(f"the machine was busy: other programs took {_percent(guards.other_load)} of the processors")
     return tuple(found)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from layerprof import registry
+from layerprof import other_load, registry
 from layerprof.compilation import compile_time, compiled_decoder, graphs, uncompiled
 from layerprof.session import Session, Walked
 
@@ -58,7 +58,7 @@ def bare_pass(session: Session) -> None:
     memory = registry.load("memory")(session.device)
     before = time.process_time()
     try:
-        with memory:
+        with memory, other_load.watched(session.other_load, "bare"):
             walk(session, "bare", session.bare)
     finally:
         session.bare_cpu_s = time.process_time() - before
@@ -71,8 +71,10 @@ def bare_pass(session: Session) -> None:
 def latency_pass(session: Session) -> None:
     """Answer every batch with span hooks; the answers must be the bare pass's."""
     hook = registry.load("latency")(session.subject.model, session.layers, device=session.device)
-    with attached(session, "spans", hook):
+    with attached(session, "spans", hook), other_load.watched(session.other_load, "latency"):
         walk(session, "latency", session.hooked, around=hook.batch)
+    if busy := other_load.remark(session.other_load):
+        session.warnings.append(busy)
     if any(a.generated.answers != b.generated.answers for a, b in zip(session.bare, session.hooked, strict=False)):
         session.warnings.append(
             "The latency pass answered otherwise than the bare pass: the model is not deterministic here, "

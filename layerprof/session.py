@@ -44,6 +44,7 @@ class Session:
     bare: list[Walked] = field(default_factory=list)
     hooked: list[Walked] = field(default_factory=list)
     bare_cpu_s: float = 0.0
+    other_load: dict[str, float] = field(default_factory=dict)
     peak_memory_bytes: int | None = None
     spans: SpanReading | None = None
     work: WorkReading | None = None
