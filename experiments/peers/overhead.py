@@ -2,7 +2,7 @@
 
     python experiments/peers/overhead.py [--rounds 80] [--tokens 64] [--device cpu|cuda] [--json FILE]
 
-Every round runs bare, then each instrument between two bare runs; a figure is the median over rounds of an instrument's
+Every round runs each instrument, in a new order, between two bare runs; a figure is the median over rounds of an instrument's
 time over the mean of its two neighbours. `wall` is what a user waits; `cpu` is processor time of this process,
 which other load on the machine disturbs less. A peer that cannot run has a row that says why.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import statistics
 import time
 import warnings
@@ -144,8 +145,10 @@ def measure(model: Any, run: Callable[[], Any], rounds: int, device: str) -> lis
             ready.pop(name, None)
             cost.reason = f"{type(error).__name__}: {error}".splitlines()[0][:90]
     bare = timed(run, nullcontext(), device)
+    order, shuffled = list(costs), random.Random(0)
     for number in range(rounds):
-        for cost in costs:
+        shuffled.shuffle(order)  # what one instrument leaves behind must not always fall on the same next one
+        for cost in order:
             if cost.name not in ready or (cost.name in SLOW and number % 8):
                 continue
             wall, cpu = timed(run, ready[cost.name](model), device)
