@@ -2,9 +2,9 @@
 
     python experiments/peers/overhead.py [--rounds 80] [--tokens 64] [--device cpu|cuda] [--json FILE]
 
-Every round runs each instrument, in a new order, between two bare runs; a figure is the median over rounds of an instrument's
-time over the mean of its two neighbours. `wall` is what a user waits; `cpu` is processor time of this process,
-which other load on the machine disturbs less. A peer that cannot run has a row that says why.
+Every round runs each instrument, in a new order, between two bare runs; a figure is the median over rounds of an
+instrument's time over the mean of its two neighbours. `wall` is what a user waits; `cpu` is processor time of this
+process, which other load on the machine disturbs less. A peer that cannot run has a row that says why.
 """
 
 from __future__ import annotations
