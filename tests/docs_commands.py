@@ -9,6 +9,7 @@ import io
 import json
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -66,6 +67,12 @@ class Command:
 def text(page: str) -> str:
     """Return a page."""
     return (ROOT / page).read_text(encoding="utf-8")
+
+
+def code() -> str:
+    """Return the package's own source."""
+    files = [file for top in ("layerprof", "hooks") for file in sorted((ROOT / top).rglob("*.py"))]
+    return "".join(file.read_text(encoding="utf-8") for file in files)
 
 
 def blocks(language: str | None = None) -> list[Block]:
@@ -202,9 +209,18 @@ def _make(command: Command) -> None:
 def _pip(command: Command) -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    (extra,) = re.findall(r"^layerprof\[(\w+)\]$", command.words[-1])
+    (extra,) = re.findall(r"^\.\[(\w+)\]$", command.words[-1])
     assert command.words[1:-1] == ("install",)
     assert extra in setup["options.extras_require"]
+
+
+def _source(command: Command) -> None:
+    assert command.words[1:] == (".venv/bin/activate",)
+    assert "BIN := .venv/bin\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def _head(command: Command) -> None:
+    assert subprocess.run(command.words, capture_output=True, text=True, check=True).stdout.count("\n") == 1
 
 
 def _python(command: Command) -> None:
@@ -218,8 +234,15 @@ def _ray(command: Command) -> None:
     assert command.words[1] in ("start", "stop")  # their options: test_ray_takes_what_the_pages_give_it
 
 
-OTHERS: dict[str, Callable[[Command], None]] = {"make": _make, "pip": _pip, "python": _python, "ray": _ray}
-"""How commands of other programs are held to what there is: by the Makefile, the extras, the scripts."""
+OTHERS: dict[str, Callable[[Command], None]] = {
+    "make": _make,
+    "pip": _pip,
+    "python": _python,
+    "ray": _ray,
+    ".": _source,
+    "head": _head,
+}
+"""How commands of other programs are held to what there is, or run."""
 
 
 def hold(command: Command) -> None:
