@@ -179,9 +179,12 @@ class EventTimeline:
         self._per_step = 2 * len(layers) + 2
         self.grow()
         before = _predecessors(layers)
-        refill = {0, next((s for s, x in enumerate(layers) if x.kind == "decoder_layer"), 0)}
+        refill: dict[tuple[int, bool], int] = {}
+        for slot, layer in enumerate(layers):
+            refill.setdefault((self._places[slot], layer.kind == "decoder_layer"), slot)
         pools = [self.pools[index] for index in self._places]
-        starts = [self._start(pool, before[slot], slot in refill) for slot, pool in enumerate(pools)]
+        refilling = set(refill.values())  # the first layer, and the first block, on each device
+        starts = [self._start(pool, before[slot], slot in refilling) for slot, pool in enumerate(pools)]
         return starts, [self._end(pool, slot) for slot, pool in enumerate(pools)]
 
     def grow(self) -> None:

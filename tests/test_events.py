@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 from fakes import FakeCuda, FakeStream
-from layerprof.hooks.events import CHAIN_NS, EventTimeline
+from layerprof.hooks.events import CHAIN_NS, FIRST_STEPS, EventTimeline
 from layerprof.hooks.latency import LatencyHook
 from toy_vlm import ToyVlm, measured, total
 
 from layerprof.records import Layer, Phase
+from layerprof.spans import NOT_RECORDED
 
 
 def on_gpu(cuda: FakeCuda, costs: dict[str, tuple[int, int]], **options: Any) -> tuple[ToyVlm, LatencyHook]:
@@ -179,6 +180,21 @@ class TestEvents:
             log += [~slot, None, 0, ends[slot]()]
         window = timeline.close(log)
         assert window.log[3::4] == [0, 91_000, 1_000, 92_000]
+
+    def test_a_long_answer_finds_events_on_every_gpu(self) -> None:
+        """Each GPU's pool grows between steps, so that no layer is dropped however many steps there are."""
+        cuda = FakeCuda(streams={0: [FakeStream(0)], 1: [FakeStream(0)]})
+        timeline = EventTimeline(0, cuda)
+        layers = [Layer(f"layers.{i}", "language", "decoder_layer", i) for i in range(2)]
+        starts, ends = timeline.attach(layers, [torch.device("cuda:0"), torch.device("cuda:1")])
+        timeline.open()
+        marks = []
+        for _ in range(5 * FIRST_STEPS):
+            for slot in range(2):
+                marks.append(starts[slot]())
+                cuda.work(1_000, 90_000, device=slot)
+                marks.append(ends[slot]())
+        assert NOT_RECORDED not in marks
 
 
 def failing(model: ToyVlm) -> None:
