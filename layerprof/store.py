@@ -16,7 +16,7 @@ from types import NoneType
 from typing import Any
 
 import orjson
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from layerprof.errors import RequestError, RunFailedError
 from layerprof.records import FORMAT, Run, Sample
@@ -25,6 +25,11 @@ RUN_FILE = "run.json"
 LAYERS_FILE = "layers.csv"
 SAMPLES_FILE = "samples.jsonl"
 DEFAULT_PARENT = Path("traces")
+DEEPEST = 100
+"""Levels of a stored reading; parsers of JSON stop at a few hundred."""
+
+_made: set[Path] = set()
+"""Folders that this process made: only these are removed again when nothing came of the run."""
 
 _HOW_TO_GET_A_RUN = "Give the folder that `layerprof profile` printed at its end, or its run.json."
 
@@ -59,7 +64,9 @@ def save(run: Run, folder: str | Path, samples: Iterable[Sample] | None = None) 
 def dump(run: Run) -> bytes:
     """Return `run.json` as UTF-8 bytes; NaN and infinity, which JSON lacks, become null and a warning names them."""
     lost: list[str] = []
-    data = _plain(run.model_dump(mode="python"), "", lost)
+    # The passes are walked by _plain alone: they hold what users' instruments read, and that may hold itself.
+    fixed = run.model_copy(update={"passes": {}}).model_dump(mode="python")
+    data = _plain(fixed | {"passes": run.passes}, "", lost)
     if lost:
         data["warnings"] = [*data["warnings"], f"Not a finite number, stored as null: {', '.join(lost)}."]
     try:
@@ -80,12 +87,19 @@ def load(path: str | Path) -> Run:
         raise RequestError(f"{path} cannot be read: {error.strerror or error}.", _HOW_TO_GET_A_RUN) from error
     _check_format(file, data)
     try:
-        return Run.model_validate_json(data)
+        return _placed(Run.model_validate_json(data), file.parent)
     except ValidationError as error:
         raise RequestError(
             f"{file} does not hold a complete run: {_first_errors(error)}.",
             "Take the file as layerprof wrote it, or measure again with `layerprof profile`.",
         ) from error
+
+
+def _placed(run: Run, folder: Path) -> Run:
+    """Return the run with the folder that it lies in now: runs are moved, copied, and read from elsewhere."""
+    if "output" not in run.settings:
+        return run
+    return run.model_copy(update={"settings": run.settings | {"output": str(folder)}})
 
 
 def load_samples(folder: str | Path) -> tuple[Sample, ...]:
@@ -125,13 +139,35 @@ def prepare_folder(path: str | Path | None, label: str = "run", now: datetime | 
 
 
 def discard_folder(folder: str | Path) -> None:
-    """Remove a prepared folder in which nothing was saved; one that holds something, or is gone, stays as it is."""
+    """Remove a prepared folder in which nothing was saved, with the folders above that were made for it.
+
+    One that holds something, or is gone, stays as it is.
+    """
+    place = Path(folder).expanduser().absolute()
     with suppress(OSError):
-        Path(folder).rmdir()
+        place.rmdir()
+        while (place := place.parent) in _made:
+            place.rmdir()
+            _made.discard(place)
+
+
+def holds(file: Path) -> bool:
+    """Tell whether a file is there that a run or a sweep is made of."""
+    sweep = (file.parent / "cells").is_dir() and (file.parent / "sweep.json").is_file()
+    run = (file.parent / RUN_FILE).is_file() and (file.parent / LAYERS_FILE).is_file()
+    own = (RUN_FILE, LAYERS_FILE, SAMPLES_FILE, "batches.csv", "spans.csv", "sweep.json", "cell.json")
+    return file.name in own and file.is_file() and (run or sweep)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write beside `path` and rename over it; on an error nothing is left behind. Raises OSError."""
+    """Write beside `path` and rename over it; on an error nothing is left behind. Raises OSError.
+
+    A device or a pipe is written to as it is (a rename would put a file in its place), a link keeps its target.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
+    path = path.resolve()
     # Not tempfile: its files are private to the owner, and runs are shared.
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -158,7 +194,7 @@ def _default_folder(now: datetime, label: str) -> Path:
 def _make_writable(place: Path) -> None:
     probe = place / f".layerprof-{os.getpid()}.part"
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        _make(place)
         probe.touch()  # permission bits do not tell: root, read-only mounts, quotas
         probe.unlink()
     except (FileExistsError, NotADirectoryError) as error:
@@ -170,6 +206,12 @@ def _make_writable(place: Path) -> None:
             f"The output folder {place} cannot be written to: {error.strerror or error}.",
             "Give --output a folder that you may write to.",
         ) from error
+
+
+def _make(place: Path) -> None:
+    missing = [folder for folder in (place.absolute(), *place.absolute().parents) if not folder.exists()]
+    _made.update(missing)
+    place.mkdir(parents=True, exist_ok=True)
 
 
 def _slug(label: str) -> str:
@@ -217,9 +259,17 @@ def _line(sample: Sample) -> bytes:
     return orjson.dumps(_plain(sample.model_dump(mode="python"), "", [])) + b"\n"
 
 
-def _plain(value: Any, path: str, lost: list[str]) -> Any:
-    """Return what JSON can hold: users' own instruments may leave any object in `passes`."""
-    if is_dataclass(value) and not isinstance(value, type):
+def _plain(value: Any, path: str, lost: list[str], above: tuple[int, ...] = ()) -> Any:
+    """Return what JSON can hold: users' own instruments may leave any object in `passes`.
+
+    `above` are the ids of what the value lies in. What holds itself, or lies too deep for readers of JSON, ends there.
+    """
+    if id(value) in above or len(above) > DEEPEST:
+        return f"({type(value).__name__}, not stored: {'it holds itself' if id(value) in above else 'nested too deep'})"
+    above = (*above, id(value))
+    if isinstance(value, BaseModel):
+        value = {name: getattr(value, name) for name in type(value).model_fields}
+    elif is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in fields(value)}
     elif hasattr(value, "tolist"):  # numpy
         value = value.tolist()
@@ -230,11 +280,11 @@ def _plain(value: Any, path: str, lost: list[str]) -> Any:
         return None
     if isinstance(value, dict):
         named = {key if isinstance(key, str) else _key(key): item for key, item in value.items()}
-        return {key: _plain(item, f"{path}.{key}" if path else key, lost) for key, item in named.items()}
+        return {key: _plain(item, f"{path}.{key}" if path else key, lost, above) for key, item in named.items()}
     if isinstance(value, (set, frozenset)):
         value = sorted(value, key=str)
     if isinstance(value, (list, tuple)):
-        return [_plain(item, f"{path}[{index}]", lost) for index, item in enumerate(value)]
+        return [_plain(item, f"{path}[{index}]", lost, above) for index, item in enumerate(value)]
     return value if isinstance(value, (int, float, NoneType)) else str(value)
 
 

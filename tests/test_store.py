@@ -113,6 +113,22 @@ def test_whatever_an_instrument_leaves_is_stored(tmp_path: Path) -> None:
     }
 
 
+def test_a_reading_that_holds_itself_costs_no_run(tmp_path: Path) -> None:
+    """A cycle or a bottomless nest in what a user's hook read ends where it begins; all else is stored."""
+    cycle: dict[str, object] = {"kept": 1}
+    cycle["again"] = cycle
+    deep: list[object] = []
+    for _ in range(3000):
+        deep = [deep]
+    shared = [1, 2]
+    store.save(sample_run(passes={"cycle": cycle, "deep": deep, "twice": [shared, shared]}), tmp_path)
+    passes = store.load(tmp_path).passes
+    assert passes["cycle"]["kept"] == 1
+    assert "holds itself" in passes["cycle"]["again"]
+    assert "too deep" in str(passes["deep"])
+    assert passes["twice"] == [[1, 2], [1, 2]]
+
+
 def test_numbers_that_json_lacks_become_null_and_are_named(tmp_path: Path) -> None:
     """NaN never makes a run unreadable, and never vanishes silently."""
     store.save(sample_run(passes={"logits": {"max": float("nan")}}), tmp_path)
@@ -280,3 +296,38 @@ def test_only_an_empty_folder_is_discarded(tmp_path: Path) -> None:
     for place in (empty, full, tmp_path / "gone"):
         store.discard_folder(place)
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
+def test_the_folders_made_for_a_run_that_never_was_are_removed(tmp_path: Path) -> None:
+    """A refused request leaves neither its folder nor those above it; a folder that was there before stays."""
+    (tmp_path / "mine").mkdir()
+    folder = store.prepare_folder(tmp_path / "mine" / "deep" / "er")
+    store.discard_folder(folder)
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_a_device_is_written_to_and_never_replaced() -> None:
+    """A report to a pipe or a device goes through it; a rename would put a file in its place."""
+    reader, writer = os.pipe()
+    try:
+        store.write_atomic(Path(f"/dev/fd/{writer}"), b"report")
+        assert os.read(reader, 100) == b"report"
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_link_keeps_its_target(tmp_path: Path) -> None:
+    """What a link points to is written, not the link replaced."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.md").symlink_to(tmp_path / "there" / "report.md")
+    store.write_atomic(tmp_path / "link.md", b"report")
+    assert (tmp_path / "link.md").is_symlink()
+    assert (tmp_path / "there" / "report.md").read_bytes() == b"report"
+
+
+def test_a_run_that_was_moved_says_where_it_is(tmp_path: Path) -> None:
+    """The commands that a report suggests work on a run that was copied or renamed."""
+    store.save(sample_run(settings={"output": "elsewhere/run"}), tmp_path)
+    assert store.load(tmp_path).settings["output"] == str(tmp_path)

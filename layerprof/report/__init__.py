@@ -87,15 +87,24 @@ def _to_file(run: Run, chosen: Reporter, path: Path) -> Path:
 
 
 def to_file(text: str, path: Path) -> Path:
-    """Write a report whole or not at all and return the file. Raises RequestError where it cannot be written."""
-    from layerprof.store import write_atomic
+    """Write a report whole or not at all and return the file.
 
+    Raises RequestError where it cannot be written, and for a file that belongs to a run or a sweep.
+    """
+    from layerprof.store import holds, write_atomic
+
+    if holds(path):
+        raise RequestError(
+            f"{path} belongs to a run or a sweep, and a report over it would lose what was measured.",
+            "Give -o another name or another folder.",
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text.encode())
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise RequestError(
-            f"The report cannot be written to {path}: {error.strerror or error}.",
-            "Give -o a file in a folder that you may write to.",
+            f"The report cannot be written to {path}: {reason}.",
+            "Name a file in a folder that you may write to.",
         ) from error
     return path
