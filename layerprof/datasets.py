@@ -275,6 +275,7 @@ def _unreadable(opened: sources.Opened, rows: Sequence[str]) -> RequestError:
 
 def _too_few(chosen: Spec, opened: sources.Opened, count: int, found: int, dropped: Counter[str]) -> RequestError:
     why = "".join(f", {number} dropped for {reason}" for reason, number in dropped.items())
-    problem = f"{count} samples of {chosen.name} were asked for, but {opened.label} has {found}{why}."
+    asked = f"1 sample of {chosen.name} was" if count == 1 else f"{count} samples of {chosen.name} were"
+    problem = f"{asked} asked for, but {opened.label} has {found}{why}."
     remedy = f"Give --samples {found} or fewer." if found else "Give a source whose rows have images and references."
     return RequestError(problem, remedy)

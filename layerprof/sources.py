@@ -159,10 +159,10 @@ def _empty(value: Any) -> bool:
 
 
 def as_text(value: Any) -> str:
-    """Return a cell as text; an empty one is the empty text."""
+    """Return a cell as text; an empty one is the empty text, half of a broken character a question mark."""
     if _empty(value):
         return ""
-    return value if isinstance(value, str) else str(value)
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def as_list(value: Any) -> list[Any]:
@@ -204,7 +204,10 @@ def read_image(value: Any, folder: Path | None) -> Image.Image | None:
         return None
     if isinstance(value, Image.Image):
         return value
-    return _decoded(_bytes_of(value, folder))
+    try:
+        return _decoded(_bytes_of(value, folder))
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"{value}: {error}" if isinstance(value, (str, Path)) else str(error)) from None
 
 
 def _bytes_of(value: Any, folder: Path | None) -> bytes:
@@ -212,12 +215,15 @@ def _bytes_of(value: Any, folder: Path | None) -> bytes:
         return bytes(value)
     if not isinstance(value, (str, Path)):
         raise UnreadableImageError(f"a {type(value).__name__} is not an image")
-    path = Path(value).expanduser()
-    path = path if path.is_absolute() or folder is None else folder / path
+    if "://" in str(value):
+        raise UnreadableImageError("addresses are not fetched; download it")
     try:
-        return path.read_bytes()
+        path = Path(value).expanduser()
+        return (path if path.is_absolute() or folder is None else folder / path).read_bytes()
     except OSError as error:
-        raise UnreadableImageError(f"{value}: {error.strerror or error}") from None
+        raise UnreadableImageError(error.strerror or str(error)) from None
+    except (ValueError, RuntimeError) as error:  # a NUL in the name; ~ of somebody who has no home here
+        raise UnreadableImageError(str(error)) from None
 
 
 def _decoded(data: bytes) -> Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -132,6 +133,8 @@ def _read(files: Sequence[Path]) -> tuple[tuple[str, ...], Iterator[Row]]:
     columns: dict[str, None] = {}
     for row in rows:  # a line may leave a column out
         columns.update(dict.fromkeys(row))
+    if not rows:
+        raise ValueError(f"{files[0].name} has no rows")
     return tuple(columns), iter(rows)
 
 
@@ -155,15 +158,22 @@ def _parquet(files: Sequence[Path]) -> tuple[tuple[str, ...], Iterator[Row]]:
 def _text_rows(file: Path, suffix: str) -> list[dict[str, Any]]:
     text = file.read_text(encoding="utf-8-sig")
     if suffix in (".csv", ".tsv"):
-        reader = csv.DictReader(text.splitlines(keepends=True), delimiter="\t" if suffix == ".tsv" else ",")
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text, suffix))
         return [{str(key): value for key, value in row.items()} for row in reader]
     if suffix == ".jsonl":
-        return [_row(file, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        return [_row(file, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     loaded = json.loads(text)
     listed = next((v for v in loaded.values() if isinstance(v, list)), None) if isinstance(loaded, dict) else loaded
     if not isinstance(listed, list) or not all(isinstance(row, dict) for row in listed):
         raise ValueError(f"{file.name} is not a list of objects")
     return listed
+
+
+def _delimiter(text: str, suffix: str) -> str:
+    """Return what separates the cells: spreadsheets write `.csv` with semicolons or tabs, too."""
+    header = text.partition("\n")[0]
+    others = [sign for sign in ";\t" if sign in header and "," not in header]
+    return "\t" if suffix == ".tsv" else others[0] if others else ","
 
 
 def _row(file: Path, number: int, line: str) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def test_every_unreadable_image_is_named(folder: Path) -> None:
     with pytest.raises(RequestError) as caught:
         datasets.load("textvqa", source=folder, count=5)
     assert "3 images" in caught.value.problem
-    for row in ("row 0 (id 0)", "row 2 (id 2)", "row 4 (id 4)"):
+    for row in ("row 0 (id 0): 0.png", "row 2 (id 2): 2.png", "row 4 (id 4): 4.png"):
         assert row in caught.value.problem
     assert "row 1" not in caught.value.problem
 
@@ -415,3 +415,59 @@ def test_a_connection_that_breaks_half_way_is_told(monkeypatch: pytest.MonkeyPat
     fake_hub(monkeypatch, 10, fail_at=2)
     with pytest.raises(RequestError, match="reset by peer"):
         datasets.load("textvqa", source="hub", count=5)
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\x85", "\x0c", "\x1e"])
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_only_line_feeds_end_a_line(sign: str, suffix: str, folder: Path) -> None:
+    """Separators of Unicode stand inside a text, in a table as in JSON, and part no row."""
+    question = f"one{sign}two"
+    (folder / "metadata.jsonl").unlink()
+    if suffix == "jsonl":
+        (folder / "rows.jsonl").write_text(json.dumps(text_row(0, question=question), ensure_ascii=False) + "\r\n")
+    else:
+        (folder / "rows.csv").write_text(f"file_name,question,answers\r\n0.png,{question},yes\r\n", newline="")
+    (example,) = datasets.load("textvqa", source=folder, count=1).examples
+    assert example.question == question
+
+
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_a_table_of_a_spreadsheet_is_read(sign: str, folder: Path) -> None:
+    """Where the decimal sign is a comma, spreadsheets part the cells of a .csv by semicolons."""
+    (folder / "metadata.jsonl").unlink()
+    (folder / "rows.csv").write_text(f"file_name{sign}question{sign}answers\n0.png{sign}what, then?{sign}yes\n")
+    (example,) = datasets.load("textvqa", source=folder, count=1).examples
+    assert (example.question, example.references) == ("what, then?", ("yes",))
+
+
+@pytest.mark.parametrize(("name", "text"), [("t.csv", ""), ("t.csv", "image,question\n"), ("t.json", "[]")])
+def test_a_table_without_rows_says_so(name: str, text: str, tmp_path: Path) -> None:
+    """A header alone is told as what it is, not as missing columns."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RequestError, match=f"{name} has no rows"):
+        datasets.load("textvqa", source=tmp_path, count=1)
+
+
+def test_half_a_character_in_a_question_costs_that_sign_only(folder: Path) -> None:
+    """JSON can hold half of a surrogate pair, which no tokenizer takes."""
+    (folder / "metadata.jsonl").write_text(json.dumps(text_row(0, question="broken \ud83d emoji", answers=["\ud83d"])))
+    (example,) = datasets.load("textvqa", source=folder, count=1).examples
+    assert (example.question, example.references) == ("broken ? emoji", ("?",))
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        ("https://example.com/a.png", "not fetched"),
+        ("a\0b.png", "null"),
+        ("~nobody_of_that_name/a.png", "home"),
+        ("gone.png", "No such file"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_named(image: str, reason: str, folder: Path) -> None:
+    """Addresses, impossible names and missing files are told like any unreadable image, with the name."""
+    (folder / "metadata.jsonl").write_text(json.dumps(text_row(0, file_name=image)))
+    with pytest.raises(RequestError) as caught:
+        datasets.load("textvqa", source=folder, count=1)
+    assert image in caught.value.problem
+    assert reason in caught.value.problem
