@@ -9,10 +9,10 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from layerprof.errors import RequestError
 from layerprof.records import Phase
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 BATCHES_FILE = "batches.csv"
 SPANS_FILE = "spans.csv"
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +59,31 @@ def load_batches(folder: str | Path) -> tuple[BatchTime, ...]:
 
     Raises RequestError for a broken file, naming the line.
     """
-    return tuple(
-        BatchTime(
-            batch=int(row["batch"]),
-            rows=int(row["rows"]),
-            latency_s=float(row["latency_s"]),
-            first_token_s=float(row["first_token_s"]) if row["first_token_s"] else None,
-            new_tokens=int(row["new_tokens"]),
-        )
-        for row in _rows(Path(folder) / BATCHES_FILE, ("batch", "rows", "latency_s", "first_token_s", "new_tokens"))
-    )
+    file = Path(folder) / BATCHES_FILE
+    return tuple(_read(file, ("batch", "rows", "latency_s", "first_token_s", "new_tokens"), _batch_time))
 
 
 def load_spans(folder: str | Path) -> dict[tuple[str, Phase], dict[int, float]]:
     """Return seconds by layer and phase and then by batch, empty when there are none. Raises RequestError."""
     found: dict[tuple[str, Phase], dict[int, float]] = defaultdict(dict)
-    for row in _rows(Path(folder) / SPANS_FILE, ("name", "phase", "batch", "calls", "span_s")):
-        found[row["name"], Phase(row["phase"])][int(row["batch"])] = float(row["span_s"])
+    file = Path(folder) / SPANS_FILE
+    for name, phase, batch, seconds in _read(file, ("name", "phase", "batch", "calls", "span_s"), _span):
+        found[name, phase][batch] = seconds
     return dict(found)
+
+
+def _batch_time(row: Mapping[str, str]) -> BatchTime:
+    return BatchTime(
+        batch=int(row["batch"]),
+        rows=int(row["rows"]),
+        latency_s=float(row["latency_s"]),
+        first_token_s=float(row["first_token_s"]) if row["first_token_s"] else None,
+        new_tokens=int(row["new_tokens"]),
+    )
+
+
+def _span(row: Mapping[str, str]) -> tuple[str, Phase, int, float]:
+    return row["name"], Phase(row["phase"]), int(row["batch"]), float(row["span_s"])
 
 
 def _batches(walked: Sequence[Walked]) -> str:
@@ -112,14 +121,20 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return out.getvalue()
 
 
-def _rows(file: Path, columns: Sequence[str]) -> list[Mapping[str, str]]:
+def _read(file: Path, columns: Sequence[str], convert: Callable[[Mapping[str, str]], R]) -> list[R]:
+    """Return the file's lines converted, none where it is missing. Raises RequestError naming the line."""
     if not file.is_file():
         return []
-    with file.open(newline="", encoding="utf-8") as opened:
-        rows: list[Mapping[str, str]] = list(csv.DictReader(opened))
-    for line, row in enumerate(rows, start=2):
-        if any(row.get(column) is None for column in columns):
-            raise RequestError(
-                f"{file}, line {line}, is cut off or of another table.", "Take the file as layerprof wrote it."
-            )
-    return rows
+    found: list[R] = []
+    try:
+        with file.open(newline="", encoding="utf-8") as opened:
+            for row in csv.DictReader(opened):
+                if any(row.get(column) is None for column in columns):
+                    raise ValueError("a column is missing")
+                found.append(convert(row))
+    except (OSError, ValueError, csv.Error) as error:
+        raise RequestError(
+            f"{file}, line {len(found) + 2}, is cut off or of another table ({error}).",
+            "Take the file as layerprof wrote it, or remove it: then nothing is paired by it.",
+        ) from None
+    return found

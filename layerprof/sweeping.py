@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ def carry_out(
     """Run a sweep, show it, and return how many cells failed."""
     if retry and not resume:
         raise RequestError("--retry works on a sweep that is there.", "Add --resume.")
-    if timeout_s is not None and timeout_s <= 0:
+    if timeout_s is not None and not 0 < timeout_s < math.inf:
         raise RequestError(f"--timeout is {timeout_s:g}.", "Give seconds above 0.")
     done = sweeps.sweep(
         asked.experiment,
@@ -142,7 +143,7 @@ def show_comparison(
     from layerprof import compare
     from layerprof.report import comparison
 
-    if fail_above is not None and fail_above < 0:
+    if fail_above is not None and not 0 <= fail_above < math.inf:
         raise RequestError(f"--fail-above is {fail_above:g}.", "Give percent, 0 or more.")
     name = format_for(output) if output is not None and format_name == "terminal" else format_name
     if name not in COMPARISON_FORMATS:

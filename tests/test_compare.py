@@ -166,3 +166,22 @@ def test_a_broken_batches_file_names_the_line(tmp_path: Path) -> None:
     file.write_text(file.read_text() + "2,2\n")
     with pytest.raises(RequestError, match="line 4"):
         comparing.compare(tmp_path / "a", tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("batches.csv", b"batch,rows,latency_s,first_token_s,new_tokens\n0,two,1,1,3\n", 2),
+        ("spans.csv", b"name,phase,batch,calls,span_s\nx,decode,0,1,2\nx,nowhere,0,1,2\n", 3),
+        ("spans.csv", b"\xff\xfe\x00", 2),
+    ],
+)
+def test_files_beside_a_run_that_hold_something_else_are_refused(
+    name: str, content: bytes, line: int, tmp_path: Path
+) -> None:
+    """A number or phase that is none and bytes that are no text end with the file, the line and a remedy."""
+    save_run(run(0.25), tmp_path / "a", (0.2, 0.3))
+    (tmp_path / "a" / name).write_bytes(content)
+    with pytest.raises(RequestError, match=f"{name}, line {line}") as caught:
+        comparing.compare(tmp_path / "a", tmp_path / "a")
+    assert caught.value.remedy
