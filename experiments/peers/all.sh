@@ -11,6 +11,7 @@ cuda=$($PYTHON -c 'import torch; print(torch.cuda.is_available())')
 device=$($PYTHON -c 'import torch; c = torch.cuda
 print(c.get_device_name(0).lower().replace(" ", "-") if c.is_available() else "cpu")')
 results=${OUT:-experiments/results/$device}/peers
+failed=""
 on=cpu
 [ "$cuda" = False ] || on=cuda
 
@@ -21,6 +22,7 @@ for name in ${*:-overhead flops attribution quality energy harness}; do
     energy) set -- --device $on --seconds "$([ $on = cpu ] && echo 10 || echo 20)" ;;
     *) set -- ;;
     esac
-    $PYTHON experiments/peers/"$name".py "$@" --json "$results/$name.json"
+    $PYTHON experiments/peers/"$name".py "$@" --json "$results/$name.json" || failed="$failed $name"
 done
 $PYTHON experiments/peers/page.py
+[ -z "$failed" ] || { echo "failed:$failed" >&2; exit 1; }
