@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from layerprof import passes, registry
@@ -16,6 +14,7 @@ from layerprof.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from layerprof.datasets import Dataset
     from layerprof.models import ModelSource, Subject
@@ -59,6 +58,8 @@ def prepare(settings: Settings, progress: Progress, *, shelf: Shelf | None = Non
     from layerprof import datasets, energy_pass, layers, models, store
 
     selector = layers.parse_selector(settings.layers)
+    for name in settings.hooks:
+        registry.load_own(name)
     source = models.resolve(
         settings.model,
         weights=settings.weights,
@@ -70,8 +71,6 @@ def prepare(settings: Settings, progress: Progress, *, shelf: Shelf | None = Non
     progress.note(source.why)
     models.check_image_size(source, settings.image_size)
     remark = energy_pass.check(settings, source.device)
-    for name in settings.hooks:
-        registry.load(name)
     folder = store.prepare_folder(settings.output, f"{source.label}-{settings.dataset}")
     try:
         dataset = (shelf.dataset if shelf else datasets.load)(
@@ -83,7 +82,7 @@ def prepare(settings: Settings, progress: Progress, *, shelf: Shelf | None = Non
         subject = (shelf.subject if shelf else models.load)(source)
         session = open_session(settings, progress, subject, dataset, selector, folder)
     except BaseException:
-        discard(folder)
+        store.discard_folder(folder)
         raise
     if remark:
         progress.note(remark)
@@ -122,12 +121,6 @@ def open_session(
     )
 
 
-def discard(folder: Path) -> None:
-    """Take away the folder of a run that never began; one that holds something stays."""
-    with suppress(OSError):
-        folder.rmdir()
-
-
 def conduct(session: Session) -> LayerprofError | None:
     """Run the passes; return the error that ended them early, if any. What was finished stays in the session."""
     from layerprof import energy_pass
@@ -143,7 +136,7 @@ def conduct(session: Session) -> LayerprofError | None:
                 optional(session, "cross_check", passes.cross_check, True, "")
             optional(session, "kernels", passes.trace_pass, chosen.trace, "--no-trace was given")
             optional(session, "energy", energy_pass.run, chosen.energy != "off", "--energy off was given")
-            passes.user_passes(session)
+            own_hooks(session)
     except KeyboardInterrupt:
         session.interrupted = True
         session.warnings.append("Interrupted: figures are of what was finished by then.")
@@ -170,8 +163,25 @@ def optional(session: Session, name: str, work: Any, wanted: bool, why_not: str)
         session.warnings.append(f"The {name} pass failed ({type(error).__name__}: {error}); its columns are empty.")
 
 
+def own_hooks(session: Session) -> None:
+    """Walk with each hook that the user named; what a hook raises is told as the hook's failure, not the model's."""
+    try:
+        passes.user_passes(session)
+    except LayerprofError:
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, Exception) and _out_of_memory(error):
+            raise
+        name = next(name for name in session.settings.hooks if name not in session.passes)
+        raise _caused(
+            f"The hook '{name}' failed: {type(error).__name__}: {error}",
+            "Correct it (docs/hooks.md) or leave it out; what was measured before it is saved.",
+            error,
+        ) from error
+
+
 def _failure(error: Exception) -> RunFailedError:
-    if type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error):
+    if _out_of_memory(error):
         problem = "The device ran out of memory."
         return _caused(problem, "Lower --batch-size, --image-size or --max-new-tokens, or use --dtype fp16.", error)
     return _caused(
@@ -182,7 +192,11 @@ def _failure(error: Exception) -> RunFailedError:
     )
 
 
-def _caused(problem: str, remedy: str, cause: Exception) -> RunFailedError:
+def _out_of_memory(error: Exception) -> bool:
+    return type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)
+
+
+def _caused(problem: str, remedy: str, cause: BaseException) -> RunFailedError:
     failure = RunFailedError(problem, remedy)
     failure.__cause__ = cause
     return failure
@@ -190,11 +204,11 @@ def _caused(problem: str, remedy: str, cause: Exception) -> RunFailedError:
 
 def finish(session: Session, failure: LayerprofError | None) -> Run:
     """Freeze the session into a run and save it with everything that lies beside it."""
-    from layerprof import assemble
+    from layerprof import assemble, store
 
     if not session.bare:
         assert failure is not None
-        discard(session.folder)
+        store.discard_folder(session.folder)
         raise failure
     return save(session, assemble.run(session, failure), assemble.samples(session))
 

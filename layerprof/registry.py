@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from layerprof.errors import RequestError
 
 GROUP = "layerprof.hooks"
+METHODS = ("__enter__", "__exit__", "batch", "reading")
+NOT_CALLED = "it cannot be called with (model, layers)"
 
 
 def names() -> tuple[str, ...]:
@@ -26,7 +29,7 @@ def load(name: str) -> Any:
     Raises RequestError when the name is not registered, or its module cannot be imported.
     """
     point = next(iter(entry_points(group=GROUP, name=name)), None)
-    if point is None and ":" in name:
+    if point is None and ":" in name and EntryPoint.pattern.match(name):
         point = EntryPoint(name=name, value=name, group=GROUP)
     if point is None:
         near = difflib.get_close_matches(name, names(), n=1)
@@ -45,4 +48,36 @@ def load(name: str) -> Any:
             f"The hook '{name}' cannot be loaded from {point.value}: {error}.",
             "Install the package that holds it, or correct the import path.",
         ) from error
+    except (Exception, SystemExit) as error:  # a module of the user's may do anything while it is imported
+        raise RequestError(
+            f"The hook '{name}' cannot be loaded: importing {point.module} raised {type(error).__name__}: {error}.",
+            f"Correct the module until `python -c 'import {point.module}'` works.",
+        ) from error
     return target
+
+
+def load_own(name: str) -> Any:
+    """Return what `load` does, once it looks like a hook that a run can walk with.
+
+    Raises RequestError before anything is measured for what is no class or function of `(model, layers)`, and for a
+    class without the methods that a walk calls.
+    """
+    target = load(name)
+    lacks = [method for method in METHODS if isinstance(target, type) and not callable(getattr(target, method, None))]
+    problem = f"it has no {', no '.join(lacks)}" if lacks else "" if _takes_two(target) else NOT_CALLED
+    if problem:
+        raise RequestError(
+            f"'{name}' cannot be used as --hook: {problem}.",
+            "docs/hooks.md shows a hook; of the installed ones shapes, latency and kernels can walk by themselves.",
+        )
+    return target
+
+
+def _takes_two(target: Any) -> bool:
+    try:
+        inspect.signature(target).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # written in C: it does not tell
+        return True
+    return True

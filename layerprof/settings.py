@@ -17,6 +17,7 @@ Optimization = Literal["eager", "sdpa", "flash", "compile"]
 EnergyMode = Literal["auto", "replay", "attributed", "off"]
 
 DATASETS = ("textvqa", "scienceqa", "coco")
+SEEDS = (0, 2**63 - 1)
 AT_LEAST_ONE = ("samples", "batch_size", "image_size", "max_input_len", "max_new_tokens", "trace_batches")
 
 
@@ -63,6 +64,7 @@ def build(**values: Any) -> Settings:
     for name, value in values.items():
         if name in Settings.model_fields:
             _check_choice(name, value)
+            _check_not_empty(name, value)
             if name in AT_LEAST_ONE and value is not None:
                 _check_at_least_one(name, value)
     try:
@@ -71,6 +73,10 @@ def build(**values: Any) -> Settings:
         raise _readable(error) from None
     if settings.dataset not in DATASETS:
         raise unknown_choice("dataset", settings.dataset, DATASETS)
+    if not SEEDS[0] <= settings.seed <= SEEDS[1]:
+        raise RequestError(f"--seed is {settings.seed}; it must be between 0 and 2^63 - 1.", "Give --seed 0, 1, 2, ...")
+    if doubled := [name for name in settings.hooks if settings.hooks.count(name) > 1]:
+        raise RequestError(f"--hook {doubled[0]} is given twice.", "Name each hook once.")
     _check_above_zero("--energy-budget", settings.energy_budget, "seconds that replay may take, such as 300")
     _check_above_zero("--assume-watts", settings.assume_watts, "watts, such as 65")
     source = settings.source or "bundled"
@@ -95,6 +101,13 @@ def _check_choice(name: str, value: object) -> None:
     allowed = get_args(Settings.model_fields[name].annotation)
     if allowed and all(isinstance(item, str) for item in allowed) and value not in allowed:
         raise unknown_choice(name, value, allowed)
+
+
+def _check_not_empty(name: str, value: object) -> None:
+    """Refuse empty text: from a script it is a variable that was never set, and no default is meant by it."""
+    if isinstance(value, str) and not value.strip() and name != "layers":  # which its parser tells better
+        option = "--" + name.replace("_", "-")
+        raise RequestError(f"{option} is empty.", f"Give {option} a value, or leave it out for its default.")
 
 
 def _check_at_least_one(name: str, value: object) -> None:

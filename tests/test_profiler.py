@@ -38,6 +38,17 @@ class CallCounter(LayerHook):  # type: ignore[misc]  # hooks/ has no types under
         return self.calls
 
 
+class Broken(CallCounter):
+    """A user's instrument that fails in its walk, one way or another."""
+
+    def batch(self, index: int) -> Any:
+        """Fail."""
+        raise FAILURES[0]
+
+
+FAILURES: list[BaseException] = []
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Three captions of the bundled model in batches of two, eight tokens each, and a user's hook."""
@@ -175,6 +186,23 @@ def test_a_users_hook_gets_its_own_walk(run: Run) -> None:
     counts = run.passes[f"{__name__}:CallCounter"]
     assert counts["vision"] > 0
     assert counts["decode"] == 7 * counts["prefill"], "every layer of the language tower runs at each of 7 steps"
+
+
+@pytest.mark.parametrize("failure", [ValueError("off by one"), SystemExit(3)])
+def test_a_users_hook_that_fails_is_told_as_the_hooks_failure(
+    failure: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model is not blamed, and what was measured before the hook's walk is saved."""
+    monkeypatch.setitem(globals(), "FAILURES", [failure])
+    names = tuple(f"{__name__}:{name}" for name in ("CallCounter", "Broken"))
+    with pytest.raises(RunFailedError, match=rf"The hook '{__name__}:Broken' failed: {type(failure).__name__}"):
+        layerprof.profile(
+            model="demo", samples=1, max_new_tokens=1, trace=False, hooks=names, output=str(tmp_path / "run")
+        )
+    saved = layerprof.load_run(tmp_path / "run")
+    assert saved.status == "failed"
+    assert saved.totals.flops
+    assert names[0] in saved.passes
 
 
 def test_settings_say_what_took_effect(run: Run) -> None:
