@@ -99,6 +99,7 @@ def report(
     from layerprof import report as reports
     from layerprof import store, sweep_folder
 
+    output = _file(output)
     chosen = format if output is None or format != "terminal" else None
     if sweep_folder.is_sweep(path):
         from layerprof.report import sweep as sweep_reports
@@ -158,7 +159,7 @@ def compare(
     """Tell what changed between two runs or sweeps, end to end and layer by layer, with paired intervals."""
     from layerprof import sweeping
 
-    if sweeping.show_comparison(before, after, fail_above, format, output, _console(False), _say):
+    if sweeping.show_comparison(before, after, fail_above, format, _file(output), _console(False), _say):
         raise typer.Exit(1)
 
 
@@ -225,6 +226,7 @@ def attribute(
     if json is not None:
         _emit(view.to_json(result), json)
         return
+    output = _file(output)
     chosen = format if output is None or format != "terminal" else None
     written = view.write(result, chosen, output, _console(False))
     if written is not None:
@@ -269,23 +271,48 @@ def common(version: Annotated[bool, typer.Option("--version", help="Show the ver
 
 def main() -> None:
     """Run the command line; errors become one message and their exit code."""
+    from layerprof import streams
+
+    with streams.lasting() as out, streams.stopped_like_an_interrupt():
+        status = _run()
+        out.flush()
+        if out.trouble is not None and not isinstance(out.trouble, BrokenPipeError):
+            _complain(
+                f"layerprof: standard output could not be written: {out.trouble.strerror}.\n"
+                "What was measured is saved (--output, else below traces/); show it again with `layerprof report RUN`."
+            )
+            status = status or 1
+    sys.exit(status)
+
+
+def _run() -> int:
     try:
         status = app(standalone_mode=False)
     except LayerprofError as error:
         _complain(f"layerprof: {error.problem}\n{error.remedy}")
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt:
         _complain("layerprof: interrupted.")
-        sys.exit(130)
+        return 130
     except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        return stop.exit_code
     except Exception as error:
-        show = getattr(error, "show", None)  # click's usage errors: a wrong option is a wrong request
-        if show is None:
-            raise
-        show()
-        sys.exit(2)
-    sys.exit(status if isinstance(status, int) else 0)
+        return _usage(error)
+    return status if isinstance(status, int) else 0
+
+
+def _usage(error: Exception) -> int:
+    """Tell click's usage errors, since a wrong option is a wrong request; anything else is a fault of ours."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]  # its message is the help
+        return 2
+    if not hasattr(error, "format_message"):
+        raise error
+    context = getattr(error, "ctx", None)
+    told = error.format_message()
+    stop = "" if told.endswith((".", "?")) else "."
+    _complain(f"layerprof: {told}{stop}\nSee `{context.command_path if context else 'layerprof'} --help`.")
+    return 2
 
 
 def _console(quiet: bool) -> Console:
@@ -312,6 +339,11 @@ def _render_run(run: Any, console: Console, quiet: bool) -> None:
         from layerprof.report import crosscheck
 
         crosscheck.render(CrossCheck.model_validate(run.passes["cross_check"]), console)
+
+
+def _file(output: Path | None) -> Path | None:
+    """Return the file of -o; `-` is standard output, as with --json."""
+    return None if output is None or str(output) == "-" else output
 
 
 def _emit(text: str, target: str) -> None:

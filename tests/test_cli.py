@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sample_run import sample_run
 
-from layerprof import cli
+from layerprof import cli, store
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -86,6 +88,12 @@ def test_version_is_the_packages() -> None:
         (["--hook", "latencyy"], ["latencyy", "latency"]),
         (["--hook", "no_such_module:Hook"], ["no_such_module"]),
         (["--assume-watts", "-5"], ["above 0"]),
+        (["--source", ""], ["--source is empty", "default"]),
+        (["--seed", "-1"], ["--seed is -1", "between 0"]),
+        (["--seed", str(2**70)], ["between 0"]),
+        (["--hook", "shapes", "--hook", "shapes"], ["given twice"]),
+        (["--hook", "memory"], ["memory", "no batch"]),
+        (["--samples", "many"], ["--samples", "--help"]),
     ],
 )
 def test_wrong_values_are_refused_with_the_nearest_right_one(run_cli: Cli, args: list[str], words: list[str]) -> None:
@@ -157,7 +165,40 @@ def test_report_of_something_that_is_no_run_is_refused(run_cli: Cli, tmp_path: P
 
 
 def test_a_misspelt_option_is_refused_with_the_nearest(run_cli: Cli) -> None:
-    """A wrong option is a wrong request: exit 2."""
-    code, _, err = run_cli("profile", "--batchsize", "2")
-    assert code == 2
-    assert "--batch-size" in err
+    """A wrong option is a wrong request like any other: one message, exit 2."""
+    assert "--batch-size" in _mistake(run_cli, "profile", "--batchsize", "2")
+
+
+@pytest.mark.parametrize(
+    "args", [["reportt"], ["report"], ["report", "a", "b"], ["view", "a", "--port", "x"], ["--versio"]]
+)
+def test_a_command_line_that_cannot_be_read_ends_in_one_message(run_cli: Cli, args: list[str]) -> None:
+    """Commands, arguments and values that do not exist are told like every other mistake."""
+    assert "--help" in _mistake(run_cli, *args)
+
+
+def test_a_dash_as_file_is_standard_output(run_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-o -` shows the report, as `--json -` does; no file of that name appears."""
+    store.save(sample_run(), tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run_cli("report", "run", "--format", "json", "-o", "-")
+    assert code == 0
+    assert json.loads(out)["format"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_report_never_goes_over_the_files_of_a_run(run_cli: Cli, tmp_path: Path) -> None:
+    """A comparison or report that names a run's own file is refused, and the run stays."""
+    store.save(sample_run(), tmp_path)
+    before = (tmp_path / "run.json").read_bytes()
+    own = str(tmp_path / "run.json")
+    assert "belongs to a run" in _mistake(run_cli, "report", str(tmp_path), "--format", "markdown", "-o", own)
+    assert "belongs to a run" in _mistake(run_cli, "compare", str(tmp_path), str(tmp_path), "-o", own)
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_a_limit_that_is_no_number_is_refused(run_cli: Cli, tmp_path: Path) -> None:
+    """`--fail-above nan` would call every figure a regression, and `inf` none."""
+    store.save(sample_run(), tmp_path)
+    for limit in ("nan", "inf", "-1"):
+        assert "--fail-above" in _mistake(run_cli, "compare", str(tmp_path), str(tmp_path), "--fail-above", limit)

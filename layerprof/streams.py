@@ -1,0 +1,80 @@
+"""Standard output and error that outlive their readers, and signals that end a run like Ctrl-C.
+
+`layerprof profile | head` must not lose a measurement because nobody reads its lines any more, nor because the disk
+under a redirected output is full; and a job that a cluster stops (SIGTERM) saves what it has finished.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+
+class Lasting:
+    """A text stream that swallows what can no longer be written; `trouble` says why, after the first failure."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.trouble: OSError | None = None
+
+    def write(self, text: str) -> int:
+        """Write the text, or drop it once the stream has failed."""
+        if self.trouble is None:
+            try:
+                return self._stream.write(text)
+            except OSError as error:
+                self._lose(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what is buffered, or drop it."""
+        if self.trouble is None:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        self.trouble = error
+        # What is still buffered would fail again when the interpreter ends, with a message of its own.
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def lasting() -> Iterator[Lasting]:
+    """Make both standard streams lasting for the length of the block, and yield the output. A closed one is a sink."""
+    out, err = (Lasting(stream or _sink()) for stream in (sys.stdout, sys.stderr))
+    with redirect_stdout(cast(TextIO, out)), redirect_stderr(cast(TextIO, err)):
+        yield out
+
+
+def _sink() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+@contextmanager
+def stopped_like_an_interrupt() -> Iterator[None]:
+    """Raise KeyboardInterrupt in the block on SIGTERM and SIGHUP, where nobody has asked for something else."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    taken = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
