@@ -27,13 +27,32 @@ RUNNER = "fake_cells:FakeRunner"
 HERE = Path(__file__).parent
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("raise KeyError('libamd_smi.so')", "which cannot be imported .KeyError: 'libamd_smi.so'."),
+        ("import a_package_that_is_gone", "which cannot be imported .ModuleNotFoundError"),
+    ],
+)
+def test_a_ray_that_cannot_be_imported_is_one_message(
+    content: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray looks for accelerators while it is imported, where another package's library can fail in any way."""
+    (tmp_path / "ray.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    with pytest.raises(RequestError, match=said) as caught, engines.open_engine("ray", runner=RUNNER):
+        pass
+    assert caught.value.remedy
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Start a Ray of this process's own with three places to measure.
 
     Give its address and the file that cells write to.
     """
-    ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'layerprof[ray]'")
+    ray = pytest.importorskip("ray", reason="ray is not installed: pip install ray")
     log = tmp_path_factory.mktemp("ray") / "started.txt"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
@@ -143,7 +162,7 @@ def test_ray_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RequestError) as caught:
         engines.open_engine("ray")
-    assert "layerprof[ray]" in caught.value.remedy
+    assert "pip install ray" in caught.value.remedy
 
 
 def test_an_unknown_engine_is_refused_with_the_nearest() -> None:

@@ -286,8 +286,20 @@ def _line(error: BaseException) -> str:
 def _ray() -> Any:
     try:
         import ray
-    except ImportError:
-        raise RequestError(
-            "--engine ray needs the package ray, which is not installed.", "Install it: pip install 'layerprof[ray]'."
-        ) from None
+    except ModuleNotFoundError as error:
+        if error.name == "ray":
+            raise RequestError(
+                "--engine ray needs the package ray, which is not installed.", "Install it: pip install ray."
+            ) from None
+        raise _broken(error) from error
+    except Exception as error:  # it looks for accelerators while it is imported, by other packages' libraries
+        raise _broken(error) from error
     return ray
+
+
+def _broken(error: Exception) -> RequestError:
+    return RequestError(
+        f"--engine ray needs the package ray, which cannot be imported ({type(error).__name__}: {_line(error)}).",
+        "Make `python -c 'import ray'` work (a package amdsmi without AMD's driver is known to break it: "
+        "pip uninstall amdsmi), or use --engine local.",
+    )
