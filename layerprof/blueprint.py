@@ -1,4 +1,4 @@
-"""A model from its configuration alone, and inputs for it: nothing is downloaded but a `config.json`, no weight loaded.
+"""A model from its configuration alone, and inputs for it: no weight is loaded.
 
 Which inputs a vision-language model wants is read off its `forward` and its configuration: image grids (Qwen2-VL and
 its like), tiles, image sizes, aspect ratios, or plain pixels. How many tokens an image becomes is asked of the model.
@@ -7,23 +7,20 @@ its like), tiles, image sizes, aspect ratios, or plain pixels. How many tokens a
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.resources import files
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerprof.errors import RequestError
+from layerprof import locate
+from layerprof.errors import LayerprofError, RequestError
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedConfig
 
-BUNDLED = {"qwen2.5-vl-3b": "qwen2_5_vl_3b.json", "Qwen/Qwen2.5-VL-3B-Instruct": "qwen2_5_vl_3b.json"}
 AUTOS = ("AutoModelForImageTextToText", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModel")
 WORD = 9
 """A token id that stands for text: any that is neither padding nor an image."""
@@ -37,58 +34,6 @@ class Inputs:
     image_tokens: int = 0
     prompt_tokens: int = 0
     notes: list[str] = field(default_factory=list)
-
-
-def configuration(source: str | Path | dict[str, Any] | PreTrainedConfig) -> PreTrainedConfig:
-    """Return the configuration of a model: bundled, a folder, a `config.json`, a mapping, or a hub id.
-
-    Raises RequestError when it cannot be had, or when transformers does not know the model type.
-    """
-    from transformers import AutoConfig
-
-    if not isinstance(source, (str, Path, dict)):
-        return source
-    if isinstance(source, dict):
-        return _known(source, "the given mapping")
-    name = "qwen2.5-vl-3b" if source == "auto" else str(source)
-    if name in BUNDLED:
-        return _known(json.loads((files("layerprof") / BUNDLED[name]).read_text(encoding="utf-8")), name)
-    path = Path(str(files("layerprof") / "demo" / "model")) if name == "demo" else Path(name)
-    path = path / "config.json" if path.is_dir() else path
-    if path.is_file():
-        try:
-            return _known(json.loads(path.read_text(encoding="utf-8")), str(path))
-        except (ValueError, UnicodeDecodeError) as error:
-            raise RequestError(f"'{path}' is no readable JSON: {error}.", "Give the model's config.json.") from error
-    if path.suffix == ".json" or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise RequestError(
-            f"There is no model '{name}'.",
-            "Give demo, qwen2.5-vl-3b, a hub id (owner/name), a folder with a config.json, or a config.json.",
-        )
-    try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RequestError(
-            f"The configuration of '{name}' cannot be had: {first}",
-            "Check the id and the network, or give a folder that holds its config.json.",
-        ) from error
-    return config
-
-
-def _known(raw: dict[str, Any], name: str) -> PreTrainedConfig:
-    from transformers import AutoConfig
-
-    rest = dict(raw)
-    kind = rest.pop("model_type", None)
-    try:
-        config: PreTrainedConfig = AutoConfig.for_model(kind, **rest)
-    except (ValueError, KeyError, TypeError) as error:
-        raise RequestError(
-            f"transformers cannot read the configuration of {name} (model_type {kind!r}).",
-            "Update transformers, or check the file; models that bring their own code are not supported here.",
-        ) from error
-    return config
 
 
 def build(config: PreTrainedConfig, dtype: Any) -> Any:
@@ -131,7 +76,9 @@ def understood(name: str) -> Iterator[None]:
     """Turn what transformers raises on a model made from its configuration into a request that cannot be met."""
     try:
         yield
-    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, ImportError) as error:
+    except LayerprofError:
+        raise
+    except Exception as error:  # a model checks its configuration and inputs in ways of its own
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RequestError(
             f"{name} cannot be run from its configuration alone: {first}",
@@ -145,9 +92,14 @@ def inputs(model: Any, rows: int, image_size: int, text_tokens: int) -> Inputs:
     Raises RequestError when the model does not take images of this size, or wants inputs that a configuration does not
     tell.
     """
-    if _vision_config(model.config) is None:
-        return _text(Inputs({}), rows, text_tokens, None)
     wanted = set(inspect.signature(model.forward).parameters)
+    if _vision_config(model.config) is None:
+        if not hasattr(model.config, "vision_config") and locate.takes_pixels(model.forward):
+            raise RequestError(
+                f"The configuration of {type(model).__name__} does not tell how large its images are.",
+                "Profile it instead: `layerprof profile --weights random` runs it on real inputs.",
+            )
+        return _text(Inputs({}), rows, text_tokens, None)
     made = Inputs({})
     if "image_grid_thw" in wanted:
         _grid(made, model, rows, image_size)
@@ -171,7 +123,8 @@ def _text(made: Inputs, rows: int, text_tokens: int, image_id: int | None) -> In
     """Add ids and mask: the image's tokens after the first of the text, no padding."""
     import torch
 
-    ids = torch.full((rows, text_tokens + made.image_tokens), WORD)
+    word = WORD + 1 if image_id == WORD else WORD  # Aria's images are 9s
+    ids = torch.full((rows, text_tokens + made.image_tokens), word)
     if image_id is not None:
         ids[:, 1 : 1 + made.image_tokens] = image_id
     made.prompt_tokens = ids.shape[1]
@@ -203,7 +156,7 @@ def _grid(made: Inputs, model: Any, rows: int, size: int) -> None:
 def _pixels(made: Inputs, model: Any, wanted: set[str], rows: int, size: int) -> None:
     """Whole images: of the size asked for where the tower takes any, else of the size that it was made for."""
     vision = _vision_config(model.config)
-    own = getattr(vision, "image_size", None)
+    own = getattr(vision, "image_size", None) or getattr(vision, "resolution", None)
     height, width = own if isinstance(own, (list, tuple)) else (own or size, own or size)
     tiled = hasattr(model.config, "image_grid_pinpoints")
     free = not tiled and "image_sizes" in wanted and _takes(model, wanted, rows, size)
@@ -288,10 +241,15 @@ def _cross_attention(made: Inputs) -> None:
 
 
 def _vision_config(config: Any) -> Any:
-    """Return the configuration of the vision tower; a vision-only model's is its own."""
-    nested = getattr(config, "vision_config", None)
-    if nested is not None:
-        return nested
+    """Return the configuration of the vision tower, or of what makes words of images; a vision-only model's is its own.
+
+    An encoder-decoder keeps it with its encoder.
+    """
+    places = ((config, "vision_config"), (getattr(config, "encoder", None), "vision_config"), (config, "vq_config"))
+    for owner, name in places:
+        nested = getattr(owner, name, None)
+        if nested is not None:
+            return nested
     return config if hasattr(config, "patch_size") and not hasattr(config, "vocab_size") else None
 
 

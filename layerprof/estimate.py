@@ -105,10 +105,10 @@ def estimate(
     device = gpu_by_name(gpu) if gpu else None
     import torch
 
-    from layerprof import blueprint, layers, rehearsal
+    from layerprof import blueprint, configuration, layers, rehearsal
     from layerprof.ghost import Ghosts
 
-    config = blueprint.configuration(model)
+    config = configuration.read(model)
     with Ghosts() as ghosts:
         live = blueprint.build(config, getattr(torch, DTYPES[dtype]))
     found = layers.find_layers(live)

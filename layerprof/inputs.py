@@ -8,7 +8,9 @@ image tokens are then counted in the prompt.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -197,10 +199,10 @@ def _processed(subject: Subject, texts: list[str], images: list[Image.Image]) ->
     elif images:
         asked["images"] = [[image] for image in images]
     subject.tokenizer.padding_side = "left"
-    try:
-        features = subject.processor(**asked)
-    except Exception as error:  # each family's processor has its own ways of refusing
-        raise _refused("processor", error) from error
+    features = _called(subject, asked)
+    kinds = "mm_token_type_ids"
+    if kinds not in features and kinds in inspect.signature(subject.model.forward).parameters:
+        features = _called(subject, asked | {f"return_{kinds}": True})
     absent = [name for name in ("input_ids", "attention_mask") if name not in features]
     if absent:
         raise RequestError(
@@ -211,6 +213,18 @@ def _processed(subject: Subject, texts: list[str], images: list[Image.Image]) ->
         return features
     features.pop("token_type_ids", None)  # of encoders; generate() refuses what a decoder does not use
     return _movable(features)
+
+
+def _called(subject: Subject, asked: dict[str, Any]) -> Any:
+    """Call the processor, with its images one by one where it does not take them by sample (GOT-OCR)."""
+    try:
+        return subject.processor(**asked)
+    except Exception as error:  # each family's processor has its own ways of refusing
+        images = asked.get("images", [])
+        if any(isinstance(image, list) for image in images):
+            with suppress(Exception):
+                return subject.processor(**asked | {"images": [image for sample in images for image in sample]})
+        raise _refused("processor", error) from error
 
 
 def _movable(features: Any) -> Any:
@@ -263,7 +277,8 @@ def _image_shapes(subject: Subject, side: int) -> list[tuple[int, ...]]:
         made = subject.processor.image_processor(Image.new("RGB", (side, side)), return_tensors="pt")
     except Exception as error:  # as with whole prompts
         raise _refused("image processor", error) from error
-    return [tuple(value.shape) for value in made.values() if hasattr(value, "shape")]
+    parts = [made] if hasattr(made, "shape") else made.values()  # Idefics gives the pixels alone
+    return [tuple(value.shape) for value in parts if hasattr(value, "shape")]
 
 
 def _check_grid(subject: Subject, features: Any, rows: int, image_size: int | None) -> None:

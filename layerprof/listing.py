@@ -60,9 +60,9 @@ def build(model: str) -> Any:
     """Return the model without storage; `auto` is the bundled one unless there is a GPU with room."""
     import torch
 
-    from layerprof import blueprint, models
+    from layerprof import blueprint, configuration, models
     from layerprof.ghost import Ghosts
 
     name = models.resolve("auto").name if model == "auto" else model
     with Ghosts():
-        return blueprint.build(blueprint.configuration(name), torch.float16)
+        return blueprint.build(configuration.read(name), torch.float16)

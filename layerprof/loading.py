@@ -47,6 +47,7 @@ def _pretrained(source: ModelSource, config: Any) -> Any:
             config=config,
             revision=found.revision,
             local_files_only=found.cached,
+            trust_remote_code=False,
             dtype=placement.torch_dtype(source.dtype),
             attn_implementation=placement.ATTENTION[source.optimization],
             output_loading_info=True,
@@ -93,12 +94,17 @@ def _processor(source: ModelSource) -> Any:
     from transformers import AutoProcessor, AutoTokenizer
 
     found = source.found
-    reads_images = hasattr(found.config, "vision_config")
+    reads_images = locate.reads_images(found.config)
     loader = AutoProcessor if reads_images else AutoTokenizer
     own = found.processor == found.location
     revision = found.revision if own else None
     try:
-        return loader.from_pretrained(found.processor, revision=revision, local_files_only=found.cached or not own)
+        return loader.from_pretrained(
+            found.processor,
+            revision=revision,
+            local_files_only=found.cached or not own,
+            trust_remote_code=False,  # left open, transformers would ask on the terminal whether to run it
+        )
     except Exception as error:
         cause = " ".join(str(error).split())[:300]
         kind = "processor" if reads_images else "tokenizer"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +28,9 @@ SPECIAL = {
     "vision_end_token_id": "<|vision_end|>",
 }
 """Ids in a Qwen configuration, and the tokens they stand for."""
+
+PIXELS = re.compile(r"pixel_values$|_patches$")
+"""Names of the parameters through which models are given images."""
 
 Kind = Literal["demo", "architecture", "hub", "folder"]
 
@@ -100,10 +105,9 @@ def _folder(name: str, path: Path, weight_kind: str) -> Found:
 def _demo_fits(config: Any) -> bool:
     """Whether the bundled tokenizer and image processor can serve a model that has none."""
     vocabulary = int(getattr(config.get_text_config(), "vocab_size", 0))
-    vision = getattr(config, "vision_config", None)
-    if vision is None:
-        return bool(vocabulary >= DEMO_VOCABULARY)
-    return config.model_type in ("qwen2_vl", "qwen2_5_vl") and vision.patch_size == 14 and vocabulary >= DEMO_VOCABULARY
+    if vocabulary < DEMO_VOCABULARY or not reads_images(config):
+        return vocabulary >= DEMO_VOCABULARY
+    return config.model_type in ("qwen2_vl", "qwen2_5_vl") and bool(config.vision_config.patch_size == 14)
 
 
 def _hub(hub_id: str, revision: str | None, weight_kind: str) -> Found:
@@ -166,7 +170,9 @@ def _read_config(found: Found) -> Any:
     try:
         if found.kind == "architecture":
             return AutoConfig.for_model(**(checkpoint.read_json(Path(found.location)) or {}))
-        return AutoConfig.from_pretrained(found.location, revision=found.revision, local_files_only=found.cached)
+        return AutoConfig.from_pretrained(
+            found.location, revision=found.revision, local_files_only=found.cached, trust_remote_code=False
+        )
     except Exception as error:  # a configuration is checked by its own class, each with its own errors
         import transformers
 
@@ -208,6 +214,22 @@ def auto_class(config: Any) -> Any:
         f"A model of type '{config.model_type}' does not answer prompts.",
         "Use layerprof.LayerProfiler, which takes any module and your own loop.",
     )
+
+
+def reads_images(config: Any) -> bool:
+    """Tell by what its model's `forward` takes whether a configuration is of a model that sees images.
+
+    Not every such configuration has a part of its own for the vision tower (Chameleon, Emu3, Fuyu).
+    """
+    if hasattr(config, "vision_config"):
+        return config.vision_config is not None
+    kinds = auto_class(config)._model_mapping[type(config)]
+    return any(takes_pixels(kind.forward) for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+
+
+def takes_pixels(forward: Callable[..., Any]) -> bool:
+    """Tell whether a model's `forward` has a parameter for images, whole or cut into patches."""
+    return any(PIXELS.search(name) for name in inspect.signature(forward).parameters)
 
 
 def parameter_count(found: Found) -> int:

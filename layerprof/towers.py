@@ -23,6 +23,8 @@ SEES_TOKENS = re.compile(r"(^|_)(language|text|llm|lm|gpt)(_|\d|$)")
 SEES_TOKENS_CLASS = re.compile(r"Text|Language|Decoder|CausalLM|GPT")
 DECODES = re.compile(r"(^|_)decoder(_|\d|$)")
 HEARS_SOUND = re.compile(r"(^|_)(audio|speech|sound|acoustic)(_|\d|$)")
+ROTATES = re.compile(r"rotary|(^|_)[a-z]?rope(_|\d|$)", re.I)
+ROTATES_CLASS = re.compile(r"Rotary|R[oO]PE|Rope")
 NOT_TOKENS = re.compile(r"pos|type|tile|aspect|segment|time|query|class|cls|point", re.I)
 
 
@@ -61,6 +63,8 @@ class Towers:
         if not name:  # a root's class says what the whole is ("VisionEncoderDecoderModel"), not what a part is
             return None
         pixels, tokens = (bool(r.search(self.tree.kind_of(name))) for r in (SEES_PIXELS_CLASS, SEES_TOKENS_CLASS))
+        if tokens and self._only_pixels_in(name):
+            return "vision"
         return None if pixels == tokens else "vision" if pixels else "language"
 
     def _tower_by_content(self, name: str) -> Tower | None:
@@ -125,7 +129,7 @@ class Towers:
         """Name the kind of a module that is no block; None for those that do no work of their own."""
         own = own_name(name)
         tests = {
-            "rotary": re.search(r"rotary|rope", own + self.tree.kind_of(name), re.I),
+            "rotary": ROTATES.search(own) or ROTATES_CLASS.search(self.tree.kind_of(name)),
             None: not self.tree.parameters(name),
             "lm_head": self._writes_tokens(name),
             "merger": CONNECTS_TOWERS.search(name) and self.sees_pixels,

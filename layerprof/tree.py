@@ -47,7 +47,7 @@ class Tree:
         """Yield (parent, members) of the outermost lists of blocks below `name`; stages are entered."""
         kids = self.children[name]
         members = [k for k in kids if self._may_be_block(k, strong)]
-        listed = self.is_container(name) or self._is_sequence(name)
+        listed = self._is_list(name) or self._is_sequence(name)
         repeated = len({self.kind_of(m) for m in members}) < len(members)
         enough = (repeated or (listed and strong)) and not CONNECTS_TOWERS.search(name)
         if members and enough and not (strong and all(self._is_stage(m) for m in members)):
@@ -121,7 +121,11 @@ class Tree:
                 yield kid
 
     def is_container(self, name: str) -> bool:
-        """Whether a module only holds others and is never called itself."""
+        """Whether a module only holds others and is never called itself: lists, and modules without a `forward`."""
+        module = self.modules[name]
+        return "forward" not in vars(module) and type(module).forward.__name__ == "_forward_unimplemented"
+
+    def _is_list(self, name: str) -> bool:
         return type(self.modules[name]).__name__ in ("ModuleList", "ModuleDict")
 
     def is_wrapper(self, name: str) -> bool:

@@ -223,6 +223,43 @@ def test_a_folder_with_a_configuration_is_enough(tmp_path: Path) -> None:
     assert estimate(tmp_path, new_tokens=2).totals.flops > 0
 
 
+def test_numbers_that_json_lacks_are_read(tmp_path: Path) -> None:
+    """Transformers writes infinity in a way of its own; such a folder loads, and so it can be estimated."""
+    import transformers
+
+    config: Any = transformers.Mamba2Config(
+        vocab_size=64, hidden_size=16, num_heads=4, head_dim=8, n_groups=1, state_size=4, num_hidden_layers=2,
+        time_step_limit=(0.0, float("inf")),
+    )  # fmt: skip
+    config.save_pretrained(tmp_path)
+    assert len([row for row in estimate(tmp_path, new_tokens=1).layers if row.kind == "decoder_layer"]) == 2
+
+
+def test_a_configuration_that_its_own_class_refuses_is_told(tmp_path: Path) -> None:
+    """Checks of transformers have error classes of their own; all of them end in one message."""
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": 30, "num_attention_heads": 4}')
+    with pytest.raises(RequestError, match="llama"):
+        estimate(tmp_path)
+
+
+def test_an_image_is_never_left_out_silently() -> None:
+    """Chameleon's images become words of an autoencoder; a UDOP does not say how large its images are."""
+    import transformers
+
+    text = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1} | {
+        "num_attention_heads": 2, "num_key_value_heads": 2, "vocabulary_map": {"<image>": 9, "IMGIMGAZ": 10},
+    }  # fmt: skip
+    words = {"resolution": 32, "base_channels": 32, "channel_multiplier": [1, 2], "num_res_blocks": 1} | {
+        "embed_dim": 8, "num_embeddings": 1,
+    }  # fmt: skip
+    kind: Any = transformers.ChameleonConfig  # image_token_id is read, not declared
+    chameleon = kind(vq_config=words, image_token_id=9, **text)
+    got = estimate(chameleon, text_tokens=8, new_tokens=1)
+    assert got.settings["prompt_tokens"] == 8 + (32 // 2) ** 2
+    with pytest.raises(RequestError, match="how large its images are"):
+        estimate(transformers.UdopConfig(d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=4, vocab_size=64))
+
+
 def test_towers_of_one_size_say_so() -> None:
     """A tower made for 28 pixels cannot be given 224, and the estimate notes it."""
     got = estimate(families.build("llava").model.config, image_size=224, new_tokens=1)

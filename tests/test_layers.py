@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any, cast
 
 import families
 import pytest
@@ -44,6 +45,11 @@ class AttentionBlock(nn.Module):
         super().__init__()
         self.attn = nn.MultiheadAttention(8, 2, batch_first=True)
         self.mlp = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Mix positions, then widths."""
+        out: torch.Tensor = self.mlp(self.attn(x, x, x)[0])
+        return out
 
 
 @pytest.mark.parametrize("name", FAMILY_NAMES)
@@ -191,6 +197,68 @@ def test_stages_of_blocks_give_blocks_not_stages() -> None:
     ]
 
 
+class Autoencoder(nn.Module):
+    """Pictures to words and back, as Chameleon's: without a `forward`, its levels held by bare modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = PictureDecoder()
+        self.decoder = PictureDecoder()
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Use one of the two."""
+        encoded: torch.Tensor = self.encoder(pixels)
+        return encoded
+
+
+class PictureDecoder(nn.Module):
+    """Convolutions in levels; each level is only a place for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList()
+        for _ in range(2):
+            level = nn.Module()
+            level.blocks = nn.ModuleList([AttentionBlock()])
+            level.attention = nn.ModuleList([nn.MultiheadAttention(8, 2, batch_first=True)])
+            level.scale = nn.Conv2d(8, 8, 1)
+            self.levels.append(level)
+        self.norm_out = nn.LayerNorm(8)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Call what the levels hold, never the levels."""
+        for level in self.levels:
+            level = cast("Any", level)
+            width = level.scale(pixels).flatten(2).transpose(1, 2)
+            pixels = level.blocks[0](width).transpose(1, 2).unflatten(2, pixels.shape[2:])
+        return pixels
+
+
+def test_modules_that_are_never_called_are_no_layers() -> None:
+    """A module without a `forward` only holds others: every layer of what ran was called, down to the last level."""
+    model = nn.ModuleDict({"vqmodel": Autoencoder(), "embed_tokens": nn.Embedding(9, 8)})
+    called: set[str] = set()
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda *_, name=name: called.add(name))
+    cast("Autoencoder", model["vqmodel"]).encode(torch.randn(1, 8, 4, 4))
+    found = [x.name for x in find_layers(model) if x.name.startswith("vqmodel.encoder.levels")]
+    assert len(found) >= 4
+    assert {name for name in found if "attention" not in name} <= called
+
+
+def test_a_picture_s_decoder_sees_pixels() -> None:
+    """All of an autoencoder is vision, the norm in its decoder included, whatever its class calls it."""
+    found = find_layers(nn.ModuleDict({"vqmodel": Autoencoder(), "embed_tokens": nn.Embedding(9, 8)}))
+    assert {x.tower for x in found if x.name.startswith("vqmodel")} == {"vision"}
+
+
+def test_letters_inside_a_class_name_are_no_word() -> None:
+    """`SolarOpenRMSNorm` has "rope" in it, and is a norm."""
+    norm = type("SolarOpenRMSNorm", (nn.LayerNorm,), {})(8)
+    found = find_layers(nn.ModuleDict({"layers": nn.ModuleList([AttentionBlock(), AttentionBlock()]), "norm": norm}))
+    assert [x.kind for x in found if x.name == "norm"] == ["norm"]
+
+
 def test_own_blocks_without_any_telling_name_are_found() -> None:
     """Repetition is enough: a user's list of modules of one class."""
     model = nn.Module()
@@ -215,8 +283,8 @@ def test_a_sequential_of_blocks_is_found() -> None:
 
 def test_layers_of_another_kind_in_a_list_of_blocks_are_blocks() -> None:
     """Hybrid decoders: short convolutions or state spaces stand in one list with attention; a norm in it does not."""
-    convolution = nn.Module()
-    convolution.conv, convolution.mlp = nn.Conv1d(8, 8, 3), nn.Linear(8, 8)
+    convolution = Block()
+    convolution.first = nn.Conv1d(8, 8, 3)  # type: ignore[assignment]  # a block of another kind
     found = find_layers(nn.ModuleDict({"layers": nn.ModuleList([convolution, AttentionBlock(), nn.LayerNorm(8)])}))
     assert [x.name for x in found if x.kind in BLOCK_KINDS] == ["layers.0", "layers.1"]
 

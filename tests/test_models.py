@@ -325,6 +325,27 @@ def test_families_that_do_not_answer_prompts_are_refused(tmp_path: Path, model_t
     assert "LayerProfiler" in refused(str(tmp_path), weights="random").remedy
 
 
+def test_code_inside_a_checkpoint_is_never_run_nor_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A family that transformers does not know ends in one message; nobody is asked on the terminal whether to run."""
+    own = {"model_type": "own_family", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (tmp_path / "config.json").write_text(json.dumps(own))
+    (tmp_path / "own.py").write_text("raise SystemExit('this ran')")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    assert "never run" in refused(str(tmp_path), weights="random").remedy
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("model_type", ["chameleon", "fuyu"])
+def test_a_model_that_sees_images_is_not_lent_a_processor_without(tmp_path: Path, model_type: str) -> None:
+    """A configuration may have no part for the tower; its model would be asked without images, and nobody told."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    error = refused(str(tmp_path), weights="random")
+    assert "has no tokenizer" in error.problem
+    assert "processor" in error.remedy
+
+
 # --- random weights ---------------------------------------------------------------------------------------------
 
 

@@ -233,3 +233,78 @@ def test_a_processor_that_draws_the_question_is_refused() -> None:
     with pytest.raises(RequestError, match="no input_ids") as caught:
         inputs.batches(other, samples(["hi?"]))
     assert "LayerProfiler" in caught.value.remedy
+
+
+class Wrapped:
+    """A processor, or an image processor, with ways of its own; everything else is the wrapped one's."""
+
+    def __init__(self, inner: Any, call: Any) -> None:
+        self._inner, self._call = inner, call
+        self.image_processor = getattr(inner, "image_processor", None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Do what the test says."""
+        return self._call(self._inner, *args, **kwargs)
+
+
+def test_images_are_given_one_by_one_to_a_processor_that_wants_no_lists() -> None:
+    """GOT-OCR refuses images nested by sample."""
+    other = llava(HF.AutoTokenizer.from_pretrained(demo.MODEL_FOLDER))
+
+    def call(inner: Any, *, images: Any, **more: Any) -> Any:
+        if isinstance(images[0], list):
+            raise ValueError("Nested images are only supported with `multi_page` set to `True`.")
+        return inner(images=images, **more)
+
+    (batch,) = inputs.batches(Subject(other.model, Wrapped(other.processor, call)), samples(["a", "b"]), batch_size=2)
+    assert batch.image_tokens == (16, 16)
+
+
+def test_an_image_processor_that_gives_pixels_alone_is_understood() -> None:
+    """Idefics' returns one tensor, no mapping; its size does not follow the image's, which is then left alone."""
+    other = llava(HF.AutoTokenizer.from_pretrained(demo.MODEL_FOLDER))
+    bare = Wrapped(other.processor.image_processor, lambda inner, *args, **more: inner(*args, **more)["pixel_values"])
+    processor = Wrapped(other.processor, lambda inner, **asked: inner(**asked))
+    processor.image_processor = bare
+    assert "does not change it" in inputs.image_rule(Subject(other.model, processor), 224)
+
+
+def test_kinds_of_tokens_are_asked_for_where_the_model_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some processors tell image tokens from text only when asked (Cosmos 3), and their models fail without."""
+    other = llava(HF.AutoTokenizer.from_pretrained(demo.MODEL_FOLDER))
+
+    def forward(mm_token_type_ids: Any = None) -> None:
+        """Take what M-RoPE needs."""
+
+    def call(inner: Any, *, return_mm_token_type_ids: bool = False, **more: Any) -> Any:
+        features = inner(**more)
+        if return_mm_token_type_ids:
+            features["mm_token_type_ids"] = (features["input_ids"] == other.image_token_id).int()
+        return features
+
+    monkeypatch.setattr(other.model, "forward", forward)
+    (batch,) = inputs.batches(Subject(other.model, Wrapped(other.processor, call)), samples(["hi?"]))
+    assert int(batch.tensors["mm_token_type_ids"].sum()) == 16
+
+
+def test_a_folder_of_a_model_without_a_vision_config_is_asked_with_images(tmp_path: Path) -> None:
+    """Chameleon's configuration has no part named for vision; its processor is loaded all the same."""
+    tokenizer = HF.AutoTokenizer.from_pretrained(demo.MODEL_FOLDER)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    words = {f"IMGIMG{chr(65 + i // 10)}{chr(65 + i % 10)}Z": i for i in range(16)}
+    marks = {"<image>": tokenizer.convert_tokens_to_ids("<image>")}
+    autoencoder = {"resolution": 32, "base_channels": 32, "channel_multiplier": [1, 2], "num_res_blocks": 1} | {
+        "embed_dim": 8, "num_embeddings": 16,
+    }  # fmt: skip
+    config = HF.ChameleonConfig(vq_config=autoencoder, vocabulary_map=words | marks, **TEXT)
+    images = HF.ChameleonImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    processor = HF.ChameleonProcessor(image_processor=images, tokenizer=tokenizer, image_seq_length=256)
+    HF.ChameleonForConditionalGeneration(config).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    small = subject(tmp_path)
+    (batch,) = inputs.batches(small, samples(["hi?", "what?"]), batch_size=2)
+    assert batch.tensors["pixel_values"].shape == (2, 3, 32, 32)
+    assert generation.generate(small, batch, max_new_tokens=2, fixed=True).new_tokens == (2, 2)
