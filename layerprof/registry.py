@@ -8,7 +8,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import sys
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from layerprof.errors import RequestError
@@ -31,6 +33,7 @@ def load(name: str) -> Any:
     point = next(iter(entry_points(group=GROUP, name=name)), None)
     if point is None and ":" in name and EntryPoint.pattern.match(name):
         point = EntryPoint(name=name, value=name, group=GROUP)
+        _see_current_folder()
     if point is None:
         near = difflib.get_close_matches(name, names(), n=1)
         guess = f"Did you mean '{near[0]}'? " if near else ""
@@ -54,6 +57,13 @@ def load(name: str) -> Any:
             f"Correct the module until `python -c 'import {point.module}'` works.",
         ) from error
     return target
+
+
+def _see_current_folder() -> None:
+    """Let a module beside the user be imported, as `python -m` does; last, so that it hides no package."""
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
 
 
 def load_own(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,17 @@ def test_a_registered_name_gives_its_class() -> None:
 def test_an_import_path_gives_the_users_own_class() -> None:
     """Anything importable can be a hook."""
     assert registry.load("collections:OrderedDict").__name__ == "OrderedDict"
+
+
+def test_a_module_in_the_current_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command's own search path has no current folder; a hook beside the user is found all the same, and last."""
+    (tmp_path / "beside_the_user.py").write_text("class Mine: ...")
+    (tmp_path / "collections.py").write_text("raise RuntimeError('hides the standard library')")
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.chdir(tmp_path)
+    assert registry.load("beside_the_user:Mine").__name__ == "Mine"
+    assert registry.load("collections:OrderedDict").__name__ == "OrderedDict"
+    assert sys.path[-1] == str(tmp_path)
 
 
 @pytest.mark.parametrize(
