@@ -42,7 +42,6 @@ PACKAGES = (
 )
 OPTIONAL = {
     "flash-attn": "--optimization flash",
-    "kernels": "--optimization flash without building it",
     "ray": "sweep --engine ray",
 }
 HUB_TIMEOUT_S = 3.0

@@ -132,6 +132,12 @@ def _check_compile(on: str) -> None:
             "--optimization compile needs a C++ compiler, and there is none on the PATH.",
             "Install g++ (Debian: `apt install g++`) or use --optimization sdpa.",
         )
+    if on != "cpu" and not any(shutil.which(name) for name in (os.environ.get("CC") or "gcc", "gcc", "clang")):
+        raise RequestError(
+            "--optimization compile needs a C compiler, with which Triton builds its launchers, and there is none on "
+            "the PATH.",
+            "Install gcc (Debian: `apt install gcc`) or use --optimization sdpa.",
+        )
     if on != "cpu" and importlib.util.find_spec("triton") is None:
         raise RequestError(
             "--optimization compile needs the package triton, which is not installed.",

@@ -185,6 +185,16 @@ def test_flash_attention_is_refused_where_it_cannot_run(monkeypatch: pytest.Monk
         placement.check_optimization("flash", "cuda:0", "fp32")
 
 
+@pytest.mark.parametrize(("on", "word"), [("cpu", "g++"), ("cuda:0", "gcc")])
+def test_compiling_without_a_compiler_is_refused(on: str, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inductor needs C++ on a CPU, and Triton C on a GPU; without them each graph would fail during a run."""
+    monkeypatch.setattr("layerprof.placement.shutil.which", lambda name: None)
+    with pytest.raises(RequestError) as caught:
+        placement.check_optimization("compile", on, "fp16")
+    assert word in caught.value.remedy
+    assert "--optimization sdpa" in caught.value.remedy
+
+
 def test_weights_larger_than_the_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before they are allocated, with the smaller format as a way out."""
     monkeypatch.setattr(placement, "free_bytes", lambda on: 8 * 10**9)
