@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -17,6 +19,18 @@ Around = Callable[[int], AbstractContextManager[Any]]
 
 MOST_KEPT = 256
 """Calls whose arguments are held for a repeat; holding more could fill the memory with a user's batches."""
+
+_repeating = ContextVar("_repeating", default=False)
+"""Whether a call is a repeat, which is no call of the user's for any other profiler around the same model."""
+
+
+@contextmanager
+def _again() -> Iterator[None]:
+    token = _repeating.set(True)
+    try:
+        yield
+    finally:
+        _repeating.reset(token)
 
 
 @dataclass(frozen=True)
@@ -40,7 +54,9 @@ class Calls:
         self.count = 0
         self.rows = 0
         self.recorded: list[Recorded] = []
+        self.overlapped = False
         self._depth = 0
+        self._thread = 0
 
     def __enter__(self) -> Self:
         self._was: dict[str, Any] = {}
@@ -63,7 +79,10 @@ class Calls:
     def _wrapped(self, entrance: Any, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def call(*args: Any, **kwargs: Any) -> Any:
+            if _repeating.get():
+                return original(*args, **kwargs)
             if self._depth:
+                self.overlapped |= self._thread != threading.get_ident()
                 return original(*args, **kwargs)
             with self._outermost(entrance, args, kwargs):
                 return original(*args, **kwargs)
@@ -77,6 +96,7 @@ class Calls:
         index, self.count = self.count, self.count + 1
         self.rows += _rows(args, kwargs)
         self._depth += 1
+        self._thread = threading.get_ident()
         try:
             with self.around(index):
                 yield
@@ -107,7 +127,7 @@ def replay(model: nn.Module, calls: Sequence[Recorded], around: Around) -> None:
                 torch.cuda.set_rng_state_all(call.cuda_rng)
             kwargs = {name: value for name, value in call.kwargs.items() if name != "streamer"}
             entrance = model.generate if call.entrance == "generate" else model
-            with around(index):
+            with _again(), around(index):
                 entrance(*call.args, **kwargs)  # type: ignore[operator]  # nn.Module.__getattr__ is typed as a tensor
 
 

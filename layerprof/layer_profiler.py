@@ -36,6 +36,14 @@ class LayerProfiler:
 
         if flops not in ("rerun", "together", "off"):
             raise RequestError(f"flops={flops!r} is unknown.", "Choose 'rerun', 'together' or 'off'.")
+        if not callable(getattr(model, "named_modules", None)) or isinstance(model, type):
+            raise RequestError(
+                f"LayerProfiler was given {model!r:.60}, which is no model.", "Pass a loaded torch.nn.Module."
+            )
+        if not isinstance(layers, str):
+            raise RequestError(
+                f"layers={layers!r:.60} is no selector.", "Write it as on the command line: layers='vision,lm_head'."
+            )
         selector = parse_selector(layers)
         self.model = model
         self.found = find_layers(model)
@@ -46,37 +54,52 @@ class LayerProfiler:
         self.device = _device(model)
         self.dtype = _dtype(model)
         self._run: Run | None = None
+        self._why_none = ""
+        self._active = False
+        self._calls = Calls(model, self._around)
 
     @property
     def rows(self) -> int:
-        """Rows of all outermost calls together."""
+        """Rows of all outermost calls together; 0 before the first."""
         return self._calls.rows
 
     def warnings(self, error: BaseException | None) -> tuple[str, ...]:
         """Return what a reader of the run must know."""
         together = "FLOPs were counted during the same calls: the spans hold the counting, too."
         ended = f"The block ended with {type(error).__name__}: {error}"
-        return (*([together] if self.flops == "together" else []), *([ended] if error else []))
+        mixed = "Calls from several threads overlapped: the spans of one hold work of the others."
+        told = {together: self.flops == "together", mixed: self._calls.overlapped, ended: error}
+        return tuple(text for text, applies in told.items() if applies)
 
     @property
     def run(self) -> Run:
         """The finished run. Raises RequestError inside the block, and when nothing was called in it."""
+        if self._run is None and self._why_none:
+            raise RequestError(f"There is no run: {self._why_none}.", "Correct that, then enter the block again.")
         if self._run is None:
             raise RequestError("There is no run yet.", "Read `prof.run` after the `with` block has ended.")
         return self._run
 
     def __enter__(self) -> Self:
+        if self._active:
+            raise RequestError(
+                "This LayerProfiler is measuring already.",
+                "Enter it once at a time, or make another for the inner block.",
+            )
         self._latency = registry.load("latency")(self.model, self.layers, device=self.device)
         self._shapes = registry.load("shapes")(self.model, self.layers) if self.flops == "together" else None
         self._calls = Calls(self.model, self._around, keep=self.flops == "rerun")
-        self._stack = ExitStack()
-        for part in filter(None, (self._latency, self._shapes, self._calls)):
-            self._stack.enter_context(part)
+        with ExitStack() as stack:
+            for part in filter(None, (self._latency, self._shapes, self._calls)):
+                stack.enter_context(part)
+            self._stack = stack.pop_all()
+        self._active, self._run, self._why_none = True, None, ""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._active = False
         self._stack.close()
         spans: SpanReading = self._latency.reading()
         if not spans.windows_s:
@@ -85,6 +108,7 @@ class LayerProfiler:
                     "Nothing was called inside the `with LayerProfiler(model)` block.",
                     "Call the very model that you passed: model.generate(...) or model(...).",
                 )
+            self._why_none = f"the block ended with {type(error).__name__} before a call was finished"
             return
         from layerprof import assemble
 

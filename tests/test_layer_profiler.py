@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -216,3 +219,67 @@ def test_generate_is_one_batch(model: nn.Module) -> None:
     assert prof.run.totals.latency_s.per_batch.n == 1
     assert prof.run.samples == 3
     assert next(row for row in prof.run.layers if row.name == "blocks.0").calls == 4
+
+
+@pytest.mark.parametrize("wrong", ["qwen2.5-vl-3b", None, Tower])
+def test_what_is_no_model_is_refused(wrong: Any) -> None:
+    """A name, nothing at all, or the class in place of its instance."""
+    with pytest.raises(RequestError, match="no model") as caught:
+        LayerProfiler(wrong)
+    assert "nn.Module" in caught.value.remedy
+
+
+@pytest.mark.parametrize("wrong", [None, ["all"], 3])
+def test_a_selector_is_text(model: nn.Module, wrong: Any) -> None:
+    """A list of names is written as on the command line."""
+    with pytest.raises(RequestError, match="no selector"):
+        LayerProfiler(model, layers=wrong)
+
+
+def test_one_profiler_measures_one_block_at_a_time(model: nn.Module) -> None:
+    """Entered twice it refuses; entered again it measures anew; two of them may nest."""
+    prof = LayerProfiler(model)
+    x = torch.randn(2, TOKENS, WIDTH)
+    with prof, LayerProfiler(model) as inner:
+        with pytest.raises(RequestError, match="measuring already"), prof:
+            pass
+        model(x)
+    assert prof.run.samples == inner.run.samples == 2, "the repeat of the inner one is no call of the outer one"
+    assert {row.calls for row in prof.run.layers} == {1}
+    assert prof.run.totals.flops == inner.run.totals.flops
+    with prof:
+        model(x)
+        model(x)
+    assert prof.run.samples == 4
+    assert _hooks(model) == 0
+
+
+def test_a_block_that_failed_before_a_call_was_finished_says_so(model: nn.Module) -> None:
+    """There is no run, for the user's own exception and not because it is too early."""
+    prof = LayerProfiler(model)
+    assert prof.rows == 0
+    with pytest.raises(ValueError, match="mine"), prof:
+        raise ValueError("mine")
+    with pytest.raises(RequestError, match="ended with ValueError"):
+        _ = prof.run
+
+
+def test_calls_that_overlap_in_threads_are_told(model: nn.Module) -> None:
+    """Two threads inside the model at once: what one layer's span holds is not its own, and the run says it."""
+    inside, done = threading.Event(), threading.Event()
+
+    def wait(*_: object) -> None:
+        if threading.current_thread() is first:
+            inside.set()
+            done.wait(timeout=30)
+
+    model.get_submodule("blocks.0").register_forward_pre_hook(wait)
+    x = torch.randn(1, TOKENS, WIDTH)
+    with LayerProfiler(model, flops="off") as prof:
+        first = threading.Thread(target=model, args=(x,))
+        first.start()
+        inside.wait(timeout=30)
+        model(x)
+        done.set()
+        first.join()
+    assert any("several threads" in warning for warning in prof.run.warnings)
