@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import TYPE_CHECKING, Any, Protocol
 
-from layerprof import passes, registry
+from layerprof import passes, registry, streams
 from layerprof import settings as settings_module
 from layerprof.errors import LayerprofError, NothingFinishedError, RequestError, RunFailedError
 from layerprof.progress import Progress, Silent
@@ -13,7 +14,7 @@ from layerprof.session import Session
 from layerprof.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from layerprof.datasets import Dataset
@@ -41,10 +42,15 @@ def profile(settings: Settings | None = None, *, progress: Progress | None = Non
     (after saving what was finished) when the model fails. An interrupt after the first answered batch returns a run
     whose `status` is `interrupted`.
     """
+    if settings is not None and not isinstance(settings, Settings):
+        raise RequestError(
+            f"profile() was given a {type(settings).__name__}.", 'Name the options: profile(model="demo", samples=8).'
+        )
     settings = settings or settings_module.build(**options)
     session = prepare(settings, progress or Silent())
     failure = conduct(session)
-    run = finish(session, failure)
+    with streams.uninterrupted():  # whoever presses Ctrl-C twice wants an end, not the loss of what was finished
+        run = finish(session, failure)
     if failure is not None:
         raise failure
     return run
@@ -214,10 +220,40 @@ def finish(session: Session, failure: LayerprofError | None) -> Run:
 
 
 def save(session: Session, run: Run, samples: Iterable[Sample]) -> Run:
-    """Write a run with what lies beside it: samples, the times of each batch, the spans of each layer in it."""
+    """Write a run with what lies beside it: samples, the times of each batch, the spans of each layer in it.
+
+    A file beside it that the disk refuses costs that file and a warning. Where the run itself is refused, it goes into
+    a folder for temporary files, which the error names.
+    """
     from layerprof import batch_files, energy_books, store
     from layerprof.report import tensorboard
 
-    files = dict(run.files) | batch_files.write(session, session.folder) | energy_books.write(session, session.folder)
-    files["tensorboard"] = tensorboard.write(run, session.folder).name
-    return store.save(run.model_copy(update={"files": files}), session.folder, samples=samples)
+    kept, folder = tuple(samples), session.folder
+    files, refused = dict(run.files), []
+    writers: tuple[Callable[[], dict[str, str]], ...] = (
+        lambda: batch_files.write(session, folder),
+        lambda: energy_books.write(session, folder),
+        lambda: {"tensorboard": tensorboard.write(run, folder).name},
+    )
+    for write in writers:
+        try:
+            files |= write()
+        except OSError as error:
+            refused.append(f"A file beside the run could not be written: {error.strerror or error}.")
+    whole = run.model_copy(update={"files": files, "warnings": (*run.warnings, *dict.fromkeys(refused))})
+    try:
+        return store.save(whole, folder, samples=kept)
+    except RunFailedError as failure:
+        raise _rescued(failure, whole, kept) from failure
+
+
+def _rescued(failure: RunFailedError, run: Run, samples: tuple[Sample, ...]) -> RunFailedError:
+    """Save a run that its own folder did not take somewhere else; return the error that says where, if anywhere."""
+    from layerprof import store
+
+    try:
+        place = tempfile.mkdtemp(prefix="layerprof-")
+        store.save(run.model_copy(update={"settings": run.settings | {"output": place}}), place, samples=samples)
+    except (OSError, RunFailedError):
+        return failure
+    return RunFailedError(failure.problem, f"It was saved to {place} instead: free space, then move it.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -61,6 +62,12 @@ def build(**values: Any) -> Settings:
 
     Raises RequestError with the nearest allowed value, or the allowed range, for anything that no run could satisfy.
     """
+    values = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in values.items()}
+    if hasattr(values.get("model"), "named_modules"):
+        raise RequestError(
+            f"model is a {type(values['model']).__name__} in memory, not the name of one.",
+            "Measure it in your own loop: with layerprof.LayerProfiler(model) as prof: model.generate(**inputs).",
+        )
     for name, value in values.items():
         if name in Settings.model_fields:
             _check_choice(name, value)
@@ -126,6 +133,8 @@ def _readable(error: ValidationError) -> RequestError:
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return unknown_choice("setting", name, tuple(Settings.model_fields))
+    if first["type"] == "tuple_type":
+        return RequestError(f"Setting '{name}' is a list.", f'Write {name} = ["..."].')
     return RequestError(
         f"Setting '{name}' cannot be {first['input']!r}: {first['msg'].lower()}.",
         "See `layerprof profile --help` for what each option takes.",

@@ -67,14 +67,31 @@ def _sink() -> TextIO:
 @contextmanager
 def stopped_like_an_interrupt() -> Iterator[None]:
     """Raise KeyboardInterrupt in the block on SIGTERM and SIGHUP, where nobody has asked for something else."""
-    if threading.current_thread() is not threading.main_thread():
+    with _handled((signal.SIGTERM, signal.SIGHUP), signal.default_int_handler, (signal.SIG_DFL,)):
         yield
-        return
-    taken = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let the block end whatever is pressed: for the second or so in which files are written."""
+    ours = (signal.SIG_DFL, signal.default_int_handler)
+    with _handled((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.SIG_IGN, ours):
+        yield
+
+
+@contextmanager
+def _handled(numbers: tuple[signal.Signals, ...], handler: Any, instead_of: tuple[Any, ...]) -> Iterator[None]:
+    """Handle signals otherwise in the block, where their handler is one of `instead_of`; afterwards as before.
+
+    Only the main thread may, so in any other nothing changes.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in numbers if main}
+    taken = {number: old for number, old in before.items() if old in instead_of}
     for number in taken:
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, handler)
     try:
         yield
     finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
+        for number, old in taken.items():
+            signal.signal(number, old)

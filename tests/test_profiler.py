@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from layerprof.hooks.base import LayerHook
 
 import layerprof
@@ -16,6 +19,7 @@ from layerprof import passes, profiler
 from layerprof.errors import NothingFinishedError, RequestError, RunFailedError
 from layerprof.progress import Silent
 from layerprof.records import Phase, Quality, Run
+from layerprof.report import tensorboard
 from layerprof.session import Session
 from layerprof.settings import build
 
@@ -287,10 +291,39 @@ def test_a_model_that_fails_half_way_keeps_what_was_measured(session: Session, m
     assert any("device-side assert" in warning for warning in run.warnings)
 
 
+def test_a_file_beside_the_run_that_cannot_be_written_costs_that_file(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full for the summary still gets the run, with a warning."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tensorboard, "write", full)
+    run = profiler.finish(session, profiler.conduct(session))
+    assert run.status == "done"
+    assert "tensorboard" not in run.files
+    assert "batches" in run.files
+    assert "No space left on device" in layerprof.load_run(session.folder).warnings[-1]
+
+
+def test_a_run_that_its_folder_does_not_take_is_saved_elsewhere(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured for hours is not lost to a full disk: the message names the folder that has it."""
+    (tmp_path / "spare").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "spare"))
+    failure = profiler.conduct(session)
+    (session.folder / "run.json").mkdir()
+    with pytest.raises(RunFailedError, match="could not be written") as caught:
+        profiler.finish(session, failure)
+    (saved,) = (tmp_path / "spare").iterdir()
+    assert str(saved) in caught.value.remedy
+    assert layerprof.load_run(saved).status == "done"
+
+
 def test_out_of_memory_names_what_to_lower(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """The remedy is the settings that take memory."""
-    import torch
-
     _stop_after(monkeypatch, 0, torch.OutOfMemoryError("CUDA out of memory"))
     failure = profiler.conduct(session)
     assert failure is not None
@@ -315,3 +348,14 @@ def test_unknown_settings_are_told_by_name() -> None:
     """From Python, a misspelt option is refused like on the command line."""
     with pytest.raises(RequestError, match="batchsize"):
         layerprof.profile(model="demo", batchsize=2)
+
+
+def test_from_python_paths_are_taken_and_other_things_told(tmp_path: Path) -> None:
+    """A Path is as good as its text; a name without its option, and a model in memory, get the way to write it."""
+    assert build(output=tmp_path).output == str(tmp_path)
+    with pytest.raises(RequestError, match="given a str") as caught:
+        layerprof.profile("demo")  # type: ignore[arg-type]  # the mistake is the test
+    assert 'profile(model="demo"' in caught.value.remedy
+    with pytest.raises(RequestError, match="Identity in memory") as caught:
+        layerprof.profile(model=torch.nn.Identity())
+    assert "LayerProfiler" in caught.value.remedy

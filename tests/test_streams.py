@@ -86,3 +86,15 @@ def test_output_on_a_full_disk_is_told() -> None:
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
     assert "layerprof report RUN" in done.stderr
+
+
+def test_what_must_end_is_not_interrupted() -> None:
+    """A second Ctrl-C while files are written changes nothing; afterwards it works again."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with streams.uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
