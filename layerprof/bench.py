@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerprof import checks, environment, settings
+from layerprof import checks, environment, registry, settings
 from layerprof.cells import Guards, Identity, canonical
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Bench:
             asked = _settings(choices)
             source = self._source(asked)
         layers.parse_selector(asked.layers)
+        for name in asked.hooks:
+            registry.load_own(name)
         models.check_image_size(source, asked.image_size)
         data = self.dataset(
             asked.dataset,

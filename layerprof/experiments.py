@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -61,6 +62,7 @@ TOP = {
     "cells": list,
 }
 DEFAULT_TIMEOUT_S = 3600.0
+MOST_CELLS = 100_000
 _HOW = "docs/sweeps.md shows what an experiment file may hold."
 
 
@@ -112,11 +114,17 @@ def cells(
     """
     overrides = dict(overrides or {})
     _check_overrides(experiment, overrides)
+    _check_number(experiment)
     found: dict[str, Cell] = {}
     for table in experiment.tables:
         for cell in _of_table(table, overrides):
             known = found.get(cell.request)
             found[cell.request] = known.joined(cell) if known else cell
+    if not found:
+        raise RequestError(
+            f"{experiment.path} has no cells: [[skip]] leaves out every combination of its axes.",
+            "Take a rule out of [[skip]], or add a value to an axis.",
+        )
     kept = _only(list(found.values()), dict(only or {}))
     return sorted(kept, key=lambda cell: cell.repeat)
 
@@ -195,6 +203,18 @@ def _check_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> No
                 )
 
 
+def _check_number(experiment: Experiment) -> None:
+    number = sum(
+        table.repeats * (math.prod(len(values) for values in table.axes.values()) + len(table.more))
+        for table in experiment.tables
+    )
+    if number > MOST_CELLS:
+        raise RequestError(
+            f"{experiment.path} has {number:,} cells, which no sweep gets through.",
+            f"Give fewer repeats or values; {MOST_CELLS:,} is the most.",
+        )
+
+
 def _only(found: list[Cell], wanted: Mapping[str, Any]) -> list[Cell]:
     for name, values in wanted.items():
         there = {_as_text(cell.choices.get(name)) for cell in found}
@@ -218,7 +238,7 @@ class _File:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise RequestError(f"{path} is not UTF-8 text: {error.reason}.", _HOW) from None
         except OSError as error:
@@ -301,8 +321,8 @@ def _check_top(file: _File) -> None:
             file.wrong((key,), error.problem[0].lower() + error.problem[1:], error.remedy)
         if not isinstance(value, TOP[key]) or isinstance(value, bool):  # type: ignore[arg-type]  # a type or a tuple of them
             file.wrong((key,), f"'{key}' cannot be {value!r}.")
-        if key in ("repeats", "timeout_s") and value <= 0:
-            file.wrong((key,), f"'{key}' is {value}; it must be above 0.")
+        if key in ("repeats", "timeout_s") and not 0 < value < math.inf:
+            file.wrong((key,), f"'{key}' is {value}; it must be a number above 0.")
     _check_settings(file)
 
 

@@ -58,8 +58,8 @@ def test_demo_settings_are_laid_over_where_the_model_is_the_bundled_one(bench: B
 
 
 def test_what_cannot_be_is_refused_without_loading_a_model(bench: Bench) -> None:
-    """A wrong image size or selector is told when cells are identified."""
-    for change in ({"image_size": 57}, {"layers": "vision["}, {"model": "dmeo"}):
+    """A wrong image size, selector or hook is told when cells are identified."""
+    for change in ({"image_size": 57}, {"layers": "vision["}, {"model": "dmeo"}, {"hooks": ["memory"]}):
         with pytest.raises(RequestError):
             bench.identify(BASE | change, {})
 

@@ -130,6 +130,28 @@ def test_mistakes_name_the_line(tmp_path: Path, text: str, line: int, words: lis
         assert word in message
 
 
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("[axes]\nbatch_size = [1, 2]\n[[skip]]\nbatch_size = [1, 2]\n", "leaves out every combination"),
+        ("repeats = 100000000\n", "100,000,000 cells"),
+        ("[base]\nhooks = 'shapes'\n", "is a list"),
+        ("timeout_s = nan\n", "above 0"),
+        ("timeout_s = inf\n", "above 0"),
+    ],
+)
+def test_an_experiment_that_no_sweep_gets_through_is_refused(tmp_path: Path, text: str, word: str) -> None:
+    """No cell at all, more than anyone can wait for, a limit that never comes: told before a folder is made."""
+    with pytest.raises(RequestError, match=word) as caught:
+        _choices(_file(tmp_path, text))
+    assert caught.value.remedy
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    """Editors on Windows begin a file with one."""
+    assert _choices(_file(tmp_path, "\ufeff[axes]\nbatch_size = [1, 2]\n")) == [{"batch_size": 1}, {"batch_size": 2}]
+
+
 def test_broken_toml_names_the_line(tmp_path: Path) -> None:
     """A file that is not TOML is refused with the parser's line."""
     with pytest.raises(RequestError, match="line 2"):
