@@ -246,11 +246,12 @@ class ShapesHook(LayerHook):
             self._uncounted[operator.name] = self._uncounted.get(operator.name, 0) + 1
 
     def _count(self, operator: Operator, operands: dict[str, Any], output: Any, frame: Frame) -> None:
-        key = (operator.name, signature(operands))
+        made = output_shape(output)
+        key = (operator.name, signature(operands), made)  # a packed weight has no shape to be read: its output has
         counted = self._counted.get(key)
         if counted is None:
             assert operator.formula is not None, operator.name
-            counted = self._counted[key] = operator.formula(shapes(operands), output_shape(output))
+            counted = self._counted[key] = operator.formula(shapes(operands), made)
         if isinstance(counted, Product):
             self._product(counted, frame)
         elif counted.packed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ class Tree:
         return bool(named) and not self.is_norm(name)
 
     def _has_matrix_beside_mixer(self, name: str) -> bool:
-        if any(p.ndim >= 2 for p in self.modules[name].parameters(recurse=False)):
+        module = self.modules[name]
+        if any(p.ndim >= 2 for p in module.parameters(recurse=False)) or _hidden_matrix(module):
             return True
         # Only the innermost part that mixes is left out: GPT-2's `attn`, but not a block inside a block.
         return any(
@@ -140,7 +142,8 @@ class Tree:
     def is_norm(self, name: str) -> bool:
         """Tell whether a module normalises, and holds no matrix."""
         own, kind = own_name(name), self.kind_of(name)
-        flat = all(p.ndim <= 1 for p in self.modules[name].parameters())
+        module = self.modules[name]
+        flat = all(p.ndim <= 1 for p in module.parameters()) and not any(map(_hidden_matrix, module.modules()))
         return flat and bool(re.search(r"norm|(^|_)ln(_|\d|$)|layrnorm", own, re.I) or "Norm" in kind)
 
     def kind_of(self, name: str) -> str:
@@ -149,14 +152,29 @@ class Tree:
         return type(getattr(module, "_orig_mod", module)).__name__
 
     def parameters(self, name: str) -> int:
-        """Count the parameters at and below a module."""
+        """Count the parameters at and below a module, those that a quantised matrix holds elsewhere included."""
         if name not in self._counts:
-            self._counts[name] = sum(p.numel() for p in self.modules[name].parameters())
+            module = self.modules[name]
+            hidden = sum(map(_hidden_matrix, module.modules()))
+            self._counts[name] = sum(p.numel() for p in module.parameters()) + hidden
         return self._counts[name]
 
     @cached_property
     def _counts(self) -> dict[str, int]:
         return {}
+
+
+def _hidden_matrix(module: nn.Module) -> int:
+    """Return the size of a linear layer's matrix that is no parameter, 0 where there is none.
+
+    Quantised layers keep theirs packed, in buffers (GPTQ, AWQ) or in an object of their own (torch's dynamic ones).
+    """
+    if any(p.ndim >= 2 for p in module.parameters()):
+        return 0
+    sides = [getattr(module, name, None) for name in ("in_features", "out_features")]
+    if all(isinstance(side, int) for side in sides):
+        return prod(side for side in sides if isinstance(side, int))
+    return sum(b.numel() for b in module.buffers(recurse=False) if b.ndim >= 2 and b.element_size() == 1)
 
 
 def own_name(name: str) -> str:

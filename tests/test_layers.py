@@ -162,6 +162,38 @@ def test_adapters_around_projections_change_no_layer() -> None:
     assert find_layers(model) == before
 
 
+class Packed(nn.Module):
+    """A quantised linear layer as GPTQ and AWQ have it: its matrix packed in a buffer."""
+
+    def __init__(self, inner: nn.Linear) -> None:
+        super().__init__()
+        self.register_buffer("qweight", inner.weight.detach().to(torch.int8))
+        self.bias = inner.bias
+        self.in_features, self.out_features = inner.in_features, inner.out_features
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Unpack, then multiply."""
+        return nn.functional.linear(x, cast("torch.Tensor", self.qweight).to(x.dtype), self.bias)
+
+
+def _dynamic(inner: nn.Linear) -> nn.Module:
+    kind: Any = torch.ao.nn.quantized.dynamic.Linear  # untyped there
+    return cast("nn.Module", kind(inner.in_features, inner.out_features))
+
+
+@pytest.mark.parametrize("quantised", [Packed, _dynamic])
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_quantised_matrices_are_matrices(name: str, quantised: Callable[[nn.Linear], nn.Module]) -> None:
+    """A matrix that is no parameter, in a buffer or in an object of torch's, leaves every layer where it was."""
+    model = families.build(name).model
+    before = find_layers(model)
+    for module in list(model.modules()):
+        for part, child in list(module.named_children()):
+            if type(child) is nn.Linear:
+                setattr(module, part, quantised(child))
+    assert find_layers(model) == before
+
+
 def test_blocks_compiled_one_by_one_are_found() -> None:
     """Layers wrapped by `torch.compile` keep their place in the list."""
     model = families.build("llama").model

@@ -296,6 +296,14 @@ def test_calls_are_counted_and_uncalled_layers_are_absent() -> None:
     assert work == {"blocks.0": (2, 2 * 2 * 10 * 2 * 128), "blocks.1": (1, 2 * 10 * 2 * 128)}
 
 
+def test_packed_matrices_of_equal_input_and_other_output_are_told_apart() -> None:
+    """A quantised layer's matrix is no tensor: only what it gives tells its width."""
+    kind: Any = torch.ao.nn.quantized.dynamic.Linear
+    model = nn.Sequential(*(nn.Sequential(kind(8, wide), kind(wide, 8)) for wide in (8, 24)))
+    work = {name: w.flops for (name, _), w in run_toy(model).layers.items()}
+    assert work == {"0": 2 * 10 * (64 + 64), "1": 2 * 10 * (192 + 192)}
+
+
 def test_work_between_layers_has_the_name_of_its_module() -> None:
     """The product in the model's own forward is the rest, and the books balance."""
     reading = run_toy(Toy())
