@@ -348,7 +348,7 @@ def _file(output: Path | None) -> Path | None:
 
 def _emit(text: str, target: str) -> None:
     if target == "-":
-        _say(text)
+        sys.stdout.write(text + "\n")
     else:
         from layerprof import report as reports
 
@@ -357,12 +357,19 @@ def _emit(text: str, target: str) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(_shown(text) + "\n")
     sys.stdout.flush()
 
 
 def _complain(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(_shown(text) + "\n")
+
+
+def _shown(text: str) -> str:
+    """Return text that no terminal obeys: names of files, samples and models come from anywhere."""
+    from layerprof.report import units
+
+    return units.printable(text, keep="\n\t")
 
 
 if __name__ == "__main__":

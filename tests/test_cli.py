@@ -202,3 +202,10 @@ def test_a_limit_that_is_no_number_is_refused(run_cli: Cli, tmp_path: Path) -> N
     store.save(sample_run(), tmp_path)
     for limit in ("nan", "inf", "-1"):
         assert "--fail-above" in _mistake(run_cli, "compare", str(tmp_path), str(tmp_path), "--fail-above", limit)
+
+
+def test_a_message_obeys_nothing_that_a_name_holds(run_cli: Cli) -> None:
+    """A file whose name is an escape sequence is named, and the terminal stays as it is."""
+    message = _mistake(run_cli, "report", "no\x1b[2Jrun\x07")
+    assert "no [2Jrun" in message
+    assert "\x1b" not in message

@@ -177,3 +177,10 @@ def test_data_cannot_end_its_script() -> None:
     page = _Page()
     page.feed(rendered(sample_run(model={"name": "</script><script>alert(1)//"}), "html"))
     assert json.loads(page.data)["title"].startswith("</script><script>")
+
+
+def test_markdown_holds_nothing_that_a_terminal_obeys() -> None:
+    """A report is read with `cat`, too: escape sequences in a warning or a name arrive as plain signs."""
+    text = rendered(sample_run(warnings=("\x1b[2Jgone\x07 kept",), model={"name": "m\x1b[31m"}), "markdown")
+    assert "kept" in text
+    assert not {"\x1b", "\x07"} & set(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -151,3 +152,16 @@ def test_writing_needs_no_torch(tmp_path: Path) -> None:
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
+
+
+def test_a_full_disk_leaves_the_former_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is whole or not there; the failure is the caller's to tell, and no thread prints a traceback."""
+    before = tensorboard.write(sample_run(), tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tensorboard, "write_atomic", full)
+    with pytest.raises(OSError, match="No space left"):
+        tensorboard.write(sample_run(), tmp_path)
+    assert list(tmp_path.iterdir()) == [before]

@@ -138,3 +138,10 @@ def test_a_submodule_stands_below_its_layer() -> None:
     assert "\nlayers.0 " in text
     assert "\n  layers.0.mlp" in text
     assert "1 decoder layer  prefill  ██████████  100" in text
+
+
+def test_commands_can_be_pasted_whatever_the_folder_is_called() -> None:
+    """A folder with blanks or a shell's signs is quoted in the commands that the report suggests."""
+    text = shown(sample_run(settings=sample_run().settings | {"output": "my runs/a&b"}))
+    assert "layerprof view 'my runs/a&b'" in text
+    assert "layerprof report 'my runs/a&b' -o report.html" in text

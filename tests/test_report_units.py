@@ -107,3 +107,9 @@ def test_our_signs_are_spelt_and_other_people_s_names_kept() -> None:
     """A log in UTF-8 holds a path as it must be typed; only what we print ourselves is spelt out."""
     assert units.ascii_text("Δ WER ≤ 5 · 日本/Läufe", "utf-8") == "change in WER <= 5 * 日本/Läufe"
     assert units.ascii_text("Läufe") == "L\\xe4ufe"
+
+
+def test_what_a_terminal_obeys_becomes_a_blank() -> None:
+    """Escape sequences, bells, turned writing and halves of characters do nothing; all else is kept."""
+    assert units.printable("a\x1b[2Jb\x07c\u202ed\ud800e ü日😀") == "a [2Jb c d e ü日😀"
+    assert units.printable("one\ntwo\tthree\r", keep="\n\t") == "one\ntwo\tthree "

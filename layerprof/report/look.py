@@ -51,7 +51,7 @@ class Look:
 
     def text(self, content: object, style: str = "") -> Text:
         """Return content as it stands: never markup, never control characters that a terminal would obey."""
-        clean = "".join(sign if sign.isprintable() else " " for sign in str(content))
+        clean = units.printable(str(content))
         return Text(units.ascii_text(clean, self.encoding) if self.ascii_only else clean, style)
 
     def bar(self, share: float | None, width: int, style: str) -> Text:

@@ -35,7 +35,7 @@ def render(run: Run, out: IO[str]) -> None:
 
 def escape(text: object) -> str:
     """Return text that Markdown shows as it stands, on one line, in a table cell too."""
-    return _SPECIAL.sub(r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
+    return _SPECIAL.sub(r"\\\1", html.escape(units.printable(" ".join(str(text).split())), quote=False))
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[object]], left: Container[int] = (0,)) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import IO
 
@@ -81,5 +82,5 @@ def _problems(data: SweepData, look: Look) -> Iterator[RenderableType]:
 
 def _files(data: SweepData, look: Look) -> Iterator[RenderableType]:
     yield look.heading("Files", str(data.folder))
-    yield Padding(look.text(f"layerprof report {data.folder} -o sweep.html", "dim"), (0, 0, 0, 2))
-    yield Padding(look.text(f"layerprof view {data.folder}", "dim"), (0, 0, 0, 2))
+    yield Padding(look.text(f"layerprof report {shlex.quote(str(data.folder))} -o sweep.html", "dim"), (0, 0, 0, 2))
+    yield Padding(look.text(f"layerprof view {shlex.quote(str(data.folder))}", "dim"), (0, 0, 0, 2))

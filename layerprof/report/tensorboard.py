@@ -7,7 +7,10 @@ name that the profiler plugin looks for, so one `--logdir` shows everything.
 from __future__ import annotations
 
 import io
+import os
 import re
+import socket
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +20,7 @@ from layerprof.errors import LayerprofError, RequestError
 from layerprof.records import BLOCK_KINDS, Run
 from layerprof.report import facts, markdown, view
 from layerprof.report.payload import QUANTITIES, payload
-from layerprof.store import RUN_FILE, load
+from layerprof.store import RUN_FILE, load, write_atomic
 
 SUFFIX = ".layerprof"
 """Ending of our event files, so that writing again replaces them and touches no others."""
@@ -41,20 +44,26 @@ HPARAMS = (
 
 
 def write(run: Run, folder: str | Path) -> Path:
-    """Write the run's event file into the folder, in place of an earlier one, and return it."""
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    """Write the run's event file into the folder, in place of an earlier one, and return it. Raises OSError.
 
-    place = Path(folder)
-    for former in place.glob(f"events.out.tfevents.*{SUFFIX}"):
-        former.unlink()
-    time = _seconds(run.created)
-    writer = EventFileWriter(str(place), filename_suffix=SUFFIX)
-    try:
-        for step, value in _values(run):
-            writer.add_event(_event(step, value, time))
-    finally:
-        writer.close()
-    return next(place.glob(f"events.out.tfevents.*{SUFFIX}"))
+    Whole or not at all, and not by tensorboard's own writer: its thread prints a traceback where the disk is full.
+    """
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    place, seconds = Path(folder), _seconds(run.created)
+    records = io.BytesIO()
+    writer = RecordWriter(records)
+    writer.write(Event(wall_time=seconds, file_version="brain.Event:2").SerializeToString())
+    for step, value in _values(run):
+        writer.write(_event(step, value, seconds).SerializeToString())
+    former = list(place.glob(f"events.out.tfevents.*{SUFFIX}"))
+    file = place / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}.0{SUFFIX}"
+    write_atomic(file, records.getvalue())
+    for other in former:
+        if other != file:
+            other.unlink()
+    return file
 
 
 def ensure(folder: str | Path) -> str | None:
@@ -220,11 +229,11 @@ def _value(make: Any, value: str | float | bool) -> Any:
     return make(string_value=value) if isinstance(value, str) else make(number_value=value)
 
 
-def _event(step: int, value: Any, time: float) -> Any:
+def _event(step: int, value: Any, seconds: float) -> Any:
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    return Event(wall_time=time, step=step, summary=Summary(value=[value]))
+    return Event(wall_time=seconds, step=step, summary=Summary(value=[value]))
 
 
 def _seconds(created: str) -> float:

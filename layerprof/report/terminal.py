@@ -5,6 +5,7 @@ Files, pipes and consoles that show no Unicode get the same in ASCII.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
@@ -122,5 +123,5 @@ def _files(run: Run, look: Look) -> Iterator[RenderableType]:
     yield look.heading("Files", str(place or ""))
     yield Padding(look.text(", ".join(run.files.values()), "dim"), (0, 0, 0, 2))
     if place:
-        yield Padding(look.text(f"layerprof view {place}", "dim"), (0, 0, 0, 2))
-        yield Padding(look.text(f"layerprof report {place} -o report.html", "dim"), (0, 0, 0, 2))
+        yield Padding(look.text(f"layerprof view {shlex.quote(str(place))}", "dim"), (0, 0, 0, 2))
+        yield Padding(look.text(f"layerprof report {shlex.quote(str(place))} -o report.html", "dim"), (0, 0, 0, 2))

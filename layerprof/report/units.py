@@ -116,6 +116,11 @@ _SPELT = {
 }  # fmt: skip
 
 
+def printable(text: str, keep: str = "") -> str:
+    """Return text without the signs that a terminal obeys (escape sequences, bells, turned writing): blanks instead."""
+    return "".join(sign if sign.isprintable() or sign in keep else " " for sign in text)
+
+
 def ascii_text(text: str, encoding: str = "ascii") -> str:
     """Return text that any terminal or log can hold: the signs we use spelt out, the rest escaped.
 
