@@ -7,13 +7,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from layerprof.errors import LayerprofError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+
+class _StoppedError(Exception):
+    """Ctrl-C inside a command, under a name that typer does not catch: it would end without a word."""
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise _StoppedError from stop
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="layerprof",
     no_args_is_help=True,
     add_completion=False,
@@ -291,7 +306,7 @@ def _run() -> int:
     except LayerprofError as error:
         _complain(f"layerprof: {error.problem}\n{error.remedy}")
         return error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _StoppedError):
         _complain("layerprof: interrupted.")
         return 130
     except typer.Exit as stop:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,6 +97,9 @@ def sweep(
             folder.write_record(record)
             try:
                 spent = _conduct(opened, steps, folder, show, timeout_s)
+            except KeyboardInterrupt:
+                show.note(_interrupted(path, steps, folder))
+                raise
             finally:
                 wall = record.wall_s + time.monotonic() - start
                 done = sum(outcome.seconds for step in steps if (outcome := folder.outcome(step.key)))
@@ -275,6 +279,12 @@ def _planned(table: experiments.Table) -> PlannedTable:
 def _outcomes(folder: SweepFolder, record: SweepRecord) -> dict[str, Outcome]:
     found = {cell.key: folder.outcome(cell.key) for cell in record.cells}
     return {key: outcome for key, outcome in found.items() if outcome is not None}
+
+
+def _interrupted(path: str | Path, steps: Sequence[Step], folder: SweepFolder) -> str:
+    finished = sum(folder.outcome(step.key) is not None for step in steps)
+    again = f"layerprof sweep {shlex.quote(str(path))} --resume --output {shlex.quote(str(folder.path))}"
+    return f"Interrupted: {finished} of {len(steps)} cells are finished and kept. Go on with: {again}"
 
 
 def _closing(spent: float, wall: float, cells: int) -> str:

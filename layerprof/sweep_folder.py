@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from layerprof import store
 from layerprof.cells import Outcome, SweepRecord
-from layerprof.errors import LayerprofError, RequestError, RunFailedError
+from layerprof.errors import RequestError, RunFailedError
 from layerprof.records import Record, Run
 
 SWEEP_FILE = "sweep.json"
@@ -71,13 +71,13 @@ class SweepFolder:
 
     @contextmanager
     def kept_if_planned(self) -> Iterator[None]:
-        """Remove a new folder again when an error comes before `sweep.json`.
+        """Remove a new folder again when an error or an interrupt comes before `sweep.json`.
 
-        A refused request leaves nothing behind.
+        A request that came to nothing leaves nothing behind.
         """
         try:
             yield
-        except LayerprofError:
+        except BaseException:
             if not (self.path / SWEEP_FILE).is_file():
                 for name in (LOCK_FILE, LOG_FILE):
                     (self.path / name).unlink(missing_ok=True)

@@ -209,3 +209,14 @@ def test_a_message_obeys_nothing_that_a_name_holds(run_cli: Cli) -> None:
     message = _mistake(run_cli, "report", "no\x1b[2Jrun\x07")
     assert "no [2Jrun" in message
     assert "\x1b" not in message
+
+
+def test_an_interrupt_is_one_line_and_exit_130(run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in any command ends without a traceback, and not in silence."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "load", stop)
+    code, _, err = run_cli("report", "run")
+    assert (code, err) == (130, "layerprof: interrupted.\n")

@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 
 from layerprof import sweep as sweeps
-from layerprof.cells import Status
+from layerprof.cells import Outcome, Status
+from layerprof.engines import Job
 from layerprof.errors import RequestError, RunFailedError
+from layerprof.records import Run
 from layerprof.sweep_folder import CELL_FILE, SweepFolder
-from layerprof.sweep_progress import Lines
+from layerprof.sweep_progress import Lines, Show
 
 RUNNER = "fake_cells:FakeRunner"
 
@@ -183,6 +185,44 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path: Path, log: Path) -> None:
     assert "KeyboardInterrupt" in said
     outcomes = [SweepFolder(tmp_path / "s").outcome(cell.key) for cell in SweepFolder(tmp_path / "s").record().cells]
     assert [outcome.status for outcome in outcomes if outcome] == [Status.DONE]
+
+
+class Stops(Show):
+    """Presses Ctrl-C when the first cell has ended, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Keep it."""
+        self.notes.append(text)
+
+    def ended(self, job: Job, outcome: Outcome, run: Run | None) -> None:
+        """Interrupt."""
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_says_how_to_go_on(tmp_path: Path, log: Path) -> None:
+    """The last line counts what is kept and is the command that measures the rest."""
+    path, show = _experiment(tmp_path, ["ok", "all"]), Stops()
+    with pytest.raises(KeyboardInterrupt):
+        sweeps.sweep(path, output=tmp_path / "a sweep", runner=RUNNER, show=show)
+    assert "1 of 2 cells are finished" in show.notes[-1]
+    assert f"layerprof sweep {path} --resume --output '{tmp_path / 'a sweep'}'" in show.notes[-1]
+
+
+def test_an_interrupt_before_there_is_a_plan_leaves_nothing(
+    tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while cells are identified takes the new folder away again."""
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweeps, "plan", stop)
+    with pytest.raises(KeyboardInterrupt):
+        sweeps.sweep(_experiment(tmp_path, ["ok"]), output=tmp_path / "s", runner=RUNNER)
+    assert not (tmp_path / "s").exists()
 
 
 def test_dry_run_tells_what_is_there_and_writes_nothing(tmp_path: Path, log: Path) -> None:
