@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -27,10 +27,15 @@ class Lasting:
         """Write the text, or drop it once the stream has failed."""
         if self.trouble is None:
             try:
-                return self._stream.write(text)
+                self._write(text)
             except OSError as error:
                 self._lose(error)
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write one text after the other."""
+        for line in lines:
+            self.write(line)
 
     def flush(self) -> None:
         """Hand on what is buffered, or drop it."""
@@ -39,6 +44,13 @@ class Lasting:
                 self._stream.flush()
             except OSError as error:
                 self._lose(error)
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError:  # a document under an old encoding is UTF-8, as it would be in a file
+            self._stream.flush()
+            self._stream.buffer.write(text.encode("utf-8", "replace"))
 
     def _lose(self, error: OSError) -> None:
         self.trouble = error

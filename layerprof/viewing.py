@@ -18,25 +18,31 @@ def serve(path: Path, port: int, say: Callable[[str], None]) -> int:
 
     Raises RequestError when there is no run, the port is taken, or TensorBoard is not installed.
     """
-    arguments = tensorboard.arguments(path, port)
+    tensorboard.arguments(path, port)  # tells a path that holds no run before anything else
     if importlib.util.find_spec("tensorboard") is None:
         raise RequestError("TensorBoard is not installed.", "Install it: pip install tensorboard.")
-    _check_port(port)
+    port = _free(port)
     for folder in tensorboard.run_folders(path.parent if path.is_file() else path):
         trouble = tensorboard.ensure(folder)
         if trouble:
             say(trouble)
     say(f"TensorBoard on http://localhost:{port}/ (stop with Ctrl-C)")
     try:
-        return subprocess.run([sys.executable, "-m", "tensorboard.main", *arguments], check=False).returncode
+        return subprocess.run(
+            [sys.executable, "-m", "tensorboard.main", *tensorboard.arguments(path, port)], check=False
+        ).returncode
     except KeyboardInterrupt:
         return 0
 
 
-def _check_port(port: int) -> None:
+def _free(port: int) -> int:
+    """Return the port, or one that is free for 0."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("localhost", port))
         except (OSError, OverflowError):
-            raise RequestError(f"Port {port} cannot be used.", f"Give another: --port {6007}.") from None
+            raise RequestError(
+                f"Port {port} cannot be used.", "Give another with --port, or --port 0 for any that is free."
+            ) from None
+        return int(probe.getsockname()[1])

@@ -98,3 +98,13 @@ def test_what_must_end_is_not_interrupted() -> None:
             signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_document_under_an_old_encoding_is_utf_8() -> None:
+    """What an ASCII stream cannot hold arrives as it would in a file, in the right order, and ends nothing."""
+    raw = io.BytesIO()
+    lasting = streams.Lasting(io.TextIOWrapper(raw, encoding="ascii"))
+    lasting.write("plain ")
+    lasting.writelines(["ü", " half \ud800", " plain"])
+    lasting.flush()
+    assert raw.getvalue().decode() == "plain ü half ? plain"
