@@ -83,7 +83,7 @@ def profile(
     trace_batches: Annotated[int, typer.Option(help="How many batches the trace covers.")] = 2,
     cross_check: Annotated[bool, typer.Option(help="Print our FLOPs beside fvcore, ptflops and torch.")] = False,
     hook: Annotated[
-        list[str] | None, typer.Option(help="A further instrument: its name or package.module:Class.")
+        list[str] | None, typer.Option(help="A further instrument, a name or package.module:Class; may be repeated.")
     ] = None,
     output: Annotated[
         str | None, typer.Option(help="Folder of the run. Default: traces/<time>-<model>-<dataset>.")

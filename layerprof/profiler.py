@@ -222,8 +222,8 @@ def finish(session: Session, failure: LayerprofError | None) -> Run:
 def save(session: Session, run: Run, samples: Iterable[Sample]) -> Run:
     """Write a run with what lies beside it: samples, the times of each batch, the spans of each layer in it.
 
-    A file beside it that the disk refuses costs that file and a warning. Where the run itself is refused, it goes into
-    a folder for temporary files, which the error names.
+    A file beside it that the disk refuses, or that needs a missing package, costs that file and a warning. Where the
+    run itself is refused, it goes into a folder for temporary files, which the error names.
     """
     from layerprof import batch_files, energy_books, store
     from layerprof.report import tensorboard
@@ -238,8 +238,9 @@ def save(session: Session, run: Run, samples: Iterable[Sample]) -> Run:
     for write in writers:
         try:
             files |= write()
-        except OSError as error:
-            refused.append(f"A file beside the run could not be written: {error.strerror or error}.")
+        except (OSError, ImportError) as error:
+            reason = getattr(error, "strerror", None) or error
+            refused.append(f"A file beside the run could not be written: {reason}.")
     whole = run.model_copy(update={"files": files, "warnings": (*run.warnings, *dict.fromkeys(refused))})
     try:
         return store.save(whole, folder, samples=kept)

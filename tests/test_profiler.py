@@ -291,20 +291,27 @@ def test_a_model_that_fails_half_way_keeps_what_was_measured(session: Session, m
     assert any("device-side assert" in warning for warning in run.warnings)
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (ModuleNotFoundError("No module named 'tensorboard'"), "No module named 'tensorboard'"),
+    ],
+)
 def test_a_file_beside_the_run_that_cannot_be_written_costs_that_file(
-    session: Session, monkeypatch: pytest.MonkeyPatch
+    error: Exception, reason: str, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that is full for the summary still gets the run, with a warning."""
+    """A disk that is full for the summary, or no TensorBoard to write it with: the run is saved, with a warning."""
 
     def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
 
     monkeypatch.setattr(tensorboard, "write", full)
     run = profiler.finish(session, profiler.conduct(session))
     assert run.status == "done"
     assert "tensorboard" not in run.files
     assert "batches" in run.files
-    assert "No space left on device" in layerprof.load_run(session.folder).warnings[-1]
+    assert reason in layerprof.load_run(session.folder).warnings[-1]
 
 
 def test_a_run_that_its_folder_does_not_take_is_saved_elsewhere(
