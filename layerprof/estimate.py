@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Estimate", "EstimateRow", "estimate", "gpu_by_device_name", "gpu_by_name", "roof_seconds", "run"]
 
+MOST = 10_000_000
+MOST_POSITIONS = 50_000_000
+"""Token ids are real numbers in memory, unlike all that the model makes of them."""
+
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
 
@@ -151,10 +155,15 @@ run = estimate
 
 
 def _check(batch_size: int, image_size: int, text_tokens: int, new_tokens: int, dtype: str) -> None:
-    given = {"batch size": batch_size, "image size": image_size, "text tokens": text_tokens, "new tokens": new_tokens}
+    given = {"batch-size": batch_size, "image-size": image_size, "text-tokens": text_tokens, "new-tokens": new_tokens}
     for name, value in given.items():
-        if value < 1:
-            raise RequestError(f"The number of {name} is {value}.", "Give 1 or more.")
+        if not 1 <= value <= MOST:
+            raise RequestError(f"--{name} is {value}.", f"Give 1 to {MOST:,}.")
+    if batch_size * text_tokens > MOST_POSITIONS:
+        raise RequestError(
+            f"--batch-size {batch_size} of --text-tokens {text_tokens} is {batch_size * text_tokens:,} positions.",
+            f"Give at most {MOST_POSITIONS:,} together; work grows evenly with the rows.",
+        )
     if dtype not in DTYPES:
         raise RequestError(f"There is no dtype '{dtype}'.", f"Use one of {', '.join(DTYPES)}.")
 

@@ -141,12 +141,24 @@ def _whole(
         lines = [_line(early, key, 1)]
         if late is not None:
             lines.append(_line(late, key, steps - 1))
-        fields = zip(*lines, strict=True)
-        sums = [
-            sum(min(start + slope * step for start, slope in field) for step in range(1, steps + 1)) for field in fields
-        ]
+        sums = [sum_of_lower(field[0], field[-1], steps) for field in zip(*lines, strict=True)]
         whole[key] = whole.get(key, Work()) + Work(*sums)
     return whole
+
+
+def sum_of_lower(one: tuple[int, int], other: tuple[int, int], steps: int) -> int:
+    """Return the sum over steps 1 to `steps` of the lower of two lines (value at step 0, slope), in whole numbers.
+
+    `sum(a + b s) = a n + b n (n + 1) / 2`; the steeper line is the lower one up to where they cross,
+    `s <= (a2 - a1) / (b1 - b2)`, and the flatter one from there on.
+    """
+    (first, steep), (second, flat) = sorted((one, other), key=lambda line: -line[1])
+    if steep == flat:
+        return min(first, second) * steps + flat * steps * (steps + 1) // 2
+    cross = min(max((second - first) // (steep - flat), 0), steps)
+    below = first * cross + steep * cross * (cross + 1) // 2
+    after = second * (steps - cross) + flat * (steps * (steps + 1) - cross * (cross + 1)) // 2
+    return below + after
 
 
 def _decode_steps(steps: _Steps, part: Callable[[WorkReading], Mapping[Key, Work]]) -> list[dict[Key, tuple[int, ...]]]:

@@ -12,6 +12,8 @@ import families
 import pytest
 import torch
 from families_base import IMAGE
+from hypothesis import given
+from hypothesis import strategies as st
 from layerprof.hooks.shapes import ShapesHook
 from rich.console import Console
 
@@ -22,6 +24,7 @@ from layerprof.ghost import Ghosts, is_ghost
 from layerprof.gpus import gpu_by_name
 from layerprof.layers import find_layers
 from layerprof.records import Phase, Work
+from layerprof.rehearsal import sum_of_lower
 from layerprof.report.estimate import render
 
 CONFIG: dict[str, Any] = json.loads((files("layerprof") / "qwen2_5_vl_3b.json").read_text())
@@ -45,6 +48,16 @@ def test_the_golden_numbers_come_out(golden: Estimate) -> None:
     assert round(vision / 1e9, 2) == 1342.91
     assert round(decode / 1e9, 3) == 6.267
     assert golden.settings["prompt_tokens"] == 322
+
+
+lines = st.tuples(st.integers(-50, 50), st.integers(-9, 9))
+
+
+@given(lines, lines, st.integers(1, 40))
+def test_a_long_answer_is_added_up_by_formula(one: tuple[int, int], other: tuple[int, int], steps: int) -> None:
+    """The sum of the lower of two lines is that of adding step by step, wherever they cross."""
+    by_step = sum(min(start + slope * step for start, slope in (one, other)) for step in range(1, steps + 1))
+    assert sum_of_lower(one, other, steps) == by_step
 
 
 def test_the_full_size_model_is_the_published_one(golden: Estimate) -> None:
@@ -194,9 +207,11 @@ def test_the_json_has_the_names_of_a_run(golden: Estimate) -> None:
         ({"model": {}}, "model_type None"),
         ({"image_size": 225}, "225"),
         ({"image_size": 0}, "0"),
-        ({"batch_size": 0}, "batch size"),
-        ({"text_tokens": -1}, "text tokens"),
-        ({"new_tokens": 0}, "new tokens"),
+        ({"batch_size": 0}, "--batch-size is 0"),
+        ({"text_tokens": -1}, "--text-tokens is -1"),
+        ({"new_tokens": 0}, "--new-tokens is 0"),
+        ({"new_tokens": 10**9}, "--new-tokens is 1000000000"),
+        ({"batch_size": 10**6, "text_tokens": 10**6}, "1,000,000,000,000 positions"),
         ({"dtype": "int8"}, "int8"),
         ({"gpu": "H900"}, "H900"),
     ],
