@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Estimate", "EstimateRow", "estimate", "gpu_by_device_name", "gpu_by_name", "roof_seconds", "run"]
 
 MOST = 10_000_000
-MOST_POSITIONS = 50_000_000
+MOST_POSITIONS = 5_000_000
 """Token ids are real numbers in memory, unlike all that the model makes of them."""
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}

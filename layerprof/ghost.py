@@ -101,7 +101,8 @@ def _makes_large(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bo
     """Tell whether a factory is asked for a large floating-point tensor."""
     if func._schema.name not in FACTORIES:
         return False
-    dtype = kwargs.get("dtype") or torch.get_default_dtype()
+    filled = args[1] if func._schema.name == "aten::full" and len(args) > 1 else None
+    dtype = kwargs.get("dtype") or (torch.get_default_dtype() if filled is None else torch.tensor(filled).dtype)
     return bool(prod(args[0]) >= LARGE and dtype.is_floating_point)
 
 

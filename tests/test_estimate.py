@@ -50,6 +50,12 @@ def test_the_golden_numbers_come_out(golden: Estimate) -> None:
     assert golden.settings["prompt_tokens"] == 322
 
 
+def test_many_rows_cost_as_often_as_much() -> None:
+    """Rows of one length share nothing but weights: 700 of them are 700 times the work, at 115,000 positions too."""
+    one, many = (estimate("demo", batch_size=rows, new_tokens=2).totals.flops for rows in (1, 700))
+    assert many == 700 * one
+
+
 lines = st.tuples(st.integers(-50, 50), st.integers(-9, 9))
 
 
