@@ -20,8 +20,6 @@ def read(source: str | Path | dict[str, Any] | PreTrainedConfig) -> PreTrainedCo
 
     Raises RequestError when it cannot be had, or when transformers does not know the model type.
     """
-    from transformers import AutoConfig
-
     if not isinstance(source, (str, Path, dict)):
         return source
     if isinstance(source, dict):
@@ -38,12 +36,29 @@ def read(source: str | Path | dict[str, Any] | PreTrainedConfig) -> PreTrainedCo
             f"There is no model '{name}'.",
             "Give demo, qwen2.5-vl-3b, a hub id (owner/name), a folder with a config.json, or a config.json.",
         )
+    return _hub(*name.partition("@")[::2])
+
+
+def _hub(hub_id: str, revision: str) -> PreTrainedConfig:
+    """Read a hub model's configuration; the hub is asked once, since its client tries again for half a minute."""
+    from huggingface_hub import try_to_load_from_cache
+    from transformers import AutoConfig
+
+    from layerprof import locate
+
+    wanted = revision or None
+    if not isinstance(try_to_load_from_cache(hub_id, "config.json", revision=wanted), str):
+        try:
+            wanted = locate.ask_hub(hub_id, wanted)
+        except RequestError as error:
+            ways = "Check the id and the network, or give a folder that holds its config.json, demo or qwen2.5-vl-3b."
+            raise RequestError(error.problem, ways) from error
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(hub_id, revision=wanted, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RequestError(
-            f"The configuration of '{name}' cannot be had: {first}",
+            f"The configuration of '{hub_id}' cannot be had: {first}",
             "Check the id and the network, or give a folder that holds its config.json.",
         ) from error
     return config

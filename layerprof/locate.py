@@ -116,11 +116,12 @@ def _hub(hub_id: str, revision: str | None, weight_kind: str) -> Found:
         commit = checkpoint.cached(hub_id, wanted, weight_kind)
         if commit:
             return _with_config(Found(hub_id, "hub", hub_id, hub_id, commit, why="found in the local hub cache"))
-    commit = _ask_hub(hub_id, revision or REVISIONS.get(hub_id))
+    commit = ask_hub(hub_id, revision or REVISIONS.get(hub_id))
     return _with_config(Found(hub_id, "hub", hub_id, hub_id, commit, cached=False, why="from the hub"))
 
 
-def _ask_hub(hub_id: str, revision: str | None) -> str:
+def ask_hub(hub_id: str, revision: str | None) -> str:
+    """Return the commit that the hub has. Raises RequestError at once where it has none or cannot be reached."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 

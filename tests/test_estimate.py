@@ -50,6 +50,22 @@ def test_the_golden_numbers_come_out(golden: Estimate) -> None:
     assert golden.settings["prompt_tokens"] == 322
 
 
+def test_a_hub_model_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network that is one message at once, and the hub's own client is not left to try again and again."""
+    import huggingface_hub
+    import transformers
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", lambda *_, **__: pytest.fail("asked again"))
+    with pytest.raises(RequestError, match="cannot be reached .ConnectionError: no route") as caught:
+        estimate("someone/something@abc")
+    assert "demo" in caught.value.remedy
+
+
 def test_many_rows_cost_as_often_as_much() -> None:
     """Rows of one length share nothing but weights: 700 of them are 700 times the work, at 115,000 positions too."""
     one, many = (estimate("demo", batch_size=rows, new_tokens=2).totals.flops for rows in (1, 700))
