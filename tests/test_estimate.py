@@ -61,7 +61,7 @@ def test_a_hub_model_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", lambda *_, **__: pytest.fail("asked again"))
-    with pytest.raises(RequestError, match="cannot be reached .ConnectionError: no route") as caught:
+    with pytest.raises(RequestError, match=r"cannot be reached .ConnectionError: no route") as caught:
         estimate("someone/something@abc")
     assert "demo" in caught.value.remedy
 
