@@ -36,7 +36,7 @@ gpu: $(READY) ## On a CUDA machine: the GPU tests, then the full-size 3B with ra
 peers: $(READY) ## Measure layerprof beside other tools and put the tables into docs/peers.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[peers]'
 	@# zeus brings amdsmi, whose import fails without AMD's driver, and Ray's with it.
-	$(BIN)/python -c 'import amdsmi' 2>/dev/null || $(BIN)/python -m pip uninstall --quiet --yes amdsmi
+	$(BIN)/python -c 'import amdsmi' >/dev/null 2>&1 || $(BIN)/python -m pip uninstall --quiet --yes amdsmi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(BIN)/../peers-hta \
 		--requirement experiments/peers/hta.txt
 	PYTHON=$(BIN)/python sh experiments/peers/all.sh
