@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Self
 
-from layerprof.hooks.base import LayerHook, PhaseReader
+from layerprof.hooks.base import LayerHook, PhaseReader, PhaseTracker
 from layerprof.hooks.events import EventTimeline, HostTimeline, Mark, Timeline
 
 from layerprof import spans
@@ -61,6 +61,8 @@ class LatencyHook(LayerHook):
         self._append = self._log.extend
         self._open = False
         self._compiled: set[str] = set()
+        self._vision = PhaseTracker()
+        self._vision.phase = Phase.VISION
 
     def __enter__(self) -> Self:
         modules = dict(self.model.named_modules(remove_duplicate=False))
@@ -74,18 +76,20 @@ class LatencyHook(LayerHook):
         if layer.name in self._compiled:
             super()._attach(slot, layer, module)
             return
-        reader, tracker = self._phase_reader(slot, layer, module), self.tracker
-        if reader is None:
-            vision = layer.tower == "vision"
-            reader = (lambda _args, _kwargs: Phase.VISION) if vision else (lambda _args, _kwargs: tracker.phase)
-        self._handles.append(Replaced(module, self._timing(slot, reader)))
+        reader = self._phase_reader(slot, layer, module)
+        told = self._vision if layer.tower == "vision" and reader is None else self.tracker
+        self._handles.append(Replaced(module, self._timing(slot, reader, told)))
 
-    def _timing(self, slot: int, reader: PhaseReader) -> Callable[[Forward], Forward]:
-        """Return what makes a timed `forward` out of the layer's own; each name in it is looked up once, here."""
+    def _timing(self, slot: int, reader: PhaseReader | None, told: PhaseTracker) -> Callable[[Forward], Forward]:
+        """Return what makes a timed `forward` out of the layer's own.
+
+        It runs on every call of every layer: each name in it is looked up once, here, and the phase is an attribute of
+        `told`, which `reader` brings up to date where the layer can tell.
+        """
         import torch
 
-        append, start, end, tracker = self._append, self._starts[slot], self._ends[slot], self.tracker
-        compiling = torch.compiler.is_compiling
+        append, start, end = self._append, self._starts[slot], self._ends[slot]
+        compiling = torch.compiler.is_dynamo_compiling
 
         def make(forward: Forward) -> Forward:
             @wraps(forward)
@@ -93,7 +97,9 @@ class LatencyHook(LayerHook):
                 # A clock inside a graph would break it; what the compiler takes over is not called, and so not timed.
                 if not self._open or compiling():
                     return forward(*args, **kwargs)
-                append((slot, reader(args, kwargs), tracker.step, start()))
+                if reader is not None:
+                    reader(args, kwargs)
+                append((slot, told.phase, told.step, start()))
                 try:
                     return forward(*args, **kwargs)
                 finally:
