@@ -30,6 +30,7 @@ GUARDS = (
     "hypothesis_words",
     "reference_words",
     "padding_share",
+    "other_load",
     "not_finite",
 )
 REFERENCE = ("wer", "latency_s", "energy_j", "flops_as_reported")
