@@ -138,7 +138,6 @@ def _totals(session: Session) -> Totals:
     done = session.batches[: len(session.bare)]
     wer, metric, _ = quality(session)
     work, count = session.work, sum(walked.rows for walked in session.bare)
-    cost = totals.overhead(session.bare, session.hooked)
     complete = work is not None and sum(len(batch.examples) for batch in session.batches) == count
     layers = [*work.layers.values(), *work.outside.values()] if work else []
     return Totals(
@@ -153,8 +152,7 @@ def _totals(session: Session) -> Totals:
         energy=energy_books.totals(session),
         energy_estimate=energy_books.estimate(session),
         peak_memory_bytes=session.peak_memory_bytes,
-        overhead_ratio=cost.median if cost else None,
-        overhead_ci95=cost.ci95 if cost else None,
+        overhead_ratio=totals.overhead_ratio(session.bare, session.hooked),
         output_tokens=totals.output_tokens(session.bare),
         prompt_tokens=sum(sum(batch.prompt_tokens) for batch in done),
         pad_tokens=sum(sum(batch.pad_tokens) for batch in done),

@@ -286,7 +286,6 @@ class Totals(Record):
     energy_estimate: EnergyEstimate | None = None
     peak_memory_bytes: int | None
     overhead_ratio: float | None
-    overhead_ci95: tuple[float, float] | None = None
     output_tokens: int | None
     prompt_tokens: int | None
     pad_tokens: int | None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from layerprof import statistics
 from layerprof.records import Energy, LatencyTotals, Quality, SpanReading, Statistic, Totals, WorkReading
 
@@ -32,12 +34,10 @@ def latency(walked: Sequence[Walked]) -> LatencyTotals:
     )
 
 
-def overhead(bare: Sequence[Walked], hooked: Sequence[Walked]) -> Statistic | None:
-    """Return hooked / bare as the paired ratio over batches; None where no batch was answered in both.
-
-    The interval is of the median over batches. What drifted from one walk to the next is in the ratio, not in it.
-    """
-    return statistics.describe([b.latency_s / a.latency_s for a, b in zip(bare, hooked, strict=False)])
+def overhead_ratio(bare: Sequence[Walked], hooked: Sequence[Walked]) -> float | None:
+    """Return hooked / bare as the median over batches of the paired ratio; None where no batch was answered in both."""
+    ratios = [b.latency_s / a.latency_s for a, b in zip(bare, hooked, strict=False)]
+    return float(np.median(ratios)) if ratios else None
 
 
 def output_tokens(walked: Sequence[Walked]) -> int:

@@ -87,9 +87,7 @@ def end_to_end(run: Run) -> list[Fact]:
         facts.append(_tokens(run))
     if totals.overhead_ratio is not None:
         change = (totals.overhead_ratio - 1) * 100
-        sure = totals.overhead_ci95
-        interval = "" if sure is None else f"[{100 * (sure[0] - 1):+.1f}, {100 * (sure[1] - 1):+.1f}], "
-        facts.append(Fact("cost of measuring", f"{change:+.1f} %", f"{interval}latency pass over bare pass"))
+        facts.append(Fact("cost of measuring", f"{change:+.1f} %", "latency pass over bare pass"))
     return facts
 
 
