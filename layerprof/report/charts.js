@@ -4,7 +4,7 @@ const Layerprof = (() => {
   const PHASES = ["vision", "prefill", "decode"];
   const COLOURS = { vision: "#a24bb0", prefill: "#3d7edb", decode: "#2f9e58", null: "#8b949e" };
   const PREFIXES = [[1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "µ"], [1e-9, "n"]];
-  const STRIP = 145;
+  const STRIP = 159;
   const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
 
   /* Plotly reads a little HTML in labels; what comes from models must not be read as such. */
@@ -86,13 +86,13 @@ const Layerprof = (() => {
   function heat(target, run, quantity, across) {
     const lists = strips(run.rows).filter(([, rows]) => rows.some(row => row[quantity.key] !== null));
     const all = run.rows.map(row => row[quantity.key]).filter(value => value !== null);
-    const extra = { height: 20 + STRIP * lists.length, margin: { l: 130, r: 20, t: 28, b: 10 }, showlegend: false };
+    const extra = { height: 20 + STRIP * lists.length, margin: { l: 130, r: 20, t: 28, b: 22 }, showlegend: false };
     const traces = lists.map(([name, rows], nth) => {
       const axis = nth ? String(nth + 1) : "";
       const values = rows.map(row => row[quantity.key]);
       const top = Math.max(...(across ? all : values.filter(value => value !== null)));
       const slot = 1 / lists.length;
-      extra["yaxis" + axis] = { domain: [1 - slot * (nth + 1) + slot * 0.58, 1 - slot * nth], showgrid: false, ticks: "" };
+      extra["yaxis" + axis] = { domain: [1 - slot * (nth + 1) + slot * 0.6, 1 - slot * nth], showgrid: false, ticks: "" };
       extra["xaxis" + axis] = {
         anchor: "y" + axis, showgrid: false, tickangle: -90, tickmode: "array", tickvals: rows.map((_, i) => i), tickfont: { size: 10 },
         ticktext: rows.map(row => plain(short(row.label))), range: [-0.5, rows.length - 0.5],
