@@ -2,8 +2,8 @@
 
 A finished `Run` is what `run.json` holds, name for name. Raw readings that hooks hand over are plain
 frozen dataclasses (there are many of them); what is stored is pydantic, so that a file written by hand or
-by another version is checked when it is read. One file, since it is one contract: `run.json` from its first field to its
-last, and the readings that it is made of.
+by another version is checked when it is read. One file, since it is one contract: `run.json` from its first
+field to its last, and the readings that it is made of.
 
 Units are SI and stand in the field's name (`_s` seconds, `_j` joules, `flops`, `bytes`). `None` means "not measured"
 and comes with a reason; `0` means "measured, and it was zero".
