@@ -40,11 +40,12 @@ def inside_compiled(model: nn.Module) -> set[str]:
     Another `forward` there would make torch compile the region anew. A region is a module after `module.compile()`,
     what `torch.compile(module)` wraps, or what a compiled `forward` calls; its own module is then outside.
     """
-    regions = []
-    for name, module in model.named_modules(remove_duplicate=False):
+    modules = list(model.named_modules(remove_duplicate=False))
+    regions: list[str] = []
+    for name, module in modules:
         if getattr(module, "_compiled_call_impl", None) is not None:
             regions.append(name)
         elif hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable"):
             regions += [f"{name}.{child}" if name else child for child, _ in module.named_children()]
-    names = [name for name, _ in model.named_modules(remove_duplicate=False)]
-    return {name for name in names for region in regions if not region or f"{name}.".startswith(f"{region}.")}
+    below = tuple(f"{region}." if region else "" for region in regions)
+    return {name for name, _ in modules if f"{name}.".startswith(below)}

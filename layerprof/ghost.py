@@ -99,11 +99,11 @@ class Ghosts(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's met
 
 def _makes_large(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Tell whether a factory is asked for a large floating-point tensor."""
-    if func._schema.name not in FACTORIES:
+    if func._schema.name not in FACTORIES or prod(args[0]) < LARGE:
         return False
     filled = args[1] if func._schema.name == "aten::full" and len(args) > 1 else None
     dtype = kwargs.get("dtype") or (torch.get_default_dtype() if filled is None else torch.tensor(filled).dtype)
-    return bool(prod(args[0]) >= LARGE and dtype.is_floating_point)
+    return bool(dtype.is_floating_point)
 
 
 def _leaves(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
