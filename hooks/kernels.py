@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from layerprof.hooks.base import LayerHook
+from layerprof.hooks.recording import Recording, range_class
 
 from layerprof.attribution import attribute, total
 from layerprof.columns import PREFIX
@@ -44,14 +44,14 @@ class KernelsHook(LayerHook):
         super().__init__(model, layers)
         self.folder = Path(folder) / FOLDER
         self.files: dict[str, Path] = {}
-        self._device = str(device)
-        self._cuda = self._device.startswith("cuda")
+        self._cuda = str(device).startswith("cuda")
+        self._devices = _devices(model, str(device)) if self._cuda else ()
         self._prefixes = [f"{PREFIX}{layer.name}#" for layer in self.layers]
         self._calls = [0] * len(self.layers)
         self._open: list[tuple[int, Any]] = []
         self._recording = False
         self._traces: list[Path] = []
-        self._range = _range_class()
+        self._range = range_class()
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -64,54 +64,36 @@ class KernelsHook(LayerHook):
         return self
 
     def _warm_up(self) -> None:
-        """Record nothing much once: CUPTI instruments the loaded modules at its first use, which would fill a trace."""
-        import torch
+        """Record nothing much once: CUPTI instruments the loaded modules at its first use, which would fill a trace.
 
-        profiler = self._profiler()
-        with profiler:
-            torch.zeros(1, device=self._device).add_(1)
-            self._synchronize()
-
-    def _profiler(self) -> Any:
-        # Kineto writes its own log to stderr, on a machine without a GPU an "ERROR" at every start.
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-        from torch.profiler import ProfilerActivity, profile
-
-        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._cuda else [])]
-        return profile(activities=activities, acc_events=True)
+        Not nothing at all: a first session without work can leave CUPTI dead for the rest of the process.
+        """
+        recording = Recording(self._devices)
+        recording.start()
+        recording.stop()
 
     @contextmanager
     def batch(self, index: int) -> Iterator[None]:
         """Wrap one batch's `generate()`; its trace is complete, since the device is idle before recording stops."""
-        profiler = self._profiler()
+        recording = Recording(self._devices)
         with super().batch(index):
-            self._synchronize()
-            profiler.start()
+            recording.start()
             self._recording = True
             try:
                 yield
-                self._synchronize()
+                recording.synchronize()
             finally:
                 self._recording = False
                 while self._open:
                     self._close()
-                profiler.stop()
-        self._save(profiler, index)
+                recording.stop()
+        self._save(recording, index)
 
-    def _synchronize(self) -> None:
-        """Wait for every GPU that holds a part of the model; torch's current one may be another."""
-        if self._cuda:
-            import torch
-
-            weights = {str(p.device) for p in self.model.parameters() if p.device.type == "cuda"}
-            for device in sorted({self._device} | weights):
-                torch.cuda.synchronize(device)
-
-    def _save(self, profiler: Any, index: int) -> None:
+    def _save(self, recording: Recording, index: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         raw, packed = self.folder / f"batch{index}.json", self.folder / f"batch{index}.json.gz"
         try:
-            profiler.export_chrome_trace(str(raw))
+            recording.export(raw)
             with raw.open("rb") as source, gzip.open(packed, "wb", compresslevel=2) as target:
                 shutil.copyfileobj(source, target, 1 << 20)
         finally:
@@ -150,9 +132,6 @@ class KernelsHook(LayerHook):
         return reading
 
 
-def _range_class() -> Any:
-    """Return the class of cheap ranges (about 1 µs, exported as `cpu_op`); `record_function` where torch lacks it."""
-    import torch
-
-    fast = getattr(getattr(torch._C, "_profiler", None), "_RecordFunctionFast", None)
-    return fast or torch.profiler.record_function
+def _devices(model: nn.Module, device: str) -> tuple[str, ...]:
+    """Return every GPU that holds a part of the model, and the one that it is said to be on."""
+    return tuple(sorted({device} | {str(p.device) for p in model.parameters() if p.device.type == "cuda"}))

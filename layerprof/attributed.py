@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from layerprof.errors import RequestError
-from layerprof.records import KernelReading, Phase
+from layerprof.records import KernelReading, Lost, Phase
 
 Key = tuple[str, Phase | None]
 Top = tuple[tuple[str, int], ...]
@@ -17,9 +17,14 @@ OUTSIDE = "outside layers"
 NO_LAUNCH = "no launch seen"
 GRAPH = "graph launch"
 BUCKETS = (OUTSIDE, NO_LAUNCH, GRAPH)
+NOT_RECORDED = "launched, not recorded"
+"""What the profiler lost: no bucket of the sum, since nobody knows how long it ran."""
 
 TOP = 5
 """Heaviest kernels that are kept by name."""
+
+COUNTS = ("launches", "launched_not_recorded", "captured", "orphans", "warm_up_launches", "warm_up_lost")
+"""Fields of an attribution that count launches; those of several traces add up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,8 @@ class Row:
     the last end of that work, call by call. `host_ns`: time on the launching thread. `host_self_ns`: of that, with this
     range innermost; on a CPU never less than `self_ns`. `graph_ns`: work of CUDA graphs launched inside it, which is in
     the bucket `graph launch` and in none of the others. `kernels`: how many pieces of work are its own (an operator
-    counts again after each operator inside it). `top`: heaviest of its own kernels.
+    counts again after each operator inside it). `top`: heaviest of its own kernels. `not_recorded`: how many launches
+    of its own have no record, so that `self_ns` is too small by what they ran.
     """
 
     name: str
@@ -46,6 +52,7 @@ class Row:
     graph_ns: int
     kernels: int
     top: Top
+    not_recorded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,12 @@ class Attribution:
 
     `device` is `cuda` where the trace has GPU work, else `cpu`, and then "kernel" means operator. `bucket_top` names
     the heaviest kernels of each bucket. `skipped` counts events that could not be read.
+
+    `launches` counts those of kernels and graphs. `launched_not_recorded` of them have no record of what they ran, so
+    `total_ns` is too small by it: `launched_not_recorded_may_be_ns` at the mean of their like, None where there is
+    none. `captured` launches went into a CUDA graph and run when it is replayed. `orphans` counts the pieces of work in
+    `no launch seen`. Of `warm_up_launches`, made only for the profiler to lose and part of nothing else, it lost
+    `warm_up_lost`.
     """
 
     device: Literal["cuda", "cpu"]
@@ -63,6 +76,13 @@ class Attribution:
     total_ns: int
     events: int
     skipped: int
+    launches: int = 0
+    launched_not_recorded: int = 0
+    launched_not_recorded_may_be_ns: int | None = 0
+    captured: int = 0
+    orphans: int = 0
+    warm_up_launches: int = 0
+    warm_up_lost: int = 0
 
 
 def total(attributions: Sequence[Attribution]) -> KernelReading:
@@ -100,7 +120,28 @@ def total(attributions: Sequence[Attribution]) -> KernelReading:
         batches=len(same),
         host_s={key: ns / 1e9 for key, ns in host.items()},
         graph_s={key: ns / 1e9 for key, ns in graphs.items() if ns},
+        lost=_lost(same),
     )
+
+
+def _lost(same: Sequence[Attribution]) -> Lost:
+    """Add up what the profiler lost."""
+    places: Counter[tuple[str, Phase]] = Counter()
+    for row in (row for each in same for row in each.rows if row.phase is not None and row.not_recorded):
+        places[row.name, cast(Phase, row.phase)] += row.not_recorded
+    may_be = _known_sum([each.launched_not_recorded_may_be_ns for each in same])
+    return Lost(
+        launches=sum(each.launched_not_recorded for each in same),
+        of=sum(each.launches for each in same),
+        may_be_s=None if may_be is None else may_be / 1e9,
+        places=dict(places.most_common()),
+    )
+
+
+def _known_sum(values: Sequence[int | None]) -> int | None:
+    """Return the sum; None where one of them is not known."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 def merged(files: Mapping[str, Attribution]) -> Attribution:
@@ -129,6 +170,8 @@ def merged(files: Mapping[str, Attribution]) -> Attribution:
         total_ns=sum(each.total_ns for each in given),
         events=sum(each.events for each in given),
         skipped=sum(each.skipped for each in given),
+        launched_not_recorded_may_be_ns=_known_sum([each.launched_not_recorded_may_be_ns for each in given]),
+        **{name: sum(getattr(each, name) for each in given) for name in COUNTS},
     )
 
 
@@ -149,6 +192,7 @@ def _added(rows: Sequence[Row]) -> Row:
         graph_ns=over("graph_ns"),
         kernels=over("kernels"),
         top=_joined(row.top for row in rows),
+        not_recorded=over("not_recorded"),
     )
 
 

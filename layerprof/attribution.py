@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layerprof import intervals
+from layerprof import intervals, launches
 from layerprof.attributed import BUCKETS, GRAPH, NO_LAUNCH, OUTSIDE, Attribution, Row, heaviest, merged, total
-from layerprof.columns import NO_CORRELATION, OURS, Columns, Label, Reader
+from layerprof.columns import OURS, Columns, Label, Reader
 from layerprof.errors import SelectorError
 from layerprof.intervals import NOWHERE, Ints
+from layerprof.launches import Launches
 from layerprof.tracefile import TraceFile
 
 __all__ = ["BUCKETS", "GRAPH", "NO_LAUNCH", "OUTSIDE", "Attribution", "Row", "attribute", "merged", "total"]
@@ -93,16 +94,26 @@ _BUCKET_PLACE = {OUTSIDE: NOWHERE, NO_LAUNCH: -2, GRAPH: -3}
 def _attribute(columns: Columns) -> Attribution:
     ranges, bad_ranges = _ranges(columns)
     on_gpu = len(columns.work.ts) > 0
-    work, bad_work = _gpu_work(columns, ranges) if on_gpu else _cpu_work(columns, ranges)
+    work, bad_work, seen = _gpu_work(columns, ranges)
+    if not on_gpu:
+        work, bad_operators = _cpu_work(columns, ranges)
+        bad_work += bad_operators
     length = work.end - work.start
     return Attribution(
         device="cuda" if on_gpu else "cpu",
-        rows=tuple(_rows(ranges, work)),
+        rows=tuple(_rows(ranges, work, seen)),
         buckets_ns={name: int(length[work.place == place].sum()) for name, place in _BUCKET_PLACE.items()},
         bucket_top={name: _top(work, work.place == place) for name, place in _BUCKET_PLACE.items()},
         total_ns=int(length.sum()),
         events=columns.events,
         skipped=columns.skipped + bad_ranges + bad_work,
+        launches=seen.counts.made,
+        launched_not_recorded=len(seen.counts.lost),
+        launched_not_recorded_may_be_ns=seen.may_be_ns,
+        captured=seen.counts.captured,
+        orphans=int((work.place == _BUCKET_PLACE[NO_LAUNCH]).sum()),
+        warm_up_launches=seen.counts.warm_up,
+        warm_up_lost=seen.counts.warm_up_lost,
     )
 
 
@@ -119,50 +130,50 @@ def _ranges(columns: Columns) -> tuple[_Ranges, int]:
     return _Ranges(start, end, thread, label, labels, order), bad
 
 
-def _gpu_work(columns: Columns, ranges: _Ranges) -> tuple[_Work, int]:
+def _gpu_work(columns: Columns, ranges: _Ranges) -> tuple[_Work, int, _Seen]:
     (start, end, name, correlation), bad = columns.work.columns()
-    (launch_ts, _, launch_thread, launch_correlation, is_graph), bad_launches = columns.launches.columns()
-    launch = _launches_of(correlation, start, launch_correlation, launch_ts, _ranks(columns)[launch_thread])
-    inside = np.full(len(launch_ts), NOWHERE, np.int64)
-    for thread in np.unique(launch_thread):
-        here = np.flatnonzero(launch_thread == thread)
-        inside[here] = _inside(ranges, int(thread), launch_ts[here])
+    made = launches.read(columns)
+    inside = np.full(len(made.start), NOWHERE, np.int64)
+    for thread in np.unique(made.thread):
+        here = np.flatnonzero(made.thread == thread)
+        inside[here] = _inside(ranges, int(thread), made.start[here])
+    launch = launches.of_work(made, columns, correlation, start)
     seen = launch >= 0
     at = np.where(seen, launch, 0)
+    known = _Seen.of(made, columns, ranges, inside, launch, end - start)
     place = np.full(len(start), _BUCKET_PLACE[NO_LAUNCH], np.int64)
     thread, moment = np.full(len(start), -1, np.int64), np.zeros(len(start), np.int64)
-    if len(launch_ts):
-        by_graph = seen & (is_graph[at] != 0)
-        place = np.where(by_graph, _BUCKET_PLACE[GRAPH], np.where(seen, inside[at], place))
-        thread, moment = np.where(seen, launch_thread[at], -1), launch_ts[at]
-    return _Work(start, end, name, thread, moment, place, columns.names.listed()), bad + bad_launches
+    kept = np.ones(len(start), bool)
+    if len(made.start):
+        place = np.where(seen & made.by_graph[at], _BUCKET_PLACE[GRAPH], np.where(seen, inside[at], place))
+        thread, moment = np.where(seen, made.thread[at], -1), made.start[at]
+        kept = ~(seen & made.warm_up[at])
+    start, end, name, thread, moment, place = (it[kept] for it in (start, end, name, thread, moment, place))
+    work = _Work(start, end, name, thread, moment, place, columns.names.listed())
+    return work, bad + made.bad, known
 
 
-def _ranks(columns: Columns) -> Ints:
-    """Rank of each thread by its name, so that nothing depends on the order of events."""
-    threads = [repr(thread) for thread in columns.threads.listed()]
-    rank = np.empty(len(threads), np.int64)
-    rank[sorted(range(len(threads)), key=threads.__getitem__)] = np.arange(len(threads))
-    return rank
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the trace shows of launches: how many, how many without a record, and what these may come to.
 
-
-def _launches_of(wanted: Ints, started: Ints, offered: Ints, launched: Ints, tie: Ints) -> Ints:
-    """Return for each kernel the position of its launch, or -1.
-
-    A correlation id that several launches bear (traces of several processes in one file) goes to the last of them
-    before the kernel started, else to the first of all.
+    `by_label` counts those without a record by the innermost range around them.
     """
-    order = np.lexsort((tie, launched, offered))
-    ids, times = offered[order], launched[order]
-    first, last = np.searchsorted(ids, wanted, "left"), np.searchsorted(ids, wanted, "right")
-    chosen = first.copy()
-    for kernel in np.flatnonzero(last - first > 1):
-        before = np.searchsorted(times[first[kernel] : last[kernel]], started[kernel], "right")
-        chosen[kernel] = first[kernel] + max(int(before) - 1, 0)
-    found = (last > first) & (wanted != NO_CORRELATION)
-    result = np.full(len(wanted), -1, np.int64)
-    result[found] = order[chosen[found]]
-    return result
+
+    counts: launches.Counts
+    by_label: Ints
+    may_be_ns: int | None
+
+    @classmethod
+    def of(
+        cls, made: Launches, columns: Columns, ranges: _Ranges, inside: Ints, launch_of_work: Ints, length: Ints
+    ) -> _Seen:
+        counts = launches.count(made, columns, launch_of_work)
+        label = np.full(len(inside), NOWHERE, np.int64)
+        label[inside >= 0] = ranges.label[inside[inside >= 0]]
+        lost = label[counts.lost]
+        by_label = np.bincount(lost[lost >= 0], minlength=len(ranges.labels))
+        return cls(counts, by_label, launches.may_be_ns(made, counts, launch_of_work, length, label))
 
 
 def _inside(ranges: _Ranges, thread: int, moments: Ints) -> Ints:
@@ -192,7 +203,7 @@ def _cpu_work(columns: Columns, ranges: _Ranges) -> tuple[_Work, int]:
     return _Work(begin, finish, called, where, begin, place, names), bad
 
 
-def _rows(ranges: _Ranges, work: _Work) -> Iterator[Row]:
+def _rows(ranges: _Ranges, work: _Work, seen: _Seen) -> Iterator[Row]:
     length = work.end - work.start
     own = work.place >= 0
     label_of = ranges.label[work.place[own]]
@@ -226,6 +237,7 @@ def _rows(ranges: _Ranges, work: _Work) -> Iterator[Row]:
             graph_ns=graphs.inside(ranges, mine).total,
             kernels=int(kernels[label]),
             top=tops.get(label, ()),
+            not_recorded=int(seen.by_label[label]),
         )
 
 

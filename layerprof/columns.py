@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ PREFIX = "lp:"
 MODULE = "nn.Module: "
 """Begins the name of the ranges that torch's `with_stack` makes for modules."""
 
+WARM_UP = "layerprof: warm-up launches"
+"""Name of the range around launches that are made only for the profiler to lose them (`hooks/recording.py`)."""
+
 RANGE_ARG = "layerprof"
 """Argument that holds our range's name in a trace whose events were renamed for another viewer."""
 
@@ -37,6 +41,12 @@ OPERATOR = frozenset({"cpu_op", "Operator"})
 ANNOTATION = "user_annotation"
 PYTHON = "python_function"
 NOT_RANGES = ("ProfilerStep#", "nccl:", "gloo:")
+
+OTHER_CALL, KERNEL_LAUNCH, GRAPH_LAUNCH = range(3)
+"""What a call of the driver is: only the last two always put work on a GPU (an empty fill or copy does not)."""
+_KERNEL_LAUNCH = re.compile(r"Launch(Cooperative)?Kernel|KernelLaunch")
+_GRAPH_LAUNCH = re.compile(r"GraphLaunch")
+_CAPTURE = re.compile(r"(Begin|End)Capture")
 _LARGEST_US = 9e15  # beyond this, nanoseconds leave 64 bits
 
 OURS, ANNOTATED, MODULES, ASKED = range(4)
@@ -91,17 +101,22 @@ class Table:
 class Columns:
     """A trace's events by sort.
 
-    `work` (name, correlation): what ran on a GPU. `launches` (thread, correlation, is graph): calls that put work
-    there. `ranges` (thread, label, source). `operators` (thread, name): operators on the host.
+    `work` (name, correlation): what ran on a GPU. `launches` (thread, correlation, kind of call): calls that put work
+    there. `captures` (process, begins): where the capture of a CUDA graph begins and ends. `warm_ups` (thread): in
+    them launches were made for the profiler to lose. `ranges` (thread, label, source). `operators` (thread, name):
+    operators on the host.
     """
 
     work: Table = field(default_factory=lambda: Table(2))
     launches: Table = field(default_factory=lambda: Table(3))
+    captures: Table = field(default_factory=lambda: Table(2))
+    warm_ups: Table = field(default_factory=lambda: Table(1))
     ranges: Table = field(default_factory=lambda: Table(3))
     operators: Table = field(default_factory=lambda: Table(2))
     names: Names = field(default_factory=Names)
     labels: Names = field(default_factory=Names)
     threads: Names = field(default_factory=Names)
+    processes: Names = field(default_factory=Names)
     events: int = 0
     skipped: int = 0
 
@@ -118,6 +133,7 @@ class Reader:
         self.offered: set[str] = set()
         self._wanted = None if wanted is None else tuple(wanted)
         self._answers: dict[str, bool] = {}
+        self._kinds: dict[str, tuple[int, bool | None]] = {}
 
     def read(self, events: Iterable[Any]) -> None:
         """Add complete events (`ph` X); others are passed over, unusable ones counted in `skipped`."""
@@ -136,14 +152,21 @@ class Reader:
             if not self._range(event, category):
                 columns.operators.add(*_times(event), self._thread(event), columns.names(event["name"]))
         elif category in LAUNCH:
-            number = correlation(event)
-            if number != NO_CORRELATION:
-                graph = "GraphLaunch" in event["name"]
-                columns.launches.add(*_times(event), self._thread(event), number, graph)
+            self._launch(event)
         elif category in WORK:
             columns.work.add(*_times(event), columns.names(event["name"]), correlation(event))
         elif category in (ANNOTATION, PYTHON):
             self._range(event, category)
+
+    def _launch(self, event: Any) -> None:
+        """Add a call of the driver, and what it says of a graph's capture."""
+        columns, name = self.columns, event["name"]
+        kind, begins = self._kinds.get(name) or self._kinds.setdefault(name, call_kind(name))
+        number = correlation(event)
+        if number != NO_CORRELATION:
+            columns.launches.add(*_times(event), self._thread(event), number, kind)
+        if begins is not None:
+            columns.captures.add(*_times(event), columns.processes(event.get("pid")), begins)
 
     def _thread(self, event: Any) -> int:
         return self.columns.threads((event.get("pid"), event.get("tid")))
@@ -151,6 +174,9 @@ class Reader:
     def _range(self, event: Any, category: str) -> bool:
         """Add the event if it is a range; return whether it is."""
         name: str = event["name"]
+        if name == WARM_UP:
+            self.columns.warm_ups.add(*_times(event), self._thread(event))
+            return True
         found, source = label(name, event.get("args"), category)
         if found is None:
             return False
@@ -171,6 +197,17 @@ class Reader:
             answer = any(name == want or fnmatch.fnmatchcase(name, want) for want in self._wanted or ())
             self._answers[name] = answer
         return answer
+
+
+def call_kind(name: str) -> tuple[int, bool | None]:
+    """Return what a call of the driver is, and whether it begins or ends a graph's capture (None: neither).
+
+    Names are CUDA's, HIP's and Level Zero's: cudaLaunchKernelExC, cuLaunchCooperativeKernel, hipExtModuleLaunchKernel,
+    urEnqueueKernelLaunch, cudaGraphLaunch, hipStreamBeginCapture, ...
+    """
+    kind = KERNEL_LAUNCH if _KERNEL_LAUNCH.search(name) else GRAPH_LAUNCH if _GRAPH_LAUNCH.search(name) else OTHER_CALL
+    capture = _CAPTURE.search(name)
+    return kind, capture.group(1) == "Begin" if capture else None
 
 
 def label(name: str, args: Any, category: str) -> tuple[Label | None, int]:

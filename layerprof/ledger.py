@@ -13,7 +13,16 @@ from math import fsum
 from typing import Literal, TypeVar
 
 from layerprof.nesting import LAYERS, accounts, short_names, whole_layers
-from layerprof.records import KernelReading, Layer, LayerRow, Ledger, LedgerColumn, SpanReading, WorkReading
+from layerprof.records import (
+    KernelReading,
+    Layer,
+    LayerRow,
+    Ledger,
+    LedgerColumn,
+    NotRecorded,
+    SpanReading,
+    WorkReading,
+)
 from layerprof.rows import NOT_MEASURED, Key, LayerEnergy, Roof, rows
 
 __all__ = ["Key", "LayerEnergy", "Roof", "Sum", "close", "outermost", "rows", "sums"]
@@ -78,7 +87,14 @@ def _busy(reading: KernelReading | None, account: Mapping[str, str], reason: str
     if reading is None:
         return _blank(reason)
     parts = [(account.get(name, name), seconds) for (name, _), seconds in reading.busy_s.items()]
-    return _column([*parts, *reading.buckets_s.items()], reading.total_s)
+    column = _column([*parts, *reading.buckets_s.items()], reading.total_s)
+    return column.model_copy(update={"not_recorded": _not_recorded(reading)}) if reading.lost.launches else column
+
+
+def _not_recorded(reading: KernelReading) -> NotRecorded:
+    lost = reading.lost
+    places = {f"{name} {phase}": count for (name, phase), count in lost.places.items()}
+    return NotRecorded(launches=lost.launches, of=lost.of, may_be=lost.may_be_s, places=places)
 
 
 def _energy(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerprof import other_load, registry
 from layerprof.compilation import compile_time, compiled_decoder, graphs, uncompiled
+from layerprof.records import KernelReading
 from layerprof.session import Session, Walked
 
 if TYPE_CHECKING:
@@ -103,6 +104,23 @@ def trace_pass(session: Session) -> None:
     with attached(session, "kernels", hook):
         walk(session, "trace", [], batches=few, around=hook.batch)
     session.files |= {name: str(path.relative_to(session.folder)) for name, path in hook.files.items()}
+    if lost := lost_remark(session.kernels):
+        session.warnings.append(lost)
+
+
+def lost_remark(kernels: KernelReading | None) -> str | None:
+    """Return in one sentence what the profiler lost, None where it lost nothing."""
+    if kernels is None or not kernels.lost.launches:
+        return None
+    lost = kernels.lost
+    much = "for how long they ran is not known"
+    if lost.may_be_s is not None:
+        much = f"perhaps {lost.may_be_s * 1e3:.3g} ms"
+        much += f", {100 * lost.may_be_s / kernels.total_s:.1f} % of what was recorded" if kernels.total_s else ""
+    return (
+        f"The profiler lost {lost.launches} of {lost.of} launches ({much}): busy times are too small by that, and the "
+        "books name it. `layerprof doctor` tells whether traces can be trusted here."
+    )
 
 
 def cross_check(session: Session) -> None:

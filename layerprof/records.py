@@ -13,12 +13,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT = 1
-"""Version of `run.json`. History: 1 = first."""
+FORMAT: Final = 2
+"""Version of `run.json`; older ones stay readable.
+
+History: 1 = first; 2 = `overhead_ci95`, `ledger.busy_s.not_recorded`.
+"""
 
 Tower = Literal["vision", "language"]
 
@@ -153,6 +156,20 @@ class WorkReading:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """Launches whose work the profiler did not record: how many `of` all, and where they were made.
+
+    What they ran is in no figure. `may_be_s` is what it comes to at the mean of the recorded launches of the same
+    layer, None where nothing like them was recorded. `places[(name, phase)]` counts those inside a layer.
+    """
+
+    launches: int = 0
+    of: int = 0
+    may_be_s: float | None = 0.0
+    places: dict[tuple[str, Phase], int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class KernelReading:
     """What the trace pass gives: busy seconds by innermost layer range, and the buckets that are no layer's.
 
@@ -161,7 +178,7 @@ class KernelReading:
     names the heaviest kernels of each layer. `calls[(name, phase)]` is how many calls the busy seconds belong to: the
     trace covers the first `batches` batches only. `host_s` is the time on the launching thread with that range
     innermost, so on a CPU `busy_s <= host_s`. `graph_s` is the work of CUDA graphs launched inside the range, which is
-    in the bucket `graph launch` and not in `busy_s`.
+    in the bucket `graph launch` and not in `busy_s`. `lost` is what the profiler did not record.
     """
 
     busy_s: dict[tuple[str, Phase], float]
@@ -173,6 +190,7 @@ class KernelReading:
     batches: int
     host_s: dict[tuple[str, Phase], float] = field(default_factory=dict)
     graph_s: dict[tuple[str, Phase], float] = field(default_factory=dict)
+    lost: Lost = field(default_factory=Lost)
 
 
 # --- what is stored ---------------------------------------------------------------------------------------------
@@ -273,7 +291,11 @@ class EnergyEstimate(Record):
 
 
 class Totals(Record):
-    """The run end to end, from the bare pass."""
+    """The run end to end, from the bare pass.
+
+    `overhead_ratio` is the latency pass over the bare pass, as the median over batches of the paired ratio, with its
+    interval; a batch's two walks follow each other at once.
+    """
 
     wer: Wer | None
     task_metric: TaskMetric | None
@@ -287,6 +309,7 @@ class Totals(Record):
     energy_estimate: EnergyEstimate | None = None
     peak_memory_bytes: int | None
     overhead_ratio: float | None
+    overhead_ci95: tuple[float, float] | None = None
     output_tokens: int | None
     prompt_tokens: int | None
     pad_tokens: int | None
@@ -335,10 +358,24 @@ class LayerRow(Record):
     energy_estimate_j: float | None = None
 
 
+class NotRecorded(Record):
+    """What the profiler lost: `launches` of the `of` that were made. It is in no figure of the books.
+
+    `may_be` is what they come to, in the quantity's unit, at the mean of recorded launches like them; None where there
+    are none. `places` counts those inside a layer, by `name phase`.
+    """
+
+    launches: int
+    of: int
+    may_be: float | None
+    places: dict[str, int] = Field(default_factory=dict)
+
+
 class LedgerColumn(Record):
     """One quantity's books: `layers + sum(rest) + residual = total`, in the quantity's SI unit.
 
-    `quality` and `source` label the joules of the layers and the rest; other quantities have none.
+    `quality` and `source` label the joules of the layers and the rest; other quantities have none. `not_recorded` is
+    what the total lacks; None where nothing is known to be missing.
     """
 
     layers: float | int | None
@@ -348,6 +385,7 @@ class LedgerColumn(Record):
     reason: str | None = None
     quality: Quality | None = None
     source: str | None = None
+    not_recorded: NotRecorded | None = None
 
 
 class EnergyClosure(Record):
@@ -388,7 +426,7 @@ class Ledger(Record):
 class Run(Record):
     """Everything one `layerprof profile` produced; `run.json` is its dump."""
 
-    format: Literal[1] = FORMAT  # type: ignore[assignment]  # the constant is the literal's only value
+    format: Literal[1, 2] = FORMAT
     created: str
     status: Literal["done", "interrupted", "failed"] = "done"
     settings: dict[str, Any]

@@ -85,6 +85,7 @@ class _Plan:
         self._bare: list[tuple[int, int] | None] = []
         self._externals: dict[int, int] = {}
         self._launched = 0
+        self._on_gpu = False
         self._cut: dict[tuple[tuple[Any, Any], int, str], int] = {}
 
     def note(self, given: Event) -> None:
@@ -103,6 +104,8 @@ class _Plan:
             external = _arguments(event).get("External id")
             ts, _ = _nanoseconds(event)
             self._launches.append(_Launch(_thread(event), ts, columns.correlation(event), external))
+        elif category in columns.WORK:
+            self._on_gpu = True
 
     def settle(self) -> None:
         """Decide, once all events are known."""
@@ -143,6 +146,8 @@ class _Plan:
             for thread, calls in threads.items()
         }
         self._bare = [None] * len(self._launches)  # external id, and the end of the range around
+        if not self._on_gpu:  # nothing to tie to an operator, whose time would be read as work
+            return
         for number, launch in enumerate(self._launches):
             if launch.external in self._operators and launch.external is not None:
                 continue

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from traces_synthetic import Scenario
 
-from layerprof.attribution import GRAPH, NO_LAUNCH, OUTSIDE, Attribution, Row, attribute, total
+from layerprof.attribution import GRAPH, NO_LAUNCH, OUTSIDE, Attribution, Row, attribute, merged, total
 from layerprof.errors import SelectorError
 from layerprof.records import Phase
 from layerprof.traces import write_chrome
@@ -52,6 +52,13 @@ class TestScenarios:
         result = attribute(synthetic.SCENARIOS[name]().events)
         assert sum(row.self_ns for row in result.rows) + sum(result.buckets_ns.values()) == result.total_ns
 
+    def test_launches_without_a_record_are_counted(self, name: str) -> None:
+        """What the profiler lost, what went into a graph, and what was launched to be lost are told apart."""
+        scenario = synthetic.SCENARIOS[name]()
+        result = attribute(scenario.events)
+        assert (result.launched_not_recorded, result.captured) == (scenario.lost, scenario.captured)
+        assert (result.warm_up_launches, result.warm_up_lost) == scenario.warm_up
+
     def test_the_order_of_events_does_not_matter(self, name: str) -> None:
         """Profilers write events in any order."""
         scenario = synthetic.SCENARIOS[name]()
@@ -69,6 +76,57 @@ class TestScenarios:
         path = write_chrome(events, tmp_path / f"trace{suffix}")
         result = attribute(path)
         assert (selves(result), buckets(result)) == (selves(attribute(events)), buckets(attribute(events)))
+
+
+class TestLost:
+    """What is known of launches whose work was not recorded."""
+
+    def test_a_row_says_how_many_of_its_own_are_missing(self) -> None:
+        """Two launches of the first layer have no kernel; the other two are in no layer."""
+        result = attribute(synthetic.lost_records().events)
+        assert (row(result, "model.layers.0").not_recorded, row(result, "model.layers.1").not_recorded) == (2, 0)
+        assert (result.launches, result.launched_not_recorded) == (7, 4)
+
+    def test_how_much_it_may_be_is_the_mean_of_its_like(self) -> None:
+        """Two at the layer's own mean of 6 µs; one in no layer at the trace's mean of 34 µs."""
+        s = synthetic.lost_records()
+        s.events = [event for event in s.events if event["name"] != "cudaGraphLaunch"]
+        assert attribute(s.events).launched_not_recorded_may_be_ns == 2 * 6_000 + 34_000
+
+    def test_how_much_it_may_be_is_not_known_where_nothing_like_it_was_recorded(self) -> None:
+        """No graph's kernels were recorded, so what a lost replay ran cannot be guessed."""
+        assert attribute(synthetic.lost_records().events).launched_not_recorded_may_be_ns is None
+
+    def test_several_traces_add_up(self) -> None:
+        """Counts are summed, in rows too; what may be missing is not known where it is not in one of them."""
+        traces = {"a": attribute(synthetic.lost_records().events), "b": attribute(synthetic.late_kernels().events)}
+        both = merged(traces)
+        assert (both.launches, both.launched_not_recorded) == (10, 4)
+        assert both.launched_not_recorded_may_be_ns is None
+        assert row(both, "model.layers.0").not_recorded == 2
+        assert merged(dict.fromkeys("ab", traces["b"])).launched_not_recorded_may_be_ns == 0
+
+    def test_a_run_knows_what_its_traces_lost(self) -> None:
+        """In seconds, with the layers that it was launched in."""
+        s = synthetic.lost_records()
+        s.events = [event for event in s.events if event["name"] != "cudaGraphLaunch"]
+        lost = total([attribute(s.events), attribute(synthetic.late_kernels().events)]).lost
+        assert (lost.launches, lost.of) == (3, 3 + 3 + 3)
+        assert lost.may_be_s == pytest.approx(46e-6)
+        assert lost.places == {("model.layers.0", Phase.DECODE): 2}
+
+    @pytest.mark.parametrize("lost", range(1, 6))
+    def test_each_record_taken_out_is_one_launch_lost(self, lost: int) -> None:
+        """Take the first kernels out of a trace, as CUPTI does: as many are lost, and the books close on the rest."""
+        scenario = synthetic.late_kernels()
+        for number in range(3):
+            scenario.kernel(20 + 5 * number, 1300 + 20 * number, 1 + number, ("model.layers.0", "decode"))
+        kernels = [event for event in scenario.events if event["cat"] == "kernel"]
+        left = [event for event in scenario.events if event not in kernels[:lost]]
+        result = attribute(left)
+        assert result.launched_not_recorded == lost
+        spent = sum(round(1000 * event["dur"]) for event in kernels[lost:])
+        assert sum(r.self_ns for r in result.rows) + sum(result.buckets_ns.values()) == result.total_ns == spent
 
 
 class TestRows:

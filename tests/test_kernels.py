@@ -14,6 +14,7 @@ import torch
 from fakes import FakeClock
 from layerprof.hooks import kernels
 from layerprof.hooks.kernels import KernelsHook
+from layerprof.hooks.recording import Recording
 from torch import Tensor, nn
 from toy_vlm import ToyVlm
 
@@ -147,11 +148,11 @@ class TestRecording:
         """Recording begins and ends with the model's own GPUs idle, whichever one is torch's current one."""
         waited: list[str] = []
         monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
-        model = toy()
-        hook = KernelsHook(model, model.located(), device="cuda:1", folder=tmp_path)
         spread = [SimpleNamespace(device=torch.device(name)) for name in ("cuda:2", "cuda:1", "cpu")]
+        model = toy()
         monkeypatch.setattr(model, "parameters", lambda: spread)
-        hook._synchronize()
+        hook = KernelsHook(model, model.located(), device="cuda:1", folder=tmp_path)
+        Recording(hook._devices).synchronize()
         assert waited == ["cuda:1", "cuda:2"]
 
 
@@ -179,7 +180,7 @@ class TestNothingLeftBehind:
             def __init__(self, name: str) -> None:
                 opened.append(name)
 
-        monkeypatch.setattr(kernels, "_range_class", lambda: Range)
+        monkeypatch.setattr(kernels, "range_class", lambda: Range)
         model = toy()
         hook = hooked(model, tmp_path)
         with hook:

@@ -110,6 +110,25 @@ class TestTable:
         total = next(line for line in text.splitlines() if line.startswith("total"))
         assert total.split()[1:3] == ["41.0", "100"]
 
+    def test_what_was_lost_stands_below_the_total(self) -> None:
+        """A line of the books with how many and how much it may be, and where: never part of the sum."""
+        s = synthetic.lost_records()
+        lines = shown(s).splitlines()
+        total = next(place for place, line in enumerate(lines) if line.startswith("total"))
+        assert lines[total].split()[1:3] == ["102", "100"]
+        assert lines[total + 1].startswith("launched, not recorded    ?")
+        s.events = [event for event in s.events if event["name"] != "cudaGraphLaunch"]
+        lines = shown(s).splitlines()
+        assert lines[total + 1].split()[:4] == ["launched,", "not", "recorded", "~46.0"]
+        told = " ".join(" ".join(lines[total + 2 :]).split())
+        assert "3 of 6 launches have no record of what they ran" in told
+        assert "2 in model.layers.0" in told
+
+    def test_what_was_captured_is_told(self) -> None:
+        """A capture's launches are neither lost nor counted as work."""
+        told = " ".join(shown(synthetic.captured_in_the_trace()).split())
+        assert "4 launches went into CUDA graphs" in told
+
     def test_cpu_traces_say_so(self) -> None:
         """Operator time is not called GPU work, and GPU buckets are not shown."""
         text = shown(synthetic.on_a_cpu())
@@ -166,6 +185,10 @@ class TestFiles:
         scenario = synthetic.SCENARIOS[name]()
         rows = list(csv.DictReader(io.StringIO(to_csv(attribute(scenario.events)))))
         assert tuple(rows[0]) == COLUMNS
+        if scenario.lost:
+            last = rows.pop()
+            assert (last["name"], last["self_s"]) == ("<launched, not recorded>", "")
+            assert int(last["kernels"]) == scenario.lost
         assert sum(float(row["self_s"]) for row in rows) == pytest.approx(scenario.total_us * 1e-6, abs=1e-12)
         assert [row["name"] for row in rows[-3:]] == ["<outside layers>", "<no launch seen>", "<graph launch>"]
 
@@ -176,15 +199,17 @@ class TestFiles:
         data = json.loads(to_json(result))
         assert data["total_ns"] == result.total_ns
         assert data["buckets_ns"] == result.buckets_ns
+        assert data["launched_not_recorded"] == scenario.lost
         assert [row["name"] for row in data["rows"]] == [row.name for row in result.rows]
 
     def test_markdown_has_every_row_and_the_books(self, name: str) -> None:
         """Two tables whose lines have as many cells as their heads."""
         scenario = synthetic.SCENARIOS[name]()
         result = attribute(scenario.events)
-        first, second = to_markdown(result).split("\n\n")[1:]
+        first, second, *remarks = to_markdown(result).split("\n\n")[1:]
         assert len(first.splitlines()) == 2 + len(result.rows)
-        assert second.splitlines()[-1].startswith("| total |")
+        assert second.splitlines()[-1].startswith("| launched, not recorded |" if scenario.lost else "| total |")
+        assert len(remarks) == bool(scenario.lost) + bool(scenario.captured)
         for table in (first, second):
             bars = {line.replace("\\|", "").count("|") for line in table.splitlines()}
             assert len(bars) == 1

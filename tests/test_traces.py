@@ -101,7 +101,7 @@ class TestModuleView:
 
     @pytest.mark.parametrize(
         "name",
-        sorted(set(synthetic.SCENARIOS) - {"crossing_ranges", "graph_inside_a_layer", "on_a_cpu", "on_a_cpu_crossing"}),
+        sorted(set(synthetic.SCENARIOS) - {"crossing_ranges", "graph_inside_a_layer", *synthetic.WITHOUT_GPU_WORK}),
     )
     def test_device_times_are_those_of_the_construction(self, name: str, tmp_path: Path) -> None:
         """Launches without an operator, by the driver, on several threads: self device time is the layer's."""

@@ -13,7 +13,7 @@ import orjson
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from layerprof.attributed import GRAPH, NO_LAUNCH, OUTSIDE, Attribution, Row
+from layerprof.attributed import GRAPH, NO_LAUNCH, NOT_RECORDED, OUTSIDE, Attribution, Row
 from layerprof.errors import RequestError
 from layerprof.report import format_for, markdown, to_file, units
 from layerprof.report.look import PHASE_STYLE, Column, Look
@@ -42,6 +42,8 @@ WIDE = 110
 BESIDE = 28
 """Cells for phase, own time and share beside a layer's name."""
 KERNEL_NAME = 60
+MOST_NAMED = 3
+"""Layers with lost launches that are named before the rest is only counted."""
 WHY = {
     OUTSIDE: "launched with no layer's range open",
     NO_LAUNCH: "the launch lies outside the recorded window",
@@ -75,8 +77,29 @@ def _pieces(result: Attribution, look: Look, most: int | None) -> Iterator[Rende
     yield Text()
     yield look.heading("Books", "rows + buckets = total, exactly")
     yield look.table(_books(result, look))
+    for remark in remarks(result):
+        yield look.text(remark, "yellow")
     if result.skipped:
         yield look.text(f"{units.count(result.skipped)} events could not be read and are left out.", "yellow")
+
+
+def remarks(result: Attribution) -> Iterator[str]:
+    """Yield what a reader must know of launches that have no work in the trace."""
+    if result.launched_not_recorded:
+        rows = sorted((row for row in result.rows if row.not_recorded), key=lambda row: -row.not_recorded)
+        where = [f"{row.not_recorded} in {_name(row)}" for row in rows[:MOST_NAMED]]
+        where += ["..."] if len(rows) > MOST_NAMED else []
+        named = f": {', '.join(where)}" if where else ""
+        yield (
+            f"{units.count(result.launched_not_recorded)} of {units.count(result.launches)} launches have no record of "
+            f"what they ran: the profiler lost it, or the recording ended before{named}. "
+            "Record again, with the GPU idle at the beginning and the end and some launches ahead of those that matter."
+        )
+    if result.captured:
+        yield (
+            f"{units.count(result.captured)} launches went into CUDA graphs: they run, and count, where these are "
+            "replayed."
+        )
 
 
 def _columns(rows: Sequence[Row], result: Attribution, look: Look) -> list[Column]:
@@ -151,21 +174,41 @@ def _books(result: Attribution, look: Look) -> list[Column]:
     books = list(_lines(result))
     return [
         Column("", [look.text(label, "bold" if label == "total" else "") for label, *_ in books], 0, "left"),
-        Column(scale.unit, [look.text(scale.show(ns / 1e9)) for _, ns, *_ in books], 0),
-        Column("%", [look.text(_percent(ns / (result.total_ns or 1))) for _, ns, *_ in books], 0),
+        Column(scale.unit, [look.text(_time(label, ns, scale.show)) for label, ns, *_ in books], 0),
+        Column("%", [look.text(_book_share(label, ns, result)) for label, ns, *_ in books], 0),
         Column("", [look.text(note, "dim") for *_, note, _ in books], 2, "left", wraps=True),
         Column("heaviest", [look.text(top, "dim") for *_, top in books], 3, "left"),
     ]
 
 
-def _lines(result: Attribution) -> Iterator[tuple[str, int, str, str]]:
-    """Yield the books: label, nanoseconds, what it holds, heaviest kernel. A CPU has no buckets of launches."""
+def _lines(result: Attribution) -> Iterator[tuple[str, int | None, str, str]]:
+    """Yield the books: label, nanoseconds, what it holds, heaviest kernel. A CPU has no buckets of launches.
+
+    What was not recorded stands below the total, of which it is no part: its time is a guess, or None.
+    """
     yield "rows", sum(row.self_ns for row in result.rows), "", ""
     for name, ns in result.buckets_ns.items():
         if ns or result.device == "cuda":
             top = result.bucket_top.get(name, ())
             yield name, ns, WHY[name] if ns else "", top[0][0][:KERNEL_NAME] if top else ""
     yield "total", result.total_ns, "", ""
+    if result.launched_not_recorded:
+        yield NOT_RECORDED, result.launched_not_recorded_may_be_ns, _lost(result), ""
+
+
+def _lost(result: Attribution) -> str:
+    many = f"{units.count(result.launched_not_recorded)} of {units.count(result.launches)} launches, not in the total"
+    return f"{many}; time at the mean of their like" if result.launched_not_recorded_may_be_ns is not None else many
+
+
+def _time(label: str, ns: int | None, show: Callable[[float], str]) -> str:
+    if ns is None:
+        return "?"
+    return f"≈{show(ns / 1e9)}" if label == NOT_RECORDED else show(ns / 1e9)
+
+
+def _book_share(label: str, ns: int | None, result: Attribution) -> str:
+    return "" if ns is None or label == NOT_RECORDED else _percent(ns / (result.total_ns or 1))
 
 
 def to_markdown(result: Attribution) -> str:
@@ -186,13 +229,17 @@ def to_markdown(result: Attribution) -> str:
         )
         for row in result.rows
     )
-    books = ((label, units.seconds(ns / 1e9), _percent(ns / total), note) for label, ns, note, _ in _lines(result))
+    books = (
+        (label, _time(label, ns, units.seconds), _book_share(label, ns, result), note)
+        for label, ns, note, _ in _lines(result)
+    )
     lines = [
         f"# {'GPU work' if on_gpu else 'Operators on the CPU'}, {units.seconds(result.total_ns / 1e9)}",
         "",
         *markdown.table(titles, rows, left=(0, 1, 7)),
         "",
         *markdown.table(("books", "time", "%", ""), books, left=(0, 3)),
+        *(f"\n{markdown.escape(remark)}" for remark in remarks(result)),
     ]
     return "\n".join(lines) + "\n"
 
@@ -214,6 +261,8 @@ def to_csv(result: Attribution) -> str:
         writer.writerow((row.name, row.phase or "", row.calls, *(ns / 1e9 for ns in times), row.kernels, *top))
     for name, ns in result.buckets_ns.items():
         writer.writerow((f"<{name}>", "", "", ns / 1e9, *[""] * (len(COLUMNS) - 4)))
+    if result.launched_not_recorded:
+        writer.writerow((f"<{NOT_RECORDED}>", "", "", *[""] * (len(COLUMNS) - 6), result.launched_not_recorded, "", ""))
     return out.getvalue()
 
 

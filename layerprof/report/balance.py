@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from layerprof.records import EnergyClosure, LedgerColumn, Quality, Run
+from layerprof.attributed import NOT_RECORDED
+from layerprof.records import EnergyClosure, LedgerColumn, NotRecorded, Quality, Run
 from layerprof.report import units
 from layerprof.report.facts import energy_label
 
@@ -34,6 +35,14 @@ class Book:
             return value
         return self.column.rest.get(label)
 
+    def shown(self, label: str) -> str:
+        """Return the figure as text in the book's scale; empty where the quantity has none of that name."""
+        lost = self.column.not_recorded
+        if label == NOT_RECORDED:
+            return "" if lost is None else "?" if lost.may_be is None else f"≈{self.scale.show(lost.may_be)}"
+        value = self.cell(label)
+        return "" if value is None else self.scale.show(value)
+
     def share(self, label: str) -> float | None:
         """Return the figure's share of the total."""
         value = self.cell(label)
@@ -49,8 +58,8 @@ def books(run: Run) -> list[Book]:
     for name, title, unit in titles:
         column: LedgerColumn = getattr(run.ledger, name)
         scale = units.scale([column.total, column.layers, *column.rest.values()], unit)
-        more = (run.energy_closure, _energy_notes(run)) if name == "energy_j" else ()
-        found.append(Book(name, title, scale, column, *more))
+        closure, notes = (run.energy_closure, _energy_notes(run)) if name == "energy_j" else (None, ())
+        found.append(Book(name, title, scale, column, closure, (*notes, *_not_recorded_notes(column))))
     return found
 
 
@@ -73,13 +82,35 @@ def _energy_notes(run: Run) -> tuple[str, ...]:
     return (*notes, f"measuring ended: {closure.stopped or 'it does not say why'}")
 
 
+def _not_recorded_notes(column: LedgerColumn) -> tuple[str, ...]:
+    """Return what the profiler lost, in words; nothing where it lost nothing."""
+    return () if column.not_recorded is None else (not_recorded(column.not_recorded, column.total),)
+
+
+def not_recorded(lost: NotRecorded, total: float | None) -> str:
+    """Return in one sentence how many launches have no record, where, and how much that may be."""
+    share = f" ({units.percent(lost.may_be / total)} more)" if lost.may_be is not None and total else ""
+    much = "for how long is not known" if lost.may_be is None else f"perhaps {units.seconds(lost.may_be)}{share}"
+    named = list(lost.places.items())[:NAMED]
+    where = ", ".join(f"{count} in {place}" for place, count in named)
+    more = ", ..." if len(lost.places) > NAMED else ""
+    return (
+        f"{units.count(lost.launches)} of {units.count(lost.of)} launches have no record of what they ran, {much}, "
+        f"which is in no figure{f': {where}{more}' if where else ''}"
+    )
+
+
 def ledger_labels(run: Run) -> list[str]:
-    """Return the ledger's lines: layers, the rest by name (but not what is zero throughout), residual, total."""
+    """Return the ledger's lines: layers, the rest by name (but not what is zero throughout), residual, total.
+
+    Below the total stands what the profiler lost, where it did: nobody measured it, so it is no part of a sum.
+    """
     rest: dict[str, bool] = {}
     for book in books(run):
         for label, value in book.column.rest.items():
             rest[label] = rest.get(label, False) or value != 0
-    return ["layers", *(label for label, seen in rest.items() if seen), "residual", "total"]
+    lost = [NOT_RECORDED] if any(book.column.not_recorded for book in books(run)) else []
+    return ["layers", *(label for label, seen in rest.items() if seen), "residual", "total", *lost]
 
 
 def verdict(book: Book) -> str:
@@ -91,7 +122,7 @@ def verdict(book: Book) -> str:
         state = "not measured" if column.layers is None else "cannot be closed"
         return f"{state}: {column.reason or 'no reason was given'}"
     if column.residual == 0:
-        return "balanced exactly"
+        return "balanced as far as recorded" if column.not_recorded else "balanced exactly"
     share = book.share("residual")
     if share is None:
         return f"residual {book.scale.show(column.residual)} {book.scale.unit}"

@@ -179,8 +179,7 @@ def _books(run: Run) -> Iterator[str]:
 def _ledger_row(books: Sequence[view.Book], label: str) -> Sequence[str]:
     cells = [label]
     for book in books:
-        value = book.cell(label)
-        cells += [book.scale.show(value) if value is not None else "", _share(book, label)]
+        cells += [book.shown(label), _share(book, label)]
     return cells
 
 

@@ -132,8 +132,7 @@ def _ledger(run: Run) -> dict[str, Any]:
 
 
 def _cell(book: view.Book, label: str) -> dict[str, Any]:
-    value = book.cell(label)
-    return {"value": value, "shown": "" if value is None else book.scale.show(value), "share": book.share(label)}
+    return {"value": book.cell(label), "shown": book.shown(label), "share": book.share(label)}
 
 
 def _steps(run: Run) -> list[dict[str, Any]]:

@@ -76,8 +76,8 @@ def ledger(run: Run, look: Look) -> Iterator[RenderableType]:
 def _book_column(look: Look, book: view.Book, labels: Sequence[str]) -> Column:
     cells = []
     for label in labels:
-        value, share = book.cell(label), book.share(label)
-        figure = look.text(book.scale.show(value) if value is not None else "", _weight(label))
+        share = book.share(label)
+        figure = look.text(book.shown(label), _weight(label))
         percent = units.percent(share).removesuffix(" %") if share is not None else ""
         cells.append(figure.append_text(look.text(percent.rjust(6), "dim")))
     name = "" if book.name == "flops" else f"{book.name.partition('_')[0]} "

@@ -112,7 +112,7 @@ def bar(share: float | None, width: int, ascii_only: bool = False) -> str:
 
 _SPELT = {
     "–": "-", "µ": "u", "×": "x", "±": "+/-", "Σ": "sum", "Δ": "change in", "→": "->", "·": "*", "≤": "<=", "…": "...",
-    "°": "deg ",
+    "°": "deg ", "≈": "~",
 }  # fmt: skip
 
 

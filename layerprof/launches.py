@@ -1,0 +1,196 @@
+"""Launches of a trace: which one put each kernel on the GPU, and which ones have no kernel to show for it. Pure numpy.
+
+A launch without a record has one of three reasons. It was captured into a CUDA graph, and its kernel runs when the
+graph is replayed. It was made only for the profiler to lose (`hooks/recording.py`). Or the profiler lost it: CUPTI
+drops the first kernel records of a session (pytorch issue 192021), buffers overflow, a recording ends too early. What
+was lost is counted, since a total that shrinks in silence looks like a faster model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerprof import intervals
+from layerprof.columns import GRAPH_LAUNCH, NO_CORRELATION, OTHER_CALL, Columns
+from layerprof.intervals import Ints
+
+Mask = NDArray[np.bool_]
+
+FIRST, LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class Launches:
+    """Calls of the driver, a row each: times in nanoseconds, thread, correlation id, kind; `bad` could not be read.
+
+    `warm_up` marks those that were made only for the profiler to lose.
+    """
+
+    start: Ints
+    end: Ints
+    thread: Ints
+    correlation: Ints
+    kind: Ints
+    warm_up: Mask
+    bad: int
+
+    @property
+    def by_graph(self) -> Mask:
+        """Which of them launch a CUDA graph."""
+        graphs: Mask = self.kind == GRAPH_LAUNCH
+        return graphs
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many launches of kernels and graphs a trace shows, and how many of them have no record of their work.
+
+    `lost` are the positions of those that the profiler lost; `captured` counts those that went into a graph, `warm_up`
+    those that were made to be lost, and `warm_up_lost` how many of these were.
+    """
+
+    made: int
+    lost: Ints
+    captured: int
+    warm_up: int
+    warm_up_lost: int
+
+
+def read(columns: Columns) -> Launches:
+    """Return the launches of a trace."""
+    (start, end, thread, correlation, kind), bad = columns.launches.columns()
+    (begin, finish, where), _ = columns.warm_ups.columns()
+    warm_up = np.zeros(len(start), bool)
+    for number in np.unique(where):
+        mine, here = where == number, thread == number
+        warm_up[here] = _within(start[here], begin[mine], finish[mine])
+    return Launches(start, end, thread, correlation, kind, warm_up, bad)
+
+
+def of_work(launches: Launches, columns: Columns, wanted: Ints, started: Ints) -> Ints:
+    """Return for each piece of work (correlation id, start) the position of its launch, or -1.
+
+    A correlation id that several launches bear (traces of several processes in one file) goes to the last of them
+    before the kernel started, else to the first of all.
+    """
+    order = np.lexsort((_ranks(columns)[launches.thread], launches.start, launches.correlation))
+    ids, times = launches.correlation[order], launches.start[order]
+    first, last = np.searchsorted(ids, wanted, "left"), np.searchsorted(ids, wanted, "right")
+    chosen = first.copy()
+    for kernel in np.flatnonzero(last - first > 1):
+        before = np.searchsorted(times[first[kernel] : last[kernel]], started[kernel], "right")
+        chosen[kernel] = first[kernel] + max(int(before) - 1, 0)
+    found = (last > first) & (wanted != NO_CORRELATION)
+    result = np.full(len(wanted), -1, np.int64)
+    result[found] = order[chosen[found]]
+    return result
+
+
+def _ranks(columns: Columns) -> Ints:
+    """Rank of each thread by its name, so that nothing depends on the order of events."""
+    threads = [repr(thread) for thread in columns.threads.listed()]
+    rank = np.empty(len(threads), np.int64)
+    rank[sorted(range(len(threads)), key=threads.__getitem__)] = np.arange(len(threads))
+    return rank
+
+
+def count(launches: Launches, columns: Columns, launch_of_work: Ints) -> Counts:
+    """Return how many launches there are, and which have no record of their work.
+
+    Counted are launches of kernels and graphs: an empty fill or copy is called like a full one and runs nothing. A call
+    that only hands on to another one (a driver's launch inside a runtime's) is that one.
+    """
+    recorded = np.zeros(len(launches.start), bool)
+    recorded[launch_of_work[launch_of_work >= 0]] = True
+    launching = launches.kind != OTHER_CALL
+    missing = launching & ~recorded
+    missing &= ~_handed_on(launches, missing, launching & recorded)
+    captured = missing & ~launches.warm_up & _captured(launches, columns)
+    lost = missing & ~launches.warm_up & ~captured
+    return Counts(
+        made=int(((launching & recorded & ~launches.warm_up) | lost).sum()),
+        lost=np.flatnonzero(lost),
+        captured=int(captured.sum()),
+        warm_up=int((launching & launches.warm_up).sum()),
+        warm_up_lost=int((missing & launches.warm_up).sum()),
+    )
+
+
+def _handed_on(launches: Launches, missing: Mask, recorded: Mask) -> Mask:
+    """Tell which launches without a record lie inside one that has a record, or have such a one inside."""
+    result = np.zeros(len(missing), bool)
+    for number in np.unique(launches.thread[missing]):
+        there = recorded & (launches.thread == number)
+        here = np.flatnonzero(missing & (launches.thread == number))
+        start, end = launches.start[here], launches.end[here]
+        times = np.sort(launches.start[there])
+        holds = np.searchsorted(times, end, "left") > np.searchsorted(times, start, "left")
+        result[here] = holds | _within(start, launches.start[there], launches.end[there])
+    return result
+
+
+def _captured(launches: Launches, columns: Columns) -> Mask:
+    """Tell which launches were made while their process captured a graph.
+
+    A capture takes what other threads launch into its stream, too, as autograd's do. One that the recording cut off
+    reaches to the end, or from the beginning.
+    """
+    (start, end, process, begins), _ = columns.captures.columns()
+    result = np.zeros(len(launches.start), bool)
+    if not len(start):
+        return result
+    of_thread = np.array([columns.processes.numbers.get(pid, -1) for pid, _ in columns.threads.listed()], np.int64)
+    of_launch = of_thread[launches.thread]
+    for number in np.unique(process):
+        mine, here = np.flatnonzero(process == number), of_launch == number
+        moments = [(int(start[i]), 1) if begins[i] else (int(end[i]), -1) for i in mine]
+        opened, closed = _open(sorted(moments))
+        result[here] = _within(launches.start[here], opened, closed)
+    return result
+
+
+def _open(moments: Sequence[tuple[int, int]]) -> tuple[Ints, Ints]:
+    """Return from when until when at least one capture is open, given when each begins (+1) and ends (-1)."""
+    depth = max(0, -min(0, *np.cumsum([step for _, step in moments]).tolist()))  # those that were open before
+    opened, closed = [FIRST] if depth else [], []
+    for moment, step in moments:
+        depth += step
+        if step > 0 and depth == 1:
+            opened.append(moment)
+        elif depth == 0:
+            closed.append(moment)
+    closed += [LAST] * (len(opened) - len(closed))
+    return np.array(opened, np.int64), np.array(closed, np.int64)
+
+
+def _within(moments: Ints, starts: Ints, ends: Ints) -> Mask:
+    """Tell which moments lie in one of the intervals."""
+    if not len(starts):
+        return np.zeros(len(moments), bool)
+    starts, ends = intervals.merged(starts, ends)
+    place = np.searchsorted(starts, moments, "right") - 1
+    inside: Mask = (place >= 0) & (moments < ends[np.maximum(place, 0)])
+    return inside
+
+
+def may_be_ns(launches: Launches, counts: Counts, launch_of_work: Ints, length: Ints, label: Ints) -> int | None:
+    """Return how long the lost work may have run: for each launch the mean of those of its kind with the same label.
+
+    `length` is that of each piece of work, `label` that of each launch. Where none with its label was recorded, the
+    mean of its kind in the whole trace; None where there is none of its kind at all.
+    """
+    seen = launch_of_work >= 0
+    spent = np.bincount(launch_of_work[seen], length[seen], len(launches.start))
+    recorded = np.flatnonzero(np.bincount(launch_of_work[seen], minlength=len(launches.start)))
+    guess = 0.0
+    for lost in counts.lost:
+        alike = recorded[(launches.kind[recorded] == launches.kind[lost]) & ~launches.warm_up[recorded]]
+        if not len(alike):
+            return None
+        same = alike[label[alike] == label[lost]]
+        guess += float(spent[same if len(same) else alike].mean())
+    return round(guess)
