@@ -1,7 +1,8 @@
 """The energy pass: windows over repeated walks, then, where asked for, the replay of each layer's captured calls.
 
 One `generate()` is shorter than the counter's step, so each window repeats the same batches until it is long enough.
-Phases come by difference: vision alone, up to the first token, and the whole answer.
+Phases come by difference: vision alone, up to the first token, and the whole answer. The rests between the repetitions
+are measured in a window of their own, and taken off.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from dataclasses import replace
 from typing import Any
 
 from layerprof import passes, registry
-from layerprof.energy.data import EnergyData, Repeated, measured
+from layerprof.energy.attribute import Amount
+from layerprof.energy.data import EnergyData, Repeated, mean_power, measured
+from layerprof.energy.plan import SETTLE_S
 from layerprof.energy.replayed import ReplayReading
 from layerprof.energy.typical import Size, Typical, typical
+from layerprof.energy.windows import EnergyReading
 from layerprof.energy_books import span_calls, span_seconds
 from layerprof.errors import RequestError
 from layerprof.nesting import whole_layers
@@ -27,6 +31,8 @@ WINDOW_S = 5.0
 """Least length of a window: 50 steps of a counter that steps every 100 ms."""
 JITTER_S = 0.02
 """Longest random pause between walks, so that their period cannot lock to the sensor's."""
+REST = "rest between walks"
+"""The window of such pauses alone: a card that just worked keeps its clocks up and draws more than a quiet one."""
 BUDGET_S = 120.0
 """Seconds that replay may take where the settings do not say."""
 
@@ -73,19 +79,31 @@ def run(session: Session, meter: Any = None, replay: Any = None) -> None:
 
 
 def _windows(session: Session, meter: Any) -> EnergyData:
-    """Measure the whole answer and the answer up to the end of each phase."""
-    counts: list[Repeated] = []
-    with meter, session.progress.stage("energy", 4) as advance:
-        for label, walk in _walks(session).items():
+    """Measure the whole answer, the answer up to the end of each phase, and the rests between answers."""
+    counts: dict[str, Repeated] = {}
+    walks = _walks(session)
+    with meter, session.progress.stage("energy", len(walks) + 1) as advance:
+        for label, walk in walks.items():
             with meter.window(label):
-                counts.append(_repeat(walk, meter.clock))
+                counts[label] = _repeat(walk, meter.clock)
             advance()
-    reading = meter.reading()
-    hosts = reading.host or (None,) * len(reading.windows)
-    found = [measured(*each) for each in zip(reading.windows, hosts, counts, strict=True)]
-    facts = reading.facts()
-    for window, count in zip(reading.windows, counts, strict=True):
-        facts["windows"][window.label]["walks"] = count.walks
+        _rest(session.device, meter)
+        advance()
+    return _read(meter.reading(), counts)
+
+
+def _read(reading: EnergyReading, counts: dict[str, Repeated]) -> EnergyData:
+    """Scale each window to one walk, less its rests at the power that the window of rests alone has."""
+    rest_w, host_rest_w = mean_power(reading.window(REST)), mean_power(reading.host_window(REST))
+    found = [
+        measured(reading.window(label), reading.host_window(label), count, rest_w, host_rest_w)
+        for label, count in counts.items()
+    ]
+    facts = reading.facts() | _rest_facts(rest_w)
+    if facts["host"] is not None:
+        facts["host"] |= _rest_facts(host_rest_w)
+    for label, count in counts.items():
+        facts["windows"][label] |= {"walks": count.walks, "rest_s": count.paused_s}
     host = reading.host_record
     return EnergyData(
         whole=found[0],
@@ -93,6 +111,14 @@ def _windows(session: Session, meter: Any) -> EnergyData:
         instrument=facts,
         host_reason=host.reason if host else None,
     )
+
+
+def _rest_facts(rest_w: Amount | None) -> dict[str, Any]:
+    """Return the power of a rest in watts as plain values, None where its window has no joules."""
+    return {
+        "rest_w": rest_w.joules if rest_w else None,
+        "rest_w_ci95": list(rest_w.ci95) if rest_w else None,
+    }
 
 
 def _replayed(session: Session, replay: Any) -> None:
@@ -200,3 +226,24 @@ def _repeat(walk: Callable[[], None], clock: Any) -> Repeated:
         rested += clock.now() - before
         count += 1
     return Repeated(count, rested)
+
+
+def _rest(device: str, meter: Any) -> None:
+    """Measure rests like those of `_repeat` for `WINDOW_S` seconds, with next to nothing between them, not a walk.
+
+    They begin `SETTLE_S` before the window: what a quiet device does at first is not in it.
+    """
+    import torch
+
+    clock, pause, mark = meter.clock, random.Random(0), torch.zeros(1, device=device)
+
+    def rests(seconds: float) -> None:
+        end = clock.now() + seconds
+        while clock.now() < end:
+            # Without any work the clocks would drop, as they do not between walks.
+            mark.add_(1)
+            clock.sleep(pause.uniform(0, JITTER_S))
+
+    rests(SETTLE_S)
+    with meter.window(REST, steady=True):
+        rests(WINDOW_S)

@@ -5,7 +5,7 @@ Everything else is the product's own: passes, meter, windows, capture, replay, b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import Any
 
@@ -13,6 +13,7 @@ from fake_counter import FakeClock, FakeCounter, Machine
 from layerprof.hooks.energy.absent import AbsentSensor
 from layerprof.hooks.energy.meter import EnergyMeter
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from layerprof import profiler, registry
 from layerprof.nesting import whole_layers
@@ -88,6 +89,42 @@ class FakeCard:
                 raise KeyboardInterrupt
 
         return draw
+
+
+class LingeringMachine(Machine):
+    """A machine that goes on at `linger_w` watts for `linger_s` seconds after each load; only then it is idle."""
+
+    def __init__(self, clock: FakeClock, idle_w: float = IDLE_W, linger_w: float = 140.0, linger_s: float = 0.05):
+        super().__init__(clock, idle_w)
+        self.linger_w, self.linger_s = linger_w, linger_s
+
+    def run(self, watts: float | Sequence[float], seconds: float) -> None:
+        """Pass `seconds` at `watts`, and calm down afterwards unless there is more to do."""
+        super().run(watts, seconds)
+        end = self.clock.now()
+        self._watts[-1] = self.linger_w
+        self._joules.append(self._joules[-1] + self.linger_w * self.linger_s)
+        self._times.append(end + self.linger_s)
+        self._watts.append(self.idle_w)
+
+    def set(self, watts: float) -> None:
+        """Change the power from now on; a calm that was still to come is called off."""
+        while self._times[-1] > self.clock.now():
+            for record in (self._times, self._watts, self._joules):
+                record.pop()
+        super().set(watts)
+
+
+class Woken(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
+    """While it is on, each operation of torch is a load of 10 us for the machine."""
+
+    def __init__(self, machine: LingeringMachine) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
+        self.machine = machine
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.machine.run(self.machine.linger_w, 1e-5)
+        return func(*args, **(kwargs or {}))
 
 
 def _follow(module: nn.Module, draw: Callable[..., None]) -> None:

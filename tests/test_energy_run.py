@@ -108,6 +108,9 @@ def test_the_files_hold_the_instruments_and_every_replayed_row(replayed: Run) ->
     assert facts["instrument"]["source"] == "nvml_counter"
     assert facts["instrument"]["windows"]["end to end"]["estimator"] == "pulse"
     assert facts["instrument"]["host"]["source"] == "rapl_powercap"
+    assert facts["instrument"]["rest_w"] == pytest.approx(IDLE_W, rel=0.01), "this card is idle at once"
+    assert facts["instrument"]["windows"]["end to end"]["baseline_w"] == pytest.approx(IDLE_W, rel=0.01)
+    assert facts["instrument"]["host"]["rest_w"] == pytest.approx(40.0, rel=0.01)
     assert facts["replay"]["context_w"]["watts"] == pytest.approx(IDLE_W, rel=0.01)
     assert facts["replay"]["stopped"]
     folder = Path(replayed.settings["output"])

