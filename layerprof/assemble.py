@@ -140,6 +140,7 @@ def _totals(session: Session) -> Totals:
     work, count = session.work, sum(walked.rows for walked in session.bare)
     complete = work is not None and sum(len(batch.examples) for batch in session.batches) == count
     layers = [*work.layers.values(), *work.outside.values()] if work else []
+    ratio, interval = totals.overhead(session.bare, session.hooked)
     return Totals(
         wer=wer,
         task_metric=metric,
@@ -152,7 +153,8 @@ def _totals(session: Session) -> Totals:
         energy=energy_books.totals(session),
         energy_estimate=energy_books.estimate(session),
         peak_memory_bytes=session.peak_memory_bytes,
-        overhead_ratio=totals.overhead_ratio(session.bare, session.hooked),
+        overhead_ratio=ratio,
+        overhead_ci95=interval,
         output_tokens=totals.output_tokens(session.bare),
         prompt_tokens=sum(sum(batch.prompt_tokens) for batch in done),
         pad_tokens=sum(sum(batch.pad_tokens) for batch in done),

@@ -27,6 +27,7 @@ FEWEST_CELLS, MOST_CELLS = 2, 128
 class ModelSource:
     """A request that can be carried out: what to load, and how to run it. `why` says what was chosen, and the reason.
 
+    `checkpoint_dtype` is the number format that the weights are published in, None where the configuration is silent.
     `parameters` counts the configuration's weights, tied ones once. `cell_px` is the side of the square of pixels that
     one image token stands for; None where the family has no such rule.
     """
@@ -41,6 +42,7 @@ class ModelSource:
     cell_px: int | None
     why: str
     seed: int = 0
+    checkpoint_dtype: str | None = None
 
     @property
     def label(self) -> str:
@@ -146,9 +148,11 @@ def resolve(
     found = locate.find(chosen, weights)
     parameters = locate.parameter_count(found)
     number, dtype_reason = placement.dtype(dtype, on, parameters)
+    own = placement.checkpoint_dtype(found.config)
     placement.check_optimization(optimization, on, number)
     placement.check_memory(parameters, number, on)
-    told = ", ".join(part for part in (reason, found.why, dtype_reason) if part)
+    differs = f"published in {own}" if own not in (None, number) else ""
+    told = ", ".join(part for part in (reason, found.why, dtype_reason, differs) if part)
     why = f"{found.name} ({parameters / 1e6:,.1f} M parameters, {weights} weights) on {on} in {number}"
     return ModelSource(
         name=found.name,
@@ -161,6 +165,7 @@ def resolve(
         cell_px=_cell_px(found.config),
         why=f"{why}: {told}" if told else why,
         seed=seed,
+        checkpoint_dtype=own,
     )
 
 
@@ -239,6 +244,7 @@ def _provenance(source: ModelSource, model: Any) -> dict[str, Any]:
         "weights": source.weights,
         "seed": source.seed if source.weights == "random" else None,
         "dtype": source.dtype,
+        "checkpoint_dtype": source.checkpoint_dtype,
         "device": source.device,
         "optimization": source.optimization,
         "processor": "bundled" if source.is_demo else source.found.processor,

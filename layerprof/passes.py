@@ -7,7 +7,7 @@ the end-to-end figures. A pass keeps what it has finished when it is interrupted
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -20,25 +20,41 @@ if TYPE_CHECKING:
     from layerprof.inputs import Batch
 
 WARM_UP_TOKENS = 4
+SHAPE_TOKENS = 2
+"""A prompt and one step: what a shape loads for the first time."""
 Around = Callable[[int], AbstractContextManager[Any]]
 
 
 def warm_up(session: Session) -> None:
-    """Answer the first batch once, unmeasured, so that no pass pays for first-use costs.
+    """Answer unmeasured, so that no pass pays for first-use costs.
 
-    On a GPU the whole answer, since kernels are chosen per shape; on a CPU a few tokens, since a large model is slow
-    there. A compiled decoder takes one unmeasured walk over all batches, so that every shape is compiled before the
-    clock runs.
+    The first batch: on a GPU the whole answer, on a CPU a few tokens, since a large model is slow there. On a GPU then
+    a batch of every other shape with two tokens, since kernels are chosen, and loaded, per shape. A compiled decoder
+    takes one unmeasured walk over all batches, so that every shape is compiled before the clock runs.
     """
     if session.compiled is not None:
         with compile_time(session.compiled):
             walk(session, "compile", [])
         session.passes["compile"] = {"graphs": session.compiled.graphs, "seconds": session.compiled.seconds}
         return
-    tokens = session.max_new_tokens if session.device != "cpu" else min(WARM_UP_TOKENS, session.max_new_tokens)
-    with session.progress.stage("warm-up", 1) as advance:
-        answer(session, session.batches[0], max_new_tokens=tokens)
+    on_gpu = session.device != "cpu"
+    first, *others = one_of_each_shape(session.batches) if on_gpu else session.batches[:1]
+    tokens = session.max_new_tokens if on_gpu else min(WARM_UP_TOKENS, session.max_new_tokens)
+    with session.progress.stage("warm-up", 1 + len(others)) as advance:
+        answer(session, first, max_new_tokens=tokens)
         advance()
+        for batch in others:
+            answer(session, batch, max_new_tokens=min(SHAPE_TOKENS, session.max_new_tokens))
+            advance()
+
+
+def one_of_each_shape(batches: Sequence[Batch]) -> list[Batch]:
+    """Return the first batch of every shape of inputs, in their order."""
+    found: dict[tuple[Any, ...], Batch] = {}
+    for batch in batches:
+        shapes = ((name, tuple(value.shape)) for name, value in batch.tensors.items() if hasattr(value, "shape"))
+        found.setdefault(tuple(sorted(shapes)), batch)
+    return list(found.values())
 
 
 @contextmanager
@@ -54,33 +70,52 @@ def optimized(session: Session) -> Iterator[None]:
             session.warnings.append(f"{late} graphs were compiled inside the measured passes, whose times hold that.")
 
 
-def bare_pass(session: Session) -> None:
-    """Answer every batch with no hook attached: the end-to-end truth, and the peak memory."""
-    memory = registry.load("memory")(session.device)
-    before = time.process_time()
-    try:
-        with memory, other_load.watched(session.other_load, "bare"):
-            walk(session, "bare", session.bare)
-    finally:
-        session.bare_cpu_s = time.process_time() - before
-    session.peak_memory_bytes = memory.reading()
-    reason = getattr(memory, "reason", None)
-    if session.peak_memory_bytes is None and reason:
-        session.reasons["peak_memory_bytes"] = reason
+def bare_and_latency(session: Session) -> None:
+    """Answer every batch with no hook attached and with span hooks, one after the other, in turns who is first.
 
-
-def latency_pass(session: Session) -> None:
-    """Answer every batch with span hooks; the answers must be the bare pass's."""
+    Bare gives the end-to-end truth and the peak memory, hooked the spans; their answers must be the same. Since a
+    batch's two walks follow each other, a machine whose speed drifts changes both alike, and their ratio is what
+    measuring costs. Ends by an interrupt or a failure with what is finished.
+    """
     hook = registry.load("latency")(session.subject.model, session.layers, device=session.device)
-    with attached(session, "spans", hook), other_load.watched(session.other_load, "latency"):
-        walk(session, "latency", session.hooked, around=hook.batch)
+    turns = [(batch, hooked) for batch in session.batches for hooked in ((False, True), (True, False))[batch.index % 2]]
+    try:
+        with (
+            session.progress.stage("bare and latency", len(turns)) as advance,
+            other_load.watched(session.other_load, "bare and latency"),
+        ):
+            for batch, hooked in turns:
+                (_hooked if hooked else _bare)(session, batch, hook)
+                advance()
+    finally:
+        session.spans = hook.reading()
     if busy := other_load.remark(session.other_load):
         session.warnings.append(busy)
-    if any(a.generated.answers != b.generated.answers for a, b in zip(session.bare, session.hooked, strict=False)):
+    if any(a.generated.answers != b.generated.answers for a, b in zip(session.bare, session.hooked, strict=True)):
         session.warnings.append(
             "The latency pass answered otherwise than the bare pass: the model is not deterministic here, "
             "so per-layer spans and end-to-end figures are of different work."
         )
+
+
+def _bare(session: Session, batch: Batch, _hook: Any) -> None:
+    memory = registry.load("memory")(session.device)
+    before = time.process_time()
+    with memory:
+        walked = answer(session, batch)
+    session.bare_cpu_s += time.process_time() - before
+    session.bare.append(walked)
+    peak, reason = memory.reading(), getattr(memory, "reason", None)
+    if peak is not None:
+        session.peak_memory_bytes = max(peak, session.peak_memory_bytes or 0)
+    elif reason:
+        session.reasons["peak_memory_bytes"] = reason
+
+
+def _hooked(session: Session, batch: Batch, hook: Any) -> None:
+    with hook, hook.batch(batch.index):
+        walked = answer(session, batch)
+    session.hooked.append(walked)
 
 
 def flops_pass(session: Session) -> None:
@@ -93,8 +128,27 @@ def flops_pass(session: Session) -> None:
         return hook.batch(index, attention_mask=mask)  # type: ignore[no-any-return]  # instruments are found at run time
 
     # Shapes are the same without the compiler, and a dispatch mode sees nothing inside a compiled graph.
+    walked: list[Walked] = []
     with uncompiled(), attached(session, "work", hook):
-        walk(session, "flops", [], around=around)
+        walk(session, "flops", walked, around=around, probe=True)
+    bad = [number for number, one in enumerate(walked) if one.generated.bad_logits]
+    session.passes["not_finite_batches"] = bad
+    if bad:
+        session.warnings.insert(0, not_finite(session, len(bad), len(walked)))
+
+
+def not_finite(session: Session, bad: int, of: int) -> str:
+    """Return in words that logits were NaN or infinite, what of the run still holds, and what may help."""
+    facts = session.subject.provenance
+    used, own = facts.get("dtype"), facts.get("checkpoint_dtype")
+    why = "fp16 cannot hold magnitudes above 65,504; " if used == "fp16" else ""
+    other = "bf16" if used == "fp16" else "fp32"
+    try_ = f"try --dtype {other}{', the format of the checkpoint' if other == own else ''}"
+    remedy = "" if used == "fp32" else f" {why}{try_}."
+    return (
+        f"Logits were NaN or infinite in {bad} of {of} batches: the answers there, and so the rates of errors, mean "
+        f"nothing; times, FLOPs and joules are of the work that was done.{remedy}"
+    )
 
 
 def trace_pass(session: Session) -> None:
@@ -147,25 +201,32 @@ def walk(
     *,
     batches: tuple[Batch, ...] | None = None,
     around: Around | None = None,
+    probe: bool = False,
 ) -> None:
     """Answer the batches in order, each inside `around(index)`, appending to `walked` as they finish."""
     batches = session.batches if batches is None else batches
     with session.progress.stage(title, len(batches)) as advance:
         for batch in batches:
             with around(batch.index) if around else nullcontext():
-                walked.append(answer(session, batch))
+                walked.append(answer(session, batch, probe=probe))
             advance()
 
 
-def answer(session: Session, batch: Batch, *, max_new_tokens: int | None = None) -> Walked:
-    """Run one `generate()`; the device is idle before the clock starts and after it stops."""
+def answer(session: Session, batch: Batch, *, max_new_tokens: int | None = None, probe: bool = False) -> Walked:
+    """Run one `generate()`; the device is idle before the clock starts and after it stops.
+
+    With `probe`, logits are looked at, too, which costs a little at every token.
+    """
     from layerprof import generation
 
     settings = session.settings
     tokens = max_new_tokens or session.max_new_tokens
     synchronize(session.device)
     start = time.perf_counter()
-    generated = generation.generate(session.subject, batch, max_new_tokens=tokens, fixed=settings.fixed_tokens)
+    recorder = generation.Recorder(probe=probe)
+    generated = generation.generate(
+        session.subject, batch, max_new_tokens=tokens, fixed=settings.fixed_tokens, recorder=recorder
+    )
     synchronize(session.device)
     return Walked(len(batch.examples), time.perf_counter() - start, generated)
 

@@ -67,6 +67,20 @@ def dtype(name: str, on: str, parameters: int) -> tuple[str, str]:
     return "fp32", ""
 
 
+def checkpoint_dtype(config: Any) -> str | None:
+    """Return the number format that a configuration says its weights are published in; None where it does not.
+
+    One of our names where it is one of ours, else torch's (`float8_e4m3fn`).
+    """
+    text = config.get_text_config() if hasattr(config, "get_text_config") else None
+    for owner in (config, text):
+        told = getattr(owner, "dtype", None)
+        if told is not None:
+            name = str(told).removeprefix("torch.")
+            return ALIASES.get(name, name)
+    return None
+
+
 def free_bytes(on: str) -> int | None:
     """Return the free memory of a device in bytes; None where the system does not say."""
     if on != "cpu":

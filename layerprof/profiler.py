@@ -135,14 +135,14 @@ def conduct(session: Session) -> LayerprofError | None:
     try:
         with passes.optimized(session):
             passes.warm_up(session)
-            passes.bare_pass(session)
-            passes.latency_pass(session)
+            passes.bare_and_latency(session)
             passes.flops_pass(session)
             if chosen.cross_check:
                 optional(session, "cross_check", passes.cross_check, True, "")
-            optional(session, "kernels", passes.trace_pass, chosen.trace, "--no-trace was given")
             optional(session, "energy", energy_pass.run, chosen.energy != "off", "--energy off was given")
             own_hooks(session)
+            # Last, since CUPTI stays attached to the process and slows whatever runs after it.
+            optional(session, "kernels", passes.trace_pass, chosen.trace, "--no-trace was given")
     except KeyboardInterrupt:
         session.interrupted = True
         session.warnings.append("Interrupted: figures are of what was finished by then.")

@@ -13,6 +13,9 @@ from layerprof.records import Energy, LatencyTotals, Quality, SpanReading, Stati
 if TYPE_CHECKING:
     from layerprof.session import Walked
 
+LEAST_PAIRS = 6
+"""Of five values not even the smallest and the largest are 95 % sure to hold the median: 1 - 2 / 2^5 = 94 %."""
+
 
 def latency(walked: Sequence[Walked]) -> LatencyTotals:
     """Return end-to-end seconds per batch, per sample, to the first token, and per further output token.
@@ -34,10 +37,15 @@ def latency(walked: Sequence[Walked]) -> LatencyTotals:
     )
 
 
-def overhead_ratio(bare: Sequence[Walked], hooked: Sequence[Walked]) -> float | None:
-    """Return hooked / bare as the median over batches of the paired ratio; None where no batch was answered in both."""
+def overhead(bare: Sequence[Walked], hooked: Sequence[Walked]) -> tuple[float | None, tuple[float, float] | None]:
+    """Return hooked / bare as the median over batches of the paired ratio, and its bootstrap 95 % interval.
+
+    None where no batch was answered in both; the interval also below `LEAST_PAIRS`.
+    """
     ratios = [b.latency_s / a.latency_s for a, b in zip(bare, hooked, strict=False)]
-    return float(np.median(ratios)) if ratios else None
+    if not ratios:
+        return None, None
+    return float(np.median(ratios)), statistics.median_ci(ratios) if len(ratios) >= LEAST_PAIRS else None
 
 
 def output_tokens(walked: Sequence[Walked]) -> int:

@@ -173,6 +173,7 @@ def totals() -> Totals:
         ),
         peak_memory_bytes=512 * MEGA,
         overhead_ratio=1.008,
+        overhead_ci95=(1.003, 1.014),
         output_tokens=40,
         prompt_tokens=376,
         pad_tokens=94,
@@ -253,6 +254,7 @@ def bare_run() -> Run:
             "latency_s": LatencyTotals(per_batch=once, per_sample=once, ttft=None, per_output_token=None),
             "peak_memory_bytes": None,
             "overhead_ratio": None,
+            "overhead_ci95": None,
         }
     )
     books = Ledger(flops=ledger().flops, span_s=none, busy_s=none, energy_j=none)

@@ -86,8 +86,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
         model="demo", dataset="coco", samples=2, max_new_tokens=3, fixed_tokens=True, output=str(tmp_path / "r")
     )
     prepared = profiler.prepare(settings, Silent())
-    passes.bare_pass(prepared)
-    passes.latency_pass(prepared)
+    passes.bare_and_latency(prepared)
     return prepared
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -239,6 +240,36 @@ def test_an_optimisation_is_an_attention_implementation(whole: Path, optimizatio
     config = subject(whole, optimization=optimization).model.config
     assert config._attn_implementation == attention
     assert config.vision_config._attn_implementation == config.text_config._attn_implementation == attention
+
+
+@pytest.mark.parametrize(
+    ("published", "own", "told"),
+    [
+        ({"dtype": "bfloat16"}, "bf16", "in fp32: published in bf16"),
+        ({"torch_dtype": "float16"}, "fp16", "published in fp16"),
+        ({"dtype": "float32"}, "fp32", ""),
+        ({}, None, ""),
+    ],
+)
+def test_the_format_of_the_checkpoint_is_said_beside_the_one_used(
+    published: dict[str, str], own: str | None, told: str, tmp_path: Path
+) -> None:
+    """By the configuration, under its new and its old name; in words only where the two differ."""
+    folder = config_folder(tmp_path / "published")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | published))
+    source = models.resolve(str(folder), weights="random", dtype="fp32")
+    assert source.checkpoint_dtype == own
+    assert told in source.why
+    assert ("published" in source.why) == bool(told)
+    assert models.load(source).provenance["checkpoint_dtype"] == own
+
+
+def test_the_3b_is_published_in_bf16_and_says_so() -> None:
+    """Whoever runs it in fp16 is told; a text model's format inside counts where the whole names none."""
+    assert models.resolve("qwen2.5-vl-3b", weights="random", dtype="fp16").why.endswith("published in bf16")
+    inner = SimpleNamespace(dtype=None, get_text_config=lambda: SimpleNamespace(dtype=torch.float8_e4m3fn))
+    assert placement.checkpoint_dtype(inner) == "float8_e4m3fn"
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32", "float16"])

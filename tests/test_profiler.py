@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
 import json
 import tempfile
@@ -15,12 +16,13 @@ import torch
 from layerprof.hooks.base import LayerHook
 
 import layerprof
-from layerprof import passes, profiler
+from layerprof import energy_pass, passes, profiler, totals
 from layerprof.errors import NothingFinishedError, RequestError, RunFailedError
+from layerprof.generation import Generated
 from layerprof.progress import Silent
 from layerprof.records import Phase, Quality, Run
 from layerprof.report import tensorboard
-from layerprof.session import Session
+from layerprof.session import Session, Walked
 from layerprof.settings import build
 
 SAMPLES, BATCH = 3, 2
@@ -258,11 +260,13 @@ def _stop_after(monkeypatch: pytest.MonkeyPatch, calls: int, error: BaseExceptio
 
 
 def test_an_interrupt_saves_what_is_finished(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C in the latency pass: the bare pass is whole, one batch has spans, FLOPs are None with a reason."""
+    """Ctrl-C between the second batch's two walks: one bare answer, spans of two, FLOPs are None with a reason."""
     _stop_after(monkeypatch, 1 + 2 + 1, KeyboardInterrupt())
     run = profiler.finish(session, profiler.conduct(session))
     assert run.status == "interrupted"
-    assert run.samples == 2
+    assert run.samples == 1
+    assert session.spans is not None
+    assert len(session.spans.windows_s) == 2
     assert run.totals.flops is None
     assert run.ledger.flops.reason
     assert layerprof.load_run(session.folder).status == "interrupted"
@@ -280,14 +284,15 @@ def test_an_interrupt_before_the_first_answer_leaves_nothing(session: Session, m
 
 
 def test_a_model_that_fails_half_way_keeps_what_was_measured(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit 1 with a remedy; the run says that it failed and holds the bare pass."""
+    """Exit 1 with a remedy; the run says that it failed and holds the first batch, with its spans."""
     _stop_after(monkeypatch, 1 + 2, RuntimeError("CUDA error: device-side assert"))
     failure = profiler.conduct(session)
     assert isinstance(failure, RunFailedError)
     assert failure.exit_code == 1
     run = profiler.finish(session, failure)
     assert run.status == "failed"
-    assert run.samples == 2
+    assert run.samples == 1
+    assert run.ledger.span_s.total
     assert any("device-side assert" in warning for warning in run.warnings)
 
 
@@ -327,6 +332,130 @@ def test_a_run_that_its_folder_does_not_take_is_saved_elsewhere(
     (saved,) = (tmp_path / "spare").iterdir()
     assert str(saved) in caught.value.remedy
     assert layerprof.load_run(saved).status == "done"
+
+
+def _walks(session: Session, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool, bool]]:
+    """Record each answer from now on: the batch, whether span hooks are attached, whether logits are looked at."""
+    real, seen = passes.answer, []
+    block = session.subject.model.get_submodule(next(x.name for x in session.layers if x.kind == "decoder_layer"))
+
+    def answer(run: Session, batch: Any, **options: Any) -> Any:
+        seen.append((batch.index, "forward" in block.__dict__, bool(options.get("probe"))))
+        return real(run, batch, **options)
+
+    monkeypatch.setattr(passes, "answer", answer)
+    return seen
+
+
+def test_bare_and_hooked_walks_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batch by batch: bare, hooked, hooked, bare, ...; the hooks are gone in every bare walk."""
+    settings = build(model="demo", dataset="coco", samples=4, max_new_tokens=1, trace=False, output=str(tmp_path / "r"))
+    session = profiler.prepare(settings, Silent())
+    seen = _walks(session, monkeypatch)
+    passes.bare_and_latency(session)
+    order = [(0, False), (0, True), (1, True), (1, False), (2, False), (2, True), (3, True), (3, False)]
+    assert [(batch, hooked) for batch, hooked, _ in seen] == order
+    assert (len(session.bare), len(session.hooked)) == (4, 4)
+    assert session.spans is not None
+    assert {span.batch for span in session.spans.spans} == {0, 1, 2, 3}
+
+
+def test_a_drifting_machine_does_not_change_the_cost_of_measuring(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer takes 0.5 % longer than the one before and hooks cost 2 %: two walks apart would say 13 %."""
+    clock = {"slow": 1.0}
+    block = session.subject.model.get_submodule(next(x.name for x in session.layers if x.kind == "decoder_layer"))
+    session.batches = tuple(dataclasses.replace(session.batches[0], index=number) for number in range(20))
+
+    def answer(run: Session, batch: Any, **_: Any) -> Walked:
+        clock["slow"] *= 1.005
+        cost = 1.02 if "forward" in block.__dict__ else 1.0
+        return Walked(1, clock["slow"] * cost, Generated(("a",), ((1,),), (1,), (False,), 0.1, ()))
+
+    monkeypatch.setattr(passes, "answer", answer)
+    passes.bare_and_latency(session)
+    ratio, interval = totals.overhead(session.bare, session.hooked)
+    assert ratio == pytest.approx(1.02, abs=0.0001)
+    assert interval is not None
+    assert 1.01 < interval[0] <= 1.02 <= interval[1] < 1.03
+
+
+def test_passes_come_in_an_order_in_which_none_disturbs_the_next(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trace is last: its instrument stays attached to the process and slows what runs after it."""
+    order: list[str] = []
+
+    def noted(name: str) -> Any:
+        return lambda *_: order.append(name)
+
+    for name in ("warm_up", "bare_and_latency", "flops_pass", "trace_pass", "user_passes"):
+        monkeypatch.setattr(passes, name, noted(name))
+    monkeypatch.setattr(energy_pass, "run", noted("energy"))
+    session.settings = session.settings.model_copy(update={"trace": True})
+    assert profiler.conduct(session) is None
+    assert order == ["warm_up", "bare_and_latency", "flops_pass", "energy", "user_passes", "trace_pass"]
+
+
+class TestWarmUp:
+    """What runs before anything is measured."""
+
+    @pytest.fixture
+    def varied(self, session: Session) -> Session:
+        """Make batches of the shapes a, b, a, c."""
+        first = session.batches[0]
+        longer = {
+            extra: first.tensors | {"input_ids": torch.ones(1, extra), "attention_mask": torch.ones(1, extra)}
+            for extra in (7, 8, 9)
+        }
+        session.batches = tuple(
+            dataclasses.replace(first, index=number, tensors=longer[length])
+            for number, length in enumerate((7, 8, 7, 9))
+        )
+        session.max_new_tokens = 11
+        return session
+
+    def _warmed(self, session: Session, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+        seen: list[tuple[int, int]] = []
+        monkeypatch.setattr(
+            passes, "answer", lambda _, batch, max_new_tokens: seen.append((batch.index, max_new_tokens))
+        )
+        passes.warm_up(session)
+        return seen
+
+    def test_on_a_gpu_every_shape_is_loaded(self, varied: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The first batch whole, then two tokens of a batch of each other shape."""
+        monkeypatch.setattr(Session, "device", "cuda:0")
+        assert self._warmed(varied, monkeypatch) == [(0, 11), (1, 2), (3, 2)]
+
+    def test_on_a_cpu_one_short_answer_does(self, varied: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A large model is slow there, and nothing is loaded per shape."""
+        assert self._warmed(varied, monkeypatch) == [(0, 4)]
+
+
+class TestNotFinite:
+    """Logits that are no numbers."""
+
+    def test_they_are_told_as_what_they_are(self, session: Session) -> None:
+        """Weights that overflow: the first warning says in how many batches, what still holds, and what may help."""
+        head = session.subject.model.get_output_embeddings().weight
+        with torch.no_grad():
+            head[0] = float("inf")
+        session.subject.provenance.update(dtype="fp16", checkpoint_dtype="bf16")
+        run = profiler.finish(session, profiler.conduct(session))
+        assert run.passes["not_finite_batches"] == [0, 1]
+        assert "NaN or infinite in 2 of 2 batches" in run.warnings[0]
+        assert "try --dtype bf16, the format of the checkpoint" in run.warnings[0]
+        assert run.totals.flops
+
+    def test_looking_costs_no_measured_walk_anything(self, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Only the walk that counts FLOPs looks; finite logits are worth no word."""
+        seen = _walks(session, monkeypatch)
+        run = profiler.finish(session, profiler.conduct(session))
+        assert [probe for _, _, probe in seen] == [False] * (1 + 4) + [True] * 2
+        assert run.passes["not_finite_batches"] == []
+        assert not any("NaN" in warning for warning in run.warnings)
 
 
 def test_out_of_memory_names_what_to_lower(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

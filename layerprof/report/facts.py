@@ -10,6 +10,8 @@ from layerprof.records import Energy, Run, Statistic, Wer
 from layerprof.report import units
 
 CONVENTION = "2 FLOPs per multiply-accumulate, causal attention not halved, padding counted, matrix work only"
+WIDEST_POINTS = 10.0
+"""An interval of the cost of measuring that is wider than this says nothing."""
 METRIC_NAMES = {"vqa_accuracy": "VQA accuracy", "exact_match": "exact match"}
 
 
@@ -43,7 +45,7 @@ def settings(run: Run) -> list[str]:
     image = get("image_size")
     named = (
         run.environment.get("device_name") or run.environment.get("device") or get("device"),
-        get("dtype"),
+        _dtype(run),
         get("optimization"),
         "random weights" if weights == "random" else None,
         _with(run.environment.get("torch"), "torch {}"),
@@ -56,6 +58,12 @@ def settings(run: Run) -> list[str]:
         f"layers {get('layers')}" if get("layers") not in (None, "all") else None,
     )
     return [str(part) for part in named if part]
+
+
+def _dtype(run: Run) -> str | None:
+    """Return the number format, with the checkpoint's own where that is another."""
+    used, own = run.settings.get("dtype"), run.model.get("checkpoint_dtype")
+    return f"{used} (published in {own})" if used and own and own != used else used
 
 
 def end_to_end(run: Run) -> list[Fact]:
@@ -86,9 +94,23 @@ def end_to_end(run: Run) -> list[Fact]:
     if totals.output_tokens is not None:
         facts.append(_tokens(run))
     if totals.overhead_ratio is not None:
-        change = (totals.overhead_ratio - 1) * 100
-        facts.append(Fact("cost of measuring", f"{change:+.1f} %", "latency pass over bare pass"))
+        facts.append(_cost_of_measuring(run, totals.overhead_ratio))
     return facts
+
+
+def _cost_of_measuring(run: Run, ratio: float) -> Fact:
+    """Return what the latency pass cost, or that it is not known: a figure that noise drowns is none."""
+    label, figure, what = "cost of measuring", f"{100 * (ratio - 1):+.1f} %", "latency pass over bare pass"
+    ends = run.totals.overhead_ci95
+    if run.format == 1:  # two walks apart in time, of which nobody knows what drifted meanwhile
+        return Fact(label, figure, f"{what}, seconds apart")
+    if ends is None:
+        return Fact(label, units.MISSING, "not known here: too few batches for an interval")
+    low, high = (100 * (end - 1) for end in ends)
+    interval = f"[{low:+.1f}, {high:+.1f}]"
+    if high - low > WIDEST_POINTS:
+        return Fact(label, units.MISSING, f"not known here: {interval} %, since times vary by more than it takes")
+    return Fact(label, figure, f"{interval}, {what}")
 
 
 def warnings(run: Run) -> list[str]:
