@@ -1,88 +1,173 @@
 #!/bin/sh
-# What a machine with a CUDA device is for: the GPU tests, then the main command on the full-size 3B with random
-# fp16 weights. Results land in experiments/results/<device>/, or in $RESULTS. Leaves clocks and power limits alone.
+# What a machine with a CUDA device is for, the most valuable first: can it be trusted, then the main command on the
+# full-size 3B with random fp16 weights. Nothing is measured twice. Leaves clocks and power limits alone.
 #
-#     sh experiments/gpu.sh [tests] [books] [batch1] [batch16] [replay1] [replay16] [peers] [sweep]     (all when none)
+#     sh experiments/gpu.sh [--dry-run] [STAGE ...]      all stages when none is named; --dry-run only says what would run
 #
-# Minutes on a data-centre card, estimated: tests 5, books 6, batch1 3, batch16 3, replay1 4, replay16 4, peers 11,
-# sweep 30 (SWEEP=batch_size for that table alone: 5). A stage that fails stops none after it; the exit status tells.
+#     OUT=FOLDER      where results go, packed into a few files as each stage ends, so that an interrupted run keeps what
+#                     is done: results.tgz, and traces-STAGE.tgz. Without it they lie open in experiments/results/DEVICE/.
+#     PYTHON=python3  the interpreter
+#     SWEEP=reference the experiment of the stage `sweep`; batch_size alone takes 5 minutes
+#     DEVICE=cpu      a dress rehearsal without a GPU: the bundled model, no energy
 #
-# layerprof has to be installed, since hooks are found by their entry points. Without a package index, on a machine
-# that has torch (what else is missing there can lie on PYTHONPATH):
+# A stage that fails stops none after it; the exit status tells. README.md of the results sets each figure beside what it
+# had to prove (experiments/gpu_report.py).
+#
+# layerprof has to be installed, since hooks are found by their entry points. Without a package index, on a machine that
+# has torch (what else is missing there can lie on PYTHONPATH):
 #
 #     python3 -m pip install --no-deps --no-build-isolation --no-index --editable .
 set -u
 cd "$(dirname "$0")/.." || exit
 PYTHON=${PYTHON:-python3}
-if ! $PYTHON -c 'import layerprof.hooks.latency, layerprof.registry as r; r.load("latency")'; then
-    echo "layerprof is not installed: $PYTHON -m pip install --no-deps --no-build-isolation --no-index --editable ." >&2
-    exit 2
-fi
-device=$($PYTHON -c 'import torch; print(torch.cuda.get_device_name(0).lower().replace(" ", "-"))') || exit
-results=${RESULTS:-experiments/results/$device}
-mkdir -p "$results"
-failed=""
+DEVICE=${DEVICE:-cuda}
+STAGES="machine probe tests batch1 batch16 compiled peers sweep"
 
-# Run a command; when it fails, say so, remember its stage, and go on.
-try() {
-    "$@" && return
-    echo "FAILED with status $?, in stage $name: $*" >&2
+# Minutes on a data-centre card, loading included.
+minutes() {
+    case $1 in
+    machine) echo 1 ;;
+    probe) echo 1 ;;
+    tests) echo 2 ;;
+    batch1) echo 5 ;;
+    batch16) echo 4 ;;
+    compiled) echo 2 ;;
+    peers) echo 8 ;;
+    sweep) echo 30 ;;
+    esac
+}
+
+# Run a command for at most so many seconds, keep what it prints in a file of the results, and show the end of it.
+# Interrupted, a run saves what it has finished. A failure is remembered, and nothing after it is left out.
+keep() {
+    file=$1 limit=$2
+    shift 2
+    if [ -n "$dry" ]; then
+        for word in "$@"; do
+            case $word in *" "*) word="'$word'" ;; esac
+            line="${line:-   } $word"
+        done
+        echo "$line"
+        line=""
+        return
+    fi
+    timeout -s INT -k 20 "$limit" "$@" >"$results/$file" 2>&1
+    status=$?
+    tail -n "${LINES_SHOWN:-40}" "$results/$file"
+    [ $status = 0 ] && return
+    echo "FAILED with status $status, in stage $name: $*" >&2
     failed="$failed $name"
 }
 
-# Run a command, show what it prints and keep it in a file; the status is the command's, not tee's.
-kept() {
-    file=$1
-    shift
-    exec 4>&1
-    status=$({ { "$@" 3>&- 4>&-; echo $? >&3; } | tee "$file" >&4; } 3>&1)
-    exec 4>&-
-    return "$status"
-}
-
+# The full-size 3B; what every figure of a layer comes from: one run gives spans, FLOPs, kernels and joules.
 profile() {
-    run=$1
-    shift
-    try kept "$results/$run.txt" $PYTHON -m layerprof profile --model qwen2.5-vl-3b --weights random --source bundled \
-        --dataset textvqa --dtype fp16 --device cuda --image-size 224 --max-new-tokens 32 --fixed-tokens \
-        --output "$results/$run" "$@"
+    run=$1 limit=$2
+    shift 2
+    if [ "$DEVICE" = cpu ]; then
+        set -- --model demo "$@"
+    else
+        set -- --model qwen2.5-vl-3b --weights random --dtype fp16 --energy replay --energy-budget 150 "$@"
+    fi
+    keep "$run.txt" "$limit" "$PYTHON" -m layerprof profile --source bundled --dataset textvqa --device "$DEVICE" \
+        --fixed-tokens --trace-batches 1 --output "$results/$run" "$@"
 }
 
 stage() {
     case $1 in
+    machine)
+        keep nvidia-smi.txt 20 nvidia-smi -q
+        keep packages.txt 20 "$PYTHON" -m pip list
+        LINES_SHOWN=60 keep doctor.txt 90 "$PYTHON" -m layerprof doctor --json "$results/doctor.json"
+        ;;
+    probe)
+        keep probe.txt 90 "$PYTHON" experiments/gpu_probe.py --json "$results/probe.json"
+        keep probe-teardown.txt 90 env TEARDOWN_CUPTI=1 "$PYTHON" experiments/gpu_probe.py \
+            --json "$results/probe-teardown.json"
+        ;;
     tests)
-        try $PYTHON -m layerprof doctor --json "$results/doctor.json"
-        try kept "$results/tests.txt" $PYTHON -m pytest -m gpu -q -ra --durations 10 -k "not replayed_layers" tests/gpu
+        keep tests.txt 240 env KINETO_LOG_LEVEL=2 "$PYTHON" -m pytest -m gpu -q -ra --durations 6 \
+            --basetemp "$results/tests" -k "not full_size" \
+            tests/gpu/test_latency_gpu.py tests/gpu/test_kernels_gpu.py tests/gpu/test_energy_gpu.py
         ;;
-    books)
-        try kept "$results/books.txt" $PYTHON -m pytest -m gpu -q -ra -k replayed_layers tests/gpu/test_energy_gpu.py
+    batch1) profile batch1 400 --batch-size 1 --samples 8 --max-new-tokens 16 ;;
+    batch16) profile batch16 360 --batch-size 16 --samples 96 --max-new-tokens 16 ;;
+    compiled)
+        keep compiled.txt 180 "$PYTHON" -m layerprof profile --model demo --device "$DEVICE" --optimization compile \
+            --samples 2 --max-new-tokens 4 --fixed-tokens --energy off --trace-batches 1 --output "$results/compiled"
         ;;
-    batch1) profile qwen2.5-vl-3b-batch1 --batch-size 1 --samples 8 ;;
-    batch16) profile qwen2.5-vl-3b-batch16 --batch-size 16 --samples 64 ;;
-    # Class representatives: one call of each kind of layer, in prefill and in decode.
-    replay1) profile replay-batch1 --batch-size 1 --samples 4 --no-trace --energy replay --energy-budget 150 ;;
-    replay16) profile replay-batch16 --batch-size 16 --samples 16 --no-trace --energy replay --energy-budget 150 ;;
     peers)
         # Needs no extras: a peer that is not installed is a row that says so (`make peers` installs them).
-        try env OUT="$results" PYTHON="$PYTHON" sh experiments/peers/all.sh overhead flops energy
+        keep peers.txt 900 env OUT="$results" PYTHON="$PYTHON" sh experiments/peers/all.sh overhead flops energy
         ;;
     sweep)
         table=${SWEEP:-reference}
-        try kept "$results/$table.txt" $PYTHON -m layerprof sweep "experiments/$table.toml" --model qwen2.5-vl-3b \
+        keep "$table.txt" 2400 "$PYTHON" -m layerprof sweep "experiments/$table.toml" --model qwen2.5-vl-3b \
             --weights random --samples 16 --set source=bundled --output "$results/$table" --timeout 120
-        try $PYTHON -m layerprof report "$results/$table" -o "$results/$table.md"
-        try $PYTHON -m layerprof report "$results/$table" -o "$results/$table.csv"
-        ;;
-    *)
-        echo "unknown stage $1: tests books batch1 batch16 replay1 replay16 peers sweep" >&2
-        exit 2
+        keep "$table-report.txt" 60 "$PYTHON" -m layerprof report "$results/$table" -o "$results/$table.md"
+        keep "$table-report.txt" 60 "$PYTHON" -m layerprof report "$results/$table" -o "$results/$table.csv"
         ;;
     esac
 }
 
-for name in ${*:-tests books batch1 batch16 replay1 replay16 peers sweep}; do
-    echo "== $name, begun at $(date +%H:%M:%S)"
-    stage "$name"
+# Put what there is so far where it survives: everything but traces in one file, this stage's traces in another.
+pack() {
+    "$PYTHON" experiments/gpu_report.py "$results" >"$results/report.txt" 2>&1 || cat "$results/report.txt"
+    [ -n "${OUT:-}" ] || return 0
+    tar czf "$OUT/results.part" -C "$results" --exclude=trace --exclude='events.out.*' --exclude=./tests . &&
+        mv "$OUT/results.part" "$OUT/results.tgz"
+    (cd "$results" && find "$name" -name 'batch*.json.gz' 2>/dev/null) >"$results/traces.list"
+    [ -s "$results/traces.list" ] || return 0
+    tar czf "$OUT/traces.part" -C "$results" -T "$results/traces.list" && mv "$OUT/traces.part" "$OUT/traces-$name.tgz"
+}
+
+dry=""
+if [ "${1:-}" = --dry-run ]; then
+    dry=yes
+    shift
+fi
+for name in "$@"; do
+    case " $STAGES " in
+    *" $name "*) ;;
+    *)
+        echo "unknown stage $name: choose from $STAGES" >&2
+        exit 2
+        ;;
+    esac
 done
-echo "== done at $(date +%H:%M:%S)${failed:+; failed in:$failed}"
+
+failed=""
+if [ -n "$dry" ]; then
+    results=${OUT:-experiments/results/DEVICE}
+else
+    if ! why=$("$PYTHON" -c 'import layerprof.registry as r; [r.load(name) for name in r.names()]' 2>&1); then
+        echo "layerprof cannot be loaded here: $(echo "$why" | tail -n 1)" >&2
+        echo "Where that names layerprof: $PYTHON -m pip install --no-deps --no-build-isolation --no-index --editable ." >&2
+        echo "Where it names another package: install that, or put its wheel on PYTHONPATH." >&2
+        exit 2
+    fi
+    device=$("$PYTHON" -c 'import sys, torch
+on = sys.argv[1]
+print("cpu" if on == "cpu" else torch.cuda.get_device_name(on).lower().replace(" ", "-"))' "$DEVICE") || exit
+    if [ -n "${OUT:-}" ]; then
+        mkdir -p "$OUT" || exit
+        results=$(mktemp -d traces/gpu-XXXXXX) || exit  # runs name their folder: no path of this machine
+    else
+        results=experiments/results/$device
+        mkdir -p "$results" || exit
+    fi
+fi
+
+total=0
+for name in ${*:-$STAGES}; do
+    total=$((total + $(minutes "$name")))
+    echo "== $name, about $(minutes "$name") min$([ -n "$dry" ] || date +', begun at %H:%M:%S')"
+    stage "$name"
+    [ -n "$dry" ] || pack
+done
+if [ -n "$dry" ]; then
+    echo "== $total min in all; results in $results"
+    exit 0
+fi
+cat "$results/report.txt"
+echo "== done at $(date +%H:%M:%S), results in ${OUT:-$results}${failed:+; failed in:$failed}"
 [ -z "$failed" ]

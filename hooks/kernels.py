@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from layerprof.hooks.base import LayerHook
-from layerprof.hooks.recording import Recording, range_class
+from layerprof.hooks.recording import Recording, range_class, sessions
 
 from layerprof.attribution import attribute, total
 from layerprof.columns import PREFIX
@@ -52,6 +52,11 @@ class KernelsHook(LayerHook):
         self._recording = False
         self._traces: list[Path] = []
         self._range = range_class()
+
+    @staticmethod
+    def recorded_before() -> bool:
+        """Whether this process has recorded a GPU already: CUPTI stays attached and slows what is timed after it."""
+        return sessions() > 0
 
     def __enter__(self) -> Self:
         super().__enter__()

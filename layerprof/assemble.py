@@ -234,6 +234,7 @@ def _pass_seconds(session: Session) -> dict[str, Any]:
     return {
         "bare_s": sum(walked.latency_s for walked in session.bare),
         "latency_s": sum(walked.latency_s for walked in session.hooked) or None,
+        "spans_dropped": session.spans.dropped if session.spans else None,
         "decode_by_step": decode_by_step(session.spans) if session.spans else [],
         "reasons": dict(session.reasons),
         "energy": energy_books.facts(session),

@@ -40,6 +40,8 @@ class Bench:
         self._sources: dict[str, ModelSource] = {}
         self._subject: tuple[str, Subject] | None = None
         self._datasets: dict[str, Dataset] = {}
+        self.spent = False
+        """Whether the process has recorded a GPU, which slows what comes after: the next cell needs a fresh one."""
 
     def identify(self, choices: dict[str, Any], demo: dict[str, Any]) -> Identity:
         """Return who a cell is: every `auto` resolved, and what its figures depend on. Raises RequestError."""
@@ -92,6 +94,7 @@ class Bench:
         answered, not_finite = checks.quality_walk(session)
         session.passes["quality_s"] = time.perf_counter() - start
         failure = profiler.conduct(session)
+        self.spent = session.device != "cpu" and asked.trace
         if failure is not None:
             raise failure
         run = self._finish(session, answered)

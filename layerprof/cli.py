@@ -261,16 +261,18 @@ def view(
 
 @app.command()
 def doctor(
-    json: Annotated[str | None, typer.Option("--json", help="Write JSON to a file, or - for standard output.")] = None,
+    json: Annotated[
+        str | None, typer.Option("--json", help="Write JSON to a file beside what is shown, or - for JSON alone.")
+    ] = None,
 ) -> None:
     """Tell what this machine can measure, and how well."""
     from layerprof import doctor as doctors
     from layerprof.report import doctor as view
 
     result = doctors.examine()
-    if json is None:
+    if json != "-":  # on a GPU the examination takes half a minute: nobody should have to ask twice
         view.render(result, _console(False))
-    else:
+    if json is not None:
         _emit(doctors.to_json(result), json)
 
 

@@ -20,7 +20,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 
-from layerprof import environment, registry
+from layerprof import environment, registry, trace_probe
 
 State = Literal["yes", "partly", "no", "unknown", "info"]
 
@@ -81,7 +81,8 @@ class Examination:
 def examine(self_test: bool = True) -> Examination:
     """Look at devices, energy counters, profiler, network, plugins, packages and disk.
 
-    `self_test` runs the square wave on each GPU (about 9 s a card).
+    `self_test` runs the square wave on each GPU (about 9 s a card). The profiler is probed on the first (about 10 s),
+    after the counters: it stays attached to the process.
     """
     hub = _Hub()
     hub.start()
@@ -242,21 +243,26 @@ def _square_wave(device: str, sensor: Any) -> Finding:
 
 def _profiler() -> list[Finding]:
     import torch
-    from torch.profiler import ProfilerActivity, kineto_available, profile
+    from torch.profiler import kineto_available
 
     if not kineto_available() or not torch.cuda.is_available():
         text = "no CUDA activities: busy time is that of CPU operators"
         return [Finding("profiler", "CUPTI", "partly", text, "kernels need an NVIDIA GPU and a CUDA build of torch")]
-    x = torch.ones(256, 256, device="cuda")
-    torch.mm(x, x)
-    with profile(activities=[ProfilerActivity.CUDA]) as trace:
-        torch.mm(x, x)
-        torch.cuda.synchronize()
-    seen = sum(str(event.device_type).endswith("CUDA") for event in trace.events() or ())
-    if seen:
-        return [Finding("profiler", "CUPTI", "yes", f"kernels are seen ({seen} in one product)")]
-    remedy = "another profiler (nsys, ncu, DCGM) may hold CUPTI: stop it; in a container match the driver's CUDA"
-    return [Finding("profiler", "CUPTI", "no", "a product ran and no kernel was recorded", remedy)]
+    found = registry.load("probe")("cuda:0")
+    state: State = "yes" if found.trusted else "partly" if found.seen else "no"
+    return [Finding("profiler", "CUPTI", state, trace_probe.told(found), _profiler_remedy(found), found.facts())]
+
+
+def _profiler_remedy(found: trace_probe.Probe) -> str | None:
+    if not found.seen:
+        return "another profiler (nsys, ncu, DCGM) may hold CUPTI: stop it; in a container match the driver's CUDA"
+    if not found.trusted:
+        return (
+            "busy times are too small by what was lost, which every run counts and names; try another torch or driver"
+        )
+    if trace_probe.slower(found):
+        return "runs trace last for that reason; take times and joules in a process that has recorded nothing"
+    return None
 
 
 def _packages() -> list[Finding]:

@@ -25,6 +25,15 @@ SHAPE_TOKENS = 2
 Around = Callable[[int], AbstractContextManager[Any]]
 
 
+def remark_on_earlier_traces(session: Session) -> None:
+    """Warn where times and joules would hold what an earlier trace left behind."""
+    if session.device != "cpu" and registry.load("kernels").recorded_before():
+        session.warnings.append(
+            "This process recorded a trace before, and the profiler stays attached to the GPU: times and joules may be "
+            "larger by some per cent (`layerprof doctor` tells by how much); measure again in a new process."
+        )
+
+
 def warm_up(session: Session) -> None:
     """Answer unmeasured, so that no pass pays for first-use costs.
 

@@ -133,6 +133,7 @@ def conduct(session: Session) -> LayerprofError | None:
 
     chosen = session.settings
     try:
+        passes.remark_on_earlier_traces(session)
         with passes.optimized(session):
             passes.warm_up(session)
             passes.bare_and_latency(session)

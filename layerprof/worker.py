@@ -43,7 +43,14 @@ def load_runner(spec: str) -> Runner:
 
 
 def carry_out(runner: Runner, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
-    """Answer one request: `{"ok": ...}`, or `{"error": {"status", "reason", "remedy"}}` when it failed."""
+    """Answer one request: `{"ok": ...}`, or `{"error": {"status", "reason", "remedy"}}` when it failed.
+
+    `"spent": True` beside it asks for another process for what follows.
+    """
+    return _answer(runner, request, tell) | ({"spent": True} if getattr(runner, "spent", False) else {})
+
+
+def _answer(runner: Runner, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
     try:
         if request["do"] == "identify":
             return {"ok": runner.identify(request["choices"], request["demo"]).model_dump(mode="json")}

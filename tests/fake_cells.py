@@ -1,7 +1,7 @@
 """A runner of cells that needs no model: what each cell shall do stands in its `layers` setting.
 
 `layers = "ok"` writes a small run; `oom`, `crash`, `kill`, `hang`, `error`, `refuse` and `noisy` do what they say;
-`slow` takes half a second; `flaky:FILE` kills its process the first time. `model = "none"` cannot be identified. Every
+`slow` takes half a second; `traced` wants no cell after it in its process; `flaky:FILE` kills its process the first time. `model = "none"` cannot be identified. Every
 cell that starts is noted in the file that LAYERPROF_FAKE_LOG names, with the process that carried it out.
 """
 
@@ -28,6 +28,8 @@ class OutOfMemoryError(RuntimeError):
 class FakeRunner:
     """Carries out cells that are told what to do."""
 
+    spent = False
+
     def identify(self, choices: dict[str, Any], demo: dict[str, Any]) -> Identity:
         """Take the request as it is; `model = "none"` is refused, and "dies" ends the process."""
         if choices.get("model") == "none":
@@ -46,6 +48,7 @@ class FakeRunner:
             with Path(log).open("a") as file:
                 file.write(f"{os.getpid()} {identity.key(repeat)} {what}\n")
         tell("at it")
+        self.spent = what == "traced"
         _act(what)
         run = sample_run(settings=sample_run().settings | identity.choices)
         store.save(run, folder, samples=samples())

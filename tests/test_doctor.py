@@ -18,6 +18,7 @@ from layerprof.hooks.energy.absent import AbsentSensor, NoSensorError
 from layerprof.hooks.energy.nvml import NvmlSensor
 from layerprof.hooks.energy.selftest import square_wave
 from rich.console import Console
+from test_probe import FakeProfiler, probed
 
 from layerprof import doctor
 from layerprof.energy.counter import Sample
@@ -219,6 +220,29 @@ class _WithPower(FakeCounter):
         """Read, with the machine's power now."""
         found = super().read()
         return Sample(found.t_s, found.joules, self.machine.energy(found.t_s - 1e-3, found.t_s) * 1e3, found.event)
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize(
+    ("profiler", "state", "detail", "remedy"),
+    [
+        (FakeProfiler(), "yes", "traces can be trusted: 80 launches in 2 recordings, none lost", None),
+        (FakeProfiler(slows=0.2), "yes", "afterwards work takes +20 %", "recorded nothing"),
+        (FakeProfiler(per_session=20), "partly", "traces are not whole", "every run counts"),
+        (FakeProfiler(blind=True), "no", "none of it was recorded", "another profiler"),
+    ],
+)
+def test_a_profiler_is_probed_and_the_doctor_says_whether_traces_can_be_trusted(
+    profiler: FakeProfiler, state: str, detail: str, remedy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CUDA machine: the verdict, what would help, and the figures of every recording."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    _load(monkeypatch, probe=lambda device: probed(profiler))
+    (found,) = doctor._profiler()
+    assert (found.name, found.state) == ("CUPTI", state)
+    assert detail in found.detail
+    assert found.remedy is None if remedy is None else remedy in str(found.remedy)
+    assert len(found.facts["sessions"]) == 5
 
 
 @pytest.mark.parametrize("late_s", [0.0, 0.1])

@@ -255,7 +255,7 @@ def test_the_format_of_the_checkpoint_is_said_beside_the_one_used(
     published: dict[str, str], own: str | None, told: str, tmp_path: Path
 ) -> None:
     """By the configuration, under its new and its old name; in words only where the two differ."""
-    folder = config_folder(tmp_path / "published")
+    folder = config_folder(tmp_path / "own")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | published))
     source = models.resolve(str(folder), weights="random", dtype="fp32")

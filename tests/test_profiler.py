@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from layerprof.hooks import recording
 from layerprof.hooks.base import LayerHook
 
 import layerprof
@@ -396,6 +397,19 @@ def test_passes_come_in_an_order_in_which_none_disturbs_the_next(
     session.settings = session.settings.model_copy(update={"trace": True})
     assert profiler.conduct(session) is None
     assert order == ["warm_up", "bare_and_latency", "flops_pass", "energy", "user_passes", "trace_pass"]
+
+
+def test_a_process_that_traced_a_gpu_before_says_so(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the profiler left attached is in the times; on a CPU nothing is."""
+    monkeypatch.setitem(recording._sessions, "cuda", 1)
+    passes.remark_on_earlier_traces(session)
+    assert session.warnings == []
+    monkeypatch.setattr(Session, "device", "cuda:0")
+    passes.remark_on_earlier_traces(session)
+    assert "recorded a trace before" in session.warnings[0]
+    monkeypatch.setitem(recording._sessions, "cuda", 0)
+    passes.remark_on_earlier_traces(session)
+    assert len(session.warnings) == 1
 
 
 class TestWarmUp:

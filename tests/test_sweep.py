@@ -82,6 +82,15 @@ def test_cells_share_a_process_until_one_dies(tmp_path: Path, log: Path) -> None
     assert pids[0] != pids[4]
 
 
+def test_a_cell_that_leaves_its_mark_on_the_process_is_the_last_there(tmp_path: Path, log: Path) -> None:
+    """A trace of a GPU slows what comes after it in the process: the next cell gets a new one."""
+    path = _experiment(tmp_path, ["ok", "traced", "noisy", "all"])
+    done = sweeps.sweep(path, output=tmp_path / "sweep", runner=RUNNER)
+    pids = [entry[0] for entry in _started(log)]
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+    assert {outcome.status for outcome in done.outcomes.values()} == {Status.DONE}
+
+
 def test_resume_repeats_nothing_and_retry_only_what_failed(tmp_path: Path, log: Path) -> None:
     """A second go on a finished sweep starts no cell; with retry it starts those that did not get to their end."""
     path = _experiment(tmp_path, ["ok", "error", "refuse"])

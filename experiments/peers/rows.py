@@ -74,7 +74,7 @@ def save(path: Path | None, data: dict[str, Any]) -> None:
     """Write the figures and the shown tables as JSON, when a path is given."""
     if path is not None:
         arguments = [x for x, before in zip(sys.argv[1:], sys.argv, strict=False) if "--json" not in (x, before)]
-        command = " ".join(["python", f"experiments/peers/{Path(sys.argv[0]).name}", *arguments])
+        command = " ".join(["python", str(Path(sys.argv[0]).resolve().relative_to(ROOT)), *arguments])
         made = {"date": time.strftime("%Y-%m-%d"), "command": command}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({**made, **data, "tables": SHOWN}, indent=2) + "\n")

@@ -101,6 +101,8 @@ class LocalEngine:
             reason = f"{error}{worker.log_tail()}"
             self._end()
             return Status.CRASHED, reason, None
+        if answer.get("spent"):
+            self._end()
         if failed := answer.get("error"):
             if failed["status"] == Status.OUT_OF_MEMORY:
                 self._end()  # what is left of its memory is in pieces; the next cell gets a fresh process

@@ -90,8 +90,38 @@ def test_all_kernel_time_has_a_place(demo: Any, tmp_path: Path) -> None:
     reading = hook.reading()
     assert sum(reading.busy_s.values()) + sum(reading.buckets_s.values()) == pytest.approx(reading.total_s, rel=1e-9)
     assert reading.buckets_s[NO_LAUNCH] <= 0.005 * reading.total_s
+    assert (reading.lost.launches, reading.lost.may_be_s) == (0, 0.0)
     assert reading.calls["model.language_model.layers.3", Phase.DECODE] == 15
     assert all(reading.busy_s[layer, phase] > 0 for layer, phase in reading.busy_s if "layers" in layer)
+
+
+def test_no_session_loses_a_launch(demo: Any, tmp_path: Path) -> None:
+    """CUPTI loses the first records of a session after the GPU was idle, more in each: none of them is the model's."""
+    for number in range(4):
+        time.sleep(2)
+        hook = KernelsHook(demo, find_layers(demo), device="cuda:0", folder=tmp_path / str(number))
+        with hook, hook.batch(0):
+            answer(demo)
+        lost = hook.reading().lost
+        assert lost.of > 1000
+        assert lost.launches == 0
+
+
+def test_captured_launches_are_not_called_lost(tmp_path: Path) -> None:
+    """A graph is captured while recording: its launches run nothing until it is replayed."""
+    model, layers = sleepers(LONG // 100)
+    hidden = torch.ones(1, 4, 8, device="cuda")
+    model(hidden)
+    graph = torch.cuda.CUDAGraph()
+    hook = KernelsHook(model, layers, device="cuda:0", folder=tmp_path)
+    with hook, hook.batch(0):
+        with torch.cuda.graph(graph):
+            model(hidden)
+        graph.replay()
+    result = attribute(hook.files["trace_0"])
+    assert result.launched_not_recorded == 0
+    assert result.captured >= 2
+    assert result.buckets_ns[GRAPH] > 0
 
 
 def test_graph_replays_are_in_their_bucket(tmp_path: Path) -> None:
