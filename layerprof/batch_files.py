@@ -1,7 +1,8 @@
 """What a run keeps of each batch, in files beside `run.json`: end-to-end times, and the span of every layer.
 
-Totals and medians cannot be compared in pairs; these can. `batches.csv` has a line for each batch of the bare pass,
-`spans.csv` one for each layer, phase and batch of the latency pass (the spans of all its calls added up).
+Totals and medians cannot be compared in pairs; these can. `batches.csv` has a line for each batch of the bare pass, and
+in `hooked_s` what the latency pass took for it; `spans.csv` has one for each layer, phase and batch of that pass (the
+spans of all its calls added up).
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def write(session: Session, folder: Path) -> dict[str, str]:
     from layerprof.store import write_atomic
 
     files = {"batches": BATCHES_FILE}
-    write_atomic(folder / BATCHES_FILE, _batches(session.bare).encode())
+    write_atomic(folder / BATCHES_FILE, _batches(session.bare, session.hooked).encode())
     if session.spans is not None:
         selected = {layer.name for layer in session.selected}
         write_atomic(folder / SPANS_FILE, _spans(session.spans, selected).encode())
@@ -86,7 +87,7 @@ def _span(row: Mapping[str, str]) -> tuple[str, Phase, int, float]:
     return row["name"], Phase(row["phase"]), int(row["batch"]), float(row["span_s"])
 
 
-def _batches(walked: Sequence[Walked]) -> str:
+def _batches(walked: Sequence[Walked], hooked: Sequence[Walked]) -> str:
     rows = (
         (
             index,
@@ -94,10 +95,11 @@ def _batches(walked: Sequence[Walked]) -> str:
             repr(batch.latency_s),
             "" if batch.generated.first_token_s is None else repr(batch.generated.first_token_s),
             sum(batch.generated.new_tokens),
+            repr(hooked[index].latency_s) if index < len(hooked) else "",
         )
         for index, batch in enumerate(walked)
     )
-    return _csv(("batch", "rows", "latency_s", "first_token_s", "new_tokens"), rows)
+    return _csv(("batch", "rows", "latency_s", "first_token_s", "new_tokens", "hooked_s"), rows)
 
 
 def _spans(reading: SpanReading, selected: set[str]) -> str:

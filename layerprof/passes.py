@@ -97,7 +97,8 @@ def bare_and_latency(session: Session) -> None:
                 (_hooked if hooked else _bare)(session, batch, hook)
                 advance()
     finally:
-        session.spans = hook.reading()
+        if session.hooked:
+            session.spans = hook.reading()
     if busy := other_load.remark(session.other_load):
         session.warnings.append(busy)
     if any(a.generated.answers != b.generated.answers for a, b in zip(session.bare, session.hooked, strict=True)):

@@ -230,6 +230,11 @@ def _python(command: Command) -> None:
     assert given <= script_options(script)
 
 
+def _sh(command: Command) -> None:
+    words = [word for word in command.words if word != "--dry-run"]
+    subprocess.run([words[0], ROOT / words[1], "--dry-run", *words[2:]], check=True, capture_output=True)
+
+
 def _ray(command: Command) -> None:
     assert command.words[1] in ("start", "stop")  # their options: test_ray_takes_what_the_pages_give_it
 
@@ -239,6 +244,7 @@ OTHERS: dict[str, Callable[[Command], None]] = {
     "pip": _pip,
     "python": _python,
     "ray": _ray,
+    "sh": _sh,
     ".": _source,
     "head": _head,
 }

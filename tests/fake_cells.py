@@ -1,8 +1,9 @@
 """A runner of cells that needs no model: what each cell shall do stands in its `layers` setting.
 
 `layers = "ok"` writes a small run; `oom`, `crash`, `kill`, `hang`, `error`, `refuse` and `noisy` do what they say;
-`slow` takes half a second; `traced` wants no cell after it in its process; `flaky:FILE` kills its process the first time. `model = "none"` cannot be identified. Every
-cell that starts is noted in the file that LAYERPROF_FAKE_LOG names, with the process that carried it out.
+`slow` takes half a second; `traced` wants no cell after it in its process; `flaky:FILE` kills its process the first
+time. `model = "none"` cannot be identified. Every cell that starts is noted in the file that LAYERPROF_FAKE_LOG names,
+with the process that carried it out.
 """
 
 from __future__ import annotations

@@ -169,6 +169,14 @@ def test_energy_is_never_without_a_label(run: Run) -> None:
         assert guess is None
 
 
+def test_the_cost_of_measuring_can_be_derived_from_the_batches(run: Run) -> None:
+    """Each batch's two times lie beside the run; the median of their ratios is the run's."""
+    ratios = [float(row["hooked_s"]) / float(row["latency_s"]) for row in _batches(run)]
+    assert len(ratios) == 2
+    assert run.totals.overhead_ratio == pytest.approx(sum(ratios) / 2)
+    assert run.totals.overhead_ci95 is None, "two pairs are too few"
+
+
 def _batches(run: Run) -> Iterator[dict[str, str]]:
     with (Path(run.settings["output"]) / run.files["batches"]).open() as lines:
         yield from (row for row in csv.DictReader(lines) if row.get("pass", "bare") == "bare")
@@ -295,6 +303,17 @@ def test_a_model_that_fails_half_way_keeps_what_was_measured(session: Session, m
     assert run.samples == 1
     assert run.ledger.span_s.total
     assert any("device-side assert" in warning for warning in run.warnings)
+
+
+def test_a_failure_in_the_first_hooked_walk_leaves_no_spans_of_zero(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One bare answer is there; spans were not measured, which is not the same as none."""
+    _stop_after(monkeypatch, 1 + 1, RuntimeError("the hooks do not fit"))
+    run = profiler.finish(session, profiler.conduct(session))
+    assert run.samples == 1
+    assert run.ledger.span_s.total is None
+    assert run.ledger.span_s.reason
 
 
 @pytest.mark.parametrize(
