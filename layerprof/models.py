@@ -151,9 +151,9 @@ def resolve(
     own = placement.checkpoint_dtype(found.config)
     placement.check_optimization(optimization, on, number)
     placement.check_memory(parameters, number, on)
-    differs = f"published in {own}" if own not in (None, number) else ""
-    told = ", ".join(part for part in (reason, found.why, dtype_reason, differs) if part)
-    why = f"{found.name} ({parameters / 1e6:,.1f} M parameters, {weights} weights) on {on} in {number}"
+    differs = f" (published in {own})" if own not in (None, number) else ""
+    told = ", ".join(part for part in (reason, found.why, dtype_reason) if part)
+    why = f"{found.name} ({parameters / 1e6:,.1f} M parameters, {weights} weights) on {on} in {number}{differs}"
     return ModelSource(
         name=found.name,
         found=found,

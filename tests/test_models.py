@@ -245,7 +245,7 @@ def test_an_optimisation_is_an_attention_implementation(whole: Path, optimizatio
 @pytest.mark.parametrize(
     ("published", "own", "told"),
     [
-        ({"dtype": "bfloat16"}, "bf16", "in fp32: published in bf16"),
+        ({"dtype": "bfloat16"}, "bf16", "in fp32 (published in bf16)"),
         ({"torch_dtype": "float16"}, "fp16", "published in fp16"),
         ({"dtype": "float32"}, "fp32", ""),
         ({}, None, ""),
@@ -267,7 +267,7 @@ def test_the_format_of_the_checkpoint_is_said_beside_the_one_used(
 
 def test_the_3b_is_published_in_bf16_and_says_so() -> None:
     """Whoever runs it in fp16 is told; a text model's format inside counts where the whole names none."""
-    assert models.resolve("qwen2.5-vl-3b", weights="random", dtype="fp16").why.endswith("published in bf16")
+    assert models.resolve("qwen2.5-vl-3b", weights="random", dtype="fp16").why.count("in fp16 (published in bf16)") == 1
     inner = SimpleNamespace(dtype=None, get_text_config=lambda: SimpleNamespace(dtype=torch.float8_e4m3fn))
     assert placement.checkpoint_dtype(inner) == "float8_e4m3fn"
 
