@@ -15,7 +15,7 @@ from test_report_terminal import shown
 
 from layerprof import ledger, passes, registry, store
 from layerprof.records import FORMAT, KernelReading, Layer, Lost, NotRecorded, Phase, Run
-from layerprof.report import facts, html, markdown, terminal, view
+from layerprof.report import facts, html, markdown, tensorboard, terminal, view
 from layerprof.report.balance import verdict
 from layerprof.report.payload import payload
 
@@ -173,6 +173,13 @@ class TestCostOfMeasuring:
         assert "not known here" in told.note
         assert "[-2.0, +8.5]" in told.note
         assert "2.0 %" not in told.value
+
+    def test_tensorboard_shows_it_only_where_it_is_known(self) -> None:
+        """A scalar has no room for an interval."""
+        run = sample_run()
+        wide = run.model_copy(update={"totals": run.totals.model_copy(update={"overhead_ci95": (0.9, 1.1)})})
+        assert tensorboard.results(run)["overhead_ratio"] == pytest.approx(1.008)
+        assert "overhead_ratio" not in tensorboard.results(wide)
 
     def test_without_an_interval_nothing_is_known(self) -> None:
         """One batch's ratio is no figure."""

@@ -98,6 +98,14 @@ def end_to_end(run: Run) -> list[Fact]:
     return facts
 
 
+def known_overhead(run: Run) -> float | None:
+    """Return the latency pass over the bare pass where its interval is narrow enough to say something."""
+    totals, ends = run.totals, run.totals.overhead_ci95
+    if run.format == 1:  # had no interval
+        return totals.overhead_ratio
+    return totals.overhead_ratio if ends and 100 * (ends[1] - ends[0]) <= WIDEST_POINTS else None
+
+
 def _cost_of_measuring(run: Run, ratio: float) -> Fact:
     """Return what the latency pass cost, or that it is not known: a figure that noise drowns is none."""
     label, figure, what = "cost of measuring", f"{100 * (ratio - 1):+.1f} %", "latency pass over bare pass"
@@ -106,9 +114,8 @@ def _cost_of_measuring(run: Run, ratio: float) -> Fact:
         return Fact(label, figure, f"{what}, seconds apart")
     if ends is None:
         return Fact(label, units.MISSING, "not known here: too few batches for an interval")
-    low, high = (100 * (end - 1) for end in ends)
-    interval = f"[{low:+.1f}, {high:+.1f}]"
-    if high - low > WIDEST_POINTS:
+    interval = "[{:+.1f}, {:+.1f}]".format(*(100 * (end - 1) for end in ends))
+    if known_overhead(run) is None:
         return Fact(label, units.MISSING, f"not known here: {interval} %, since times vary by more than it takes")
     return Fact(label, figure, f"{interval}, {what}")
 

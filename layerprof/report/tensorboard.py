@@ -157,7 +157,7 @@ def _figures(run: Run) -> dict[str, float | None]:
         "flops_per_sample": totals.flops_per_sample,
         "energy_per_sample_j": totals.energy.per_sample,
         "peak_memory_bytes": totals.peak_memory_bytes,
-        "overhead_ratio": totals.overhead_ratio,
+        "overhead_ratio": facts.known_overhead(run),
     }
 
 
