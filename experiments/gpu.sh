@@ -5,7 +5,7 @@
 #     sh experiments/gpu.sh [--dry-run] [STAGE ...]      all stages when none is named; --dry-run only says what would run
 #
 #     OUT=FOLDER      where results go, packed into a few files as each stage ends, so that an interrupted run keeps what
-#                     is done: results.tgz, and traces-STAGE.tgz. Without it they lie open in experiments/results/DEVICE/.
+#                     is done: results-FIRST.tgz, after the first stage asked for, and traces-STAGE.tgz. Without it they lie open in experiments/results/DEVICE/.
 #     PYTHON=python3  the interpreter
 #     SWEEP=reference the experiment of the stage `sweep`; batch_size alone takes 5 minutes
 #     DEVICE=cpu      a dress rehearsal without a GPU: the bundled model, no energy
@@ -21,7 +21,7 @@ set -u
 cd "$(dirname "$0")/.." || exit
 PYTHON=${PYTHON:-python3}
 DEVICE=${DEVICE:-cuda}
-STAGES="machine probe tests batch1 batch16 compiled peers sweep"
+STAGES="machine probe tests batch1 batch16 compiled teardown peers sweep"
 
 # Minutes on a data-centre card, loading included.
 minutes() {
@@ -29,9 +29,10 @@ minutes() {
     machine) echo 1 ;;
     probe) echo 1 ;;
     tests) echo 2 ;;
-    batch1) echo 5 ;;
+    batch1) echo 4 ;;
     batch16) echo 4 ;;
     compiled) echo 2 ;;
+    teardown) echo 1 ;;
     peers) echo 8 ;;
     sweep) echo 30 ;;
     esac
@@ -81,16 +82,20 @@ stage() {
         ;;
     probe)
         keep probe.txt 90 "$PYTHON" experiments/gpu_probe.py --json "$results/probe.json"
-        keep probe-teardown.txt 90 env TEARDOWN_CUPTI=1 "$PYTHON" experiments/gpu_probe.py \
+        ;;
+    teardown)
+        # In some versions of kineto a second session with this setting ends the process: so late, and briefly.
+        keep teardown.txt 60 env TEARDOWN_CUPTI=1 "$PYTHON" experiments/gpu_probe.py \
             --json "$results/probe-teardown.json"
         ;;
     tests)
+        # Joules before traces, whose profiler stays attached; what the full-size runs show anyway is left to them.
         keep tests.txt 240 env KINETO_LOG_LEVEL=2 "$PYTHON" -m pytest -m gpu -q -ra --durations 6 \
-            --basetemp "$results/tests" -k "not full_size" \
-            tests/gpu/test_latency_gpu.py tests/gpu/test_kernels_gpu.py tests/gpu/test_energy_gpu.py
+            --basetemp "$results/tests" -k "not full_size and not repeats" \
+            tests/gpu/test_energy_gpu.py tests/gpu/test_latency_gpu.py tests/gpu/test_kernels_gpu.py
         ;;
-    batch1) profile batch1 400 --batch-size 1 --samples 8 --max-new-tokens 16 ;;
-    batch16) profile batch16 360 --batch-size 16 --samples 96 --max-new-tokens 16 ;;
+    batch1) profile batch1 285 --batch-size 1 --samples 8 --max-new-tokens 16 ;;
+    batch16) profile batch16 285 --batch-size 16 --samples 96 --max-new-tokens 16 ;;
     compiled)
         keep compiled.txt 180 "$PYTHON" -m layerprof profile --model demo --device "$DEVICE" --optimization compile \
             --samples 2 --max-new-tokens 4 --fixed-tokens --energy off --trace-batches 1 --output "$results/compiled"
@@ -111,10 +116,10 @@ stage() {
 
 # Put what there is so far where it survives: everything but traces in one file, this stage's traces in another.
 pack() {
-    "$PYTHON" experiments/gpu_report.py "$results" >"$results/report.txt" 2>&1 || cat "$results/report.txt"
+    timeout 60 "$PYTHON" experiments/gpu_report.py "$results" >"$results/report.txt" 2>&1 || cat "$results/report.txt"
     [ -n "${OUT:-}" ] || return 0
     tar czf "$OUT/results.part" -C "$results" --exclude=trace --exclude='events.out.*' --exclude=./tests . &&
-        mv "$OUT/results.part" "$OUT/results.tgz"
+        mv "$OUT/results.part" "$OUT/results-$first.tgz"
     (cd "$results" && find "$name" -name 'batch*.json.gz' 2>/dev/null) >"$results/traces.list"
     [ -s "$results/traces.list" ] || return 0
     tar czf "$OUT/traces.part" -C "$results" -T "$results/traces.list" && mv "$OUT/traces.part" "$OUT/traces-$name.tgz"
@@ -139,13 +144,13 @@ failed=""
 if [ -n "$dry" ]; then
     results=${OUT:-experiments/results/DEVICE}
 else
-    if ! why=$("$PYTHON" -c 'import layerprof.registry as r; [r.load(name) for name in r.names()]' 2>&1); then
+    if ! why=$(timeout 120 "$PYTHON" -c 'import layerprof.registry as r; [r.load(name) for name in r.names()]' 2>&1); then
         echo "layerprof cannot be loaded here: $(echo "$why" | tail -n 1)" >&2
         echo "Where that names layerprof: $PYTHON -m pip install --no-deps --no-build-isolation --no-index --editable ." >&2
         echo "Where it names another package: install that, or put its wheel on PYTHONPATH." >&2
         exit 2
     fi
-    device=$("$PYTHON" -c 'import sys, torch
+    device=$(timeout 120 "$PYTHON" -c 'import sys, torch
 on = sys.argv[1]
 print("cpu" if on == "cpu" else torch.cuda.get_device_name(on).lower().replace(" ", "-"))' "$DEVICE") || exit
     if [ -n "${OUT:-}" ]; then
@@ -158,6 +163,7 @@ print("cpu" if on == "cpu" else torch.cuda.get_device_name(on).lower().replace("
 fi
 
 total=0
+first=${1:-machine}
 for name in ${*:-$STAGES}; do
     total=$((total + $(minutes "$name")))
     echo "== $name, about $(minutes "$name") min$([ -n "$dry" ] || date +', begun at %H:%M:%S')"

@@ -22,7 +22,7 @@ from layerprof.hooks.probe import probe
 from rows import machine, save, show
 from subject import answer, subject
 
-from layerprof.trace_probe import Probe, told
+from layerprof.trace_probe import Probe, Session, told
 
 SESSIONS = (False, False, False, True, True, True)
 HEADER = ("session", "opened as", "launches", "LOST", "orphans", "lost ahead of it", "work after it", "against before")
@@ -53,7 +53,10 @@ def main() -> int:
     def work() -> None:
         answer(model, inputs, options.tokens)
 
-    found = probe(options.device, work, sessions=SESSIONS, idle_s=options.idle)
+    def ended(one: Session) -> None:
+        print(f"a session ended: {one}", flush=True)
+
+    found = probe(options.device, work, sessions=SESSIONS, idle_s=options.idle, ended=ended)
     where = machine("torch", "transformers", "layerprof")
     setting = f"TEARDOWN_CUPTI={found.teardown}" if found.teardown else "TEARDOWN_CUPTI not set"
     show("probe", f"Sessions of torch.profiler on {options.device}, {setting}", HEADER, list(rows(found)), where)

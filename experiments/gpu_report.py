@@ -192,7 +192,10 @@ def _list(counts: Iterable[int]) -> str:
 
 
 def _json(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there, or cut off while it was written
+        return None
 
 
 def page(folder: Path) -> str:

@@ -139,9 +139,9 @@ class LatencyHook(LayerHook):
         if self._open:
             self._append((~slot, None, 0, self._ends[slot]()))
 
-    def reading(self) -> SpanReading:
-        """Return the spans, windows and gaps of all finished batches."""
-        return spans.read(self._windows, self.layers, self._timeline.name)
+    def reading(self, batches: int | None = None) -> SpanReading:
+        """Return the spans, windows and gaps of all finished batches, or of the first so many."""
+        return spans.read(self._windows[:batches], self.layers, self._timeline.name)
 
 
 def _timeline(device: str, clock: Callable[[], int] | Timeline | None) -> Timeline:

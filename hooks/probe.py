@@ -48,10 +48,12 @@ def probe(
     idle_s: float = IDLE_S,
     recorder: Callable[..., Recorder] = Recording,
     clock: Clock | None = None,
+    ended: Callable[[Session], None] = lambda _: None,
 ) -> Probe:
     """Record `work` once a session, and return what was seen of its launches and of its time before and after.
 
     `sessions` says of each whether it is opened as layerprof opens its own. `work` need not wait for the device.
+    `ended` is told each session as it ends: a profiler may take the process with it.
     """
     clock = clock or HostClock()
     devices = [device] if device != "cpu" else []
@@ -84,6 +86,7 @@ def probe(
             recording.export(path)
             trace = attribute(path)
         found.append(Session.of(ours, trace, seconds()))
+        ended(found[-1])
     return Probe(device, os.environ.get("TEARDOWN_CUPTI"), bare, tuple(found))
 
 

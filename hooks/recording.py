@@ -13,8 +13,8 @@ from layerprof.columns import WARM_UP
 LEAST_WARM_UP = 64
 """Launches that are made at the start of a session for CUPTI to lose."""
 
-QUIET, ERRORS_TOO = "99", "2"
-"""Levels of kineto's own log: nothing, or its warnings and errors."""
+QUIET, ERRORS_TOO = "99", "4"
+"""Levels of kineto's own log: nothing, or errors. From 3 down it also tells each stage of each session."""
 
 _sessions = {"cuda": 0, "cpu": 0}
 

@@ -102,7 +102,7 @@ def count(launches: Launches, columns: Columns, launch_of_work: Ints) -> Counts:
     """Return how many launches there are, and which have no record of their work.
 
     Counted are launches of kernels and graphs: an empty fill or copy is called like a full one and runs nothing. A call
-    that only hands on to another one (a driver's launch inside a runtime's) is that one.
+    that only hands on to another one (a driver's launch inside a runtime's) is that one: together they count once.
     """
     recorded = np.zeros(len(launches.start), bool)
     recorded[launch_of_work[launch_of_work >= 0]] = True
@@ -121,7 +121,7 @@ def count(launches: Launches, columns: Columns, launch_of_work: Ints) -> Counts:
 
 
 def _handed_on(launches: Launches, missing: Mask, recorded: Mask) -> Mask:
-    """Tell which launches without a record lie inside one that has a record, or have such a one inside."""
+    """Tell which launches without a record lie inside another launch, or have one with a record inside."""
     result = np.zeros(len(missing), bool)
     for number in np.unique(launches.thread[missing]):
         there = recorded & (launches.thread == number)
@@ -129,7 +129,11 @@ def _handed_on(launches: Launches, missing: Mask, recorded: Mask) -> Mask:
         start, end = launches.start[here], launches.end[here]
         times = np.sort(launches.start[there])
         holds = np.searchsorted(times, end, "left") > np.searchsorted(times, start, "left")
-        result[here] = holds | _within(start, launches.start[there], launches.end[there])
+        inside = _within(start, launches.start[there], launches.end[there])
+        reach = np.r_[FIRST, np.maximum.accumulate(end[np.argsort(start, kind="stable")])[:-1]]
+        inner = np.empty(len(here), bool)
+        inner[np.argsort(start, kind="stable")] = np.sort(start) < reach
+        result[here] = holds | inside | inner
     return result
 
 

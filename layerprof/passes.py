@@ -97,8 +97,10 @@ def bare_and_latency(session: Session) -> None:
                 (_hooked if hooked else _bare)(session, batch, hook)
                 advance()
     finally:
+        # Spans are of batches that were answered both ways, or totals and layers would be of different work.
+        del session.hooked[len(session.bare) :]
         if session.hooked:
-            session.spans = hook.reading()
+            session.spans = hook.reading(len(session.hooked))
     if busy := other_load.remark(session.other_load):
         session.warnings.append(busy)
     if any(a.generated.answers != b.generated.answers for a, b in zip(session.bare, session.hooked, strict=True)):

@@ -69,16 +69,16 @@ class TestDryRun:
         done = shell("--dry-run", PYTHON="/nowhere/python")
         assert done.returncode == 0
         stages = re.findall(r"^== (\w+), about (\d+) min$", done.stdout, re.M)
-        first, last = ["machine", "probe", "tests", "batch1", "batch16"], ["compiled", "peers", "sweep"]
+        first, last = ["machine", "probe", "tests", "batch1", "batch16"], ["compiled", "teardown", "peers", "sweep"]
         assert [name for name, _ in stages] == first + last
         assert f"== {sum(int(minutes) for _, minutes in stages)} min in all" in done.stdout
         for part in done.stdout.split("\n== ")[:-1]:
             assert re.search(r"^    \S", part, re.M), part
 
     def test_what_fits_a_short_loan_comes_first(self) -> None:
-        """Trust, then the full-size model at both batch sizes: 13 minutes."""
+        """Trust, then the full-size model at both batch sizes: 12 minutes."""
         done = shell("--dry-run", "machine", "probe", "tests", "batch1", "batch16")
-        assert "== 13 min in all" in done.stdout
+        assert "== 12 min in all" in done.stdout
 
     def test_no_command_stands_there_twice(self) -> None:
         """Nothing is measured twice: each full-size setting has one run, which gives spans, kernels and joules."""
@@ -88,7 +88,7 @@ class TestDryRun:
         assert sorted(re.findall(r"--batch-size (\d+)", line)[0] for line in full) == ["1", "16"]
         assert all("--energy replay" in line and "--no-trace" not in line for line in full)
         tests = next(line for line in lines if "pytest" in line)
-        assert "'not full_size'" in tests
+        assert "'not full_size and not repeats'" in tests
         assert "test_profile_gpu" not in tests
 
     def test_the_commands_are_ours(self) -> None:
@@ -118,10 +118,10 @@ class TestResults:
         done = shell("probe", "tests", "batch1", PYTHON=str(stub), OUT=str(out))
         assert done.returncode == 1
         assert "failed in: tests" in done.stdout
-        assert {file.name for file in out.iterdir()} == {"results.tgz", "traces-batch1.tgz"}
-        with tarfile.open(out / "results.tgz") as packed:
+        assert {file.name for file in out.iterdir()} == {"results-probe.tgz", "traces-batch1.tgz"}
+        with tarfile.open(out / "results-probe.tgz") as packed:
             names = {name.removeprefix("./") for name in packed.getnames()}
-        assert {"probe.txt", "probe-teardown.txt", "tests.txt", "batch1.txt", "README.md"} <= names
+        assert {"probe.txt", "tests.txt", "batch1.txt", "README.md"} <= names
         assert not any("trace/" in name for name in names)
         with tarfile.open(out / "traces-batch1.tgz") as packed:
             assert packed.getnames() == ["batch1/trace/batch0.json.gz"]
@@ -129,15 +129,15 @@ class TestResults:
     def test_the_probe_runs_with_and_without_teardown(self, stub: Path, tmp_path: Path) -> None:
         """Each in a process of its own, since CUPTI stays attached."""
         out = tmp_path / "out"
-        shell("probe", PYTHON=str(stub), OUT=str(out))
-        with tarfile.open(out / "results.tgz") as packed:
+        shell("probe", "teardown", PYTHON=str(stub), OUT=str(out))
+        with tarfile.open(out / "results-probe.tgz") as packed:
             told = {
                 name: packed.extractfile(f"./{name}").read().decode().strip()  # type: ignore[union-attr]  # it is a file
-                for name in ("probe.txt", "probe-teardown.txt")
+                for name in ("probe.txt", "teardown.txt")
             }
         assert told == {
             "probe.txt": "probed with TEARDOWN_CUPTI=",
-            "probe-teardown.txt": "probed with TEARDOWN_CUPTI=1",
+            "teardown.txt": "probed with TEARDOWN_CUPTI=1",
         }
 
     def test_an_interrupted_run_keeps_the_stages_that_ended(self, stub: Path, tmp_path: Path) -> None:
@@ -152,12 +152,12 @@ class TestResults:
         )
         try:
             deadline = time.monotonic() + 30
-            while not (out / "results.tgz").exists() and time.monotonic() < deadline:
+            while not (out / "results-probe.tgz").exists() and time.monotonic() < deadline:
                 time.sleep(0.05)
         finally:
             os.killpg(running.pid, 9)
             running.communicate()
-        with tarfile.open(out / "results.tgz") as packed:
+        with tarfile.open(out / "results-probe.tgz") as packed:
             assert "./probe.txt" in packed.getnames()
 
     def test_what_cannot_be_loaded_is_named(self, tmp_path: Path) -> None:
@@ -329,6 +329,12 @@ class TestChecks:
         assert "| batch1 | cost of measuring | +5.0 % \\[+4.0, +6.0\\] | ≤ 2 % | NO |" in text
         assert "- batch1: cost of measuring is +5.0 % [+4.0, +6.0], due ≤ 2 %" in text
         assert "Not measured:\n\n- batch1: energy residual" in text
+
+    def test_a_file_that_was_cut_off_costs_its_own_figures_only(self, report: Any, tmp_path: Path) -> None:
+        """A stage that was killed while writing leaves half of one."""
+        store.save(run_with(), tmp_path / "batch1")
+        (tmp_path / "probe.json").write_text('{"probe": {"sess')
+        assert {check.source for check in report.checks(tmp_path)} == {"batch1"}
 
     def test_an_empty_folder_proves_nothing(self, report: Any, tmp_path: Path) -> None:
         """No figure, and no claim."""

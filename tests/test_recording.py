@@ -112,7 +112,7 @@ class TestOnAGpu:
         Recording().start()
         assert os.environ["KINETO_LOG_LEVEL"] == "99"
         Recording(["cuda:0"]).start()
-        assert os.environ["KINETO_LOG_LEVEL"] == "2"
+        assert os.environ["KINETO_LOG_LEVEL"] == "4"
         os.environ["KINETO_LOG_LEVEL"] = "3"
         Recording(["cuda:0"]).start()
         assert os.environ["KINETO_LOG_LEVEL"] == "3"

@@ -189,13 +189,15 @@ def nothing_to_record() -> Scenario:
 
 
 def handed_on() -> Scenario:
-    """Launch through another call: the driver's inside the runtime's, of which only one has a kernel."""
-    s = Scenario()
+    """Launch through another call: the driver's inside the runtime's, of which only one has a kernel, or none."""
+    s = Scenario(lost=1)
     s.layer(A[0], 0, 100)
     s.kernel(10, 60, 5, A, api="cudaLaunchKernelExC")
     s.launch(10.2, api="cuLaunchKernelEx", cat="cuda_driver", dur=0.5)
     s.launch(20, api="cudaLaunchCooperativeKernel", dur=4)
     s.kernel(21, 70, 5, A, api="cuLaunchCooperativeKernel", cat="cuda_driver")
+    s.launch(40, dur=4)
+    s.launch(41, api="cuLaunchKernel", cat="cuda_driver", dur=2)
     return s
 
 
