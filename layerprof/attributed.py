@@ -23,7 +23,15 @@ NOT_RECORDED = "launched, not recorded"
 TOP = 5
 """Heaviest kernels that are kept by name."""
 
-COUNTS = ("launches", "launched_not_recorded", "captured", "orphans", "warm_up_launches", "warm_up_lost")
+COUNTS = (
+    "launches",
+    "launched_not_recorded",
+    "graphs_not_recorded",
+    "captured",
+    "orphans",
+    "warm_up_launches",
+    "warm_up_lost",
+)
 """Fields of an attribution that count launches; those of several traces add up."""
 
 
@@ -64,9 +72,9 @@ class Attribution:
 
     `launches` counts those of kernels and graphs. `launched_not_recorded` of them have no record of what they ran, so
     `total_ns` is too small by it: `launched_not_recorded_may_be_ns` at the mean of their like, None where there is
-    none. `captured` launches went into a CUDA graph and run when it is replayed. `orphans` counts the pieces of work in
-    `no launch seen`. Of `warm_up_launches`, made only for the profiler to lose and part of nothing else, it lost
-    `warm_up_lost`.
+    none; `graphs_not_recorded` of these launched a whole CUDA graph. `captured` launches went into a graph and run when
+    it is replayed. `orphans` counts the pieces of work in `no launch seen`. Of `warm_up_launches`, made only for the
+    profiler to lose and part of nothing else, it lost `warm_up_lost`.
     """
 
     device: Literal["cuda", "cpu"]
@@ -79,6 +87,7 @@ class Attribution:
     launches: int = 0
     launched_not_recorded: int = 0
     launched_not_recorded_may_be_ns: int | None = 0
+    graphs_not_recorded: int = 0
     captured: int = 0
     orphans: int = 0
     warm_up_launches: int = 0

@@ -110,6 +110,7 @@ def _attribute(columns: Columns) -> Attribution:
         launches=seen.counts.made,
         launched_not_recorded=len(seen.counts.lost),
         launched_not_recorded_may_be_ns=seen.may_be_ns,
+        graphs_not_recorded=seen.counts.lost_graphs,
         captured=seen.counts.captured,
         orphans=int((work.place == _BUCKET_PLACE[NO_LAUNCH]).sum()),
         warm_up_launches=seen.counts.warm_up,

@@ -102,7 +102,7 @@ class Columns:
     """A trace's events by sort.
 
     `work` (name, correlation): what ran on a GPU. `launches` (thread, correlation, kind of call): calls that put work
-    there. `captures` (process, begins): where the capture of a CUDA graph begins and ends. `warm_ups` (thread): in
+    there. `captures` (thread, begins): where the capture of a CUDA graph begins and ends. `warm_ups` (thread): in
     them launches were made for the profiler to lose. `ranges` (thread, label, source). `operators` (thread, name):
     operators on the host.
     """
@@ -116,7 +116,6 @@ class Columns:
     names: Names = field(default_factory=Names)
     labels: Names = field(default_factory=Names)
     threads: Names = field(default_factory=Names)
-    processes: Names = field(default_factory=Names)
     events: int = 0
     skipped: int = 0
 
@@ -166,7 +165,7 @@ class Reader:
         if number != NO_CORRELATION:
             columns.launches.add(*_times(event), self._thread(event), number, kind)
         if begins is not None:
-            columns.captures.add(*_times(event), columns.processes(event.get("pid")), begins)
+            columns.captures.add(*_times(event), self._thread(event), begins)
 
     def _thread(self, event: Any) -> int:
         return self.columns.threads((event.get("pid"), event.get("tid")))

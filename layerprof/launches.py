@@ -49,12 +49,14 @@ class Launches:
 class Counts:
     """How many launches of kernels and graphs a trace shows, and how many of them have no record of their work.
 
-    `lost` are the positions of those that the profiler lost; `captured` counts those that went into a graph, `warm_up`
-    those that were made to be lost, and `warm_up_lost` how many of these were.
+    `lost` are the positions of those that the profiler lost, `lost_graphs` counts the whole graphs among them.
+    `captured` counts those that went into a graph, `warm_up` those that were made to be lost, and `warm_up_lost` how
+    many of these were.
     """
 
     made: int
     lost: Ints
+    lost_graphs: int
     captured: int
     warm_up: int
     warm_up_lost: int
@@ -109,15 +111,26 @@ def count(launches: Launches, columns: Columns, launch_of_work: Ints) -> Counts:
     launching = launches.kind != OTHER_CALL
     missing = launching & ~recorded
     missing &= ~_handed_on(launches, missing, launching & recorded)
-    captured = missing & ~launches.warm_up & _captured(launches, columns)
+    captured = missing & ~launches.warm_up & _captured(launches, columns, launching & recorded)
     lost = missing & ~launches.warm_up & ~captured
+    lost &= ~_untied(lost, launches, columns)
     return Counts(
         made=int(((launching & recorded & ~launches.warm_up) | lost).sum()),
         lost=np.flatnonzero(lost),
+        lost_graphs=int((lost & launches.by_graph).sum()),
         captured=int(captured.sum()),
         warm_up=int((launching & launches.warm_up).sum()),
         warm_up_lost=int((missing & launches.warm_up).sum()),
     )
+
+
+def _untied(lost: Mask, launches: Launches, columns: Columns) -> Mask:
+    """Tell which launches may have a record that nothing ties to them: as many as there is work without any id."""
+    (_, _, _, correlation), _ = columns.work.columns()
+    untied = int((correlation == NO_CORRELATION).sum())
+    result = np.zeros(len(lost), bool)
+    result[np.flatnonzero(lost)[np.argsort(launches.start[lost], kind="stable")][::-1][:untied]] = True
+    return result
 
 
 def _handed_on(launches: Launches, missing: Mask, recorded: Mask) -> Mask:
@@ -130,31 +143,40 @@ def _handed_on(launches: Launches, missing: Mask, recorded: Mask) -> Mask:
         times = np.sort(launches.start[there])
         holds = np.searchsorted(times, end, "left") > np.searchsorted(times, start, "left")
         inside = _within(start, launches.start[there], launches.end[there])
-        reach = np.r_[FIRST, np.maximum.accumulate(end[np.argsort(start, kind="stable")])[:-1]]
-        inner = np.empty(len(here), bool)
-        inner[np.argsort(start, kind="stable")] = np.sort(start) < reach
+        order = np.argsort(start, kind="stable")
+        inner = np.zeros(len(here), bool)
+        inner[order[1:]] = start[order[1:]] < np.maximum.accumulate(end[order])[:-1]
         result[here] = holds | inside | inner
     return result
 
 
-def _captured(launches: Launches, columns: Columns) -> Mask:
+def _captured(launches: Launches, columns: Columns, recorded: Mask) -> Mask:
     """Tell which launches were made while their process captured a graph.
 
-    A capture takes what other threads launch into its stream, too, as autograd's do. One that the recording cut off
-    reaches to the end, or from the beginning.
+    A capture takes what other threads launch into its stream, too, as autograd's do. One whose beginning was not
+    recorded began before all; one whose end was not goes on until its thread launches something that runs at once.
     """
-    (start, end, process, begins), _ = columns.captures.columns()
+    (start, end, thread, begins), _ = columns.captures.columns()
     result = np.zeros(len(launches.start), bool)
     if not len(start):
         return result
-    of_thread = np.array([columns.processes.numbers.get(pid, -1) for pid, _ in columns.threads.listed()], np.int64)
-    of_launch = of_thread[launches.thread]
-    for number in np.unique(process):
-        mine, here = np.flatnonzero(process == number), of_launch == number
+    process = _processes(columns)
+    for number in np.unique(process[thread]):
+        mine, here = np.flatnonzero(process[thread] == number), process[launches.thread] == number
         moments = [(int(start[i]), 1) if begins[i] else (int(end[i]), -1) for i in mine]
         opened, closed = _open(sorted(moments))
+        if closed[-1] == LAST:
+            runs = recorded & np.isin(launches.thread, thread[mine]) & (launches.start > opened[-1])
+            closed[-1] = launches.start[runs].min() if runs.any() else LAST
         result[here] = _within(launches.start[here], opened, closed)
     return result
+
+
+def _processes(columns: Columns) -> Ints:
+    """Return a number for the process of each thread."""
+    numbers: dict[object, int] = {}
+    pids = [pid for pid, _ in columns.threads.listed()]
+    return np.array([numbers.setdefault(pid, len(numbers)) for pid in pids], np.int64)
 
 
 def _open(moments: Sequence[tuple[int, int]]) -> tuple[Ints, Ints]:

@@ -106,7 +106,7 @@ class TestTable:
         text = shown(synthetic.orphans())
         assert "model.layers.0" in text
         assert "no launch seen" in text
-        assert "outside the recorded window" in text
+        assert "launched before the recording, or without an id" in text
         total = next(line for line in text.splitlines() if line.startswith("total"))
         assert total.split()[1:3] == ["41.0", "100"]
 
@@ -123,6 +123,15 @@ class TestTable:
         told = " ".join(" ".join(lines[total + 2 :]).split())
         assert "3 of 6 launches have no record of what they ran" in told
         assert "2 in model.layers.0" in told
+
+    def test_where_nothing_of_the_gpu_was_recorded_times_are_said_to_be_the_hosts(self) -> None:
+        """Operators' seconds must not pass for kernels'."""
+        told = " ".join(shown(synthetic.nothing_but_launches()).split())
+        assert "2 of 2 launches put work on a GPU, and the trace has no record of any: the times above are the" in told
+
+    def test_lost_graphs_are_named(self) -> None:
+        """One launch of a graph may be all of a step."""
+        assert "(1 whole CUDA graphs, 2 in model.layers.0)" in " ".join(shown(synthetic.lost_records()).split())
 
     def test_what_was_captured_is_told(self) -> None:
         """A capture's launches are neither lost nor counted as work."""
@@ -188,7 +197,8 @@ class TestFiles:
         if scenario.lost:
             last = rows.pop()
             assert (last["name"], last["self_s"]) == ("<launched, not recorded>", "")
-            assert int(last["kernels"]) == scenario.lost
+            assert int(last["not_recorded"]) == scenario.lost
+            assert last["kernels"] == ""
         assert sum(float(row["self_s"]) for row in rows) == pytest.approx(scenario.total_us * 1e-6, abs=1e-12)
         assert [row["name"] for row in rows[-3:]] == ["<outside layers>", "<no launch seen>", "<graph launch>"]
 
@@ -209,7 +219,7 @@ class TestFiles:
         first, second, *remarks = to_markdown(result).split("\n\n")[1:]
         assert len(first.splitlines()) == 2 + len(result.rows)
         assert second.splitlines()[-1].startswith("| launched, not recorded |" if scenario.lost else "| total |")
-        assert len(remarks) == bool(scenario.lost) + bool(scenario.captured)
+        assert len(remarks) == bool(scenario.lost) + bool(scenario.captured) + bool(result.skipped)
         for table in (first, second):
             bars = {line.replace("\\|", "").count("|") for line in table.splitlines()}
             assert len(bars) == 1

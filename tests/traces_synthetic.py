@@ -232,6 +232,29 @@ def capture_cut_off() -> Scenario:
     return s
 
 
+def capture_that_never_ends() -> Scenario:
+    """Begin a capture whose end is missing: what its thread runs at once shows that it was over."""
+    s = Scenario(captured=2, lost=2)
+    s.launch(10, api="cudaStreamBeginCapture")
+    s.launch(12)
+    s.launch(14)
+    s.kernel(20, 60, 5, OUTSIDE)
+    s.launch(30)
+    s.launch(40, api="cudaGraphLaunch")
+    return s
+
+
+def work_without_ids() -> Scenario:
+    """Record kernels that bear no id: their launches are not called lost, but for those that are more than these."""
+    s = Scenario(lost=1)
+    s.layer(A[0], 0, 100)
+    for at in (10, 20, 30):
+        s.launch(at)
+    s.running(60, 17, NO_LAUNCH, None)
+    s.running(80, 19, NO_LAUNCH, None)
+    return s
+
+
 def warm_up_launches() -> Scenario:
     """Open with launches that are part of nothing, two of which the profiler loses: no figure has them."""
     s = Scenario(warm_up=(5, 2))
@@ -398,6 +421,8 @@ SCENARIOS: dict[str, Callable[[], Scenario]] = {
         handed_on,
         captured_in_the_trace,
         capture_cut_off,
+        capture_that_never_ends,
+        work_without_ids,
         warm_up_launches,
         nothing_but_launches,
         crossing_ranges,

@@ -32,6 +32,7 @@ COLUMNS = (
     "kernels",
     "top_kernel",
     "top_kernel_s",
+    "not_recorded",
 )
 """Header of the CSV; buckets stand below the layers, with their name in angle brackets."""
 
@@ -46,7 +47,7 @@ MOST_NAMED = 3
 """Layers with lost launches that are named before the rest is only counted."""
 WHY = {
     OUTSIDE: "launched with no layer's range open",
-    NO_LAUNCH: "the launch lies outside the recorded window",
+    NO_LAUNCH: "launched before the recording, or without an id",
     GRAPH: "replayed by CUDA graphs, where single layers cannot be told apart",
 }
 
@@ -79,20 +80,25 @@ def _pieces(result: Attribution, look: Look, most: int | None) -> Iterator[Rende
     yield look.table(_books(result, look))
     for remark in remarks(result):
         yield look.text(remark, "yellow")
-    if result.skipped:
-        yield look.text(f"{units.count(result.skipped)} events could not be read and are left out.", "yellow")
 
 
 def remarks(result: Attribution) -> Iterator[str]:
-    """Yield what a reader must know of launches that have no work in the trace."""
-    if result.launched_not_recorded:
+    """Yield what a reader must know of launches that have no work in the trace, and of events left out."""
+    lost, of = result.launched_not_recorded, units.count(result.launches)
+    if lost and result.device == "cpu":
+        yield (
+            f"{units.count(lost)} of {of} launches put work on a GPU, and the trace has no record of any: the times "
+            "above are the host's. Another profiler may hold CUPTI, or it is not permitted: `layerprof doctor` tells."
+        )
+    elif lost:
         rows = sorted((row for row in result.rows if row.not_recorded), key=lambda row: -row.not_recorded)
         where = [f"{row.not_recorded} in {_name(row)}" for row in rows[:MOST_NAMED]]
-        where += ["..."] if len(rows) > MOST_NAMED else []
-        named = f": {', '.join(where)}" if where else ""
+        where += [f"{len(rows) - MOST_NAMED} more layers"] if len(rows) > MOST_NAMED else []
+        graphs = [f"{units.count(result.graphs_not_recorded)} whole CUDA graphs"] if result.graphs_not_recorded else []
+        named = f" ({', '.join([*graphs, *where])})" if graphs or where else ""
         yield (
-            f"{units.count(result.launched_not_recorded)} of {units.count(result.launches)} launches have no record of "
-            f"what they ran: the profiler lost it, or the recording ended before{named}. "
+            f"{units.count(lost)} of {of} launches have no record of what they ran{named}: the profiler lost it, or "
+            "the recording ended before. "
             "Record again, with the GPU idle at the beginning and the end and some launches ahead of those that matter."
         )
     if result.captured:
@@ -100,6 +106,8 @@ def remarks(result: Attribution) -> Iterator[str]:
             f"{units.count(result.captured)} launches went into CUDA graphs: they run, and count, where these are "
             "replayed."
         )
+    if result.skipped:
+        yield f"{units.count(result.skipped)} events could not be read and are left out."
 
 
 def _columns(rows: Sequence[Row], result: Attribution, look: Look) -> list[Column]:
@@ -258,11 +266,12 @@ def to_csv(result: Attribution) -> str:
         times = (*device, row.host_ns, row.host_self_ns, row.graph_ns)
         name, ns = row.top[0] if row.top else ("", 0)
         top = (name, ns / 1e9 if name else "")
-        writer.writerow((row.name, row.phase or "", row.calls, *(ns / 1e9 for ns in times), row.kernels, *top))
+        counts = (*(ns / 1e9 for ns in times), row.kernels, *top, row.not_recorded)
+        writer.writerow((row.name, row.phase or "", row.calls, *counts))
     for name, ns in result.buckets_ns.items():
         writer.writerow((f"<{name}>", "", "", ns / 1e9, *[""] * (len(COLUMNS) - 4)))
     if result.launched_not_recorded:
-        writer.writerow((f"<{NOT_RECORDED}>", "", "", *[""] * (len(COLUMNS) - 6), result.launched_not_recorded, "", ""))
+        writer.writerow((f"<{NOT_RECORDED}>", *[""] * (len(COLUMNS) - 2), result.launched_not_recorded))
     return out.getvalue()
 
 
