@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from layerprof import other_load, registry
+from layerprof import other_load, registry, streams
 from layerprof.compilation import compile_time, compiled_decoder, graphs, uncompiled
 from layerprof.records import KernelReading
 from layerprof.session import Session, Walked
@@ -141,8 +141,14 @@ def flops_pass(session: Session) -> None:
 
     # Shapes are the same without the compiler, and a dispatch mode sees nothing inside a compiled graph.
     walked: list[Walked] = []
-    with uncompiled(), attached(session, "work", hook):
-        walk(session, "flops", walked, around=around, probe=True)
+    try:
+        with uncompiled(), attached(session, "work", hook):
+            walk(session, "flops", walked, around=around, probe=True)
+    except KeyboardInterrupt:
+        # Spans are of all batches: work of a part of them would stand beside calls of all.
+        session.work = None
+        session.reasons["work"] = f"interrupted after {len(walked)} of {len(batches)} batches"
+        raise
     bad = [number for number, one in enumerate(walked) if one.generated.bad_logits]
     session.passes["not_finite_batches"] = bad
     if bad:
@@ -151,25 +157,39 @@ def flops_pass(session: Session) -> None:
 
 def not_finite(session: Session, bad: int, of: int) -> str:
     """Return in words that logits were NaN or infinite, what of the run still holds, and what may help."""
-    facts = session.subject.provenance
-    used, own = facts.get("dtype"), facts.get("checkpoint_dtype")
-    why = "fp16 cannot hold magnitudes above 65,504; " if used == "fp16" else ""
-    other = "bf16" if used == "fp16" else "fp32"
-    try_ = f"try --dtype {other}{', the format of the checkpoint' if other == own else ''}"
-    remedy = "" if used == "fp32" else f" {why}{try_}."
     return (
         f"Logits were NaN or infinite in {bad} of {of} batches: the answers there, and so the rates of errors, mean "
-        f"nothing; times, FLOPs and joules are of the work that was done.{remedy}"
+        f"nothing; times, FLOPs and joules are of the work that was done. {_why_not_finite(session)}"
     )
+
+
+def _why_not_finite(session: Session) -> str:
+    facts = session.subject.provenance
+    used, own = facts.get("dtype"), facts.get("checkpoint_dtype")
+    broken = sum(not bool(weight.isfinite().all()) for weight in session.subject.model.parameters())
+    if broken and used in ("fp32", own):
+        return f"{broken} of the model's tensors hold such numbers themselves: get the checkpoint anew."
+    if used == "fp32":
+        return (
+            "Its weights are finite, and so is what fp32 holds of them: compare it with another run of the checkpoint."
+        )
+    why = "fp16 cannot hold magnitudes above 65,504: try" if used == "fp16" else "Try"
+    other = "bf16" if used == "fp16" and own != "fp16" else "fp32"
+    return f"{why} --dtype {other}{', the format of the checkpoint' if other == own else ''}."
 
 
 def trace_pass(session: Session) -> None:
     """Record a few batches with torch.profiler; kernels go to the layer that launched them."""
     few = session.batches[: session.settings.trace_batches]
     hook = registry.load("kernels")(session.subject.model, session.layers, device=session.device, folder=session.folder)
-    with attached(session, "kernels", hook):
-        walk(session, "trace", [], batches=few, around=hook.batch)
-    session.files |= {name: str(path.relative_to(session.folder)) for name, path in hook.files.items()}
+    try:
+        with attached(session, "kernels", hook):
+            walk(session, "trace", [], batches=few, around=hook.batch)
+    finally:
+        session.files |= {name: str(path.relative_to(session.folder)) for name, path in hook.files.items()}
+        if session.kernels is not None and not session.kernels.batches:
+            session.kernels = None
+            session.reasons["kernels"] = "interrupted before the first batch was recorded"
     if lost := lost_remark(session.kernels):
         session.warnings.append(lost)
 
@@ -258,6 +278,7 @@ def attached(session: Session, field: str, hook: Any) -> Iterator[None]:
         with hook:
             yield
     except KeyboardInterrupt:
-        setattr(session, field, hook.reading())
+        with streams.uninterrupted():  # reading traces takes seconds, and a second Ctrl-C must not throw them away
+            setattr(session, field, hook.reading())
         raise
     setattr(session, field, hook.reading())

@@ -174,6 +174,10 @@ class TestCostOfMeasuring:
         assert "[-2.0, +8.5]" in told.note
         assert "2.0 %" not in told.value
 
+    def test_what_rounds_to_nothing_has_no_minus(self) -> None:
+        """-0.04 % is +0.0 %."""
+        assert cost(overhead_ratio=0.9996, overhead_ci95=(0.99, 1.01)).value == "+0.0 %"
+
     def test_tensorboard_shows_it_only_where_it_is_known(self) -> None:
         """A scalar has no room for an interval."""
         run = sample_run()

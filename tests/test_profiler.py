@@ -281,6 +281,34 @@ def test_an_interrupt_saves_what_is_finished(session: Session, monkeypatch: pyte
     assert layerprof.load_run(session.folder).status == "interrupted"
 
 
+def test_an_interrupt_in_the_walk_for_flops_leaves_no_part_of_them(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work of one batch beside calls of two would be half of what a call does: None, and how far it came."""
+    _stop_after(monkeypatch, 1 + 4 + 1, KeyboardInterrupt())
+    run = profiler.finish(session, profiler.conduct(session))
+    assert (run.status, run.samples) == ("interrupted", 2)
+    assert run.totals.flops is run.totals.flops_per_sample is None
+    assert run.ledger.flops.reason == "interrupted after 1 of 2 batches"
+    assert {row.flops for row in run.layers} == {None}
+    assert run.ledger.span_s.total
+
+
+@pytest.mark.parametrize(("traced", "kept"), [(0, False), (1, True)])
+def test_an_interrupt_in_the_trace_keeps_the_batches_that_were_recorded(
+    session: Session, monkeypatch: pytest.MonkeyPatch, traced: int, kept: bool
+) -> None:
+    """Their files are named, and their kernels in the books; without one there is no figure, not a zero."""
+    _stop_after(monkeypatch, 1 + 4 + 2 + traced, KeyboardInterrupt())
+    session.settings = session.settings.model_copy(update={"trace": True})
+    run = profiler.finish(session, profiler.conduct(session))
+    assert ("trace_0" in run.files) == kept
+    assert "trace_1" not in run.files
+    assert (run.ledger.busy_s.total is not None) == kept
+    if not kept:
+        assert run.ledger.busy_s.reason == "interrupted before the first batch was recorded"
+
+
 def test_an_interrupt_before_the_first_answer_leaves_nothing(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is nothing to save: exit 130, and the empty folder is gone."""
     _stop_after(monkeypatch, 1, KeyboardInterrupt())
@@ -479,8 +507,27 @@ class TestNotFinite:
         run = profiler.finish(session, profiler.conduct(session))
         assert run.passes["not_finite_batches"] == [0, 1]
         assert "NaN or infinite in 2 of 2 batches" in run.warnings[0]
-        assert "try --dtype bf16, the format of the checkpoint" in run.warnings[0]
         assert run.totals.flops
+
+    @pytest.mark.parametrize(
+        ("used", "own", "broken", "remedy"),
+        [
+            ("fp16", "bf16", False, "fp16 cannot hold magnitudes above 65,504: try --dtype bf16, the format of the "),
+            ("fp16", "bf16", True, "try --dtype bf16, the format of the checkpoint."),
+            ("fp16", "fp16", False, "try --dtype fp32."),
+            ("fp16", "fp16", True, "1 of the model's tensors hold such numbers themselves"),
+            ("bf16", "fp16", False, "Try --dtype fp32."),
+            ("fp32", "bf16", False, "Its weights are finite"),
+            ("fp32", "bf16", True, "get the checkpoint anew"),
+        ],
+    )
+    def test_the_remedy_fits_the_cause(self, session: Session, used: str, own: str, broken: bool, remedy: str) -> None:
+        """Overflow of a narrow format, or weights that are no numbers in the checkpoint's own."""
+        session.subject.provenance.update(dtype=used, checkpoint_dtype=own)
+        if broken:
+            with torch.no_grad():
+                session.subject.model.get_output_embeddings().weight[0] = float("nan")
+        assert remedy in passes.not_finite(session, 1, 2)
 
     def test_looking_costs_no_measured_walk_anything(self, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
         """Only the walk that counts FLOPs looks; finite logits are worth no word."""
