@@ -5,7 +5,8 @@
 #     sh experiments/gpu.sh [--dry-run] [STAGE ...]      all stages when none is named; --dry-run only says what would run
 #
 #     OUT=FOLDER      where results go, packed into a few files as each stage ends, so that an interrupted run keeps what
-#                     is done: results-FIRST.tgz, after the first stage asked for, and traces-STAGE.tgz. Without it they lie open in experiments/results/DEVICE/.
+#                     is done: results-FIRST.tgz, after the first stage asked for, and traces-STAGE.tgz. Without it they
+#                     lie open in experiments/results/DEVICE/.
 #     PYTHON=python3  the interpreter
 #     SWEEP=reference the experiment of the stage `sweep`; batch_size alone takes 5 minutes
 #     DEVICE=cpu      a dress rehearsal without a GPU: the bundled model, no energy
@@ -52,12 +53,29 @@ keep() {
         line=""
         return
     fi
-    timeout -s INT -k 20 "$limit" "$@" >"$results/$file" 2>&1
+    # In the background, so that a signal to this script is handled at once.
+    timeout -s INT -k 20 "$limit" "$@" >"$results/$file" 2>&1 &
+    child=$!
+    wait $child
     status=$?
+    child=""
     tail -n "${LINES_SHOWN:-40}" "$results/$file"
     [ $status = 0 ] && return
     echo "FAILED with status $status, in stage $name: $*" >&2
     failed="$failed $name"
+}
+
+# Ctrl-C, or a machine that is taken back: end what runs, which saves what it has, and keep it.
+stop() {
+    trap '' INT TERM HUP
+    echo "== interrupted in stage $name" >&2
+    if [ -n "$child" ]; then
+        kill -INT "$child" 2>/dev/null
+        wait "$child"
+    fi
+    pack
+    echo "results so far in $results${OUT:+, packed into $OUT}" >&2
+    exit 130
 }
 
 # The full-size 3B; what every figure of a layer comes from: one run gives spans, FLOPs, kernels and joules.
@@ -125,20 +143,26 @@ pack() {
     tar czf "$OUT/traces.part" -C "$results" -T "$results/traces.list" && mv "$OUT/traces.part" "$OUT/traces-$name.tgz"
 }
 
-dry=""
-if [ "${1:-}" = --dry-run ]; then
-    dry=yes
-    shift
-fi
-for name in "$@"; do
+dry="" child="" stages=""
+for word in "$@"; do
     case " $STAGES " in
-    *" $name "*) ;;
+    *" $word "*) stages="$stages $word" ;;
     *)
-        echo "unknown stage $name: choose from $STAGES" >&2
-        exit 2
+        case $word in
+        --dry-run) dry=yes ;;
+        --help | -h)
+            sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+            exit 0
+            ;;
+        *)
+            echo "unknown stage $word: choose from $STAGES" >&2
+            exit 2
+            ;;
+        esac
         ;;
     esac
 done
+[ -n "$stages" ] || stages=$STAGES
 
 failed=""
 if [ -n "$dry" ]; then
@@ -150,9 +174,13 @@ else
         echo "Where it names another package: install that, or put its wheel on PYTHONPATH." >&2
         exit 2
     fi
-    device=$(timeout 120 "$PYTHON" -c 'import sys, torch
+    if ! device=$(timeout 120 "$PYTHON" -c 'import sys, torch
 on = sys.argv[1]
-print("cpu" if on == "cpu" else torch.cuda.get_device_name(on).lower().replace(" ", "-"))' "$DEVICE") || exit
+print("cpu" if on == "cpu" else torch.cuda.get_device_name(on).lower().replace(" ", "-"))' "$DEVICE" 2>&1); then
+        echo "The device $DEVICE cannot be used: $(echo "$device" | tail -n 1)" >&2
+        echo "DEVICE=cpu rehearses without a GPU." >&2
+        exit 2
+    fi
     if [ -n "${OUT:-}" ]; then
         mkdir -p "$OUT" || exit
         results=$(mktemp -d traces/gpu-XXXXXX) || exit  # runs name their folder: no path of this machine
@@ -163,8 +191,10 @@ print("cpu" if on == "cpu" else torch.cuda.get_device_name(on).lower().replace("
 fi
 
 total=0
-first=${1:-machine}
-for name in ${*:-$STAGES}; do
+first=${stages# }
+first=${first%% *}
+[ -n "$dry" ] || trap stop INT TERM HUP
+for name in $stages; do
     total=$((total + $(minutes "$name")))
     echo "== $name, about $(minutes "$name") min$([ -n "$dry" ] || date +', begun at %H:%M:%S')"
     stage "$name"
@@ -175,5 +205,5 @@ if [ -n "$dry" ]; then
     exit 0
 fi
 cat "$results/report.txt"
-echo "== done at $(date +%H:%M:%S), results in ${OUT:-$results}${failed:+; failed in:$failed}"
+echo "== done at $(date +%H:%M:%S), results in $results${OUT:+, packed into $OUT}${failed:+; failed in:$failed}"
 [ -z "$failed" ]

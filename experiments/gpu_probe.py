@@ -22,6 +22,8 @@ from layerprof.hooks.probe import probe
 from rows import machine, save, show
 from subject import answer, subject
 
+from layerprof import placement
+from layerprof.errors import LayerprofError
 from layerprof.trace_probe import Probe, Session, told
 
 SESSIONS = (False, False, False, True, True, True)
@@ -48,6 +50,12 @@ def main() -> int:
     parser.add_argument("--idle", type=float, default=3.0, help="seconds of rest before each session")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.tokens < 1 or options.idle < 0:
+        parser.error("--tokens takes 1 or more, --idle no less than 0")
+    try:
+        options.device = placement.device(options.device)
+    except LayerprofError as error:
+        parser.error(f"{error.problem} {error.remedy}")
     model, inputs = subject(options.device)
 
     def work() -> None:

@@ -170,9 +170,7 @@ def _why_not_finite(session: Session) -> str:
     if broken and used in ("fp32", own):
         return f"{broken} of the model's tensors hold such numbers themselves: get the checkpoint anew."
     if used == "fp32":
-        return (
-            "Its weights are finite, and so is what fp32 holds of them: compare it with another run of the checkpoint."
-        )
+        return "Its weights are finite: run the checkpoint outside layerprof to see whether it does the same there."
     why = "fp16 cannot hold magnitudes above 65,504: try" if used == "fp16" else "Try"
     other = "bf16" if used == "fp16" and own != "fp16" else "fp32"
     return f"{why} --dtype {other}{', the format of the checkpoint' if other == own else ''}."

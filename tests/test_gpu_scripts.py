@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import tarfile
 import time
@@ -30,11 +31,11 @@ case "$*" in
 *gpu_report*) exec {python} "$@" ;;
 *gpu_probe*) echo "probed with TEARDOWN_CUPTI=${{TEARDOWN_CUPTI:-}}" ;;
 *pytest*) echo "tests ran"; exit 1 ;;
+*"--output "*batch16*) exec sleep 30 ;;
 *"--output "*batch1*)
     for word in "$@"; do [ "$before" = --output ] && run=$word; before=$word; done
     mkdir -p "$run/trace" && echo trace >"$run/trace/batch0.json.gz" && echo "profiled"
     ;;
-*"--output "*) sleep 30 ;;
 *) echo "did $*" ;;
 esac
 """
@@ -102,6 +103,11 @@ class TestDryRun:
                 options = {name.replace("-", "_") for name in re.findall(r"--([a-z][\w-]*)", line)}
                 assert options <= set(Settings.model_fields), line
 
+    def test_options_stand_anywhere(self) -> None:
+        """Behind the stages too; --help says what there is."""
+        assert shell("machine", "--dry-run").stdout == shell("--dry-run", "machine").stdout
+        assert "OUT=FOLDER" in shell("--help").stdout
+
     def test_an_unknown_stage_is_refused(self) -> None:
         """Before anything runs, with those that there are."""
         done = shell("batch1", "batch2")
@@ -159,6 +165,37 @@ class TestResults:
             running.communicate()
         with tarfile.open(out / "results-probe.tgz") as packed:
             assert "./probe.txt" in packed.getnames()
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_ends_what_runs_and_packs_what_there_is(self, stub: Path, tmp_path: Path, number: int) -> None:
+        """Ctrl-C in a stage of half a minute: it is over at once, what it has is kept, and the folder is named."""
+        out = tmp_path / "out"
+        environment = os.environ | {"PYTHON": str(stub), "OUT": str(out)}
+        running = subprocess.Popen(
+            ["sh", SCRIPT, "batch16"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert running.stdout is not None
+        assert "== batch16" in running.stdout.readline()
+        time.sleep(1)
+        start = time.monotonic()
+        running.send_signal(number)
+        told, _ = running.communicate(timeout=25)
+        assert time.monotonic() - start < 20
+        assert running.returncode == 130
+        assert "interrupted in stage batch16" in told
+        assert re.search(r"results so far in traces/gpu-\w+, packed into", told)
+        assert (out / "results-batch16.tgz").exists()
+
+    def test_a_device_that_is_not_there_is_one_sentence(self, tmp_path: Path) -> None:
+        """No traceback of the driver's."""
+        file = tmp_path / "python"
+        file.write_text(
+            '#!/bin/sh\ncase "$*" in *registry*) exit 0 ;; esac\necho "RuntimeError: no driver" >&2; exit 1\n'
+        )
+        file.chmod(0o755)
+        done = shell("machine", PYTHON=str(file), OUT=str(tmp_path / "out"))
+        assert done.returncode == 2
+        assert done.stderr.startswith("The device cuda cannot be used: RuntimeError: no driver\n")
 
     def test_what_cannot_be_loaded_is_named(self, tmp_path: Path) -> None:
         """A wheel that is missing is not blamed on layerprof's installation."""
@@ -233,6 +270,10 @@ class TestChecks:
         """Neither held nor missed."""
         found = judged(report, tmp_path, run_with(totals={"overhead_ci95": None}))
         assert found["cost of measuring"][1] is None
+        wide = run_with(totals={"overhead_ratio": 0.94, "overhead_ci95": (0.76, 1.06)})
+        told, holds = judged(report, tmp_path / "wide", wide)["cost of measuring"]
+        assert "[-24.0, +6.0]" in told
+        assert holds is None, "what the run does not print as a figure proves nothing"
 
     def test_kernels(self, report: Any, tmp_path: Path) -> None:
         """All recorded, all with a launch; one block is busier than its span."""
@@ -311,7 +352,7 @@ class TestChecks:
         """Ours lost nothing; torch's own 1, 2, 3; work takes 4 % longer after a session."""
 
         def session(ours: bool, lost: int) -> dict[str, Any]:
-            return {"ours": ours, "lost": lost, "orphans": 0}
+            return {"ours": ours, "launches": 40, "lost": lost, "orphans": 0}
 
         sessions = [session(False, 1), session(False, 2), session(False, 3), session(True, 0), session(True, 0)]
         probe = {"probe": {"sessions": sessions, "slowdown": 0.04, "noise": 0.01}}
@@ -328,14 +369,41 @@ class TestChecks:
         assert text.startswith("# What Imaginary GPU had to prove")
         assert "| batch1 | cost of measuring | +5.0 % \\[+4.0, +6.0\\] | ≤ 2 % | NO |" in text
         assert "- batch1: cost of measuring is +5.0 % [+4.0, +6.0], due ≤ 2 %" in text
-        assert "Not measured:\n\n- batch1: energy residual" in text
+        assert "- batch1: energy residual (–)" in text.partition("Not measured:")[2]
 
     def test_a_file_that_was_cut_off_costs_its_own_figures_only(self, report: Any, tmp_path: Path) -> None:
         """A stage that was killed while writing leaves half of one."""
         store.save(run_with(), tmp_path / "batch1")
         (tmp_path / "probe.json").write_text('{"probe": {"sess')
-        assert {check.source for check in report.checks(tmp_path)} == {"batch1"}
+        (tmp_path / "doctor.json").write_text("[]")
+        (tmp_path / "batch16").mkdir()
+        (tmp_path / "batch16" / "run.json").write_text('{"format": 2')
+        found = list(report.checks(tmp_path))
+        assert any(check.source == "batch1" and check.holds for check in found)
+        broken = {check.source: check.measured for check in found if check.what == "results"}
+        assert broken.keys() == {"doctor", "probe", "teardown", "batch16", "compiled"}
+        assert "cannot be read" in broken["batch16"]
+        assert "- batch16: results (cannot be read" in report.page(tmp_path)
+
+    def test_a_run_that_was_cut_short_says_so(self, report: Any, tmp_path: Path) -> None:
+        """Its figures may hold; it did not end."""
+        assert judged(report, tmp_path, run_with(status="interrupted"))["how it ended"] == ("interrupted", False)
+
+    def test_a_profiler_that_recorded_nothing_proves_nothing(self, report: Any, tmp_path: Path) -> None:
+        """No launch, so none lost: that is no success."""
+        sessions = [{"ours": ours, "launches": 0, "lost": 0, "orphans": 0} for ours in (False, True)]
+        probe = {"probe": {"sessions": sessions, "slowdown": 0.0, "noise": 0.0}}
+        (tmp_path / "probe.json").write_text(json.dumps(probe))
+        found = [check for check in report.checks(tmp_path) if check.source == "probe"]
+        assert [(check.what, check.holds) for check in found] == [("launches recorded", False)]
+
+    def test_operators_of_a_cpu_prove_nothing_of_kernels(self, report: Any, tmp_path: Path) -> None:
+        """A CPU launches nothing, and loses nothing."""
+        run = run_with(environment={"device": "cpu"})
+        assert "launched, not recorded" not in judged(report, tmp_path, run)
 
     def test_an_empty_folder_proves_nothing(self, report: Any, tmp_path: Path) -> None:
-        """No figure, and no claim."""
-        assert list(report.checks(tmp_path)) == []
+        """Each missing result is named, and nothing is claimed."""
+        assert {(check.what, check.holds) for check in report.checks(tmp_path)} == {("results", None)}
+        assert "falls short" not in report.page(tmp_path)
+        assert "- batch1: results (none)" in report.page(tmp_path)
