@@ -1,10 +1,10 @@
 """Whether traces can be trusted here: lost launches by session of the profiler, and what a session leaves behind.
 
-    python experiments/gpu_probe.py [--device cuda:0|cpu] [--tokens 16] [--idle 3] [--json FILE]
+    python experiments/gpu_probe.py [--device cuda:0|cpu] [--tokens 16] [--idle 2.5] [--json FILE]
     TEARDOWN_CUPTI=1 python experiments/gpu_probe.py          # the same with CUPTI taken away after each session
 
-The bundled model answers one prompt in every session: three as torch.profiler is used by itself, then three as
-layerprof records. A launch is lost when it has no record of what it ran. About 30 s on a GPU, loading included.
+The bundled model answers one prompt in every session: three as torch.profiler is used by itself, then two as
+layerprof records. A launch is lost when it has no record of what it ran. About 40 s on a GPU, loading included.
 `layerprof doctor` takes the same probe on shorter work.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
 
 import torch
-from layerprof.hooks.probe import probe
+from layerprof.hooks.probe import SESSIONS, probe
 from rows import machine, save, show
 from subject import answer, subject
 
@@ -26,7 +26,6 @@ from layerprof import placement
 from layerprof.errors import LayerprofError
 from layerprof.trace_probe import Probe, Session, told
 
-SESSIONS = (False, False, False, True, True, True)
 HEADER = ("session", "opened as", "launches", "LOST", "orphans", "lost ahead of it", "work after it", "against before")
 
 
@@ -47,7 +46,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--tokens", type=int, default=16)
-    parser.add_argument("--idle", type=float, default=3.0, help="seconds of rest before each session")
+    parser.add_argument("--idle", type=float, default=2.5, help="seconds of rest before each session")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.tokens < 1 or options.idle < 0:

@@ -210,6 +210,7 @@ class TestFiles:
         assert data["total_ns"] == result.total_ns
         assert data["buckets_ns"] == result.buckets_ns
         assert data["launched_not_recorded"] == scenario.lost
+        assert data["unreadable_events"] == result.skipped
         assert [row["name"] for row in data["rows"]] == [row.name for row in result.rows]
 
     def test_markdown_has_every_row_and_the_books(self, name: str) -> None:

@@ -276,8 +276,8 @@ def to_csv(result: Attribution) -> str:
 
 
 def to_json(result: Attribution) -> str:
-    """Return the attribution as JSON, field for field; times in whole nanoseconds."""
-    return orjson.dumps(asdict(result), option=orjson.OPT_INDENT_2).decode()
+    """Return the attribution as JSON, field for field; times in whole nanoseconds. `unreadable_events` are `skipped`."""
+    return orjson.dumps(asdict(result) | {"unreadable_events": result.skipped}, option=orjson.OPT_INDENT_2).decode()
 
 
 TEXT: dict[str, Callable[[Attribution], str]] = {"markdown": to_markdown, "csv": to_csv, "json": to_json}
