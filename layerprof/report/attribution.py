@@ -276,7 +276,7 @@ def to_csv(result: Attribution) -> str:
 
 
 def to_json(result: Attribution) -> str:
-    """Return the attribution as JSON, field for field; times in whole nanoseconds. `unreadable_events` are `skipped`."""
+    """Return the attribution as JSON, field for field, times in whole nanoseconds; `unreadable_events` is `skipped`."""
     return orjson.dumps(asdict(result) | {"unreadable_events": result.skipped}, option=orjson.OPT_INDENT_2).decode()
 
 
