@@ -210,13 +210,20 @@ def may_be_ns(launches: Launches, counts: Counts, launch_of_work: Ints, length: 
     mean of its kind in the whole trace; None where there is none of its kind at all.
     """
     seen = launch_of_work >= 0
-    spent = np.bincount(launch_of_work[seen], length[seen], len(launches.start))
-    recorded = np.flatnonzero(np.bincount(launch_of_work[seen], minlength=len(launches.start)))
-    guess = 0.0
-    for lost in counts.lost:
-        alike = recorded[(launches.kind[recorded] == launches.kind[lost]) & ~launches.warm_up[recorded]]
-        if not len(alike):
-            return None
-        same = alike[label[alike] == label[lost]]
-        guess += float(spent[same if len(same) else alike].mean())
-    return round(guess)
+    spent = np.bincount(launch_of_work[seen], length[seen], len(launches.start)).astype(np.float64)
+    recorded = np.flatnonzero(np.bincount(launch_of_work[seen], minlength=len(launches.start)) * ~launches.warm_up)
+    of_kind = _means(launches.kind, recorded, spent, counts.lost)
+    place = launches.kind * (int(label.max(initial=0)) + 2) + label + 1
+    alike = _means(place, recorded, spent, counts.lost)
+    guesses = np.where(np.isnan(alike), of_kind, alike)
+    return None if np.isnan(guesses).any() else round(float(guesses.sum()))
+
+
+def _means(group: Ints, recorded: Ints, spent: NDArray[np.float64], wanted: Ints) -> NDArray[np.float64]:
+    """Return for each wanted launch the mean of what the recorded ones of its group spent, NaN where there is none."""
+    size = int(group.max(initial=0)) + 1
+    total, many = np.bincount(group[recorded], spent[recorded], size), np.bincount(group[recorded], minlength=size)
+    with np.errstate(invalid="ignore"):
+        means = total / many
+    chosen: NDArray[np.float64] = means[group[wanted]]
+    return chosen
