@@ -166,7 +166,7 @@ def not_finite(session: Session, bad: int, of: int) -> str:
 def _why_not_finite(session: Session) -> str:
     facts = session.subject.provenance
     used, own = facts.get("dtype"), facts.get("checkpoint_dtype")
-    broken = sum(not bool(weight.isfinite().all()) for weight in session.subject.model.parameters())
+    broken = sum(map(_is_broken, session.subject.model.parameters()))
     if broken and used in ("fp32", own):
         return f"{broken} of the model's tensors hold such numbers themselves: get the checkpoint anew."
     if used == "fp32":
@@ -174,6 +174,14 @@ def _why_not_finite(session: Session) -> str:
     why = "fp16 cannot hold magnitudes above 65,504: try" if used == "fp16" else "Try"
     other = "bf16" if used == "fp16" and own != "fp16" else "fp32"
     return f"{why} --dtype {other}{', the format of the checkpoint' if other == own else ''}."
+
+
+def _is_broken(weight: Any) -> bool:
+    """Tell whether a tensor holds NaN or infinity; one of a format that cannot be looked into is taken to hold none."""
+    try:
+        return bool(weight.is_floating_point() and not weight.isfinite().all())
+    except (RuntimeError, TypeError):  # NotImplementedError is a RuntimeError
+        return False
 
 
 def trace_pass(session: Session) -> None:
