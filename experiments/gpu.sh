@@ -65,7 +65,7 @@ keep() {
     failed="$failed $name"
 }
 
-# Ctrl-C, or a machine that is taken back: end what runs, which saves what it has, and keep it.
+# Ctrl-C, or a job that outran its time: end what runs, which saves what it has, and keep it.
 stop() {
     trap '' INT TERM HUP
     echo "== interrupted in stage $name" >&2

@@ -76,7 +76,7 @@ class TestDryRun:
         for part in done.stdout.split("\n== ")[:-1]:
             assert re.search(r"^    \S", part, re.M), part
 
-    def test_what_fits_a_short_loan_comes_first(self) -> None:
+    def test_what_fits_a_quarter_of_an_hour_comes_first(self) -> None:
         """Trust, then the full-size model at both batch sizes: 12 minutes."""
         done = shell("--dry-run", "machine", "probe", "tests", "batch1", "batch16")
         assert "== 12 min in all" in done.stdout
@@ -147,7 +147,7 @@ class TestResults:
         }
 
     def test_an_interrupted_run_keeps_the_stages_that_ended(self, stub: Path, tmp_path: Path) -> None:
-        """Killed in its second stage, as a machine is that is taken back: the first stage's results are there."""
+        """Killed in its second stage, as a job is that outruns its time: the first stage's results are there."""
         out = tmp_path / "out"
         running = subprocess.Popen(
             ["sh", SCRIPT, "probe", "batch16"],
