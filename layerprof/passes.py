@@ -94,7 +94,10 @@ def bare_and_latency(session: Session) -> None:
             other_load.watched(session.other_load, "bare and latency"),
         ):
             for batch, hooked in turns:
-                (_hooked if hooked else _bare)(session, batch, hook)
+                if hooked:
+                    _hooked(session, batch, hook)
+                else:
+                    _bare(session, batch)
                 advance()
     finally:
         # Spans are of batches that were answered both ways, or totals and layers would be of different work.
@@ -110,7 +113,7 @@ def bare_and_latency(session: Session) -> None:
         )
 
 
-def _bare(session: Session, batch: Batch, _hook: Any) -> None:
+def _bare(session: Session, batch: Batch) -> None:
     memory = registry.load("memory")(session.device)
     before = time.process_time()
     with memory:
