@@ -20,7 +20,7 @@ from typing import Any
 from layerprof.errors import LayerprofError
 from layerprof.records import LayerRow, LedgerColumn, Phase, Run
 from layerprof.report import units
-from layerprof.report.facts import end_to_end, known_overhead
+from layerprof.report.facts import known_overhead, overhead_interval, points
 from layerprof.report.markdown import table
 from layerprof.store import load, load_samples
 
@@ -118,10 +118,9 @@ def times(name: str, run: Run) -> Iterator[Check]:
     """Yield what shows that spans are right and cost little."""
     yield Check.of(name, "calls without a span", run.passes.get("spans_dropped"), "0", lambda x: x == 0)
     yield _residual(name, "span residual", run.ledger.span_s, 0.01)
-    cost = next((fact for fact in end_to_end(run) if fact.label == "cost of measuring"), None)
-    told = f"{cost.value} {cost.note.partition(']')[0]}]" if cost and "[" in cost.note else cost and cost.note
-    known = known_overhead(run)
-    yield Check(name, "cost of measuring", told or units.MISSING, "≤ 2 %", None if known is None else known <= 1.02)
+    known, interval = known_overhead(run), overhead_interval(run)
+    told = f"{units.MISSING if known is None else f'{points(known)} %'} {interval}".strip()
+    yield Check(name, "cost of measuring", told, "≤ 2 %", None if known is None else known <= 1.02)
 
 
 def kernels(name: str, run: Run) -> Iterator[Check]:
@@ -177,7 +176,7 @@ def energy(name: str, run: Run, replayed: Mapping[str, Any] | None) -> Iterator[
     yield Check.of(name, "rows without joules", missing, "0", lambda x: x == 0)
     replay = (replayed or {}).get("replay", {})
     yield Check.of(name, "rounds of replay", replay.get("rounds"), "≥ 2", lambda x: x >= 2)
-    quiet, gap = _watts(run, "baseline_w"), (replay.get("gap_w") or {}).get("watts")
+    quiet, gap = run.totals.energy.baseline_w, (replay.get("gap_w") or {}).get("watts")
     rest = (run.passes.get("energy") or {}).get("instrument", {}).get("rest_w")
     if quiet is not None and gap is not None:
         rest_told = f", rests between walks {units.watts(rest)}" if rest is not None else ""
@@ -197,11 +196,6 @@ def ratios(rows: Iterable[LayerRow], replayed: Iterable[Mapping[str, Any]]) -> d
         if again and row.span_s and row.calls:
             found.setdefault((row.kind, row.phase.value), []).append(again / (row.span_s.total / row.calls))
     return {key: median(values) for key, values in found.items()}
-
-
-def _watts(run: Run, name: str) -> float | None:
-    value: float | None = getattr(run.totals.energy, name)
-    return value
 
 
 def _residual(name: str, what: str, column: LedgerColumn, most: float) -> Check:
@@ -247,7 +241,8 @@ def _device(folder: Path) -> str:
             return str(load(folder / name).environment.get("device_name"))
         except LayerprofError:
             continue
-    for finding in (_json(folder / "doctor.json") or {}).get("findings", []):
+    doctor = _json(folder / "doctor.json")
+    for finding in doctor.get("findings", []) if isinstance(doctor, dict) else ():
         if finding["name"].startswith("cuda:") and finding["group"] == "device":
             return str(finding["detail"]).partition(",")[0]
     return "this device"

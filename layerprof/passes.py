@@ -87,6 +87,7 @@ def bare_and_latency(session: Session) -> None:
     measuring costs. Ends by an interrupt or a failure with what is finished.
     """
     hook = registry.load("latency")(session.subject.model, session.layers, device=session.device)
+    memory = registry.load("memory")(session.device)
     turns = [(batch, hooked) for batch in session.batches for hooked in ((False, True), (True, False))[batch.index % 2]]
     try:
         with (
@@ -97,7 +98,7 @@ def bare_and_latency(session: Session) -> None:
                 if hooked:
                     _hooked(session, batch, hook)
                 else:
-                    _bare(session, batch)
+                    _bare(session, batch, memory)
                 advance()
     finally:
         # Spans are of batches that were answered both ways, or totals and layers would be of different work.
@@ -113,8 +114,7 @@ def bare_and_latency(session: Session) -> None:
         )
 
 
-def _bare(session: Session, batch: Batch) -> None:
-    memory = registry.load("memory")(session.device)
+def _bare(session: Session, batch: Batch, memory: Any) -> None:
     before = time.process_time()
     with memory:
         walked = answer(session, batch)
@@ -145,13 +145,13 @@ def flops_pass(session: Session) -> None:
     # Shapes are the same without the compiler, and a dispatch mode sees nothing inside a compiled graph.
     walked: list[Walked] = []
     try:
-        with uncompiled(), attached(session, "work", hook):
+        with uncompiled(), hook:
             walk(session, "flops", walked, around=around, probe=True)
     except KeyboardInterrupt:
-        # Spans are of all batches: work of a part of them would stand beside calls of all.
-        session.work = None
+        # Not what was counted by then: spans are of all batches, and work of a part would stand beside calls of all.
         session.reasons["work"] = f"interrupted after {len(walked)} of {len(batches)} batches"
         raise
+    session.work = hook.reading()
     bad = [number for number, one in enumerate(walked) if one.generated.bad_logits]
     session.passes["not_finite_batches"] = bad
     if bad:
@@ -192,13 +192,19 @@ def trace_pass(session: Session) -> None:
     few = session.batches[: session.settings.trace_batches]
     hook = registry.load("kernels")(session.subject.model, session.layers, device=session.device, folder=session.folder)
     try:
-        with attached(session, "kernels", hook):
+        with hook:
             walk(session, "trace", [], batches=few, around=hook.batch)
+    except KeyboardInterrupt:
+        with streams.uninterrupted():  # reading traces takes seconds, and a second Ctrl-C must not throw them away
+            reading = hook.reading()
+        if reading.batches:
+            session.kernels = reading
+        else:
+            session.reasons["kernels"] = "interrupted before the first batch was recorded"
+        raise
     finally:
         session.files |= {name: str(path.relative_to(session.folder)) for name, path in hook.files.items()}
-        if session.kernels is not None and not session.kernels.batches:
-            session.kernels = None
-            session.reasons["kernels"] = "interrupted before the first batch was recorded"
+    session.kernels = hook.reading()
     if lost := lost_remark(session.kernels):
         session.warnings.append(lost)
 
@@ -278,16 +284,3 @@ def synchronize(device: str) -> None:
         import torch
 
         torch.cuda.synchronize(device)
-
-
-@contextmanager
-def attached(session: Session, field: str, hook: Any) -> Iterator[None]:
-    """Attach the hook, and store what it read in the session's `field`, also when the user interrupts half-way."""
-    try:
-        with hook:
-            yield
-    except KeyboardInterrupt:
-        with streams.uninterrupted():  # reading traces takes seconds, and a second Ctrl-C must not throw them away
-            setattr(session, field, hook.reading())
-        raise
-    setattr(session, field, hook.reading())

@@ -60,15 +60,19 @@ class Probe:
         return tuple(one.lost for one in self.sessions if one.ours == ours)
 
     @property
+    def own(self) -> tuple[Session, ...]:
+        """Those opened as layerprof opens its own."""
+        return tuple(one for one in self.sessions if one.ours)
+
+    @property
     def seen(self) -> int:
         """How many launches of layerprof's own sessions were recorded."""
-        return sum(one.launches - one.lost for one in self.sessions if one.ours)
+        return sum(one.launches - one.lost for one in self.own)
 
     @property
     def trusted(self) -> bool:
         """Whether layerprof's own sessions lost nothing."""
-        own = [one for one in self.sessions if one.ours]
-        return bool(self.seen) and not any(one.lost or one.orphans for one in own)
+        return bool(self.seen) and not any(one.lost or one.orphans for one in self.own)
 
     def facts(self) -> dict[str, Any]:
         """Return the fields by name, and what follows from them."""
@@ -79,9 +83,9 @@ def told(probe: Probe) -> str:
     """Return in one line whether traces can be trusted, and what they cost what runs after them."""
     if not probe.seen:
         return "work ran and none of it was recorded"
-    own = [one for one in probe.sessions if one.ours]
+    own = probe.own
     launches, orphans = sum(one.launches for one in own), sum(one.orphans for one in own)
-    lost = sum(one.lost for one in own)
+    lost = sum(probe.lost(ours=True))
     if probe.trusted:
         found = f"traces can be trusted: {launches} launches in {len(own)} recordings, none lost"
     else:

@@ -137,6 +137,9 @@ class _Plan:
 
     def _find_bare_launches(self, threads: dict[tuple[Any, Any], list[_Call]]) -> None:
         """Give a launch that no operator made, such as Triton's, an external id for an operator of its own."""
+        self._bare = [None] * len(self._launches)  # external id, and the end of the range around
+        if not self._on_gpu:  # nothing to tie to an operator, whose time would be read as work
+            return
         steps = {
             thread: intervals.innermost(
                 np.array([call.start for call in calls], np.int64),
@@ -145,9 +148,6 @@ class _Plan:
             )
             for thread, calls in threads.items()
         }
-        self._bare = [None] * len(self._launches)  # external id, and the end of the range around
-        if not self._on_gpu:  # nothing to tie to an operator, whose time would be read as work
-            return
         for number, launch in enumerate(self._launches):
             if launch.external in self._operators and launch.external is not None:
                 continue

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from layerprof.hooks import recording
 
 from layerprof import batch_files, store
 from layerprof.bench import Bench
@@ -81,6 +82,17 @@ def test_a_cell_leaves_a_run_with_its_batches_and_guards(bench: Bench, tmp_path:
     assert guards is not None
     assert (guards.batch_invariant, guards.checked, guards.not_finite) == (1.0, 3, 0)
     assert any(line.startswith("quality") for line in told)
+
+
+@pytest.mark.parametrize("recorded", [0, 1])
+def test_a_process_that_recorded_a_gpu_is_spent(
+    bench: Bench, recorded: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever recorded it: the next cell's times would hold what the profiler left behind."""
+    monkeypatch.setitem(recording._sessions, "cuda", recorded)
+    asked = BASE | {"samples": 1, "max_new_tokens": 1, "trace": False, "energy": "off"}
+    bench.run(bench.identify(asked, {}), 0, tmp_path / "cell", lambda _: None)
+    assert bench.spent == bool(recorded)
 
 
 def test_cells_share_a_loaded_model(bench: Bench) -> None:

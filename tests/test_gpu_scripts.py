@@ -375,7 +375,7 @@ class TestChecks:
         """A stage that was killed while writing leaves half of one."""
         store.save(run_with(), tmp_path / "batch1")
         (tmp_path / "probe.json").write_text('{"probe": {"sess')
-        (tmp_path / "doctor.json").write_text("[]")
+        (tmp_path / "doctor.json").write_text("[1]")
         (tmp_path / "batch16").mkdir()
         (tmp_path / "batch16" / "run.json").write_text('{"format": 2')
         found = list(report.checks(tmp_path))
@@ -384,6 +384,8 @@ class TestChecks:
         assert broken.keys() == {"doctor", "probe", "teardown", "batch16", "compiled"}
         assert "cannot be read" in broken["batch16"]
         assert "- batch16: results (cannot be read" in report.page(tmp_path)
+        (tmp_path / "batch1" / "run.json").unlink()
+        assert report.page(tmp_path).startswith("# What this device had to prove")
 
     def test_a_run_that_was_cut_short_says_so(self, report: Any, tmp_path: Path) -> None:
         """Its figures may hold; it did not end."""

@@ -26,7 +26,7 @@ from layerprof.hooks.energy.copies import rotate
 from layerprof.hooks.energy.loop import Loop, verify
 from layerprof.hooks.energy.meter import EnergyMeter
 
-from layerprof.energy.attribute import Amount
+from layerprof.energy.data import mean_power
 from layerprof.energy.plan import HOT_SETTLE_S, SETTLE_S, TARGET, Plan, Unit, make_plan
 from layerprof.energy.replayed import INTERRUPTED, Calls, ReplayReading, summarise
 from layerprof.records import Layer, Phase
@@ -187,12 +187,7 @@ class Replay:
 
     def _summary(self, work: _Work, in_situ_s: Mapping[Key, float] | None = None, stopped: str = "") -> ReplayReading:
         windows = {w.label: w for w in self.meter.reading().windows}
-        quiet = {}
-        for label in (CONTEXT, GAP):
-            window = windows.get(label)
-            if window is not None and window.ci95 is not None and window.mean_power_w is not None:
-                low, high = (x / window.duration_s for x in window.ci95)
-                quiet[label] = Amount(window.mean_power_w, (low, high))
+        quiet = {label: power for label in (CONTEXT, GAP) if (power := mean_power(windows.get(label)))}
         calls = [
             Calls(
                 key=bench.captured.key,

@@ -106,10 +106,11 @@ def ledger_labels(run: Run) -> list[str]:
     Below the total stands what the profiler lost, where it did: nobody measured it, so it is no part of a sum.
     """
     rest: dict[str, bool] = {}
-    for book in books(run):
+    kept = books(run)
+    for book in kept:
         for label, value in book.column.rest.items():
             rest[label] = rest.get(label, False) or value != 0
-    lost = [NOT_RECORDED] if any(book.column.not_recorded for book in books(run)) else []
+    lost = [NOT_RECORDED] if any(book.column.not_recorded for book in kept) else []
     return ["layers", *(label for label, seen in rest.items() if seen), "residual", "total", *lost]
 
 

@@ -108,19 +108,24 @@ def known_overhead(run: Run) -> float | None:
 
 def _cost_of_measuring(run: Run, ratio: float) -> Fact:
     """Return what the latency pass cost, or that it is not known: a figure that noise drowns is none."""
-    label, figure, what = "cost of measuring", f"{_points(ratio)} %", "latency pass over bare pass"
-    ends = run.totals.overhead_ci95
+    label, figure, what = "cost of measuring", f"{points(ratio)} %", "latency pass over bare pass"
+    interval = overhead_interval(run)
     if run.format == 1:  # two walks apart in time, of which nobody knows what drifted meanwhile
         return Fact(label, figure, f"{what}, seconds apart")
-    if ends is None:
+    if not interval:
         return Fact(label, units.MISSING, "not known here: too few batches for an interval")
-    interval = f"[{_points(ends[0])}, {_points(ends[1])}]"
     if known_overhead(run) is None:
         return Fact(label, units.MISSING, f"not known here: {interval} %, since times vary by more than it takes")
     return Fact(label, figure, f"{interval}, {what}")
 
 
-def _points(ratio: float) -> str:
+def overhead_interval(run: Run) -> str:
+    """Return the interval of the cost of measuring in points, e.g. `[+0.3, +1.4]`; empty where there is none."""
+    ends = run.totals.overhead_ci95
+    return f"[{points(ends[0])}, {points(ends[1])}]" if ends else ""
+
+
+def points(ratio: float) -> str:
     """Return a ratio's distance from one in points, with its sign; what rounds to zero has a plus."""
     return f"{round(100 * (ratio - 1), 1) + 0.0:+.1f}"
 
