@@ -22,9 +22,9 @@ from layerprof.hooks.probe import SESSIONS, probe
 from rows import machine, save, show
 from subject import answer, subject
 
-from layerprof import placement
 from layerprof.errors import LayerprofError
-from layerprof.trace_probe import Probe, Session, told
+from layerprof.machine import placement
+from layerprof.trace.probe import Probe, Session, told
 
 HEADER = ("session", "opened as", "launches", "LOST", "orphans", "lost ahead of it", "work after it", "against before")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from layerprof.operators import Formula, Operands, Role, formula, role
+from layerprof.flops.operators import Formula, Operands, Role, formula, role
 
 FLEX_ARGUMENTS = ("query", "key", "value", "score_mod", "block_mask", "scale", "kernel_options")
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from layerprof.books.spans import NOT_RECORDED, Log, Window
 from layerprof.records import BLOCK_KINDS, Layer
-from layerprof.spans import NOT_RECORDED, Log, Window
 
 if TYPE_CHECKING:
     import torch

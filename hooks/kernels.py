@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 from layerprof.hooks.base import LayerHook
 from layerprof.hooks.recording import Recording, range_class, sessions
 
-from layerprof.attribution import attribute, total
-from layerprof.columns import PREFIX
 from layerprof.errors import RunFailedError
 from layerprof.records import KernelReading, Layer, Phase
-from layerprof.traces import rewrite_for_tensorboard
+from layerprof.trace.attribute import attribute, total
+from layerprof.trace.events import PREFIX
+from layerprof.trace.for_tensorboard import rewrite_for_tensorboard
 
 if TYPE_CHECKING:
     import torch

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 from layerprof.hooks.base import LayerHook, PhaseReader, PhaseTracker
 from layerprof.hooks.events import EventTimeline, HostTimeline, Mark, Timeline
 
-from layerprof import spans
+from layerprof.books import spans
 from layerprof.errors import RequestError
-from layerprof.forwards import Forward, Replaced, inside_compiled
+from layerprof.models.patch import Forward, Replaced, inside_compiled
 from layerprof.records import Layer, Phase, SpanReading
 
 if TYPE_CHECKING:

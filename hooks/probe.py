@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from layerprof.hooks.energy.clock import Clock, HostClock
 from layerprof.hooks.recording import Recording
 
-from layerprof.attribution import attribute
-from layerprof.trace_probe import Probe, Session
+from layerprof.trace.attribute import attribute
+from layerprof.trace.probe import Probe, Session
 
 SESSIONS = (False, False, False, True, True)
 """Three recordings as torch makes them, then two as layerprof does: what these prevent shows only beside those."""

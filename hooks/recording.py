@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from layerprof.columns import WARM_UP
+from layerprof.trace.events import WARM_UP
 
 LEAST_WARM_UP = 64
 """Launches that are made at the start of a session for CUPTI to lose."""

@@ -1,8 +1,8 @@
 """FLOPs and bytes of what really ran: every operator's shapes, given to the innermost located layer.
 
-FLOPs come from the formulas of `layerprof.operators` on the shapes that the operators saw, so every attention kernel
-gives the same figures. Where a kernel skips padding that others compute (packed flash attention in a padded batch), the
-padded shape is counted, and `flops_useful` shows what was real.
+FLOPs come from the formulas of `layerprof.flops.operators` on the shapes that the operators saw, so every attention
+kernel gives the same figures. Where a kernel skips padding that others compute (packed flash attention in a padded
+batch), the padded shape is counted, and `flops_useful` shows what was real.
 
 Bytes are the least traffic of one call of a layer: each distinct weight it read once (only the rows an embedding
 gathered, only the experts that ran), the tensors that cross the layer's boundary once, and the KV cache that existed
@@ -25,8 +25,8 @@ from layerprof.hooks.tokens import ALL, Padding, Share, Visibility, by_flags
 from layerprof.hooks.weights import Read, Weights, boundary_bytes, tensors_in
 from torch import Tensor, nn
 
-from layerprof import flops
-from layerprof.operators import CUMULATIVE_K, CUMULATIVE_Q, GROUPED, LONGEST_K, MASKS, Attention, Product
+from layerprof.flops import formulas as flops
+from layerprof.flops.operators import CUMULATIVE_K, CUMULATIVE_Q, GROUPED, LONGEST_K, MASKS, Attention, Product
 from layerprof.records import Layer, Phase, Work, WorkReading
 
 OUTSIDE = "outside the model"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerprof import flops
+from layerprof.flops import formulas as flops
 from layerprof.records import Phase
 
 Share = tuple[int, int]

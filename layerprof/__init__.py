@@ -13,19 +13,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layerprof.layer_profiler import LayerProfiler
-    from layerprof.profiler import profile
+    from layerprof.measure.conduct import profile
+    from layerprof.measure.own_loop import LayerProfiler
     from layerprof.records import Run
-    from layerprof.store import load as load_run
+    from layerprof.runs.store import load as load_run
 
 __version__ = "0.1.0"
 __all__ = ["LayerProfiler", "Run", "__version__", "load_run", "profile"]
 
 _WHERE = {
-    "LayerProfiler": ("layerprof.layer_profiler", "LayerProfiler"),
+    "LayerProfiler": ("layerprof.measure.own_loop", "LayerProfiler"),
     "Run": ("layerprof.records", "Run"),
-    "load_run": ("layerprof.store", "load"),
-    "profile": ("layerprof.profiler", "profile"),
+    "load_run": ("layerprof.runs.store", "load"),
+    "profile": ("layerprof.measure.conduct", "profile"),
 }
 
 

@@ -92,7 +92,8 @@ def profile(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Plain lines, no bars, no tables.")] = False,
 ) -> None:
     """Profile every layer of a model on a dataset: FLOPs, latency and energy, with books that balance."""
-    from layerprof import profiler, settings
+    from layerprof import settings
+    from layerprof.measure import conduct as profiler
 
     chosen = {name: value for name, value in locals().items() if name in settings.Settings.model_fields}
     console = _console(quiet)
@@ -111,14 +112,15 @@ def report(
     ] = None,
 ) -> None:
     """Show a finished run or sweep again, in any format."""
-    from layerprof import report as reports
-    from layerprof import store, sweep_folder
+    from layerprof.report import write as reports
+    from layerprof.runs import store
+    from layerprof.sweep import folder as sweep_folder
 
     output = _file(output)
     chosen = format if output is None or format != "terminal" else None
     if sweep_folder.is_sweep(path):
-        from layerprof.report import sweep as sweep_reports
-        from layerprof.report import sweep_view
+        from layerprof.report.sweep import view as sweep_view
+        from layerprof.report.sweep import write as sweep_reports
 
         written = sweep_reports.write(sweep_view.load(path), chosen, output, _console(False))
     else:
@@ -147,7 +149,7 @@ def sweep(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Plain lines, no bars, no tables.")] = False,
 ) -> None:
     """Measure every cell of an experiment, each in a process that may fail, and go on where it was stopped."""
-    from layerprof import sweeping
+    from layerprof.commands import sweep as sweeping
 
     request = sweeping.request(
         experiment, output, engine, only, set_, ray_address, model=model, weights=weights, samples=samples
@@ -172,7 +174,7 @@ def compare(
     ] = None,
 ) -> None:
     """Tell what changed between two runs or sweeps, end to end and layer by layer, with paired intervals."""
-    from layerprof import sweeping
+    from layerprof.commands import sweep as sweeping
 
     if sweeping.show_comparison(before, after, fail_above, format, _file(output), _console(False), _say):
         raise typer.Exit(1)
@@ -184,7 +186,7 @@ def layers(
     layers: Annotated[str, typer.Option(help="Show only what this selector takes.")] = "all",
 ) -> None:
     """List the layers of a model with the names and selectors that --layers takes."""
-    from layerprof import listing
+    from layerprof.commands import layers as listing
 
     listing.show(model, layers, _console(False))
 
@@ -203,7 +205,7 @@ def estimate(
     json: Annotated[str | None, typer.Option("--json", help="Write JSON to a file, or - for standard output.")] = None,
 ) -> None:
     """Predict FLOPs, bytes, memory and roofline bounds per layer of a model that is never loaded."""
-    from layerprof import estimate as estimates
+    from layerprof.estimate import estimate as estimates
     from layerprof.report import estimate as view
 
     result = estimates.run(
@@ -234,8 +236,8 @@ def attribute(
     json: Annotated[str | None, typer.Option("--json", help="Write JSON to a file, or - for standard output.")] = None,
 ) -> None:
     """Tell which layer launched each kernel of a trace, also of one that somebody else recorded."""
-    from layerprof import attribution
     from layerprof.report import attribution as view
+    from layerprof.trace import attribute as attribution
 
     result = attribution.merged({str(trace): attribution.attribute(trace) for trace in traces})
     if json is not None:
@@ -254,7 +256,7 @@ def view(
     port: Annotated[int, typer.Option(help="TensorBoard's port.")] = 6006,
 ) -> None:
     """Open a run in TensorBoard: scalars per layer, the summary, and the profiler's trace."""
-    from layerprof import viewing
+    from layerprof.commands import view as viewing
 
     raise typer.Exit(viewing.serve(path, port, _say))
 
@@ -266,7 +268,7 @@ def doctor(
     ] = None,
 ) -> None:
     """Tell what this machine can measure, and how well."""
-    from layerprof import doctor as doctors
+    from layerprof.doctor import examine as doctors
     from layerprof.report import doctor as view
 
     result = doctors.examine()
@@ -288,7 +290,7 @@ def common(version: Annotated[bool, typer.Option("--version", help="Show the ver
 
 def main() -> None:
     """Run the command line; errors become one message and their exit code."""
-    from layerprof import streams
+    from layerprof.machine import streams
 
     with streams.lasting() as out, streams.stopped_like_an_interrupt():
         status = _run()
@@ -339,20 +341,20 @@ def _console(quiet: bool) -> Console:
 
 
 def _progress(console: Console, quiet: bool) -> Any:
-    from layerprof import progress
+    from layerprof.measure import progress
 
     return progress.Plain(_say) if quiet or not console.is_terminal else progress.Bars(console)
 
 
 def _render_run(run: Any, console: Console, quiet: bool) -> None:
-    from layerprof.report import terminal
+    from layerprof.report.formats import terminal
 
     if quiet:
         terminal.render_plain(run, _say)
     else:
         terminal.render(run, console)
     if "cross_check" in run.passes:
-        from layerprof.crosscheck import CrossCheck
+        from layerprof.flops.crosscheck import CrossCheck
         from layerprof.report import crosscheck
 
         crosscheck.render(CrossCheck.model_validate(run.passes["cross_check"]), console)
@@ -367,7 +369,7 @@ def _emit(text: str, target: str) -> None:
     if target == "-":
         sys.stdout.write(text + "\n")
     else:
-        from layerprof import report as reports
+        from layerprof.report import write as reports
 
         reports.to_file(text + "\n", Path(target).expanduser())
         _say(f"Wrote {target}")

@@ -23,8 +23,11 @@ import typer
 from pydantic import BaseModel
 from sample_sweep import sample_sweep
 
-from layerprof import cli, experiments, locate, records, settings, sweeping
-from layerprof.traces import write_chrome
+from layerprof import cli, records, settings
+from layerprof.commands import sweep as sweeping
+from layerprof.models import find as locate
+from layerprof.sweep import experiment as experiments
+from layerprof.trace.for_tensorboard import write_chrome
 
 ROOT = Path(__file__).parents[1]
 PAGES = tuple(

@@ -15,11 +15,12 @@ from layerprof.hooks.energy.meter import EnergyMeter
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from layerprof import profiler, registry
-from layerprof.nesting import whole_layers
-from layerprof.progress import Silent
+from layerprof import registry
+from layerprof.layers.nesting import whole_layers
+from layerprof.measure import conduct as profiler
+from layerprof.measure.progress import Silent
+from layerprof.measure.session import Session
 from layerprof.records import Run
-from layerprof.session import Session
 from layerprof.settings import build
 
 IDLE_W, GAP_S = 80.0, 0.08

@@ -17,9 +17,9 @@ from typing import Any
 
 from sample_run import sample_run, samples
 
-from layerprof import store
-from layerprof.cells import Guards, Identity
 from layerprof.errors import RequestError
+from layerprof.runs import store
+from layerprof.sweep.cells import Guards, Identity
 
 
 class OutOfMemoryError(RuntimeError):

@@ -10,10 +10,10 @@ from typing import Any
 
 from sample_run import sample_run, samples
 
-from layerprof import batch_files, store
-from layerprof.cells import Guards, Outcome, PlannedCell, PlannedTable, Status, SweepRecord
 from layerprof.records import LatencyTotals, Run, Statistic
-from layerprof.sweep_folder import SweepFolder
+from layerprof.runs import batch_files, store
+from layerprof.sweep.cells import Guards, Outcome, PlannedCell, PlannedTable, Status, SweepRecord
+from layerprof.sweep.folder import SweepFolder
 
 NASTY = "<script>alert(1)</script> | *bold*"
 """Text from outside that no report may obey."""

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from PIL import Image
 
-from layerprof import demo, models
-from layerprof.datasets import Dataset, Example
-from layerprof.models import Subject
+from layerprof import demo
+from layerprof.data.datasets import Dataset, Example
+from layerprof.models import subject as models
+from layerprof.models.subject import Subject
 
 CONFIG: dict[str, Any] = {
     "architectures": ["Qwen2_5_VLForConditionalGeneration"],

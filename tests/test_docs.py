@@ -22,7 +22,12 @@ from docs_commands import ROOT, Block, Command
 from layerprof.hooks.base import LayerHook
 
 import layerprof
-from layerprof import datasets, experiments, inputs, models, registry, viewing
+from layerprof import registry
+from layerprof.commands import view as viewing
+from layerprof.data import batches as inputs
+from layerprof.data import datasets
+from layerprof.models import subject as models
+from layerprof.sweep import experiment as experiments
 
 NOT_RUN = {
     "layerprof profile --model Qwen/Qwen2.5-VL-3B-Instruct --dataset textvqa --layers all --batch-size 4": (

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from sample_run import sample_run
 
-from layerprof import store
 from layerprof.records import EnergyClosure, NotRecorded, Phase, Quality, Run, Sample
+from layerprof.runs import store
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "experiments" / "gpu.sh"

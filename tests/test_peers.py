@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from layerprof.flops import qwen2_5_vl_closed_form
+from layerprof.flops.formulas import qwen2_5_vl_closed_form
 
 ROOT = Path(__file__).parents[1]
 

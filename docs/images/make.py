@@ -27,7 +27,7 @@ from playwright.sync_api import sync_playwright
 from rich.console import Console
 
 from layerprof import load_run
-from layerprof.report import html, terminal
+from layerprof.report.formats import html, terminal
 
 HERE = Path(__file__).parent
 STAND_INS = HERE.parents[1] / "tests" / "browser"

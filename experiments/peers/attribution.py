@@ -39,8 +39,8 @@ GPU_SCENARIOS = sorted(name for name in synthetic.SCENARIOS if not name.startswi
 
 
 def layerprof(trace: Path) -> Times:
-    """layerprof.attribution."""
-    from layerprof.attribution import attribute
+    """layerprof.trace.attribute."""
+    from layerprof.trace.attribute import attribute
 
     return _added((row.name, row.self_ns / 1e3) for row in attribute(trace).rows)
 
@@ -84,7 +84,7 @@ def plugin(trace: Path) -> Times:
 
 def plugin_rewritten(trace: Path) -> Times:
     """torch-tb-profiler's parser on the trace that layerprof rewrote."""
-    from layerprof.traces import rewrite_for_tensorboard
+    from layerprof.trace.for_tensorboard import rewrite_for_tensorboard
 
     with tempfile.TemporaryDirectory() as folder:
         return plugin(rewrite_for_tensorboard(trace, folder, "worker.1"))
@@ -131,7 +131,7 @@ def right_share(found: Times, scenario: Any) -> float:
 
 def accuracy(tool: str, folder: Path) -> dict[str, float | str]:
     """Return the right share on each trace, or the error."""
-    from layerprof.traces import write_chrome
+    from layerprof.trace.for_tensorboard import write_chrome
 
     result: dict[str, float | str] = {}
     for name in GPU_SCENARIOS:
@@ -203,7 +203,7 @@ def main() -> None:
 
 def compare(kernels: int, out: Path | None) -> None:
     """Print how right and how heavy each tool is."""
-    from layerprof.traces import write_chrome
+    from layerprof.trace.for_tensorboard import write_chrome
 
     sys.path.append(str(HTA))  # last: for its version only
     where = machine("layerprof", "HolisticTraceAnalysis", "torch-tb-profiler", "pandas", "numpy", "orjson")

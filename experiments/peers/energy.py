@@ -51,7 +51,7 @@ def load(device: str) -> tuple[Any, dict[str, Any]]:
     """Return the full-size model on a GPU, the bundled one on a CPU, with inputs of the same kind."""
     if device == "cpu":
         return subject(device)
-    from layerprof import models
+    from layerprof.models import subject as models
 
     source = models.resolve("qwen2.5-vl-3b", weights="random", device=device, dtype="fp16", optimization="sdpa")
     model = models.load(source).model

@@ -114,7 +114,7 @@ def layerprof(model: Any, inputs: Inputs, tokens: int) -> Count:
     """Layerprof with ShapesHook around the call, as its flops pass does."""
     from layerprof.hooks.shapes import ShapesHook
 
-    from layerprof.layers import find_layers
+    from layerprof.layers.find import find_layers
 
     with ShapesHook(model, find_layers(model)) as hook, hook.batch(0):
         perform(model, inputs, tokens)

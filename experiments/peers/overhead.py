@@ -27,7 +27,7 @@ from rows import machine, save, show
 from subject import answer, subject
 from torch import nn
 
-from layerprof.layers import find_layers
+from layerprof.layers.find import find_layers
 
 Instrument = Callable[[nn.Module], AbstractContextManager[Any]]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from rows import machine, save, show
 
-from layerprof import wer
+from layerprof.quality import wer
 
 Pair = tuple[tuple[str, ...], str]
 

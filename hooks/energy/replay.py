@@ -26,8 +26,8 @@ from layerprof.hooks.energy.copies import rotate
 from layerprof.hooks.energy.loop import Loop, verify
 from layerprof.hooks.energy.meter import EnergyMeter
 
-from layerprof.energy.data import mean_power
-from layerprof.energy.plan import HOT_SETTLE_S, SETTLE_S, TARGET, Plan, Unit, make_plan
+from layerprof.energy.measured import mean_power
+from layerprof.energy.replay_plan import HOT_SETTLE_S, SETTLE_S, TARGET, Plan, Unit, make_plan
 from layerprof.energy.replayed import INTERRUPTED, Calls, ReplayReading, summarise
 from layerprof.records import Layer, Phase
 

@@ -4,7 +4,7 @@
 and reason; `attribute` shares a whole out to layers; `tdp` estimates where nothing can be measured.
 """
 
-from layerprof.energy.attribute import (
+from layerprof.energy.share import (
     Amount,
     Attribution,
     LayerEnergy,

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 
-from layerprof.energy.attribute import Amount, Key, around
 from layerprof.energy.fit import NORMAL_95
+from layerprof.energy.share import Amount, Key, around
 
 TOLERANCE = 0.05
 

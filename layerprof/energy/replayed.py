@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from layerprof.energy.attribute import Amount, Key, LayerEnergy, around
 from layerprof.energy.blocks import BlockFit, fit_blocks
 from layerprof.energy.closure import Closure, Part, close
 from layerprof.energy.counter import Floats
 from layerprof.energy.fit import NORMAL_95
+from layerprof.energy.share import Amount, Key, LayerEnergy, around
 from layerprof.energy.windows import WindowReading
 from layerprof.records import Phase, Quality
 

@@ -27,7 +27,7 @@ class Tdp:
 
 @cache
 def _known() -> tuple[tuple[str, Tdp], ...]:
-    text = resources.files("layerprof").joinpath("cpu_tdp.toml").read_text(encoding="utf-8")
+    text = resources.files("layerprof.energy").joinpath("cpu_tdp.toml").read_text(encoding="utf-8")
     return tuple(
         (words, Tdp(float(watts), int(threads), maker["source"]))
         for maker in tomllib.loads(text).values()

@@ -13,10 +13,12 @@ import orjson
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from layerprof.attributed import GRAPH, NO_LAUNCH, NOT_RECORDED, OUTSIDE, Attribution, Row
 from layerprof.errors import RequestError
-from layerprof.report import format_for, markdown, to_file, units
+from layerprof.report import units
+from layerprof.report.formats import markdown
 from layerprof.report.look import PHASE_STYLE, Column, Look
+from layerprof.report.write import format_for, to_file
+from layerprof.trace.attribution import GRAPH, NO_LAUNCH, NOT_RECORDED, OUTSIDE, Attribution, Row
 
 COLUMNS = (
     "name",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from layerprof.attributed import NOT_RECORDED
 from layerprof.records import EnergyClosure, LedgerColumn, NotRecorded, Quality, Run
 from layerprof.report import units
 from layerprof.report.facts import energy_label
+from layerprof.trace.attribution import NOT_RECORDED
 
 NEGLIGIBLE = 0.01
 """A residual up to this share of the total counts as balanced."""

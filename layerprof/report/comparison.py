@@ -11,11 +11,11 @@ from rich.console import Console, RenderableType
 from rich.padding import Padding
 
 from layerprof.report import units
+from layerprof.report.formats.markdown import escape, table
 from layerprof.report.look import Column, Look
-from layerprof.report.markdown import escape, table
 
 if TYPE_CHECKING:
-    from layerprof.changes import Change, Comparison, Comparisons, LayerChange
+    from layerprof.runs.changes import Change, Comparison, Comparisons, LayerChange
 
 LAYERS = 12
 """Layers shown in the terminal: those whose time changed most, in seconds of a sample."""

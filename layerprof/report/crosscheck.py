@@ -13,7 +13,7 @@ from layerprof.report import units
 from layerprof.report.look import Column, Look
 
 if TYPE_CHECKING:
-    from layerprof.crosscheck import CrossCheck, Peer
+    from layerprof.flops.crosscheck import CrossCheck, Peer
 
 
 def render(check: CrossCheck, out: Console | IO[str]) -> None:

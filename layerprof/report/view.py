@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from layerprof.ledger import Sum, outermost, sums
+from layerprof.books.ledger import Sum, outermost, sums
 from layerprof.records import LayerRow, Phase, Run
 from layerprof.report.balance import Book, books, ledger_labels
 

@@ -11,7 +11,7 @@ import pytest
 from sample_run import bare_run, large_run, sample_run
 
 from layerprof.records import Run
-from layerprof.report import html
+from layerprof.report.formats import html
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

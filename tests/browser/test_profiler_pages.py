@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 import traces_synthetic as synthetic
 
-from layerprof.traces import rewrite_for_tensorboard, write_chrome
+from layerprof.trace.for_tensorboard import rewrite_for_tensorboard, write_chrome
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Frame, FrameLocator, Page, Route

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sample_sweep import NASTY, sample_sweep
 
-from layerprof.report import sweep, sweep_view
+from layerprof.report.sweep import view as sweep_view
+from layerprof.report.sweep import write as sweep
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from sample_run import large_run, sample_run
 
-from layerprof import store
-from layerprof.report import tensorboard as events
+from layerprof.report.formats import tensorboard as events
 from layerprof.report.plugin import LayersPlugin
+from layerprof.runs import store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, FrameLocator

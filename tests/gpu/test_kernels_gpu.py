@@ -11,9 +11,9 @@ import pytest
 from layerprof.hooks.kernels import KernelsHook
 from layerprof.hooks.memory import MemoryHook
 
-from layerprof.attribution import GRAPH, NO_LAUNCH, attribute
-from layerprof.layers import find_layers
+from layerprof.layers.find import find_layers
 from layerprof.records import Phase
+from layerprof.trace.attribute import GRAPH, NO_LAUNCH, attribute
 
 pytestmark = pytest.mark.gpu
 torch = pytest.importorskip("torch")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from layerprof.hooks.latency import LatencyHook
 
-from layerprof.layers import find_layers
+from layerprof.layers.find import find_layers
 from layerprof.records import Phase, SpanReading
 
 pytestmark = pytest.mark.gpu

@@ -91,7 +91,7 @@ def test_energy_has_a_label_and_a_source(run: Run) -> None:
 
 def test_the_roof_is_known(run: Run) -> None:
     """On a card of the table, each layer says which share of its bound it reaches, and none is above it by far."""
-    from layerprof import estimate
+    from layerprof.estimate import estimate
 
     if estimate.gpu_by_device_name(run.environment["device_name"]) is None:
         pytest.skip("this card is not in gpus.toml")

@@ -16,12 +16,12 @@ from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
-from layerprof import sweep_folder
 from layerprof.errors import RequestError
-from layerprof.report.html import plotly_js
+from layerprof.report.formats.html import plotly_js
+from layerprof.report.formats.tensorboard import run_folders
 from layerprof.report.payload import payload
-from layerprof.report.tensorboard import run_folders
-from layerprof.store import load
+from layerprof.runs.store import load
+from layerprof.sweep import folder as sweep_folder
 
 Answer = Callable[[wrappers.Request], wrappers.Response]
 App = Callable[[dict[str, Any], Any], Iterable[bytes]]

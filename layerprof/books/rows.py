@@ -1,0 +1,251 @@
+"""Readings to rows: one per layer and phase, each showing the layer with everything inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import fsum
+from typing import Any
+
+from layerprof.books.statistics import median, p95
+from layerprof.layers.nesting import enclosing
+from layerprof.records import (
+    KernelReading,
+    Layer,
+    LayerRow,
+    Phase,
+    Quality,
+    Span,
+    SpanReading,
+    SpanStatistic,
+    Work,
+    WorkReading,
+)
+
+Key = tuple[str, Phase]
+Roof = Callable[[float, float, float], float | None]
+"""(FLOPs, bytes, seconds) of one mean call -> share of the device's roofline that it reaches, None where unknown."""
+
+NOT_MEASURED = {
+    "flops": "the flops pass did not run",
+    "span_s": "the latency pass did not run",
+    "busy_s": "the trace pass did not run",
+    "energy_j": "no energy was measured",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LayerEnergy:
+    """Joules of each layer in each phase over all its calls, layers inside it included.
+
+    `rest_j` names joules of no layer (gaps between layers, the host). `quality` and `reason` hold for all of them, but
+    for those that `labels` gives a quality and a reason of their own. `source` is the sensor behind them. `active_j`,
+    `hot_j` and `reconciled_j` are further figures of replayed rows (`records.LayerRow`).
+    """
+
+    joules: Mapping[Key, float]
+    quality: Quality
+    reason: str | None = None
+    ci95: Mapping[Key, tuple[float, float]] = field(default_factory=dict)
+    rest_j: Mapping[str, float] = field(default_factory=dict)
+    estimate_j: Mapping[Key, float] = field(default_factory=dict)
+    labels: Mapping[Key, tuple[Quality, str | None]] = field(default_factory=dict)
+    source: str | None = None
+    active_j: Mapping[Key, float] = field(default_factory=dict)
+    hot_j: Mapping[Key, float] = field(default_factory=dict)
+    reconciled_j: Mapping[Key, float] = field(default_factory=dict)
+
+
+def rows(
+    layers: Sequence[Layer],
+    spans: SpanReading | None = None,
+    work: WorkReading | None = None,
+    kernels: KernelReading | None = None,
+    energy: LayerEnergy | None = None,
+    *,
+    roof: Roof | None = None,
+) -> tuple[LayerRow, ...]:
+    """Return one row per layer and phase in which any reading saw it called: vision, prefill, decode; inside, as run.
+
+    `span_s` is over all calls of the latency pass. `busy_s` is over the `busy_calls` calls of the traced batches only,
+    and `busy_span_s` is what those calls took, so `busy_share` does not depend on which were traced.
+    """
+    inside = enclosing(layers)
+    timed = _by_key(spans)
+    done = _inclusive_work(work, inside)
+    busy = _inclusive(kernels.busy_s if kernels else {}, inside)
+    host = _inclusive(kernels.host_s if kernels else {}, inside)
+    joules = energy.joules if energy else {}
+    found = {*timed, *done, *busy, *(kernels.calls if kernels else ()), *joules}
+    named = {layer.name: layer for layer in layers}
+    keys = [key for key in found if key[0] in named]
+    order = _execution_order(layers, timed)
+    seen = {
+        key: _Seen(timed.get(key, []), done.get(key), _Busy.of(kernels, busy, host, timed, key), energy)
+        for key in sorted(keys, key=order.__getitem__)
+    }
+    return tuple(_row(named[name], phase, it, roof) for (name, phase), it in seen.items())
+
+
+@dataclass(frozen=True, slots=True)
+class _Busy:
+    """Busy seconds of the traced calls, and what those calls took."""
+
+    seconds: float | None = None
+    calls: int | None = None
+    span: float | None = None
+    top: tuple[tuple[str, float], ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        kernels: KernelReading | None,
+        busy: Mapping[Key, float],
+        host: Mapping[Key, float],
+        timed: Mapping[Key, Sequence[Span]],
+        key: Key,
+    ) -> _Busy:
+        if kernels is None or (key not in busy and key not in kernels.calls):
+            return cls()
+        calls = kernels.calls.get(key)
+        span = _traced_span(kernels, timed.get(key, ()), calls) if kernels.device == "cuda" else host.get(key)
+        known = span if key not in kernels.graph_s else None
+        return cls(busy.get(key, 0.0), calls, known, kernels.top.get(key, ()))
+
+    @property
+    def share(self) -> float | None:
+        return self.seconds / self.span if self.seconds is not None and self.span else None
+
+
+def _traced_span(kernels: KernelReading, spans: Sequence[Span], calls: int | None) -> float | None:
+    """Return the latency pass's time of the traced calls, which ran there without the profiler.
+
+    A profiler makes the host slower, and with it the idle gaps of a layer that waits for the host, but hardly the
+    kernels. The batches are the same ones, since others have other shapes.
+    """
+    same = [s for s in spans if s.batch < kernels.batches] or spans
+    return fsum(s.end_s - s.start_s for s in same) / len(same) * calls if same and calls else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the readings say of one layer in one phase."""
+
+    spans: Sequence[Span]
+    work: Work | None
+    busy: _Busy
+    energy: LayerEnergy | None
+
+
+def _row(layer: Layer, phase: Phase, seen: _Seen, roof: Roof | None) -> LayerRow:
+    return LayerRow(
+        name=layer.name,
+        tower=layer.tower,
+        kind=layer.kind,
+        index=layer.index,
+        phase=phase,
+        calls=len(seen.spans) or (seen.work.calls if seen.work else 0) or seen.busy.calls or 0,
+        span_s=_span_statistic(seen.spans),
+        busy_s=seen.busy.seconds,
+        busy_calls=seen.busy.calls,
+        busy_span_s=seen.busy.span,
+        busy_share=seen.busy.share,
+        top_kernels=seen.busy.top,
+        roof_share=_roof_share(roof, seen.work, seen.spans),
+        **_work_fields(seen.work),
+        **_energy_fields(seen.energy, (layer.name, phase)),
+    )
+
+
+def _work_fields(work: Work | None) -> dict[str, Any]:
+    names = ("flops", "flops_useful", "flops_causal", "bytes", "bytes_weights", "bytes_activations", "bytes_kv")
+    return {name: getattr(work, name) if work else None for name in names}
+
+
+def _energy_fields(energy: LayerEnergy | None, key: Key) -> dict[str, Any]:
+    joules = energy.joules.get(key) if energy else None
+    own = energy.labels.get(key) if energy else None
+    quality, reason = own or ((energy.quality, energy.reason) if energy else (None, NOT_MEASURED["energy_j"]))
+    if joules is None and reason is None:
+        reason = "not measured for this layer in this phase"
+    return {
+        "energy_j": joules,
+        "energy_ci95": energy.ci95.get(key) if energy and joules is not None else None,
+        "energy_quality": quality if quality and joules is not None else Quality.UNAVAILABLE,
+        "energy_reason": reason,
+        "energy_source": energy.source if energy and joules is not None else None,
+        "energy_active_j": energy.active_j.get(key) if energy else None,
+        "energy_hot_j": energy.hot_j.get(key) if energy else None,
+        "energy_reconciled_j": energy.reconciled_j.get(key) if energy else None,
+        "energy_estimate_j": energy.estimate_j.get(key) if energy else None,
+    }
+
+
+def _span_statistic(spans: Sequence[Span]) -> SpanStatistic | None:
+    if not spans:
+        return None
+    seconds = [s.end_s - s.start_s for s in spans]
+    return SpanStatistic(total=fsum(seconds), median=median(seconds), p95=p95(seconds))
+
+
+def _roof_share(roof: Roof | None, work: Work | None, spans: Sequence[Span]) -> float | None:
+    if roof is None or work is None or not work.calls or not spans:
+        return None
+    seconds = fsum(s.end_s - s.start_s for s in spans) / len(spans)
+    return roof(work.flops / work.calls, work.bytes / work.calls, seconds) if seconds > 0 else None
+
+
+def _execution_order(layers: Sequence[Layer], timed: Mapping[Key, list[Span]]) -> dict[Key, tuple[Any, ...]]:
+    """Sort keys: phase, then first start; a layer that was never timed stands behind its predecessor in `layers`."""
+    order: dict[Key, tuple[Any, ...]] = {}
+    for rank, phase in enumerate(Phase):
+        last = (-1, -1.0)
+        for position, layer in enumerate(layers):
+            spans = timed.get((layer.name, phase))
+            last = min((s.batch, s.start_s) for s in spans) if spans else last
+            order[layer.name, phase] = (rank, *last, position)
+    return order
+
+
+def _by_key(reading: SpanReading | None) -> dict[Key, list[Span]]:
+    grouped: dict[Key, list[Span]] = {}
+    for span in reading.spans if reading else ():
+        grouped.setdefault((span.layer, span.phase), []).append(span)
+    return grouped
+
+
+def _inclusive_work(reading: WorkReading | None, inside: Mapping[str, tuple[str, ...]]) -> dict[Key, Work]:
+    total: dict[Key, Work] = {}
+    own = reading.layers if reading else {}
+    for (name, phase), work in own.items():
+        for holder in (name, *inside.get(name, ())):
+            total[holder, phase] = total.get((holder, phase), Work()) + work
+    # Calls of the layers inside are not calls of the layer.
+    return {key: replace(work, calls=own[key].calls if key in own else 0) for key, work in total.items()}
+
+
+def _inclusive(own: Mapping[Key, float], inside: Mapping[str, tuple[str, ...]]) -> dict[Key, float]:
+    """Add to each layer's own seconds those of the layers inside it."""
+    parts: dict[Key, list[float]] = {}
+    for (name, phase), seconds in own.items():
+        for holder in (name, *inside.get(name, ())):
+            parts.setdefault((holder, phase), []).append(seconds)
+    return {key: fsum(seconds) for key, seconds in parts.items()}
+
+
+def decode_by_step(reading: SpanReading) -> list[dict[str, float | int]]:
+    """Return, for each decode step, how long all layers took together: median and p95 over batches, in seconds.
+
+    The growth over the steps is the price of a longer KV cache. Time outside layers is not in it.
+    """
+    spent: dict[tuple[int, int], float] = {}
+    for span in reading.spans:
+        if span.phase is Phase.DECODE:
+            spent[span.step, span.batch] = spent.get((span.step, span.batch), 0.0) + span.self_s
+    by_step: dict[int, list[float]] = {}
+    for (step, _), seconds in sorted(spent.items()):
+        by_step.setdefault(step, []).append(seconds)
+    return [
+        {"step": step, "median_s": median(seconds), "p95_s": p95(seconds), "batches": len(seconds)}
+        for step, seconds in by_step.items()
+    ]

@@ -1,0 +1,103 @@
+"""The run end to end, from the bare pass: latency, quality, work and energy, each with its counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from layerprof.books import statistics
+from layerprof.records import Energy, LatencyTotals, Quality, SpanReading, Statistic, Totals, WorkReading
+
+if TYPE_CHECKING:
+    from layerprof.measure.session import Walked
+
+LEAST_PAIRS = 6
+"""Of five values not even the smallest and the largest are 95 % sure to hold the median: 1 - 2 / 2^5 = 94 %."""
+
+
+def latency(walked: Sequence[Walked]) -> LatencyTotals:
+    """Return end-to-end seconds per batch, per sample, to the first token, and per further output token.
+
+    A token's time is (batch latency - time to first token) / (steps - 1): what a user waits for between tokens.
+    Batches of one step have none. The interval is a seeded bootstrap of the median over batches.
+    """
+    per_token = [
+        (batch.latency_s - batch.generated.first_token_s) / (steps - 1)
+        for batch in walked
+        if (steps := max(batch.generated.new_tokens, default=0)) > 1 and batch.generated.first_token_s is not None
+    ]
+    first = [batch.generated.first_token_s for batch in walked if batch.generated.first_token_s is not None]
+    return LatencyTotals(
+        per_batch=_of([batch.latency_s for batch in walked]),
+        per_sample=_of([batch.latency_s / batch.rows for batch in walked]),
+        ttft=_maybe(first),
+        per_output_token=_maybe(per_token),
+    )
+
+
+def overhead(bare: Sequence[Walked], hooked: Sequence[Walked]) -> tuple[float | None, tuple[float, float] | None]:
+    """Return hooked / bare as the median over batches of the paired ratio, and its bootstrap 95 % interval.
+
+    None where no batch was answered in both; the interval also below `LEAST_PAIRS`.
+    """
+    ratios = [b.latency_s / a.latency_s for a, b in zip(bare, hooked, strict=False)]
+    if not ratios:
+        return None, None
+    return float(np.median(ratios)), statistics.median_ci(ratios) if len(ratios) >= LEAST_PAIRS else None
+
+
+def output_tokens(walked: Sequence[Walked]) -> int:
+    """Return how many tokens were answered, end marks included, padding after them not."""
+    return sum(sum(batch.generated.new_tokens) for batch in walked)
+
+
+def of_windows(spans: SpanReading, work: WorkReading | None, rows: int) -> Totals:
+    """Return the totals of a user's own calls: one batch is one outermost call, and only the latency is end to end."""
+    windows = spans.windows_s
+    parts = [*work.layers.values(), *work.outside.values()] if work else []
+    return Totals(
+        wer=None,
+        task_metric=None,
+        latency_s=LatencyTotals(
+            per_batch=_of(windows),
+            per_sample=_of([seconds * len(windows) / rows for seconds in windows]),
+            ttft=None,
+            per_output_token=None,
+        ),
+        flops=work.total_flops if work else None,
+        flops_per_sample=work.total_flops / rows if work else None,
+        flops_useful=sum(part.flops_useful for part in parts) if work else None,
+        flops_causal=sum(part.flops_causal for part in parts) if work else None,
+        bytes=sum(part.bytes for part in parts) if work else None,
+        energy=no_energy("LayerProfiler measures no energy; use `layerprof profile`"),
+        peak_memory_bytes=None,
+        overhead_ratio=None,
+        output_tokens=None,
+        prompt_tokens=None,
+        pad_tokens=None,
+        image_tokens=None,
+    )
+
+
+def no_energy(reason: str) -> Energy:
+    """Return the record that says that there are no joules, and why."""
+    return Energy(
+        joules=None,
+        per_sample=None,
+        per_output_token=None,
+        quality=Quality.UNAVAILABLE,
+        source="none",
+        reason=reason,
+    )
+
+
+def _of(values: Sequence[float]) -> Statistic:
+    found = statistics.describe(values)
+    assert found is not None, "a run has at least one batch"
+    return found
+
+
+def _maybe(values: Sequence[float]) -> Statistic | None:
+    return statistics.describe(values) if values else None

@@ -1,0 +1,281 @@
+"""name -> samples: image, question, choices, references; bundled, from the hub, or from a folder.
+
+What is known of each dataset stands in one table, `SPECS`: where it lies, which columns it has, how a row becomes an
+`Example`, how it is asked (the prompts of lmms-eval, word for word, by `prompt_id`) and how it is scored. Rows come
+from `layerprof.data.sources`. Nothing is swapped for something else: what cannot be loaded is an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerprof.data import sources
+from layerprof.data.sources import as_list, as_text
+from layerprof.errors import RequestError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One sample. `references` are in the dataset's order and may hold empty strings; scoring drops those."""
+
+    id: str
+    image: Image.Image | None
+    question: str
+    choices: tuple[str, ...] = ()
+    hint: str = ""
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Samples with where they came from. `dropped` counts rows passed over, by reason.
+
+    `source` is `bundled`, `hub` or the folder; `revision` the hub commit, the seed of the bundled rows, or None for a
+    folder. `seed` 0 is the dataset's own order.
+    """
+
+    name: str
+    source: str
+    revision: str | None
+    prompt_id: str
+    metric: str | None
+    max_new_tokens: int
+    examples: tuple[Example, ...]
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    r"""A user's text in parts, so that a token budget cuts the hint and the question and nothing else.
+
+    The text is `Context: {hint}\n` (when there is a hint), the question, then `fixed`: answer options and instruction.
+    """
+
+    hint: str
+    question: str
+    fixed: str
+
+    def text(self) -> str:
+        """Return the whole text as it is asked."""
+        context = f"Context: {self.hint}\n" if self.hint else ""
+        return f"{context}{self.question}{self.fixed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A dataset: hub address, columns (with the names accepted for each), conversion, prompt and metric.
+
+    `columns` lists the needed fields; `optional` those that may be missing. `to_example(fields, id, image)` returns an
+    example, or the reason for which the row is dropped.
+    """
+
+    name: str
+    hub_id: str
+    config: str | None
+    split: str
+    columns: Mapping[str, tuple[str, ...]]
+    optional: Mapping[str, tuple[str, ...]]
+    to_example: Callable[[Mapping[str, Any], str, Image.Image | None], Example | str]
+    prompt: Callable[[Example], Prompt]
+    prompt_id: str
+    metric: str | None
+    max_new_tokens: int
+
+
+IMAGE = ("image", "file_name", "image_path", "path", "img")
+
+
+def _textvqa(row: Mapping[str, Any], name: str, image: Image.Image | None) -> Example | str:
+    answers = tuple(as_text(answer) for answer in as_list(row["answers"]))
+    if not any(answer.strip() for answer in answers):
+        return "empty references"
+    return Example(name, image, as_text(row["question"]), references=answers)
+
+
+def _scienceqa(row: Mapping[str, Any], name: str, image: Image.Image | None) -> Example | str:
+    choices = tuple(as_text(choice) for choice in as_list(row["choices"]))
+    right = option_index(row["answer"], choices)
+    if right is None:
+        return "no answer among the choices"
+    hint = as_text(row.get("hint"))
+    return Example(name, image, as_text(row["question"]), choices, hint, (LETTERS[right],))
+
+
+def _coco(row: Mapping[str, Any], name: str, image: Image.Image | None) -> Example | str:
+    captions = tuple(as_text(caption) for caption in as_list(row["answer"]))
+    if not any(caption.strip() for caption in captions):
+        return "empty references"
+    return Example(name, image, as_text(row.get("question")), references=captions)
+
+
+def option_index(answer: Any, choices: Sequence[str]) -> int | None:
+    """Return the index that a reference names: an index, a letter or a choice's text; None when it names no choice."""
+    text = as_text(answer).strip()
+    if text in choices and not text.isdecimal():
+        return choices.index(text)
+    if text.endswith(".0"):  # an integer column with gaps comes out of CSV as floats
+        text = text[:-2]
+    if text.isdecimal():
+        index = int(text)
+    elif len(text) == 1 and text.upper() in LETTERS:
+        index = LETTERS.index(text.upper())
+    else:
+        return None
+    return index if index < min(len(choices), len(LETTERS)) else None
+
+
+def _ask_textvqa(example: Example) -> Prompt:
+    return Prompt("", example.question.capitalize(), "\nAnswer the question using a single word or phrase.")
+
+
+def _ask_scienceqa(example: Example) -> Prompt:
+    options = "\n".join(f"{LETTERS[index]}. {choice}" for index, choice in enumerate(example.choices))
+    instruction = "Answer with the option's letter from the given choices directly."
+    return Prompt(example.hint, example.question, f"\n{options}\n{instruction}")
+
+
+def _ask_coco(_example: Example) -> Prompt:
+    return Prompt("", "", "Provide a one-sentence caption for the provided image.")
+
+
+SPECS: dict[str, Spec] = {
+    "textvqa": Spec(
+        name="textvqa",
+        hub_id="lmms-lab/textvqa",
+        config=None,
+        split="validation",  # the test split's answers are empty strings
+        columns={"image": IMAGE, "question": ("question",), "answers": ("answers", "answer")},
+        optional={"id": ("question_id", "image_id", "id")},
+        to_example=_textvqa,
+        prompt=_ask_textvqa,
+        prompt_id="lmms-eval/textvqa_val",
+        metric="vqa_accuracy",
+        max_new_tokens=16,
+    ),
+    "scienceqa": Spec(
+        name="scienceqa",
+        hub_id="lmms-lab/ScienceQA",
+        config="ScienceQA-IMG",
+        split="test",
+        columns={"image": IMAGE, "question": ("question",), "choices": ("choices", "options"), "answer": ("answer",)},
+        optional={"hint": ("hint",), "id": ("question_id", "id", "image_id")},
+        to_example=_scienceqa,
+        prompt=_ask_scienceqa,
+        prompt_id="lmms-eval/scienceqa_img",
+        metric="exact_match",
+        max_new_tokens=16,
+    ),
+    "coco": Spec(
+        name="coco",
+        hub_id="lmms-lab/COCO-Caption2017",
+        config=None,
+        split="val",  # not `validation`; the test split has no captions
+        columns={"image": IMAGE, "answer": ("answer", "answers", "captions", "caption")},
+        optional={"question": ("question",), "id": ("question_id", "id", "image_id", "file_name")},
+        to_example=_coco,
+        prompt=_ask_coco,
+        prompt_id="lmms-eval/coco2017_cap_val",
+        metric=None,
+        max_new_tokens=64,
+    ),
+}
+
+
+def spec(name: str) -> Spec:
+    """Return the table's entry. Raises RequestError for an unknown name, with the nearest and the list."""
+    if name in SPECS:
+        return SPECS[name]
+    near = difflib.get_close_matches(name.lower(), SPECS, n=1, cutoff=0.5)
+    guess = f"Did you mean '{near[0]}'? " if near else ""
+    raise RequestError(f"Unknown dataset '{name}'.", f"{guess}Choose one of: {', '.join(SPECS)}.")
+
+
+def prompt(name: str, example: Example) -> Prompt:
+    """Return how the dataset asks about the example, in parts."""
+    return spec(name).prompt(example)
+
+
+def load(name: str, *, source: str | Path = "bundled", count: int = 32, seed: int = 0) -> Dataset:
+    """Return `count` samples of a dataset: the first that can be scored, or with a seed other than 0 a drawn choice.
+
+    `source` is `bundled` (drawn, no network), `hub` or `hub@REVISION` (a commit, tag or branch of the hub dataset;
+    streamed, so only the rows in use are downloaded), or a folder (docs/datasets.md). Rows without an image, without
+    a non-empty reference or without an answer among the choices are passed over and counted in `dropped`.
+
+    Raises RequestError for an unknown dataset or source, missing columns, unreadable images (all of them named, up to
+    ten), no network, and for more samples than there are.
+    """
+    chosen = spec(name)
+    if count < 1:
+        raise RequestError(f"{count} samples were asked for.", "Give --samples 1 or more.")
+    opened = sources.open_source(chosen, source, count=count, seed=seed)
+    columns = sources.match_columns(chosen, opened)
+    examples, dropped = _collect(chosen, opened, columns, count)
+    if len(examples) < count:
+        raise _too_few(chosen, opened, count, len(examples), dropped)
+    return Dataset(
+        name=name,
+        source=opened.label,
+        revision=opened.revision,
+        prompt_id=chosen.prompt_id,
+        metric=chosen.metric,
+        max_new_tokens=chosen.max_new_tokens,
+        examples=tuple(examples),
+        dropped=dict(dropped),
+    )
+
+
+def _collect(
+    chosen: Spec, opened: sources.Opened, columns: Mapping[str, str], count: int
+) -> tuple[list[Example], Counter[str]]:
+    """Convert rows until there are `count` examples; all unreadable images on the way are told together."""
+    examples: list[Example] = []
+    dropped: Counter[str] = Counter()
+    unreadable: list[str] = []
+    seen: Counter[str] = Counter()
+    for number, row in enumerate(opened.rows):
+        if len(examples) + len(unreadable) == count:
+            break
+        fields = {field: row.get(column) for field, column in columns.items()}
+        name = as_text(fields.get("id")) or str(number)
+        seen[name] += 1
+        name = name if seen[name] == 1 else f"{name}#{seen[name]}"  # one image may have several questions
+        try:
+            image = sources.read_image(fields["image"], opened.folder)
+        except sources.UnreadableImageError as error:
+            unreadable.append(f"row {number} (id {name}): {error}")
+            continue
+        made = "no image" if image is None else chosen.to_example(fields, name, image)
+        if isinstance(made, Example):
+            examples.append(made)
+        else:
+            dropped[made] += 1
+    if unreadable:
+        raise _unreadable(opened, unreadable)
+    return examples, dropped
+
+
+def _unreadable(opened: sources.Opened, rows: Sequence[str]) -> RequestError:
+    shown = "; ".join(rows[:10]) + (f"; and {len(rows) - 10} more" if len(rows) > 10 else "")
+    return RequestError(
+        f"{len(rows)} image{'s' if len(rows) > 1 else ''} of {opened.label} cannot be read: {shown}.",
+        "Repair or remove these rows (row 0 is the first); images may be files next to the table or bytes inside it.",
+    )
+
+
+def _too_few(chosen: Spec, opened: sources.Opened, count: int, found: int, dropped: Counter[str]) -> RequestError:
+    why = "".join(f", {number} dropped for {reason}" for reason, number in dropped.items())
+    asked = f"1 sample of {chosen.name} was" if count == 1 else f"{count} samples of {chosen.name} were"
+    problem = f"{asked} asked for, but {opened.label} has {found}{why}."
+    remedy = f"Give --samples {found} or fewer." if found else "Give a source whose rows have images and references."
+    return RequestError(problem, remedy)

@@ -1,0 +1,186 @@
+"""A folder of samples -> rows: what `datasets.save_to_disk` wrote, or a parquet, jsonl, json or csv table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerprof.data.sources import Opened, Row
+from layerprof.errors import RequestError
+
+if TYPE_CHECKING:
+    from layerprof.data.datasets import Spec
+
+SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
+EVALUATION_SPLITS = ("validation", "val", "test", "train")
+NOT_SAMPLES = ("dataset_infos.json", "dataset_info.json", "state.json", "dataset_dict.json")
+
+
+def open_folder(spec: Spec, path: Path, seed: int) -> Opened:
+    """Return the rows of a folder, or of one table file.
+
+    Raises RequestError when there is nothing there, or nothing that can be read, or more than one table to choose from.
+    """
+    if not path.exists():
+        raise RequestError(
+            f"The source '{path}' does not exist.",
+            "Give --source bundled, --source hub, or the path of a folder with samples (docs/datasets.md).",
+        )
+    try:
+        if path.is_dir() and any((path / name).exists() for name in ("dataset_dict.json", "state.json")):
+            return _saved(spec, path, seed)
+        files = _tables(spec, path)
+        columns, rows = _read(files)
+    except (OSError, ValueError, csv.Error) as error:
+        raise _unreadable(path, error) from None
+    return Opened(str(path), None, columns, _ordered(rows, seed), files[0].parent)
+
+
+def _unreadable(path: Path, error: Exception) -> RequestError:
+    return RequestError(
+        f"The samples in '{path}' cannot be read ({' '.join(str(error).split())[:200]}).",
+        "Write them as parquet, jsonl, json or csv, or with `datasets.save_to_disk` (docs/datasets.md).",
+    )
+
+
+def _ordered(rows: Iterator[Row], seed: int) -> Iterator[Row]:
+    """Rows in their order, or with a seed other than 0 in a drawn one (then all are read first)."""
+    if not seed:
+        yield from rows
+        return
+    listed = list(rows)
+    random.Random(seed).shuffle(listed)
+    yield from listed
+
+
+# --- datasets.save_to_disk --------------------------------------------------------------------------------------
+
+
+def _saved(spec: Spec, path: Path, seed: int) -> Opened:
+    import datasets
+
+    loaded = datasets.load_from_disk(str(path))
+    if isinstance(loaded, datasets.DatasetDict):
+        loaded = loaded[_split(spec, list(loaded), path)]
+    columns = tuple(loaded.column_names)
+    for name, feature in loaded.features.items():
+        if isinstance(feature, datasets.Image):
+            loaded = loaded.cast_column(name, datasets.Image(decode=False))
+    if seed:
+        loaded = loaded.shuffle(seed=seed)
+    return Opened(str(path), None, columns, loaded, path)
+
+
+def _split(spec: Spec, names: Sequence[str], path: Path) -> str:
+    for name in (spec.split, *EVALUATION_SPLITS):
+        if name in names:
+            return name
+    if len(names) == 1:
+        return names[0]
+    raise RequestError(
+        f"'{path}' holds the splits {', '.join(names)}, and none of {', '.join(EVALUATION_SPLITS)}.",
+        "Give the folder of one split.",
+    )
+
+
+# --- tables -----------------------------------------------------------------------------------------------------
+
+
+def _tables(spec: Spec, path: Path) -> list[Path]:
+    """Return the table's files: one, or all parquet shards of one split."""
+    if path.is_file():
+        if path.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"{path.name} is no {', '.join(suffix[1:] for suffix in SUFFIXES)} file")
+        return [path]
+    named = [path / f"metadata{suffix}" for suffix in SUFFIXES]
+    if found := [file for file in named if file.is_file()]:
+        return found[:1]
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.name not in NOT_SAMPLES)
+    if not found:
+        raise ValueError("no parquet, jsonl, json or csv file in it")
+    return _one_split(spec, found, path)
+
+
+def _one_split(spec: Spec, files: list[Path], path: Path) -> list[Path]:
+    """Choose among several files: shards named after a split (`validation-00000-of-00003.parquet`) belong together."""
+    if len(files) == 1:
+        return files
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        splits.setdefault(file.stem.split("-0")[0].split("-")[0] if "-of-" in file.stem else file.stem, []).append(file)
+    for name in (spec.split, *EVALUATION_SPLITS):
+        if name in splits:
+            return splits[name]
+    if len(splits) == 1:
+        return files
+    names = ", ".join(str(file.relative_to(path)) for file in files[:6])
+    raise RequestError(
+        f"'{path}' holds {len(files)} tables ({names}{', ...' if len(files) > 6 else ''}).",
+        "Give the path of one of them as --source, or name one metadata.jsonl, metadata.csv or metadata.parquet.",
+    )
+
+
+def _read(files: Sequence[Path]) -> tuple[tuple[str, ...], Iterator[Row]]:
+    suffix = files[0].suffix.lower()
+    if suffix == ".parquet":
+        return _parquet(files)
+    rows = _text_rows(files[0], suffix)
+    columns: dict[str, None] = {}
+    for row in rows:  # a line may leave a column out
+        columns.update(dict.fromkeys(row))
+    if not rows:
+        raise ValueError(f"{files[0].name} has no rows")
+    return tuple(columns), iter(rows)
+
+
+def _parquet(files: Sequence[Path]) -> tuple[tuple[str, ...], Iterator[Row]]:
+    from pyarrow import parquet
+
+    columns = tuple(parquet.read_schema(files[0]).names)
+
+    def rows() -> Iterator[Row]:
+        for file in files:
+            try:
+                with parquet.ParquetFile(file) as opened:
+                    for batch in opened.iter_batches(batch_size=16):
+                        yield from batch.to_pylist()
+            except (OSError, ValueError) as error:
+                raise _unreadable(file, error) from None
+
+    return columns, rows()
+
+
+def _text_rows(file: Path, suffix: str) -> list[dict[str, Any]]:
+    text = file.read_text(encoding="utf-8-sig")
+    if suffix in (".csv", ".tsv"):
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text, suffix))
+        return [{str(key): value for key, value in row.items()} for row in reader]
+    if suffix == ".jsonl":
+        return [_row(file, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    loaded = json.loads(text)
+    listed = next((v for v in loaded.values() if isinstance(v, list)), None) if isinstance(loaded, dict) else loaded
+    if not isinstance(listed, list) or not all(isinstance(row, dict) for row in listed):
+        raise ValueError(f"{file.name} is not a list of objects")
+    return listed
+
+
+def _delimiter(text: str, suffix: str) -> str:
+    """Return what separates the cells: spreadsheets write `.csv` with semicolons or tabs, too."""
+    header = text.partition("\n")[0]
+    others = [sign for sign in ";\t" if sign in header and "," not in header]
+    return "\t" if suffix == ".tsv" else others[0] if others else ","
+
+
+def _row(file: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{file.name} line {number}: {error}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{file.name} line {number} is not an object")
+    return row

@@ -1,0 +1,106 @@
+"""What the energy pass read: windows scaled to one walk over the batches, the replay, and the instruments' facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from layerprof.energy.replayed import ReplayReading
+from layerprof.energy.share import Amount, amount, around, by_difference
+from layerprof.energy.typical import Typical
+from layerprof.energy.windows import WindowReading
+from layerprof.records import Phase
+
+NOT_ABOVE_ZERO = "the windows differ by less than their own doubt, so one phase has no joules above zero"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One window scaled to one walk over all batches; `host` is what the sensor beside the device's read.
+
+    `walks` is how many walks fell into it.
+    """
+
+    reading: WindowReading
+    host: WindowReading | None
+    walks: int
+    active_j: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """How often a window's walk was repeated, and the seconds of rest between the walks."""
+
+    walks: int
+    paused_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyData:
+    """What the pass read: the end-to-end window, and one for each prefix of the answer (vision, prefill, decode).
+
+    `instrument` are the meter's facts, `captured` which call replay took, `host_reason` why the host has no joules.
+    """
+
+    whole: Measured
+    upto: dict[Phase, Measured]
+    replayed: ReplayReading | None = None
+    captured: Typical | None = None
+    instrument: Mapping[str, Any] = field(default_factory=dict)
+    host_reason: str | None = None
+
+    def phases(self) -> dict[Phase, Amount] | None:
+        """Return joules by phase, by difference; None where a window has none, or a difference is not above zero."""
+        amounts = [amount(self.upto[phase].reading) for phase in Phase]
+        known = [it for it in amounts if it is not None]
+        if len(known) < len(amounts):
+            return None
+        found = by_difference(*known)
+        return found if all(it.joules > 0 for it in found.values()) else None
+
+    def phases_reason(self) -> str | None:
+        """Say why there are no joules by phase; None where there are."""
+        if self.phases() is not None:
+            return None
+        reasons = dict.fromkeys(it.reading.reason for it in self.upto.values() if it.reading.joules is None)
+        return "; ".join(reason for reason in reasons if reason) or NOT_ABOVE_ZERO
+
+
+def mean_power(window: WindowReading | None) -> Amount | None:
+    """Return a window's mean power in watts with its interval; None where it has no joules."""
+    joules = amount(window) if window else None
+    return joules * (1 / window.duration_s) if window and joules else None
+
+
+def measured(
+    window: WindowReading,
+    host: WindowReading | None,
+    repeated: Repeated,
+    rest_w: Amount | None = None,
+    host_rest_w: Amount | None = None,
+) -> Measured:
+    """Return a window and the host's side of it for one walk; the rests between walks are taken off at their own power.
+
+    `rest_w` and `host_rest_w` are that power, in watts. Where it is None the quiet power around the window stands in,
+    and where there is neither the rests stay in the joules. `active_j` is above the quiet power.
+    """
+    walk = _per_walk(window, repeated, rest_w)
+    active = None
+    if walk.joules is not None and window.baseline_w is not None:
+        walking_s = (window.duration_s - repeated.paused_s) / repeated.walks
+        active = walk.joules - window.baseline_w * walking_s
+    return Measured(walk, _per_walk(host, repeated, host_rest_w) if host else None, repeated.walks, active)
+
+
+def _per_walk(window: WindowReading, repeated: Repeated, rest_w: Amount | None) -> WindowReading:
+    joules, power = amount(window), window.mean_power_w
+    if joules is None:
+        return window
+    if rest_w is None and window.baseline_w is not None:
+        rest_w = around(window.baseline_w, 0.0)
+    if rest_w is not None:
+        joules -= rest_w * repeated.paused_s
+        power = joules.joules / (window.duration_s - repeated.paused_s)
+    walk = joules * (1 / repeated.walks)
+    return replace(window, joules=walk.joules, ci95=walk.ci95, mean_power_w=power)

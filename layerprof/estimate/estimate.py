@@ -1,0 +1,271 @@
+"""What a model will cost, without loading it: FLOPs, bytes, memory and roofline bounds per layer and phase.
+
+The model is built from its configuration on ghost tensors (`ghost.py`) and answers a prompt (`rehearsal.py`) under the
+same hook that counts a real run, so FLOPs and bytes are those of `layerprof profile` for this input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import fsum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from layerprof.errors import RequestError
+from layerprof.machine.gpus import Bound, Gpu, bound_by, gpu_by_device_name, gpu_by_name, roof_seconds
+from layerprof.records import BLOCK_KINDS, Layer, LedgerColumn, Phase, Record, Tower, Work
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from layerprof.estimate.rehearsal import Rehearsal
+
+__all__ = ["Estimate", "EstimateRow", "estimate", "gpu_by_device_name", "gpu_by_name", "roof_seconds", "run"]
+
+MOST = 10_000_000
+MOST_POSITIONS = 5_000_000
+"""Token ids are real numbers in memory, unlike all that the model makes of them."""
+
+DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+
+
+class EstimateRow(Record):
+    """One layer in one phase. `time_bound_s` is the least time on the device; `energy_estimate_j` that at its power."""
+
+    name: str
+    tower: Tower
+    kind: str
+    index: int
+    phase: Phase
+    calls: int
+    flops: int
+    flops_causal: int
+    bytes: int
+    bytes_weights: int
+    bytes_activations: int
+    bytes_kv: int
+    flops_per_byte: float | None
+    time_bound_s: float | None = None
+    bound: Bound | None = None
+    energy_estimate_j: float | None = None
+
+
+class EstimateTotals(Record):
+    """Sums over rows, of one phase or of all; the times add, since layers run one after another."""
+
+    flops: int
+    bytes: int
+    time_bound_s: float | None = None
+    energy_estimate_j: float | None = None
+
+
+class EstimateMemory(Record):
+    """Bytes needed at the end of the answer; `activations` is the most that one operator reads and writes."""
+
+    weights: int
+    kv_cache: int
+    activations: int
+    total: int
+    device: int | None = None
+    fits: bool | None = None
+
+
+class Estimate(Record):
+    """The whole estimate; `to_json` gives it with the field names of `run.json`."""
+
+    format: Literal[1] = 1
+    model: dict[str, Any]
+    settings: dict[str, Any]
+    gpu: dict[str, Any] | None
+    totals: EstimateTotals
+    phases: dict[Phase, EstimateTotals]
+    memory: EstimateMemory
+    layers: tuple[EstimateRow, ...]
+    ledger: dict[Literal["flops"], LedgerColumn]
+    uncounted_ops: dict[str, int]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """Return the estimate as a JSON document."""
+        return self.model_dump_json(indent=2)
+
+
+def estimate(
+    model: str | Path | dict[str, Any] | PreTrainedConfig,
+    *,
+    batch_size: int = 1,
+    image_size: int = 224,
+    text_tokens: int = 100,
+    new_tokens: int = 16,
+    dtype: str = "fp16",
+    gpu: str | None = None,
+) -> Estimate:
+    """Estimate one `generate()`: `batch_size` rows of one image and `text_tokens` of text, `new_tokens` written each.
+
+    `model` is a name as `layerprof profile` takes it, a folder or file with a configuration, or a configuration. Raises
+    RequestError for what cannot be: an unknown model, dtype or device, sizes below 1, an image that does not divide.
+    """
+    _check(batch_size, image_size, text_tokens, new_tokens, dtype)
+    device = gpu_by_name(gpu) if gpu else None
+    import torch
+
+    from layerprof.estimate import blueprint, rehearsal
+    from layerprof.estimate.ghost import Ghosts
+    from layerprof.layers import find as layers
+    from layerprof.models import config as configuration
+
+    config = configuration.read(model)
+    with Ghosts() as ghosts:
+        live = blueprint.build(config, getattr(torch, DTYPES[dtype]))
+    found = layers.find_layers(live)
+    ran = rehearsal.rehearse(
+        live, found, ghosts, rows=batch_size, image_size=image_size, text_tokens=text_tokens, new_tokens=new_tokens
+    )
+    rows = tuple(
+        _row(layer, phase, ran.work[layer.name, phase], device, dtype)
+        for layer in found
+        for phase in Phase
+        if (layer.name, phase) in ran.work
+    )
+    return Estimate(
+        model={
+            "name": str(model) if isinstance(model, (str, Path)) else config.model_type,
+            "architecture": type(live).__name__,
+            "parameters": sum(p.numel() for p in live.parameters()),
+            "dtype": dtype,
+        },
+        settings={
+            "batch_size": batch_size,
+            "image_size": image_size,
+            "text_tokens": text_tokens,
+            "new_tokens": new_tokens,
+            "image_tokens": ran.image_tokens,
+            "prompt_tokens": ran.prompt_tokens,
+        },
+        gpu=_describe(device, dtype),
+        totals=_sum(rows),
+        phases={phase: _sum(of) for phase in Phase if (of := [row for row in rows if row.phase is phase])},
+        memory=_memory(live, ran, device),
+        layers=rows,
+        ledger={"flops": _ledger(found, ran)},
+        uncounted_ops=ran.uncounted,
+        notes=(*ran.notes, *_notes(config, device, dtype, rows)),
+    )
+
+
+run = estimate
+
+
+def _check(batch_size: int, image_size: int, text_tokens: int, new_tokens: int, dtype: str) -> None:
+    given = {"batch-size": batch_size, "image-size": image_size, "text-tokens": text_tokens, "new-tokens": new_tokens}
+    for name, value in given.items():
+        if not 1 <= value <= MOST:
+            raise RequestError(f"--{name} is {value}.", f"Give 1 to {MOST:,}.")
+    if batch_size * text_tokens > MOST_POSITIONS:
+        raise RequestError(
+            f"--batch-size {batch_size} of --text-tokens {text_tokens} is {batch_size * text_tokens:,} positions.",
+            f"Give at most {MOST_POSITIONS:,} together; work grows evenly with the rows.",
+        )
+    if dtype not in DTYPES:
+        raise RequestError(f"There is no dtype '{dtype}'.", f"Use one of {', '.join(DTYPES)}.")
+
+
+def _row(layer: Layer, phase: Phase, work: Work, gpu: Gpu | None, dtype: str) -> EstimateRow:
+    seconds = roof_seconds(work.flops, work.bytes, gpu, dtype) if gpu else None
+    return EstimateRow(
+        name=layer.name,
+        tower=layer.tower,
+        kind=layer.kind,
+        index=layer.index,
+        phase=phase,
+        calls=work.calls,
+        flops=work.flops,
+        flops_causal=work.flops_causal,
+        bytes=work.bytes,
+        bytes_weights=work.bytes_weights,
+        bytes_activations=work.bytes_activations,
+        bytes_kv=work.bytes_kv,
+        flops_per_byte=work.flops / work.bytes if work.bytes else None,
+        time_bound_s=seconds,
+        bound=bound_by(work.flops, work.bytes, gpu, dtype) if gpu else None,
+        energy_estimate_j=seconds * gpu.power_w if gpu and seconds is not None else None,
+    )
+
+
+def _sum(rows: Sequence[EstimateRow]) -> EstimateTotals:
+    def added(values: Sequence[float | None]) -> float | None:
+        return None if any(v is None for v in values) else fsum(v for v in values if v is not None)
+
+    return EstimateTotals(
+        flops=sum(row.flops for row in rows),
+        bytes=sum(row.bytes for row in rows),
+        time_bound_s=added([row.time_bound_s for row in rows]),
+        energy_estimate_j=added([row.energy_estimate_j for row in rows]),
+    )
+
+
+def _ledger(layers: Sequence[Layer], ran: Rehearsal) -> LedgerColumn:
+    """Close the FLOPs: blocks, the rest by kind, work outside, and what is left of the operators' own total."""
+    kinds = {layer.name: layer.kind for layer in layers}
+    books: dict[str, int] = {}
+    for (name, _), work in ran.work.items():
+        label = "" if kinds[name] in BLOCK_KINDS else kinds[name]
+        books[label] = books.get(label, 0) + work.flops
+    for (path, _), work in ran.outside.items():
+        if work.flops:
+            label = f"outside layers: {path}"
+            books[label] = books.get(label, 0) + work.flops
+    residual = ran.total - sum(books.values())
+    inside = books.pop("", 0)
+    rest: dict[str, float | int] = dict(books)
+    return LedgerColumn(layers=inside, rest=rest, residual=residual, total=ran.total)
+
+
+def _memory(model: Any, ran: Rehearsal, gpu: Gpu | None) -> EstimateMemory:
+    weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    total = weights + ran.kv_bytes + ran.widest_bytes
+    return EstimateMemory(
+        weights=weights,
+        kv_cache=ran.kv_bytes,
+        activations=ran.widest_bytes,
+        total=total,
+        device=int(gpu.memory_bytes) if gpu else None,
+        fits=total <= gpu.memory_bytes if gpu else None,
+    )
+
+
+def _describe(gpu: Gpu | None, dtype: str) -> dict[str, Any] | None:
+    if gpu is None:
+        return None
+    return {
+        "name": gpu.name,
+        "title": gpu.title,
+        "peak_flops_s": gpu.peak(dtype),
+        "bandwidth_bytes_s": gpu.bandwidth_bytes_s,
+        "memory_bytes": gpu.memory_bytes,
+        "l2_bytes": gpu.l2_bytes,
+        "power_w": gpu.power_w,
+        "source": gpu.source,
+    }
+
+
+def _notes(config: Any, gpu: Gpu | None, dtype: str, rows: Sequence[EstimateRow]) -> list[str]:
+    notes = []
+    if getattr(config, "quantization_config", None):
+        notes.append(f"The configuration names a quantisation; the estimate is of the same model in {dtype}.")
+    if gpu and gpu.peak(dtype) is None:
+        notes.append(f"{gpu.title} has no matrix unit for {dtype}: no time or energy is given.")
+    if _experts(config):
+        notes.append("Routing is taken as even: which experts run, and so their bytes, depends on the input.")
+    if getattr(config, "_attn_implementation", None) == "eager":
+        notes.append("This model has eager attention only: its causal count is the executed one.")
+    if not any(row.kind in BLOCK_KINDS for row in rows):
+        notes.append("No repeated blocks ran: this is no transformer that layerprof can tell apart.")
+    return notes
+
+
+def _experts(config: Any) -> bool:
+    parts = (config, getattr(config, "text_config", None))
+    return any(
+        getattr(p, name, None) for p in parts for name in ("num_experts", "num_local_experts", "n_routed_experts")
+    )

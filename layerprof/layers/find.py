@@ -1,0 +1,69 @@
+"""Model -> layers, by structure: the units that get a row, for any model with repeated blocks.
+
+Nothing here knows a model by name. A *block* is an element of a list of modules that mix positions and hold further
+matrices (attention and MLP); a model without such lists falls back to any repeated module (`tree`). A block's *tower*
+is told by what lies around it (`towers`). What is left over between the blocks is the *named rest*: every largest
+module that holds parameters and no block gets a row of its own, so that little runs under no layer at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from layerprof.errors import RequestError
+from layerprof.layers.selector import Selector, parse_selector, select
+from layerprof.layers.towers import Towers
+from layerprof.layers.tree import Tree, own_name
+from layerprof.records import Layer, Tower
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Selector", "find_layers", "parse_selector", "select"]
+
+EARLY = re.compile(r"(^|_)pre|pre(_|$)|emb", re.I)
+ORDER = ("patch_embed", "embed_tokens", "pos_embed", "rotary", "blocks", "norm", "merger", "other", "head", "lm_head")
+
+
+def find_layers(model: nn.Module) -> tuple[Layer, ...]:
+    """Find the layers of a model, in order of execution: vision, then language.
+
+    Works on any module tree: wrapped (DataParallel, PEFT, `torch.compile`), with shared modules (listed once, under the
+    first name), text-only, vision-only, mixture-of-experts, cross-attention. A family whose towers cannot be told
+    apart gets all its layers under `language`. Raises RequestError when no submodule holds a parameter.
+    """
+    found = sorted(_ranked(Tree(model)), key=lambda unit: unit[:3])
+    layers = []
+    counts: dict[tuple[Tower, str], int] = {}
+    for _, _, _, name, tower, kind in found:
+        index = counts.get((tower, kind), 0)
+        counts[(tower, kind)] = index + 1
+        layers.append(Layer(name=name, tower=tower, kind=kind, index=index))
+    if not layers:
+        raise RequestError(
+            f"{type(model).__name__} has no layers to profile: no submodule of it holds parameters.",
+            "Pass a model that is built of modules, such as a transformers model or an nn.Sequential of blocks.",
+        )
+    return tuple(layers)
+
+
+def _ranked(tree: Tree) -> Iterator[tuple[int, int, int, str, Tower, str]]:
+    """Yield (tower, stage, position, name, tower, kind); the first three sort into order of execution."""
+    towers = Towers(tree)
+    position = {name: i for i, name in enumerate(tree.modules)}
+    for name in tree.blocks:
+        tower = towers.tower(name)
+        stage = ORDER.index("blocks")
+        # An encoder runs before the decoder that reads it, whatever their order in the module.
+        block = "vision_block" if tower == "vision" else "decoder_layer" if towers.decodes(name) else "encoder_layer"
+        yield (tower == "language", stage * 2 + (block == "decoder_layer"), position[name], name, tower, block)
+    for name in tree.rest:
+        tower = towers.tower(name)
+        kind = towers.rest_kind(name, tower)
+        if kind is None:
+            continue
+        early = kind == "norm" and EARLY.search(own_name(name))
+        stage = ORDER.index("rotary" if early else kind)
+        yield (tower == "language", stage * 2, position[name], name, tower, kind)

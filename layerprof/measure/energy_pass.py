@@ -1,0 +1,250 @@
+"""The energy pass: windows over repeated walks, then, where asked for, the replay of each layer's captured calls.
+
+One `generate()` is shorter than the counter's step, so each window repeats the same batches until it is long enough.
+Phases come by difference: vision alone, up to the first token, and the whole answer. The rests between the repetitions
+are measured in a window of their own, and taken off.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from layerprof import registry
+from layerprof.books.energy import span_calls, span_seconds
+from layerprof.energy.measured import EnergyData, Repeated, mean_power, measured
+from layerprof.energy.replay_plan import SETTLE_S
+from layerprof.energy.replayed import ReplayReading
+from layerprof.energy.share import Amount
+from layerprof.energy.typical import Size, Typical, typical
+from layerprof.energy.windows import EnergyReading
+from layerprof.errors import RequestError
+from layerprof.layers.nesting import whole_layers
+from layerprof.measure import passes
+from layerprof.measure.session import Session
+from layerprof.records import Phase
+from layerprof.settings import Settings
+
+WINDOW_S = 5.0
+"""Least length of a window: 50 steps of a counter that steps every 100 ms."""
+JITTER_S = 0.02
+"""Longest random pause between walks, so that their period cannot lock to the sensor's."""
+REST = "rest between walks"
+"""The window of such pauses alone: a card that just worked keeps its clocks up and draws more than a quiet one."""
+BUDGET_S = 120.0
+"""Seconds that replay may take where the settings do not say."""
+
+
+class _EnoughError(Exception):
+    """Ends a generate() once the wanted phases have run."""
+
+
+def check(settings: Settings, device: str) -> str | None:
+    """Refuse a replay without a sensor before anything heavy is loaded; return a remark on settings without effect.
+
+    Raises RequestError with what was tried.
+    """
+    if settings.energy != "replay":
+        if settings.energy_budget is None:
+            return None
+        return f"--energy-budget has no effect with --energy {settings.energy}; replay takes it: --energy replay."
+    with registry.load("meter")(device) as meter:
+        if not meter.available:
+            raise RequestError(
+                f"--energy replay cannot run: {meter.reason}.",
+                "With --energy auto everything else is measured; `layerprof doctor` shows what this machine has.",
+            )
+    return None
+
+
+def run(session: Session, meter: Any = None, replay: Any = None) -> None:
+    """Measure the joules of one walk and of its phases, and with `--energy replay` of each layer on its own.
+
+    Where there is no sensor, the reason is kept. `meter` and `replay` replace the device's own. An interrupt during
+    replay keeps the windows and what was replayed.
+    """
+    meter = meter or registry.load("meter")(session.device)
+    if not meter.available:
+        session.reasons["energy"] = str(meter.reason)
+        return
+    try:
+        session.energy = _windows(session, meter)
+    except KeyboardInterrupt:
+        session.reasons["energy"] = "interrupted before its windows were measured"
+        raise
+    if session.settings.energy == "replay":
+        _replayed(session, replay)
+
+
+def _windows(session: Session, meter: Any) -> EnergyData:
+    """Measure the whole answer, the answer up to the end of each phase, and the rests between answers."""
+    counts: dict[str, Repeated] = {}
+    walks = _walks(session)
+    with meter, session.progress.stage("energy", len(walks) + 1) as advance:
+        for label, walk in walks.items():
+            with meter.window(label):
+                counts[label] = _repeat(walk, meter.clock)
+            advance()
+        _rest(session.device, meter)
+        advance()
+    return _read(meter.reading(), counts)
+
+
+def _read(reading: EnergyReading, counts: dict[str, Repeated]) -> EnergyData:
+    """Scale each window to one walk, less its rests at the power that the window of rests alone has."""
+    rest_w, host_rest_w = mean_power(reading.window(REST)), mean_power(reading.host_window(REST))
+    found = [
+        measured(reading.window(label), reading.host_window(label), count, rest_w, host_rest_w)
+        for label, count in counts.items()
+    ]
+    facts = reading.facts() | _rest_facts(rest_w)
+    if facts["host"] is not None:
+        facts["host"] |= _rest_facts(host_rest_w)
+    for label, count in counts.items():
+        facts["windows"][label] |= {"walks": count.walks, "rest_s": count.paused_s}
+    host = reading.host_record
+    return EnergyData(
+        whole=found[0],
+        upto=dict(zip(Phase, found[1:], strict=True)),
+        instrument=facts,
+        host_reason=host.reason if host else None,
+    )
+
+
+def _rest_facts(rest_w: Amount | None) -> dict[str, Any]:
+    """Return the power of a rest in watts as plain values, None where its window has no joules."""
+    return {
+        "rest_w": rest_w.joules if rest_w else None,
+        "rest_w_ci95": list(rest_w.ci95) if rest_w else None,
+    }
+
+
+def _replayed(session: Session, replay: Any) -> None:
+    """Replay every layer; where that fails, the layers' joules are shared by time instead, and a warning says so."""
+    try:
+        reading, captured = _replay(session, replay)
+    except Exception as error:
+        session.warnings.append(
+            f"The energy replay failed ({type(error).__name__}: {error}); layers' joules are shared by time instead."
+        )
+        return
+    session.energy = replace(session.energy, replayed=reading, captured=captured)
+    if unfair := captured.unfair():
+        session.warnings.append(unfair)
+    if reading.interrupted:
+        # What was replayed is kept; the run is to end here.
+        raise KeyboardInterrupt
+
+
+def _replay(session: Session, replay: Any) -> tuple[ReplayReading, Typical]:
+    """Catch the calls of the batch that is nearest to the mean, and measure each of them in a loop of its own."""
+    outer = whole_layers(session.layers)
+    layers = [layer for layer in session.layers if layer.name in outer]
+    chosen = representative(session)
+    replay = replay or registry.load("replay")(
+        session.subject.model,
+        layers,
+        session.device,
+        budget_s=session.settings.energy_budget or BUDGET_S,
+        decode_step=chosen.step,
+        seed=session.settings.seed,
+    )
+    with replay.capture():
+        passes.answer(session, session.batches[chosen.batch])
+    times = span_seconds(session.spans, outer) if session.spans else {}
+    calls = span_calls(session.spans, outer) if session.spans else {}
+    plan = replay.plan()
+    with session.progress.stage("energy replay", max(1, len(plan.measured) * plan.rounds[1])) as advance:
+        in_situ = {key: seconds / calls[key] for key, seconds in times.items()}
+        reading: ReplayReading = replay.measure(in_situ, advance=advance)
+    return reading, chosen
+
+
+def representative(session: Session) -> Typical:
+    """Return the batch and the decode step whose calls stand for all, by what the bare pass answered."""
+    return typical(
+        [
+            Size(
+                rows=walked.rows,
+                length=max(real + pad for real, pad in zip(batch.prompt_tokens, batch.pad_tokens, strict=True)),
+                steps=max(walked.generated.new_tokens, default=1) - 1,
+            )
+            for walked, batch in zip(session.bare, session.batches, strict=False)
+        ]
+    )
+
+
+def _walks(session: Session) -> dict[str, Callable[[], None]]:
+    """Return what each window repeats: the whole answer, then the answer up to the end of each phase."""
+
+    def whole() -> None:
+        for batch in session.batches:
+            passes.answer(session, batch)
+
+    def first_token() -> None:
+        for batch in session.batches:
+            passes.answer(session, batch, max_new_tokens=1)
+
+    def vision() -> None:
+        with stopped_at_first_decoder_layer(session):
+            for batch in session.batches:
+                try:
+                    passes.answer(session, batch, max_new_tokens=1)
+                except _EnoughError:
+                    passes.synchronize(session.device)
+
+    return {"end to end": whole, "up to vision": vision, "up to prefill": first_token, "up to decode": whole}
+
+
+@contextmanager
+def stopped_at_first_decoder_layer(session: Session) -> Iterator[None]:
+    """Make every generate() end when the language tower is about to start."""
+    first = next((layer for layer in session.layers if layer.kind == "decoder_layer"), None)
+    if first is None:
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise _EnoughError
+
+    handle = session.subject.model.get_submodule(first.name).register_forward_pre_hook(stop)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _repeat(walk: Callable[[], None], clock: Any) -> Repeated:
+    """Repeat the walk for at least `WINDOW_S` seconds, with a random rest in between; return how often it ran."""
+    start, rested, count, pause = clock.now(), 0.0, 0, random.Random(0)
+    while count == 0 or clock.now() - start < WINDOW_S:
+        walk()
+        before = clock.now()
+        clock.sleep(pause.uniform(0, JITTER_S))
+        rested += clock.now() - before
+        count += 1
+    return Repeated(count, rested)
+
+
+def _rest(device: str, meter: Any) -> None:
+    """Measure rests like those of `_repeat` for `WINDOW_S` seconds, with next to nothing between them, not a walk.
+
+    They begin `SETTLE_S` before the window: what a quiet device does at first is not in it.
+    """
+    import torch
+
+    clock, pause, mark = meter.clock, random.Random(0), torch.zeros(1, device=device)
+
+    def rests(seconds: float) -> None:
+        end = clock.now() + seconds
+        while clock.now() < end:
+            # Without any work the clocks would drop, as they do not between walks.
+            mark.add_(1)
+            clock.sleep(pause.uniform(0, JITTER_S))
+
+    rests(SETTLE_S)
+    with meter.window(REST, steady=True):
+        rests(WINDOW_S)

@@ -1,0 +1,204 @@
+"""Greedy answers with their times: nothing sampled, nothing penalised, nothing left to a checkpoint's own settings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from layerprof.data.batches import Batch
+    from layerprof.models.subject import Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What a batch was answered.
+
+    Per row: `answers` is the text, `answer_tokens` its ids up to the end mark, `new_tokens` how many were generated
+    (the end mark included), `truncated` whether the limit came before an end mark. `first_token_s` is the time from the
+    call until the first token's logits were there, `step_times_s` that of each further one, for the batch as a whole.
+    `bad_logits` says that logits were NaN or infinite; None where it was not looked at.
+    """
+
+    answers: tuple[str, ...]
+    answer_tokens: tuple[tuple[int, ...], ...]
+    new_tokens: tuple[int, ...]
+    truncated: tuple[bool, ...]
+    first_token_s: float | None
+    step_times_s: tuple[float, ...]
+    bad_logits: bool | None = None
+
+
+def greedy_config(subject: Subject, max_new_tokens: int, min_new_tokens: int | None = None) -> Any:
+    """Return a generation config that decodes greedily whatever the checkpoint's own one says.
+
+    Published configs sample, penalise repetition (over padding too, so answers would depend on the batch) and stop at
+    several ids; all of that is set here, since what is left open is filled from them.
+    """
+    compiled = subject.optimization == "compile"
+    return _config(
+        do_sample=False,
+        num_beams=1,
+        num_return_sequences=1,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        encoder_no_repeat_ngram_size=0,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=min_new_tokens,
+        eos_token_id=list(subject.eos_ids) or None,
+        pad_token_id=subject.pad_id,
+        **_started_with(subject.model),
+        use_cache=True,
+        cache_implementation="static" if compiled else None,
+        # On a GPU, generate() compiles the whole forward by itself where the cache is static: hooks would vanish into
+        # one CUDA graph. Layers are compiled one by one (`compilation`).
+        disable_compile=True,
+        return_dict_in_generate=False,
+    )
+
+
+def _started_with(model: Any) -> dict[str, int]:
+    """Return the ids that a checkpoint's answers begin with: an encoder-decoder cannot write without."""
+    found: dict[str, int] = {}
+    for name in ("decoder_start_token_id", "bos_token_id", "forced_bos_token_id"):
+        for owner in (getattr(model, "generation_config", None), model.config, model.config.get_text_config()):
+            value = getattr(owner, name, None)
+            if isinstance(value, int):
+                found.setdefault(name, value)
+    return found
+
+
+def generate(
+    subject: Subject, batch: Batch, *, max_new_tokens: int, fixed: bool = False, recorder: Recorder | None = None
+) -> Generated:
+    """Answer a batch. With `fixed`, every row writes exactly `max_new_tokens` (end marks are held back).
+
+    The whole processor output is passed on. State that a former call left on the model (`rope_deltas`) is forgotten
+    before and after, also when the user interrupts. Times are read after the device has finished.
+    """
+    import torch
+    from transformers import LogitsProcessorList
+
+    recorder = recorder or Recorder()
+    config = greedy_config(subject, max_new_tokens, max_new_tokens if fixed else None)
+    forget(subject.model)
+    try:
+        with torch.no_grad(), _own_config(subject.model):
+            recorder.start(subject.device)
+            output = subject.model.generate(
+                **batch.tensors, generation_config=config, logits_processor=LogitsProcessorList([recorder])
+            )
+        times = recorder.seconds()
+    finally:
+        forget(subject.model)
+    # By the steps that were made: what stands before the answer is the prompt, a part of it (BLIP), or the one token
+    # that an encoder-decoder is started with.
+    written = output[:, output.shape[1] - len(times) :]
+    return _cut_at_end(subject, written.tolist(), times, recorder.bad_logits)
+
+
+def forget(model: Any) -> None:
+    """Drop the positions that Qwen models keep from one call to the next."""
+    for owner in (model, getattr(model, "model", model)):
+        if getattr(owner, "rope_deltas", None) is not None:
+            owner.rope_deltas = None
+
+
+def _config(**values: Any) -> Any:
+    import transformers
+
+    kind: Any = transformers.GenerationConfig  # untyped there
+    return kind(**values)
+
+
+@contextmanager
+def _own_config(model: Any) -> Iterator[None]:
+    """Put an empty generation config on the model: values left unset would be filled from the checkpoint's."""
+    kept = model.generation_config
+    model.generation_config = _config()
+    try:
+        yield
+    finally:
+        model.generation_config = kept
+
+
+def _cut_at_end(subject: Subject, rows: list[list[int]], times: list[float], bad: bool | None) -> Generated:
+    ends = set(subject.eos_ids)
+    answers, counts, truncated = [], [], []
+    for row in rows:
+        end = next((place for place, token in enumerate(row) if token in ends), None)
+        answers.append(tuple(row[:end]))
+        counts.append(len(row) if end is None else end + 1)
+        truncated.append(end is None)
+    texts = subject.tokenizer.batch_decode([list(answer) for answer in answers], skip_special_tokens=True)
+    return Generated(
+        answers=tuple(text.strip() for text in texts),
+        answer_tokens=tuple(answers),
+        new_tokens=tuple(counts),
+        truncated=tuple(truncated),
+        first_token_s=times[0] if times else None,
+        step_times_s=tuple(times[1:]),
+        bad_logits=bad,
+    )
+
+
+class Recorder:
+    """Marks the moment at which each token's logits are there; handed to `generate` as a logits processor.
+
+    On a GPU a mark is a CUDA event, read after one synchronisation at the end, so nothing waits; on a CPU it is the
+    clock. With `probe`, logits are also checked for NaN and infinity, at the cost of one reduction a step.
+    """
+
+    def __init__(self, *, probe: bool = False) -> None:
+        self.probe = probe
+        self._marks: list[Any] = []
+        self._bad: Any = None
+        self._device = "cpu"
+
+    def start(self, device: str) -> None:
+        """Begin a batch; the next marks are relative to this moment."""
+        self._device = device
+        self._marks, self._bad = [], None
+        self._mark()
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Mark a step; `scores` (rows, vocabulary) pass through as they are."""
+        self._mark()
+        if self.probe:
+            # The maximum is NaN if any is, and finite under the -inf with which end marks are held back.
+            bad = ~scores.amax(-1).isfinite().all()
+            self._bad = bad if self._bad is None else self._bad | bad
+        return scores
+
+    def _mark(self) -> None:
+        if self._device == "cpu":
+            self._marks.append(time.perf_counter())
+            return
+        import torch
+
+        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # untyped there
+        event.record(torch.cuda.current_stream(self._device))
+        self._marks.append(event)
+
+    def seconds(self) -> list[float]:
+        """Return the time to the first token and of each further one, in seconds."""
+        pairs = zip(self._marks, self._marks[1:], strict=False)
+        if self._device == "cpu":
+            return [after - before for before, after in pairs]
+        import torch
+
+        torch.cuda.synchronize(self._device)
+        return [before.elapsed_time(after) / 1000 for before, after in pairs]
+
+    @property
+    def bad_logits(self) -> bool | None:
+        """Whether any logits were NaN or infinite; None without `probe`."""
+        return None if self._bad is None else bool(self._bad)

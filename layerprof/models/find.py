@@ -1,0 +1,247 @@
+"""A model's name -> where its configuration, weights and processor lie, and whether all of them are there."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from layerprof.errors import RequestError
+from layerprof.models import checkpoint
+from layerprof.models import random_weights as weights
+
+DEMO = Path(__file__).parent.parent / "demo" / "model"
+ARCHITECTURE = "qwen2.5-vl-3b"
+ARCHITECTURE_FILE = Path(__file__).parent / "qwen2_5_vl_3b.json"
+HUB_3B = "Qwen/Qwen2.5-VL-3B-Instruct"
+REVISIONS = {HUB_3B: "66285546d2b821cf421d4f5eb2576359d3770cd3"}
+"""Commits that a hub id without a revision means."""
+SUGGESTED = ("auto", "demo", ARCHITECTURE, HUB_3B, "Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen2-VL-2B-Instruct")
+DEMO_VOCABULARY = 576
+SPECIAL = {
+    "image_token_id": "<|image_pad|>",
+    "video_token_id": "<|video_pad|>",
+    "vision_start_token_id": "<|vision_start|>",
+    "vision_end_token_id": "<|vision_end|>",
+}
+"""Ids in a Qwen configuration, and the tokens they stand for."""
+
+PIXELS = re.compile(r"pixel_values$|_patches$")
+"""Names of the parameters through which models are given images."""
+
+Kind = Literal["demo", "architecture", "hub", "folder"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a model lies. `location` and `processor` are what `from_pretrained` takes: a folder or a hub id.
+
+    `cached` says that the hub need not be asked.
+    """
+
+    name: str
+    kind: Kind
+    location: str
+    processor: str
+    revision: str | None = None
+    config: Any = field(default=None, repr=False, compare=False)
+    cached: bool = True
+    why: str = ""
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether a model that is not the bundled one uses the bundled tokenizer."""
+        return self.processor == str(DEMO) and self.kind != "demo"
+
+
+def find(name: str, weight_kind: str) -> Found:
+    """Return where a model lies. Raises RequestError when it is unknown, incomplete or cannot be reached."""
+    asked = name.strip()
+    alias = asked.lower().removeprefix("qwen/").removesuffix("-instruct")
+    if asked.lower() == "demo":
+        return _with_config(Found("demo", "demo", str(DEMO), str(DEMO)))
+    if alias == ARCHITECTURE and weight_kind == "random":
+        why = "published configuration and the bundled tokenizer, no network needed"
+        return _with_config(Found(ARCHITECTURE, "architecture", str(ARCHITECTURE_FILE), str(DEMO), why=why))
+    if alias == ARCHITECTURE and "/" not in asked:
+        asked = HUB_3B
+    path = Path(asked).expanduser()
+    if path.is_dir():
+        return _folder(asked, path, weight_kind)
+    if path.exists():
+        raise RequestError(f"--model {name} is a file.", "Give the folder that it lies in.")
+    if asked.startswith((".", "/", "~")) or asked.endswith("/") or asked.count("/") > 1:
+        raise RequestError(f"The model folder '{name}' does not exist.", "Check the path, or give a hub id.")
+    hub_id, _, revision = asked.partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
+        raise _unknown(name)
+    return _hub(hub_id, revision or None, weight_kind)
+
+
+def _unknown(name: str) -> RequestError:
+    lowered = {suggestion.lower(): suggestion for suggestion in SUGGESTED}
+    lowered |= {suggestion.rpartition("/")[2].lower(): suggestion for suggestion in SUGGESTED}
+    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.4)
+    guess = f"Did you mean '{lowered[near[0]]}'? " if near else ""
+    return RequestError(
+        f"Unknown model '{name}'.",
+        f"{guess}Give auto, demo, {ARCHITECTURE}, a hub id (owner/name) or the folder of a checkpoint.",
+    )
+
+
+def _folder(name: str, path: Path, weight_kind: str) -> Found:
+    checkpoint.check_folder(path, weight_kind)
+    own = any((path / file).is_file() for file in checkpoint.TOKENIZER)
+    found = _with_config(Found(name, "folder", str(path), str(path) if own else str(DEMO)))
+    if not own and not _demo_fits(found.config):
+        remedy = "Copy the tokenizer and processor files into it."
+        raise RequestError(f"The model folder '{name}' has no tokenizer.", remedy)
+    return found
+
+
+def _demo_fits(config: Any) -> bool:
+    """Whether the bundled tokenizer and image processor can serve a model that has none."""
+    vocabulary = int(getattr(config.get_text_config(), "vocab_size", 0))
+    if vocabulary < DEMO_VOCABULARY or not reads_images(config):
+        return vocabulary >= DEMO_VOCABULARY
+    return config.model_type in ("qwen2_vl", "qwen2_5_vl") and bool(config.vision_config.patch_size == 14)
+
+
+def _hub(hub_id: str, revision: str | None, weight_kind: str) -> Found:
+    """Find a hub model in the cache, or ask the hub for its commit."""
+    for wanted in (revision,) if revision else (REVISIONS.get(hub_id), None):
+        commit = checkpoint.cached(hub_id, wanted, weight_kind)
+        if commit:
+            return _with_config(Found(hub_id, "hub", hub_id, hub_id, commit, why="found in the local hub cache"))
+    commit = ask_hub(hub_id, revision or REVISIONS.get(hub_id))
+    return _with_config(Found(hub_id, "hub", hub_id, hub_id, commit, cached=False, why="from the hub"))
+
+
+def ask_hub(hub_id: str, revision: str | None) -> str:
+    """Return the commit that the hub has. Raises RequestError at once where it has none or cannot be reached."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        return str(HfApi().model_info(hub_id, revision=revision, timeout=20).sha)
+    except GatedRepoError:
+        remedy = "Accept its terms on the hub, then run `hf auth login`."
+        raise RequestError(f"The hub model {hub_id} is gated.", remedy) from None
+    except RevisionNotFoundError:
+        problem = f"The hub model {hub_id} has no revision '{revision}'."
+        raise RequestError(problem, "Give a commit, tag or branch.") from None
+    except RepositoryNotFoundError:
+        raise _no_such_hub_model(hub_id) from None
+    except Exception as error:  # the network's error classes change with the hub client's version
+        raise _unreachable(hub_id, error) from None
+
+
+def _no_such_hub_model(hub_id: str) -> RequestError:
+    near = difflib.get_close_matches(hub_id, SUGGESTED, n=1, cutoff=0.6)
+    guess = f"Did you mean '{near[0]}'? " if near else ""
+    return RequestError(f"There is no hub model '{hub_id}'.", f"{guess}Private models need `hf auth login`.")
+
+
+def _unreachable(hub_id: str, error: Exception) -> RequestError:
+    cause = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    random = "--weights random" if hub_id == HUB_3B else f"--model {ARCHITECTURE} --weights random"
+    return RequestError(
+        f"The hub model {hub_id} is not in the local cache, and the hub cannot be reached ({cause}).",
+        f"Give a local folder as --model, or use {random} or --model demo, which need no network.",
+    )
+
+
+def _with_config(found: Found) -> Found:
+    """Read the configuration into `found`. Raises RequestError for a family that transformers does not know."""
+    import dataclasses
+
+    config = _read_config(found)
+    auto_class(config)
+    if found.borrowed:
+        borrow_ids(config)
+    return dataclasses.replace(found, config=config)
+
+
+def _read_config(found: Found) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        if found.kind == "architecture":
+            return AutoConfig.for_model(**(checkpoint.read_json(Path(found.location)) or {}))
+        return AutoConfig.from_pretrained(
+            found.location, revision=found.revision, local_files_only=found.cached, trust_remote_code=False
+        )
+    except Exception as error:  # a configuration is checked by its own class, each with its own errors
+        import transformers
+
+        cause = " ".join(str(error).split())[:200]
+        raise RequestError(
+            f"transformers {transformers.__version__} cannot read the configuration of {found.name} ({cause}).",
+            "Upgrade transformers; code inside a checkpoint is never run: load such a model yourself and use "
+            "layerprof.LayerProfiler.",
+        ) from None
+
+
+def borrow_ids(config: Any) -> None:
+    """Set a configuration's special token ids to the bundled tokenizer's, in place."""
+    tokenizer = checkpoint.read_json(DEMO / "tokenizer.json") or {}
+    ids = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    for name, token in SPECIAL.items():
+        if hasattr(config, name):
+            setattr(config, name, ids[token])
+    text = config.get_text_config()
+    text.bos_token_id = text.pad_token_id = ids["<|endoftext|>"]
+    text.eos_token_id = ids["<|im_end|>"]
+
+
+def auto_class(config: Any) -> Any:
+    """Return the transformers class that loads this configuration as a generative model.
+
+    Raises RequestError for families that do not write text after reading a prompt (encoders, encoder-decoders).
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMaskedLM
+
+    kind = type(config)
+    if kind in AutoModelForImageTextToText._model_mapping:
+        return AutoModelForImageTextToText
+    # Encoders such as BERT are registered as decoders too, for those who switch them over.
+    encodes = kind in AutoModelForMaskedLM._model_mapping and not getattr(config, "is_decoder", True)
+    if kind in AutoModelForCausalLM._model_mapping and not encodes and not getattr(config, "is_encoder_decoder", False):
+        return AutoModelForCausalLM
+    raise RequestError(
+        f"A model of type '{config.model_type}' does not answer prompts.",
+        "Use layerprof.LayerProfiler, which takes any module and your own loop.",
+    )
+
+
+def reads_images(config: Any) -> bool:
+    """Tell by what its model's `forward` takes whether a configuration is of a model that sees images.
+
+    Not every such configuration has a part of its own for the vision tower (Chameleon, Emu3, Fuyu).
+    """
+    if hasattr(config, "vision_config"):
+        return config.vision_config is not None
+    kinds = auto_class(config)._model_mapping[type(config)]
+    return any(takes_pixels(kind.forward) for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+
+
+def takes_pixels(forward: Callable[..., Any]) -> bool:
+    """Tell whether a model's `forward` has a parameter for images, whole or cut into patches."""
+    return any(PIXELS.search(name) for name in inspect.signature(forward).parameters)
+
+
+def parameter_count(found: Found) -> int:
+    """Return the configuration's parameters, tied ones once. Raises RequestError when no model can be made of it."""
+    family = auto_class(found.config)
+    try:
+        return weights.parameter_count(family, found.config)
+    except Exception as error:
+        cause = " ".join(str(error).split())[:200]
+        raise RequestError(
+            f"No model can be made of the configuration of {found.name} ({type(error).__name__}: {cause}).",
+            "Check its config.json, and that transformers is recent enough for it.",
+        ) from None

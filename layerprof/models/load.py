@@ -1,0 +1,124 @@
+"""Loads what `models.resolve` found: weights and processor, with every failure turned into a message."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from layerprof.errors import RequestError
+from layerprof.machine import placement
+from layerprof.models import find as locate
+from layerprof.models import random_weights as weights
+
+if TYPE_CHECKING:
+    from layerprof.models.subject import ModelSource
+
+
+def load(source: ModelSource) -> tuple[Any, Any]:
+    """Return (model in eval mode on its device, processor or tokenizer). Raises RequestError."""
+    processor = _processor(source)
+    prepare_tokenizer(processor)
+    config = copy.deepcopy(source.found.config)
+    try:
+        model = _random(source, config) if source.weights == "random" else _pretrained(source, config)
+    except RequestError:
+        raise
+    except Exception as error:  # missing packages, shapes that do not fit, unreadable files: each has its own class
+        raise _failed(source, error) from error
+    return model.eval(), processor
+
+
+def _random(source: ModelSource, config: Any) -> Any:
+    return weights.build(
+        locate.auto_class(config),
+        config,
+        dtype=placement.torch_dtype(source.dtype),
+        device=source.device,
+        attention=placement.ATTENTION[source.optimization],
+        seed=source.seed,
+    )
+
+
+def _pretrained(source: ModelSource, config: Any) -> Any:
+    found = source.found
+    with _no_bars():
+        model, info = locate.auto_class(config).from_pretrained(
+            found.location,
+            config=config,
+            revision=found.revision,
+            local_files_only=found.cached,
+            trust_remote_code=False,
+            dtype=placement.torch_dtype(source.dtype),
+            attn_implementation=placement.ATTENTION[source.optimization],
+            output_loading_info=True,
+        )
+    absent = sorted(info["missing_keys"])
+    if absent:
+        shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+        raise RequestError(
+            f"The checkpoint {found.name} lacks {len(absent)} of the model's tensors ({shown}).",
+            "Copy the whole checkpoint, or use --weights random.",
+        )
+    return model.to(source.device)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Silence transformers' bar of loaded tensors; the hub client's bar of downloads stays."""
+    import transformers.utils.logging
+
+    logging: Any = transformers.utils.logging  # untyped there
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _failed(source: ModelSource, error: Exception) -> RequestError:
+    cause = " ".join(str(error).split())[:300]
+    if isinstance(error, ImportError):
+        remedy = "Install the package that the message names."
+    elif "attn_implementation" in cause or "attention" in cause.lower():
+        remedy = "Use --optimization eager."
+    else:
+        remedy = "Check that its files belong together and are whole, or use --weights random."
+    return RequestError(f"The model {source.name} cannot be loaded ({type(error).__name__}: {cause}).", remedy)
+
+
+def _processor(source: ModelSource) -> Any:
+    """Return the processor; for a model without images, its tokenizer."""
+    from transformers import AutoProcessor, AutoTokenizer
+
+    found = source.found
+    reads_images = locate.reads_images(found.config)
+    loader = AutoProcessor if reads_images else AutoTokenizer
+    own = found.processor == found.location
+    revision = found.revision if own else None
+    try:
+        return loader.from_pretrained(
+            found.processor,
+            revision=revision,
+            local_files_only=found.cached or not own,
+            trust_remote_code=False,  # left open, transformers would ask on the terminal whether to run it
+        )
+    except Exception as error:
+        cause = " ".join(str(error).split())[:300]
+        kind = "processor" if reads_images else "tokenizer"
+        raise RequestError(
+            f"The {kind} of {source.name} cannot be loaded ({type(error).__name__}: {cause}).",
+            "Check that the tokenizer and processor files are whole, and that torchvision fits torch.",
+        ) from error
+
+
+def prepare_tokenizer(processor: Any) -> None:
+    """Pad on the left, in place: padded on the right, all but the longest row would continue from the padding."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
+        tokenizer.pad_token = tokenizer.eos_token

@@ -1,0 +1,1 @@
+"""A run in each format, one file a format."""

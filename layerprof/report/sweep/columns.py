@@ -1,0 +1,191 @@
+"""The columns of a sweep's tables as text, shared by the terminal and Markdown reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from layerprof.report import units
+from layerprof.report.facts import METRIC_NAMES
+from layerprof.report.sweep.view import Row, TableView
+from layerprof.runs.changes import Change
+from layerprof.sweep.cells import Guards, Status
+
+
+@dataclass(frozen=True, slots=True)
+class TextColumn:
+    """A heading and one text a row; the highest `gives_way` is left out first where there is no room, 0 never.
+
+    `group` is the heading above; a column that is `aside` explains the one before it.
+    """
+
+    title: str
+    cells: list[str]
+    gives_way: int = 0
+    left: bool = False
+    group: str = ""
+    aside: bool = False
+
+
+def columns(table: TableView) -> list[TextColumn]:
+    """Return a table's columns: where a cell stands, its figures, the earlier report's figures, and its guards."""
+    found = [*_places(table), *_quality(table), *_time(table), *_cost(table)]
+    if table.planned.reference:
+        found += _reference(table)
+    found += _guards(table)
+    return [column for column in found if any(cell not in ("", units.MISSING) for cell in column.cells)]
+
+
+def _places(table: TableView) -> list[TextColumn]:
+    axes = [TextColumn(axis, [_value(row.point.get(axis)) for row in table.rows], left=True) for axis in table.axes]
+    states = [row.status.value if row.status else "not yet" for row in table.rows]
+    return [*axes, TextColumn("state", states, left=True)]
+
+
+def _quality(table: TableView) -> list[TextColumn]:
+    figures = [row.figures for row in table.rows]
+    metrics = sorted({f.metric_name for f in figures if f and f.metric_name})
+    metric = METRIC_NAMES.get(metrics[0], metrics[0]) if len(metrics) == 1 else "task metric"
+    changes = [row.against.wer if row.against else None for row in table.rows]
+    name = "quality"
+    return [
+        TextColumn("WER", [_rate(f.wer if f else None) for f in figures], group=name),
+        TextColumn("95 %", [_interval(f.wer_ci if f else None) for f in figures], 8, group=name, aside=True),
+        TextColumn("Δ WER", [_signed(c) for c in changes], 6, group=name),
+        TextColumn("95 %", [_interval(c.ci95 if c else None) for c in changes], 9, group=name, aside=True),
+        TextColumn(metric, [units.percent(f.metric if f else None) for f in figures], 3, group=name),
+    ]
+
+
+def _time(table: TableView) -> list[TextColumn]:
+    figures = [row.figures for row in table.rows]
+    scale = units.scale([f.latency_s if f else None for f in figures], "s")
+    changes = [row.against.time if row.against else None for row in table.rows]
+    times, name = _times(c.value if c else None for c in changes), "time"
+    ends = [_interval(f.latency_ci if f else None, scale.factor) for f in figures]
+    return [
+        TextColumn(f"{scale.unit}/batch", [scale.show(f.latency_s if f else None) for f in figures], group=name),
+        TextColumn("95 %", ends, 8, group=name, aside=True),
+        TextColumn("×", _times(table.ratios("latency_s")), 1, group=name),
+        TextColumn("per sample ×", times, 4, group=name),
+        TextColumn("95 %", [_interval(c.ci95 if c else None) for c in changes], 7, group=name, aside=True),
+    ]
+
+
+def _cost(table: TableView) -> list[TextColumn]:
+    figures = [row.figures for row in table.rows]
+    joules = units.scale([f.energy_j if f else None for f in figures], "J")
+    work = units.scale([f.flops if f else None for f in figures], "FLOP")
+    name = "a sample costs"
+    return [
+        TextColumn(f"{joules.unit}/sample", [joules.show(f.energy_j if f else None) for f in figures], group=name),
+        TextColumn("J ×", _times(table.ratios("energy_j")), 4, group=name),
+        TextColumn(f"{work.unit}/sample", [work.show(f.flops if f else None) for f in figures], 1, group=name),
+    ]
+
+
+def _reference(table: TableView) -> list[TextColumn]:
+    rows, name = table.rows, "earlier report"
+    first = [_rate(row.figures.wer_first if row.figures else None) for row in rows]
+    return [
+        TextColumn("WER first", first, 2, group="as it scored"),
+        TextColumn("report WER", [_rate(_reported(row, "wer")) for row in rows], 2, group=name),
+        TextColumn("report s/batch", [_plain(_reported(row, "latency_s")) for row in rows], 2, group=name),
+        TextColumn("report ×", _times(table.ratios("latency_s", of_reference=True)), 2, group=name),
+        TextColumn("report J/sample", [_plain(_reported(row, "energy_j")) for row in rows], 3, group=name),
+        TextColumn("report J ×", _times(table.ratios("energy_j", of_reference=True)), 3, group=name),
+        TextColumn(
+            "report FLOPs", [str((row.reference or {}).get("flops_as_reported") or "") for row in rows], 4, group=name
+        ),
+    ]
+
+
+def _guards(table: TableView) -> list[TextColumn]:
+    rows, name = table.rows, "guards"
+    return [
+        TextColumn("alone", [_guard(row.guards, "batch_invariant") for row in rows], 5, group=name),
+        TextColumn("cut", [_guard(row.guards, "truncated_share") for row in rows], 5, group=name),
+        TextColumn("words", [_words(row.guards) for row in rows], 5, group=name),
+        TextColumn("padding", [_guard(row.guards, "padding_share") for row in rows], 5, group=name),
+        TextColumn("memory", [units.size(row.figures.memory if row.figures else None) for row in rows], 9),
+    ]
+
+
+LEGEND = (
+    "×: over the first row of its dataset that can be compared; per sample × and Δ WER: against the first measured row "
+    "of its dataset, paired on the same samples, with 95 % intervals; alone: answered the same as in the batch; "
+    "cut: at the token limit; words: of an answer / of its reference"
+)
+
+
+def without_figures(rows: Sequence[Row]) -> list[str]:
+    """Return one line for each row that has a reason to tell."""
+    return [f"{row.label}: {row.status.value if row.status else 'open'}: {row.reason}" for row in rows if row.reason]
+
+
+def not_measured(table: TableView) -> list[str]:
+    """Return why measured cells have no joules, each reason once."""
+    figures = [row.figures for row in table.rows if row.figures]
+    reasons = dict.fromkeys(f.energy_reason for f in figures if f.energy_j is None and f.energy_reason)
+    return [f"energy not measured: {reason}" for reason in reasons]
+
+
+def unmatched(table: TableView) -> list[str]:
+    """Return one line for each row of the earlier report that no cell stands for."""
+    lines = []
+    for line in table.unmatched:
+        named = ", ".join(
+            f"{name} {_short(value)}" for name, value in line.items() if value is not None and name != "table"
+        )
+        lines.append(f"only in the report: {named}")
+    return lines
+
+
+def _short(value: object) -> str:
+    return units.number(value) if isinstance(value, float) else str(value)
+
+
+def _reported(row: Row, name: str) -> float | None:
+    value = (row.reference or {}).get(name)
+    return value if isinstance(value, (int, float)) else None
+
+
+def _value(value: object) -> str:
+    return units.MISSING if value is None else str(value)
+
+
+def _plain(value: float | None) -> str:
+    return units.MISSING if value is None else units.number(value)
+
+
+def _rate(value: float | None) -> str:
+    return units.MISSING if value is None else f"{value:.3f}" if value < 10 else f"{value:.1f}"
+
+
+def _interval(ends: tuple[float, float] | None, factor: float = 1.0) -> str:
+    return f"[{units.number(ends[0] / factor)}, {units.number(ends[1] / factor)}]" if ends else ""
+
+
+def _times(ratios: Iterable[float | None]) -> list[str]:
+    return [units.MISSING if ratio is None else f"{ratio:.2f}" for ratio in ratios]
+
+
+def _signed(change: Change | None) -> str:
+    if change is None or change.value is None:
+        return ""
+    return f"{change.value:+.3f}" if change.value else "0"
+
+
+def _guard(guards: Guards | None, name: str) -> str:
+    return units.percent(getattr(guards, name) if guards else None)
+
+
+def _words(guards: Guards | None) -> str:
+    if guards is None or guards.hypothesis_words is None:
+        return units.MISSING
+    return f"{guards.hypothesis_words:.1f}/{guards.reference_words or 0:.1f}"
+
+
+def status_style(status: Status | None) -> str:
+    """Return the colour of a state."""
+    return {Status.DONE: "green", Status.SKIPPED: "yellow", None: "dim"}.get(status, "red")

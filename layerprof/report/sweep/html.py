@@ -1,0 +1,117 @@
+"""A sweep as one HTML page that needs nothing else: tables, plots and data inside, no request to anywhere."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from itertools import groupby
+from typing import IO, Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from layerprof.records import Run
+from layerprof.report.formats.html import embedded, plotly_js
+from layerprof.report.payload import parts, payload
+from layerprof.report.sweep import columns as sweep_columns
+from layerprof.report.sweep import view as sweep_view
+from layerprof.report.sweep.columns import TextColumn
+from layerprof.report.sweep.view import Row, SweepData, TableView
+
+RUN_PARTS = ("rows", "quantities", "peaks")
+FIGURES = ("latency_s", "energy_j", "flops", "memory", "wer", "wer_first", "metric", "ttft_s", "token_s", "samples")
+
+
+def render(data: SweepData, out: IO[str]) -> None:
+    """Write the page. Everything from models and datasets is escaped; its policy forbids any request."""
+    here = files("layerprof.report")
+    views = sweep_view.tables(data)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    scripts = [plotly_js(), *(here.joinpath(name).read_text(encoding="utf-8") for name in ("charts.js", "sweep.js"))]
+    page = environment.from_string(here.joinpath("sweep.html").read_text(encoding="utf-8")).stream(
+        record=data.record,
+        facts=sweep_view.facts(data),
+        tables=[_table(view) for view in views],
+        guards=sweep_view.flagged(data),
+        problems=sweep_view.problems(data),
+        legend=sweep_columns.LEGEND,
+        folder=str(data.folder),
+        data=embedded(_plots(views)),
+        style=Markup(here.joinpath("page.css").read_text(encoding="utf-8")),
+        scripts=[Markup(text) for text in scripts],
+    )
+    page.dump(out)  # type: ignore[arg-type]  # jinja2 types its text streams as binary
+
+
+def _table(view: TableView) -> dict[str, Any]:
+    found = sweep_columns.columns(view)
+    shown = [column for column in found if not column.aside]
+    return {
+        "name": view.planned.name,
+        "title": view.planned.title,
+        "about": view.planned.about,
+        "groups": [(name, len(list(members))) for name, members in groupby(shown, lambda column: column.group)],
+        "columns": [_heading(column) for column in shown],
+        "rows": [{"bad": bool(row.reason), "cells": _cells(found, nth)} for nth, row in enumerate(view.rows)],
+        "notes": [
+            *sweep_columns.without_figures(view.rows),
+            *sweep_columns.not_measured(view),
+            *sweep_columns.unmatched(view),
+        ],
+        "reasons": list(view.planned.reasons),
+    }
+
+
+def _heading(column: TextColumn) -> dict[str, Any]:
+    """Return a column's heading, which need not repeat that of its group."""
+    return {
+        "title": column.title.removeprefix("report "),
+        "left": column.left,
+        "earlier": column.group == "earlier report",
+    }
+
+
+def _cells(columns: list[TextColumn], nth: int) -> list[tuple[str, str]]:
+    """Return the texts of a row, each with what stands small beside it."""
+    cells: list[tuple[str, str]] = []
+    for column in columns:
+        if column.aside:
+            cells[-1] = (cells[-1][0], column.cells[nth])
+        else:
+            cells.append((column.cells[nth], ""))
+    return cells
+
+
+def _plots(views: list[TableView]) -> dict[str, Any]:
+    """Return what the plots draw: the points of every table, and each run once, by its cell's key."""
+    runs = {row.keys[0]: row.run for view in views for row in view.rows if row.run is not None}
+    return {
+        "tables": [
+            {
+                "name": view.planned.name,
+                "title": view.planned.title,
+                "axes": list(view.axes),
+                "rows": [_point(row) for row in view.rows if row.figures is not None],
+            }
+            for view in views
+        ],
+        "runs": {key: _run(run) for key, run in runs.items()},
+    }
+
+
+def _run(run: Run) -> dict[str, Any]:
+    """Return what the plots draw of a run; which parts are small is for the page to say, over all cells it shows."""
+    return {name: value for name, value in payload(run).items() if name in RUN_PARTS} | {"parts": parts(run, 0.0)}
+
+
+def _point(row: Row) -> dict[str, Any]:
+    assert row.run is not None
+    assert row.figures is not None
+    return {
+        "label": row.label,
+        "key": row.keys[0],
+        "dataset": str(row.run.dataset.get("name")),
+        "batch_size": row.run.settings.get("batch_size"),
+        "flags": list(row.guards.flags) if row.guards else [],
+        **{name: getattr(row.figures, name) for name in FIGURES},
+        "sample_s": row.run.totals.latency_s.per_sample.median,
+    }

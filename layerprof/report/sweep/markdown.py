@@ -1,0 +1,66 @@
+"""A sweep as Markdown; what comes from models and datasets is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import IO
+
+from layerprof.report.formats.markdown import escape, table
+from layerprof.report.sweep import columns as sweep_columns
+from layerprof.report.sweep import view as sweep_view
+from layerprof.report.sweep.view import SweepData, TableView
+
+
+def render(data: SweepData, out: IO[str]) -> None:
+    """Write the whole report."""
+    blocks = [_head(data), *(_table(view) for view in sweep_view.tables(data)), _guards(data), _problems(data)]
+    for block in blocks:
+        lines = list(block)
+        if lines:
+            out.write("\n".join(lines) + "\n\n")
+
+
+def _head(data: SweepData) -> Iterator[str]:
+    yield f"# {escape(data.record.title)}"
+    yield ""
+    if data.record.about:
+        yield escape(data.record.about)
+        yield ""
+    yield escape(" · ".join(sweep_view.facts(data)))
+
+
+def _table(view: TableView) -> Iterator[str]:
+    found = sweep_columns.columns(view)
+    yield f"## {escape(view.planned.title)}"
+    yield ""
+    if view.planned.about:
+        yield escape(view.planned.about)
+        yield ""
+    left = [index for index, column in enumerate(found) if column.left]
+    yield from table([column.title for column in found], zip(*(column.cells for column in found), strict=True), left)
+    yield ""
+    yield escape(sweep_columns.LEGEND) + "."
+    notes = [*sweep_columns.without_figures(view.rows), *sweep_columns.not_measured(view)]
+    notes += sweep_columns.unmatched(view)
+    notes += [f"{reason.get('quantity', '')}: {reason.get('text', '')}" for reason in view.planned.reasons]
+    if notes:
+        yield ""
+    for note in notes:
+        yield f"- {escape(note)}"
+
+
+def _guards(data: SweepData) -> Iterator[str]:
+    found = sweep_view.flagged(data)
+    if found:
+        yield "## Guards"
+        yield ""
+    for cell, flag in found:
+        yield f"- {escape(cell)}: {escape(flag)}"
+
+
+def _problems(data: SweepData) -> Iterator[str]:
+    found = sweep_view.problems(data)
+    if found:
+        yield "## Cells without figures"
+        yield ""
+        yield from table(("cell", "state", "reason"), found, left=(0, 1, 2))

@@ -1,0 +1,150 @@
+"""A sweep as CSV, one line for each cell of each table in SI units, and as JSON, with guards and intervals."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import asdict
+from typing import IO, Any
+
+from layerprof.report.sweep import view as sweep_view
+from layerprof.report.sweep.view import Row, SweepData, TableView
+
+FIGURES = (
+    "samples",
+    "repeats",
+    "wer",
+    "wer_first",
+    "metric_name",
+    "metric",
+    "latency_s",
+    "ttft_s",
+    "token_s",
+    "energy_j",
+)
+MORE = ("energy_quality", "flops", "memory")
+GUARDS = (
+    "batch_invariant",
+    "checked",
+    "truncated_share",
+    "hypothesis_words",
+    "reference_words",
+    "padding_share",
+    "other_load",
+    "not_finite",
+)
+REFERENCE = ("wer", "latency_s", "energy_j", "flops_as_reported")
+PAIRED = (
+    "time_per_sample_ratio",
+    "time_per_sample_ratio_ci_low",
+    "time_per_sample_ratio_ci_high",
+    "wer_difference",
+    "wer_difference_ci_low",
+    "wer_difference_ci_high",
+)
+SETTINGS = (
+    "model",
+    "dataset",
+    "device",
+    "dtype",
+    "optimization",
+    "batch_size",
+    "image_size",
+    "max_input_len",
+    "max_new_tokens",
+)
+
+
+def render_csv(data: SweepData, out: IO[str]) -> None:
+    """Write the cells with a header line; empty where not measured."""
+    axes = list(dict.fromkeys(axis for table in sweep_view.tables(data) for axis in table.axes if axis not in SETTINGS))
+    names = ["table", *SETTINGS, *axes, "status", "reason", *FIGURES, "latency_ci_low_s", "latency_ci_high_s", *MORE]
+    names += [*GUARDS, "flags", *(f"report_{name}" for name in REFERENCE), *PAIRED, "cell"]
+    writer = csv.DictWriter(out, names, lineterminator="\n", restval="", extrasaction="ignore")
+    writer.writeheader()
+    choices = {cell.key: cell.choices for cell in data.record.cells}
+    for table in sweep_view.tables(data):
+        for row in table.rows:
+            writer.writerow({name: _safe(value) for name, value in _flat(table, row, choices[row.keys[0]]).items()})
+
+
+def render_json(data: SweepData, out: IO[str]) -> None:
+    """Write the sweep as one JSON object."""
+    json.dump(plain(data), out, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+    out.write("\n")
+
+
+def plain(data: SweepData) -> dict[str, Any]:
+    """Return the sweep as JSON types."""
+    return {
+        "title": data.record.title,
+        "about": data.record.about,
+        "created": data.record.created,
+        "facts": sweep_view.facts(data),
+        "tables": [
+            {
+                "name": table.planned.name,
+                "title": table.planned.title,
+                "about": table.planned.about,
+                "axes": list(table.axes),
+                "rows": [_row(row) for row in table.rows],
+                "only_in_report": list(table.unmatched),
+                "reasons": list(table.planned.reasons),
+            }
+            for table in sweep_view.tables(data)
+        ],
+    }
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {
+        "point": row.point,
+        "cells": list(row.keys),
+        "status": row.status.value if row.status else None,
+        "reason": row.reason,
+        "figures": asdict(row.figures) if row.figures else None,
+        "guards": row.guards.model_dump(mode="json") if row.guards else None,
+        "report": row.reference,
+        "against_first": _difference(row),
+    }
+
+
+def _difference(row: Row) -> dict[str, Any] | None:
+    """Return how a cell differs from the first measured one of its dataset, on the same samples."""
+    if row.against is None:
+        return None
+    pair = {"time_per_sample_ratio": row.against.time, "wer_difference": row.against.wer}
+    return {name: {"value": c.value, "ci95": c.ci95, "pairs": c.n} if c else None for name, c in pair.items()}
+
+
+def _flat(table: TableView, row: Row, choices: dict[str, Any]) -> dict[str, Any]:
+    figures = asdict(row.figures) if row.figures else {}
+    ends = figures.get("latency_ci") or (None, None)
+    return {
+        **{name: choices.get(name) for name in SETTINGS},
+        **row.point,
+        "table": table.planned.name,
+        "status": row.status.value if row.status else "",
+        "reason": row.reason,
+        **{name: figures.get(name) for name in (*FIGURES, *MORE)},
+        "latency_ci_low_s": ends[0],
+        "latency_ci_high_s": ends[1],
+        **{name: getattr(row.guards, name) if row.guards else None for name in GUARDS},
+        "flags": "; ".join(row.guards.flags) if row.guards else "",
+        **{f"report_{name}": (row.reference or {}).get(name) for name in REFERENCE},
+        **_paired(row),
+        "cell": row.keys[0],
+    }
+
+
+def _paired(row: Row) -> dict[str, Any]:
+    pair = row.against
+    values: list[Any] = []
+    for change in (pair.time, pair.wer) if pair else (None, None):
+        values += [change.value, *(change.ci95 or (None, None))] if change else [None, None, None]
+    return dict(zip(PAIRED, values, strict=True))
+
+
+def _safe(value: Any) -> Any:
+    """Return text that a spreadsheet does not take for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "@", "\t", "\r") else value

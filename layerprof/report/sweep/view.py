@@ -1,0 +1,288 @@
+"""What every report shows of a sweep, as plain data.
+
+That is tables of cells with their figures, guards, and the earlier report beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from layerprof.records import Run, Statistic
+from layerprof.report.sweep.pairs import Pair, Pairs
+from layerprof.sweep.cells import Guards, Outcome, PlannedTable, Status, SweepRecord
+from layerprof.sweep.earlier_report import match
+from layerprof.sweep.folder import SweepFolder
+
+NOT_MEASURED = "not measured yet"
+
+
+@dataclass(frozen=True, slots=True)
+class SweepData:
+    """A sweep read from its folder: what was planned, and each cell's outcome and run by key."""
+
+    folder: Path
+    record: SweepRecord
+    outcomes: dict[str, Outcome]
+    runs: dict[str, Run]
+    pairs: Pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A cell's figures in SI units, medians over its repeats; None where not measured. Energy and FLOPs are per sample.
+
+    `latency_ci` is the interval of one run's median over batches, or the range over repeats; WER intervals alike.
+    """
+
+    samples: int
+    repeats: int
+    wer: float | None
+    wer_ci: tuple[float, float] | None
+    wer_first: float | None
+    metric_name: str | None
+    metric: float | None
+    latency_s: float
+    latency_ci: tuple[float, float] | None
+    ttft_s: float | None
+    token_s: float | None
+    energy_j: float | None
+    energy_quality: str
+    energy_reason: str | None
+    flops: float | None
+    memory: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One cell in one table: where it stands, its figures or why there are none, and the earlier report's row.
+
+    `against` is its difference from the table's first row of the same dataset, None for that row itself.
+    """
+
+    point: dict[str, Any]
+    keys: tuple[str, ...]
+    status: Status | None
+    reason: str | None
+    figures: Figures | None
+    guards: Guards | None
+    reference: dict[str, Any] | None = None
+    run: Run | None = field(default=None, repr=False)
+    against: Pair | None = None
+
+    @property
+    def label(self) -> str:
+        """The point in words."""
+        return ", ".join(f"{name} {value}" for name, value in self.point.items()) or "the cell"
+
+
+@dataclass(frozen=True, slots=True)
+class TableView:
+    """One table with its rows in the order of the axes.
+
+    `unmatched` are rows of the earlier report that no cell stands for.
+    """
+
+    planned: PlannedTable
+    axes: tuple[str, ...]
+    rows: tuple[Row, ...]
+    unmatched: tuple[dict[str, Any], ...]
+
+    def ratios(self, name: str, of_reference: bool = False) -> list[float | None]:
+        """Return a figure of each row, or of its reference, over that of the first row of its dataset.
+
+        Where the table has a reference, that is the first row in which both have the figure.
+        """
+        read = _reference if of_reference else _figure
+        both = any(_reference(row, name) is not None and _figure(row, name) is not None for row in self.rows)
+        bases: dict[Any, float] = {}
+        for row in self.rows:
+            known = (_reference(row, name), _figure(row, name)) if both else (read(row, name),)
+            value = read(row, name)
+            if value and all(one is not None for one in known):
+                bases.setdefault(row.point.get("dataset"), value)
+        values = [(read(row, name), bases.get(row.point.get("dataset"))) for row in self.rows]
+        return [value / base if value is not None and base else None for value, base in values]
+
+
+def load(path: str | Path) -> SweepData:
+    """Read a sweep's folder. Raises RequestError when it holds none or a file is broken."""
+    place = Path(path).expanduser()
+    folder = SweepFolder(place if place.is_dir() else place.parent)
+    record = folder.record()
+    outcomes = {cell.key: outcome for cell in record.cells if (outcome := folder.outcome(cell.key)) is not None}
+    done = [key for key, outcome in outcomes.items() if outcome.status is Status.DONE]
+    runs = {key: run for key in done if (run := folder.run(key)) is not None}
+    return SweepData(folder.path, record, outcomes, runs, Pairs(folder))
+
+
+def tables(data: SweepData) -> list[TableView]:
+    """Return the sweep's tables."""
+    return [_table(data, planned) for planned in data.record.tables]
+
+
+def problems(data: SweepData) -> list[tuple[str, str, str]]:
+    """Return (cell, how it ended, reason) of the cells that have no figures, in order."""
+    found = []
+    for cell in data.record.cells:
+        outcome = data.outcomes.get(cell.key)
+        if outcome is None:
+            found.append((_where(cell.points), NOT_MEASURED, "the sweep was stopped; go on with --resume"))
+        elif outcome.status is not Status.DONE:
+            found.append((_where(cell.points), outcome.status.value, outcome.reason or ""))
+    return found
+
+
+def flagged(data: SweepData) -> list[tuple[str, str]]:
+    """Return (cells, what is wrong) for every guard that struck; cells with the same finding together."""
+    found: dict[str, list[str]] = {}
+    for cell in data.record.cells:
+        outcome = data.outcomes.get(cell.key)
+        for flag in outcome.guards.flags if outcome and outcome.guards else ():
+            found.setdefault(flag, []).append(_where(cell.points))
+    return [("; ".join(cells), flag) for flag, cells in found.items()]
+
+
+def facts(data: SweepData) -> list[str]:
+    """Return what holds for all of the sweep, a few words each: counts, model, device, versions, time."""
+    record, done = data.record, len(data.runs)
+    words = [f"{done} of {len(record.cells)} cells measured"]
+    for name, values in _common(data).items():
+        words.append(f"{name} {values}" if name not in ("model", "device") else values)
+    if record.cells_s and record.wall_s:
+        around = record.wall_s - record.cells_s  # below 0 where cells ran side by side
+        share = f", {100 * around / record.wall_s:.1f} % of it around the cells" if around >= 0 else ""
+        words.append(f"{record.wall_s:.0f} s{share}")
+    return words
+
+
+def _common(data: SweepData) -> dict[str, str]:
+    found: dict[str, str] = {}
+    readers: tuple[tuple[str, Callable[[Run], Any]], ...] = (
+        ("model", lambda run: run.model.get("name")),
+        ("device", lambda run: run.environment.get("device_name")),
+        ("dtype", lambda run: run.settings.get("dtype")),
+        ("torch", lambda run: run.environment.get("torch")),
+        ("transformers", lambda run: run.environment.get("transformers")),
+    )
+    for label, read in readers:
+        values = sorted({str(value) for run in data.runs.values() if (value := read(run)) is not None})
+        if values:
+            found[label] = " and ".join(values)
+    return found
+
+
+def _where(points: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    places = []
+    for table, where in points.items():
+        for point in where:
+            words = ", ".join(f"{name} {value}" for name, value in point.items())
+            places.append(f"{table}: {words}" if words else table)
+    return "; ".join(places)
+
+
+# --- one table --------------------------------------------------------------------------------------------------
+
+
+def _table(data: SweepData, planned: PlannedTable) -> TableView:
+    rows = list(_rows(data, planned))
+    order = dict(planned.axes)
+    rows.sort(key=lambda row: _rank(row.point, order))
+    shown = {id(row.reference) for row in rows if row.reference is not None}
+    unmatched = tuple(line for line in planned.reference if id(line) not in shown)
+    axes = (*planned.axes, *(name for row in rows for name in row.point if name not in planned.axes))
+    return TableView(planned, tuple(dict.fromkeys(axes)), tuple(_paired(data, rows)), unmatched)
+
+
+def _paired(data: SweepData, rows: Sequence[Row]) -> Iterator[Row]:
+    """Yield the rows with what each differs by from the first measured one of its dataset, on the same samples."""
+    bases: dict[Any, str] = {}
+    for row in rows:
+        if row.run is None:
+            yield row
+            continue
+        base = bases.setdefault(row.run.dataset.get("name"), row.keys[0])
+        yield row if base == row.keys[0] else replace(row, against=data.pairs.of(base, row.keys[0]))
+
+
+def _rank(point: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[int]:
+    return [axes[name].index(point[name]) if point.get(name) in axes[name] else len(axes[name]) for name in axes]
+
+
+def _rows(data: SweepData, planned: PlannedTable) -> Iterator[Row]:
+    groups: dict[str, list[Any]] = {}
+    points: dict[str, dict[str, Any]] = {}
+    for cell in data.record.cells:
+        for point in cell.points.get(planned.name, ()):
+            label = repr(sorted(point.items(), key=str))
+            groups.setdefault(label, []).append(cell)
+            points[label] = point
+    for label, cells in groups.items():
+        outcomes = [data.outcomes[cell.key] for cell in cells if cell.key in data.outcomes]
+        runs = [data.runs[cell.key] for cell in cells if cell.key in data.runs]
+        bad = next((outcome for outcome in outcomes if outcome.status is not Status.DONE), None)
+        reference = next((line for line in planned.reference if match(line, cells[0].choices)), None)
+        first = next((outcome for outcome in outcomes if outcome.status is Status.DONE), bad)
+        yield Row(
+            point=points[label],
+            keys=tuple(cell.key for cell in cells),
+            status=first.status if first else None,
+            reason=bad.reason if bad else None if outcomes else NOT_MEASURED,
+            figures=figures(runs) if runs else None,
+            guards=first.guards if first else None,
+            reference=reference,
+            run=runs[0] if runs else None,
+        )
+
+
+def figures(runs: Sequence[Run]) -> Figures:
+    """Return the figures of a cell's repeats."""
+    totals = [run.totals for run in runs]
+    first = totals[0]
+    latency = [total.latency_s.per_batch for total in totals]
+    wers = [total.wer for total in totals if total.wer]
+    energy = [total.energy.per_sample for total in totals if total.energy.per_sample is not None]
+    return Figures(
+        samples=runs[0].samples,
+        repeats=len(runs),
+        wer=_median([wer.corpus_min for wer in wers]),
+        wer_ci=wers[0].ci95 if len(wers) == 1 else _range([wer.corpus_min for wer in wers]),
+        wer_first=_median([wer.corpus_first for wer in wers]),
+        metric_name=first.task_metric.name if first.task_metric else None,
+        metric=_median([total.task_metric.value for total in totals if total.task_metric]),
+        latency_s=median(stat.median for stat in latency),
+        latency_ci=latency[0].ci95 if len(latency) == 1 else _range([stat.median for stat in latency]),
+        ttft_s=_medians([total.latency_s.ttft for total in totals]),
+        token_s=_medians([total.latency_s.per_output_token for total in totals]),
+        energy_j=median(energy) if energy else None,
+        energy_quality=first.energy.quality.value,
+        energy_reason=first.energy.reason,
+        flops=_median([total.flops_per_sample for total in totals]),
+        memory=first.peak_memory_bytes,
+    )
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def _medians(values: Sequence[Statistic | None]) -> float | None:
+    return _median([value.median if value else None for value in values])
+
+
+def _range(values: Sequence[float | None]) -> tuple[float, float] | None:
+    known = [value for value in values if value is not None]
+    return (min(known), max(known)) if known else None
+
+
+def _figure(row: Row, name: str) -> float | None:
+    return getattr(row.figures, name) if row.figures else None
+
+
+def _reference(row: Row, name: str) -> float | None:
+    value = row.reference.get(name) if row.reference else None
+    return value if isinstance(value, (int, float)) else None

@@ -1,0 +1,142 @@
+"""What a run keeps of each batch, in files beside `run.json`: end-to-end times, and the span of every layer.
+
+Totals and medians cannot be compared in pairs; these can. `batches.csv` has a line for each batch of the bare pass, and
+in `hooked_s` what the latency pass took for it; `spans.csv` has one for each layer, phase and batch of that pass (the
+spans of all its calls added up).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from layerprof.errors import RequestError
+from layerprof.records import Phase
+
+if TYPE_CHECKING:
+    from layerprof.measure.session import Session, Walked
+    from layerprof.records import SpanReading
+
+BATCHES_FILE = "batches.csv"
+SPANS_FILE = "spans.csv"
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTime:
+    """One batch of the bare pass.
+
+    It holds the seconds of its `generate()`, seconds to the first token, tokens written in all rows.
+    """
+
+    batch: int
+    rows: int
+    latency_s: float
+    first_token_s: float | None
+    new_tokens: int
+
+
+def write(session: Session, folder: Path) -> dict[str, str]:
+    """Write what the session has; return the files' names for `run.files`."""
+    from layerprof.runs.store import write_atomic
+
+    files = {"batches": BATCHES_FILE}
+    write_atomic(folder / BATCHES_FILE, _batches(session.bare, session.hooked).encode())
+    if session.spans is not None:
+        selected = {layer.name for layer in session.selected}
+        write_atomic(folder / SPANS_FILE, _spans(session.spans, selected).encode())
+        files["spans"] = SPANS_FILE
+    return files
+
+
+def load_batches(folder: str | Path) -> tuple[BatchTime, ...]:
+    """Return the batches beside a run, empty when there are none.
+
+    Raises RequestError for a broken file, naming the line.
+    """
+    file = Path(folder) / BATCHES_FILE
+    return tuple(_read(file, ("batch", "rows", "latency_s", "first_token_s", "new_tokens"), _batch_time))
+
+
+def load_spans(folder: str | Path) -> dict[tuple[str, Phase], dict[int, float]]:
+    """Return seconds by layer and phase and then by batch, empty when there are none. Raises RequestError."""
+    found: dict[tuple[str, Phase], dict[int, float]] = defaultdict(dict)
+    file = Path(folder) / SPANS_FILE
+    for name, phase, batch, seconds in _read(file, ("name", "phase", "batch", "calls", "span_s"), _span):
+        found[name, phase][batch] = seconds
+    return dict(found)
+
+
+def _batch_time(row: Mapping[str, str]) -> BatchTime:
+    return BatchTime(
+        batch=int(row["batch"]),
+        rows=int(row["rows"]),
+        latency_s=float(row["latency_s"]),
+        first_token_s=float(row["first_token_s"]) if row["first_token_s"] else None,
+        new_tokens=int(row["new_tokens"]),
+    )
+
+
+def _span(row: Mapping[str, str]) -> tuple[str, Phase, int, float]:
+    return row["name"], Phase(row["phase"]), int(row["batch"]), float(row["span_s"])
+
+
+def _batches(walked: Sequence[Walked], hooked: Sequence[Walked]) -> str:
+    rows = (
+        (
+            index,
+            batch.rows,
+            repr(batch.latency_s),
+            "" if batch.generated.first_token_s is None else repr(batch.generated.first_token_s),
+            sum(batch.generated.new_tokens),
+            repr(hooked[index].latency_s) if index < len(hooked) else "",
+        )
+        for index, batch in enumerate(walked)
+    )
+    return _csv(("batch", "rows", "latency_s", "first_token_s", "new_tokens", "hooked_s"), rows)
+
+
+def _spans(reading: SpanReading, selected: set[str]) -> str:
+    sums: dict[tuple[str, Phase, int], list[float]] = {}
+    for span in reading.spans:
+        if span.layer in selected:
+            entry = sums.setdefault((span.layer, span.phase, span.batch), [0, 0.0])
+            entry[0] += 1
+            entry[1] += span.end_s - span.start_s
+    rows = (
+        (name, phase.value, batch, int(calls), repr(seconds)) for (name, phase, batch), (calls, seconds) in sums.items()
+    )
+    return _csv(("name", "phase", "batch", "calls", "span_s"), rows)
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _read(file: Path, columns: Sequence[str], convert: Callable[[Mapping[str, str]], R]) -> list[R]:
+    """Return the file's lines converted, none where it is missing. Raises RequestError naming the line."""
+    if not file.is_file():
+        return []
+    found: list[R] = []
+    try:
+        with file.open(newline="", encoding="utf-8") as opened:
+            for row in csv.DictReader(opened):
+                if any(row.get(column) is None for column in columns):
+                    raise ValueError("a column is missing")
+                found.append(convert(row))
+    except (OSError, ValueError, csv.Error) as error:
+        raise RequestError(
+            f"{file}, line {len(found) + 2}, is cut off or of another table ({error}).",
+            "Take the file as layerprof wrote it, or remove it: then nothing is paired by it.",
+        ) from None
+    return found

@@ -1,0 +1,340 @@
+"""Rates: the counts are jiwer's, the fields are the contract's, and awkward answers are scored, not lost."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jiwer
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from layerprof.quality import normalise, wer
+
+AWKWARD = (
+    "",
+    " ",
+    "...",
+    "the",
+    "yes",
+    "Yes.",
+    "don't",
+    "can't won't let's it's",
+    "STOP\nAHEAD",
+    "tab\tseparated  words ",
+    "naïve café",
+    "ｆｕｌｌｗｉｄｔｈ",
+    "ﬁne",
+    "停 止",
+    "停止",
+    "Привет, мир",
+    "مرحبا بالعالم",
+    "नमस्ते दुनिया",
+    "🙂 ok",
+    "$5.00 & more",
+    "a b c d e f g",
+    "word " * 3000,
+    "x" * 5000,
+)
+
+texts = st.one_of(st.sampled_from(AWKWARD), st.text(max_size=60))
+
+
+def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
+    """Word edits by the textbook recurrence."""
+    row = list(range(len(b) + 1))
+    for i, left in enumerate(a, 1):
+        above, row[0] = row[0], i
+        for j, right in enumerate(b, 1):
+            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (left != right))
+    return row[-1]
+
+
+# --- against jiwer and by hand ----------------------------------------------------------------------------------
+
+
+def test_corpus_first_is_jiwers_rate_of_the_raw_words() -> None:
+    """First reference, split at white space, nothing normalised, errors summed over all samples."""
+    pairs = [(r, h) for r, h in itertools.product(AWKWARD[4:-2], AWKWARD[:-2]) if normalise.words(r)]
+    got, _, _ = wer.score([(r, "other") for r, _ in pairs], [h for _, h in pairs], [False] * len(pairs), metric=None)
+    references = [" ".join(r.split()) for r, _ in pairs]
+    expected = jiwer.process_words(references, [" ".join(h.split()) for _, h in pairs])
+    assert got.corpus_first == pytest.approx(expected.wer)
+
+
+def test_one_reference_gives_jiwers_counts_of_the_normalised_words() -> None:
+    """Substitutions, deletions, insertions, match error rate: as jiwer counts them with its own transforms."""
+    kinds: Any = jiwer  # some of its classes are untyped
+    plain = jiwer.Compose(
+        [
+            kinds.ToLowerCase(),
+            kinds.ExpandCommonEnglishContractions(),
+            kinds.RemovePunctuation(),
+            kinds.RemoveMultipleSpaces(),
+            kinds.Strip(),
+            kinds.ReduceToListOfListOfWords(),
+        ]
+    )
+    # Texts that Unicode normalisation and white space other than spaces do not change: jiwer leaves those alone.
+    words = ["yes", "Yes.", "don't", "can't won't let's it's", "naïve café", "Привет, мир", "🙂 ok", "$5.00 &"]
+    pairs = list(itertools.product(words, [*words, "", "..."]))
+    got, _, _ = wer.score([(r,) for r, _ in pairs], [h for _, h in pairs], [False] * len(pairs), metric=None)
+    out = jiwer.process_words([r for r, _ in pairs], [h for _, h in pairs], plain, plain)
+    assert got.corpus_min == pytest.approx(out.wer)
+    assert got.mer == pytest.approx(out.mer)
+    assert (got.substitutions, got.deletions, got.insertions) == (out.substitutions, out.deletions, out.insertions)
+    assert got.reference_words == out.hits + out.substitutions + out.deletions
+    assert got.hypothesis_words == out.hits + out.substitutions + out.insertions
+
+
+def test_very_long_answers_are_counted() -> None:
+    """3,000 words against one: one match, the rest insertions; 3,000 words against nothing: all deleted."""
+    long = "word " * 3000
+    got, _, scores = wer.score([("word",), (long,)], [long, ""], [True, False], metric=None)
+    assert (got.insertions, got.deletions, got.substitutions) == (2999, 3000, 0)
+    assert (scores[0].wer, scores[1].wer) == (2999.0, 1.0)
+    assert got.corpus_min == pytest.approx(5999 / 3001)
+    assert got.mean_clipped == 1.0
+    assert got.truncated_share == 0.5
+
+
+def test_the_fields_by_hand() -> None:
+    """Two references, the second nearer; every field from a count on paper.
+
+    Sample 1: best "a red car" against "the red car": 1 substitution of 3 words. Sample 2: "yes" against "yes it is":
+    2 insertions on 1 word. First references raw: "blue thing now" (3 words): 3 substitutions; "yes": 2 insertions.
+    """
+    got, _, scores = wer.score(
+        [("blue thing now", "a red car"), ("yes",)], ["The red car!", "Yes it is"], [False, True], metric=None
+    )
+    assert (got.substitutions, got.deletions, got.insertions) == (1, 0, 2)
+    assert (got.reference_words, got.hypothesis_words) == (4, 6)
+    assert got.corpus_min == pytest.approx(3 / 4)
+    assert got.corpus_first == pytest.approx(6 / 4)  # "Yes" is not "yes" when nothing is normalised
+    assert got.mean_clipped == pytest.approx((1 / 3 + 1) / 2)
+    assert got.mer == pytest.approx(3 / 6)
+    assert (got.truncated_share, got.unscored) == (0.5, 0)
+    assert [score.wer for score in scores] == [pytest.approx(1 / 3), 2.0]
+
+
+def test_of_equally_near_references_the_longer_one_counts() -> None:
+    """Rates tie at 0: the denominator is the longer reference's."""
+    got, _, _ = wer.score([("yes", "Yes", "YES!")], ["yes"], [False], metric=None)
+    assert got.reference_words == 1
+    got, _, _ = wer.score([("q", "x y")], [""], [False], metric=None)
+    assert (got.reference_words, got.deletions) == (2, 2)
+
+
+def test_an_empty_answer_is_all_deletions() -> None:
+    """Nothing said costs every word of the reference."""
+    got, _, _ = wer.score([("a red car",)], [""], [False], metric=None)
+    assert (got.deletions, got.insertions, got.substitutions, got.corpus_min) == (3, 0, 0, 1.0)
+
+
+def test_references_that_are_nothing_are_dropped_and_samples_without_any_counted() -> None:
+    """Empty, and empty after normalising; a sample left without references does not enter any rate."""
+    got, task, scores = wer.score(
+        [("", "yes"), ("", "..."), ("", " ")], ["yes", "no", "no"], [False] * 3, metric="vqa_accuracy"
+    )
+    assert (got.unscored, got.corpus_min, got.corpus_first, got.reference_words) == (2, 0.0, 0.0, 1)
+    assert [score.wer for score in scores] == [0.0, None, None]
+    assert scores[2].metric is None
+    assert task is not None
+
+
+def test_articles_alone_are_no_reference_for_vqa() -> None:
+    """The VQA normaliser takes articles out, and what is left is nothing."""
+    assert wer.score([("the",)], ["the"], [False], metric="vqa_accuracy")[0].unscored == 1
+    assert wer.score([("a",)], ["A."], [False], metric="exact_match")[0].corpus_min == 0.0
+
+
+def test_nothing_to_score_gives_no_rates() -> None:
+    """No samples, or none with references: None, never a division by zero."""
+    for references, answers in ([], []), ([("",)], ["x"]):
+        got, task, _ = wer.score(references, answers, [False] * len(answers), metric="exact_match")
+        assert (got.corpus_min, got.corpus_first, got.mer, got.mean_clipped, got.ci95) == (None,) * 5
+        assert task is not None
+        assert task.value is None
+
+
+def test_lists_of_unequal_length_are_refused() -> None:
+    """Never zipped short, as torchmetrics does it."""
+    for answers, flags in (["a"], [False, False]), (["a", "b"], [False]):
+        with pytest.raises(ValueError, match="not one each"):
+            wer.score([("a",), ("b",)], answers, flags, metric=None)
+
+
+def test_an_unknown_metric_is_refused() -> None:
+    """A misspelt metric is not the same as none."""
+    with pytest.raises(ValueError, match="exact_match"):
+        wer.score([("a",)], ["a"], [False], metric="exactmatch")
+
+
+def test_intervals_hold_the_rate_and_repeat() -> None:
+    """The bootstrap is seeded; its interval lies around the rate, and one sample has none."""
+    references = [("a b c d",)] * 40
+    answers = ["a b c d"] * 25 + ["a b x d"] * 15
+    first, again = (wer.score(references, answers, [False] * 40, metric=None)[0] for _ in range(2))
+    assert first.ci95 == again.ci95
+    assert first.ci95 is not None
+    assert first.corpus_min is not None
+    assert first.ci95[0] < first.corpus_min < first.ci95[1]
+    assert wer.score(references[:1], answers[:1], [False], metric=None)[0].ci95 is None
+
+
+# --- properties -------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.lists(texts, min_size=1, max_size=3), texts), max_size=4))
+@example([([""], "x")])
+def test_every_text_is_scored_within_bounds(samples: list[tuple[list[str], str]]) -> None:
+    """Whatever is said: counts add up, the match error rate and the clipped mean are shares, nothing raises."""
+    references = [tuple(refs) for refs, _ in samples]
+    got, _, scores = wer.score(references, [h for _, h in samples], [False] * len(samples), metric="vqa_accuracy")
+    assert got.unscored == sum(score.wer is None for score in scores)
+    if got.corpus_min is not None:
+        assert got.mer is not None
+        assert got.mean_clipped is not None
+        assert 0 <= got.mer <= 1
+        assert 0 <= got.mean_clipped <= 1
+        assert got.corpus_min == pytest.approx(
+            (got.substitutions + got.deletions + got.insertions) / got.reference_words
+        )
+        assert got.hypothesis_words - got.reference_words == got.insertions - got.deletions
+    assert all(score.metric is None or 0 <= score.metric <= 1 for score in scores)
+
+
+@settings(max_examples=150, deadline=None)
+@given(texts, texts)
+def test_edits_are_the_textbook_distance(reference: str, answer: str) -> None:
+    """Against the dynamic programme over words; long texts are cut, since it is slow."""
+    r, h = reference.split()[:20], answer.split()[:20]
+    if r:
+        assert wer.align(" ".join(r), " ".join(h)).errors == edit_distance(r, h)
+
+
+@settings(max_examples=150, deadline=None)
+@given(texts)
+def test_normalised_text_is_words_and_single_spaces(text: str) -> None:
+    """Normalised text has no punctuation by jiwer's list, and no white space but single spaces inside."""
+    plain = normalise.words(text)
+    kinds: Any = jiwer  # some of its classes are untyped
+    assert plain == " ".join(plain.split())
+    assert kinds.RemovePunctuation()(plain) == plain
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts)
+def test_a_right_answer_is_right(text: str) -> None:
+    """The reference itself has no errors and full accuracy."""
+    got, task, _ = wer.score([(text,) * 10], [text], [False], metric="vqa_accuracy")
+    if got.unscored == 0:
+        assert got.corpus_min == got.corpus_first == 0
+        assert task is not None
+        assert task.value == 1.0
+
+
+# --- VQA accuracy -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("agreeing", "value"), [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)])
+def test_vqa_accuracy_leaves_one_out(agreeing: int, value: float) -> None:
+    """With n of 10 the same: (n x min(1, (n-1)/3) + (10-n) x min(1, n/3)) / 10, which is 0.3 a head up to three."""
+    references = ["yes"] * agreeing + [f"other {number}" for number in range(10 - agreeing)]
+    assert wer.vqa_accuracy(references, "yes") == pytest.approx(value)
+
+
+@pytest.mark.parametrize(("references", "value"), [(["yes"], 1.0), (["no"], 0.0), (["yes", "yes"], 1.0)])
+def test_vqa_accuracy_of_few_references(references: list[str], value: float) -> None:
+    """One's own samples may have one answer: then it has to be that one."""
+    assert wer.vqa_accuracy(references, "Yes!") == value
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("The Cat", "cat"),
+        ("two", "2"),
+        ("none", "0"),
+        ("dont", "don't"),
+        ("1,000", "1000"),
+        ("3.5", "3.5"),
+        ("end.", "end"),
+        ("x-y", "x y"),
+        ("x - y", "x y"),
+        ("x -y", "x y"),
+        ("the a an it", "it"),
+        ("john's", "john 's"),
+        ("yes\nno", "yes no"),
+        ("couldnt've", "couldn't've"),
+        ("what?", "what"),
+        ("(hi)", "hi"),
+    ],
+)
+def test_answers_are_compared_as_the_vqa_evaluation_does(said: str, meant: str) -> None:
+    """Its published rules, case by case."""
+    assert normalise.evalai(said) == meant
+
+
+# --- multiple choice --------------------------------------------------------------------------------------------
+
+OPTIONS = ("red", "blue", "green", "pink")
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        ("B", "B"),
+        ("b", "B"),
+        (" B. ", "B"),
+        ("B. blue", "B"),
+        ("(B) blue", "B"),
+        ("B) blue", "B"),
+        ("**B**", "B"),
+        ("B: blue", "B"),
+        ("B\n\nBecause it is.", "B"),
+        ("The answer is B", "B"),
+        ("The answer is: B.", "B"),
+        ("the correct answer is (b).", "B"),
+        ("Answer: B", "B"),
+        ("Option B", "B"),
+        ("I think B", "B"),
+        ("It is A", "A"),
+        ("blue", "B"),
+        ("Blue.", "B"),
+        ("A red circle", None),
+        ("The answer is a red circle", None),
+        ("A or B", None),
+        ("B and C", None),
+        ("not B", None),
+        ("E", None),
+        ("I", None),
+        ("", None),
+        ("no idea", None),
+    ],
+)
+def test_an_option_may_be_named_in_many_ways(answer: str, letter: str | None) -> None:
+    """Letters alone, in front, stated, or the option's text; more than one, or none of the four, is no answer."""
+    assert normalise.letter(answer, OPTIONS) == letter
+
+
+def test_exact_match_scores_letters() -> None:
+    """Right, right in words, wrong, unreadable."""
+    _, task, scores = wer.score(
+        [("B",)] * 4, ["B.", "The answer is B", "C", "perhaps"], [False] * 4, metric="exact_match"
+    )
+    assert [score.metric for score in scores] == [1.0, 1.0, 0.0, 0.0]
+    assert task is not None
+    assert task.value == 0.5
+
+
+def test_choices_let_an_answer_name_its_option_by_text() -> None:
+    """Without the choices the same answer cannot be read."""
+    given_choices = wer.score([("B",)], ["blue"], [False], metric="exact_match", choices=[OPTIONS])[1]
+    without = wer.score([("B",)], ["blue"], [False], metric="exact_match")[1]
+    assert given_choices is not None
+    assert without is not None
+    assert (given_choices.value, without.value) == (1.0, 0.0)

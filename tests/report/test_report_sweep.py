@@ -1,0 +1,234 @@
+"""Reports of sweeps and comparisons on figures chosen by hand; what comes from outside is never obeyed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from sample_sweep import NASTY, run, sample_sweep, save_run
+
+from layerprof import cli
+from layerprof.errors import RequestError
+from layerprof.report import comparison
+from layerprof.report.sweep import view as sweep_view
+from layerprof.report.sweep import write as sweep
+from layerprof.runs import compare
+from layerprof.sweep import guards
+from layerprof.sweep.cells import Guards
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> sweep_view.SweepData:
+    """Return the sample sweep, read from its folder."""
+    return sweep_view.load(sample_sweep(tmp_path / "sweep"))
+
+
+def _text(data: sweep_view.SweepData, name: str) -> str:
+    out = io.StringIO()
+    sweep.renderer(name)(data, out)
+    return out.getvalue()
+
+
+def test_rows_come_in_the_order_of_the_axes_with_the_report_beside(data: sweep_view.SweepData) -> None:
+    """Each row has its cell's figures, its state, and the earlier report's row of the same settings."""
+    sizes, devices = sweep_view.tables(data)
+    assert [row.point for row in sizes.rows] == [{"batch_size": 1}, {"batch_size": 4}, {"batch_size": 16}]
+    assert [row.reference["wer"] if row.reference else None for row in sizes.rows] == [28.2, 14.3, None]
+    assert [row.figures.latency_s if row.figures else None for row in sizes.rows] == [0.1, 0.15, None]
+    assert [row.point for row in devices.rows] == [{"device": "cuda"}, {"device": "cpu"}]
+    assert [line["wer"] for line in sizes.unmatched] == [10.3]
+
+
+def test_ratios_are_over_the_first_row_that_both_have(data: sweep_view.SweepData) -> None:
+    """0.15 s over 0.1 s, and the report's 1.2 s over 0.8 s."""
+    sizes = sweep_view.tables(data)[0]
+    assert sizes.ratios("latency_s") == [1.0, pytest.approx(1.5), None]
+    assert sizes.ratios("latency_s", of_reference=True) == [1.0, pytest.approx(1.5), None]
+
+
+def test_cells_are_set_against_the_first_on_the_same_samples(data: sweep_view.SweepData) -> None:
+    """Two batches of 0.15 s against two of 0.1 s: 1.5 times as long, both pairs alike; the rate 0.05 lower.
+
+    The first row of a table has nothing to be set against, nor has one without figures.
+    """
+    sizes, devices = sweep_view.tables(data)
+    first, second, crashed = (row.against for row in sizes.rows)
+    assert first is None
+    assert crashed is None
+    assert second is not None
+    assert second.wer is not None
+    assert second.time.n == 2
+    assert second.time.value == pytest.approx(1.5)
+    assert list(second.time.ci95 or ()) == pytest.approx([1.5, 1.5])
+    assert second.wer.value == pytest.approx(-0.05)
+    assert [row.against for row in devices.rows] == [None, None]
+    rows = list(csv.DictReader(io.StringIO(_text(data, "csv"))))
+    ratios = [row["time_per_sample_ratio"] for row in rows]
+    assert float(ratios.pop(1)) == pytest.approx(1.5)
+    assert ratios == [""] * 4
+    plain = json.loads(_text(data, "json"))["tables"][0]["rows"]
+    assert [row["against_first"] and row["against_first"]["time_per_sample_ratio"]["pairs"] for row in plain] == [
+        None,
+        2,
+        None,
+    ]
+    assert "per sample ×" in _text(data, "markdown")
+
+
+def test_a_broken_file_beside_a_run_leaves_it_unpaired(tmp_path: Path) -> None:
+    """The cell's own figures stand; there is no difference to show."""
+    folder = sample_sweep(tmp_path / "sweep")
+    broken = next(path for path in folder.rglob("batches.csv") if "bb" in path.parts)
+    broken.write_text("batch,rows\nnothing\n")
+    sizes = sweep_view.tables(sweep_view.load(folder))[0]
+    assert sizes.rows[1].figures is not None
+    assert sizes.rows[1].against is None
+
+
+def test_repeats_are_joined_by_their_median_and_range() -> None:
+    """Three repeats of 0.1, 0.4 and 0.2 s give 0.2 s, from 0.1 to 0.4."""
+    found = sweep_view.figures([run(0.1), run(0.4), run(0.2)])
+    assert (found.repeats, found.latency_s, found.latency_ci) == (3, 0.2, (0.1, 0.4))
+
+
+def test_the_terminal_names_every_cell_and_why_some_have_no_figures(data: sweep_view.SweepData) -> None:
+    """Tables, the guard that struck, and both cells without figures with their reasons."""
+    out = io.StringIO()
+    sweep.renderer("terminal")(data, out)
+    text = " ".join(out.getvalue().split())
+    for words in ("Batch size", "GPU against CPU", "crashed", "no CUDA device", "answers depend on the batch", "28.2"):
+        assert words in text
+    assert "2 of 4 cells measured" in text
+    assert "4.8 % of it around the cells" in text
+
+
+def test_markdown_cannot_be_broken_from_outside(data: sweep_view.SweepData) -> None:
+    """Tags and markup in titles and reasons are shown as they stand, and no cell breaks a table."""
+    text = _text(data, "markdown")
+    assert "<script>" not in text
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(widths) == 1
+
+
+def test_csv_has_a_line_for_each_cell_of_each_table(data: sweep_view.SweepData) -> None:
+    """SI units under their names, the report's figures under report_*, empty where there is nothing."""
+    rows = list(csv.DictReader(io.StringIO(_text(data, "csv"))))
+    assert [(row["table"], row["status"]) for row in rows] == [
+        ("sizes", "done"),
+        ("sizes", "done"),
+        ("sizes", "crashed"),
+        ("devices", "skipped"),
+        ("devices", "done"),
+    ]
+    assert rows[1]["latency_s"] == "0.15"
+    assert rows[1]["batch_invariant"] == "0.25"
+    assert rows[1]["report_latency_s"] == "1.2"
+    assert rows[2]["latency_s"] == ""
+    assert rows[3]["device"] == "cuda"
+
+
+def test_json_holds_the_tables(data: sweep_view.SweepData) -> None:
+    """The JSON report is JSON, with figures, guards, reasons and the report's rows."""
+    found = json.loads(_text(data, "json"))
+    first = found["tables"][0]["rows"][0]
+    assert first["figures"]["latency_ci"] == [pytest.approx(0.09), pytest.approx(0.11)]
+    assert first["report"]["energy_j"] == 130.0
+    assert found["tables"][0]["rows"][2]["reason"].endswith(NASTY)
+
+
+def test_the_page_asks_for_nothing_and_obeys_nothing(data: sweep_view.SweepData) -> None:
+    """One file, a policy that forbids requests, and text from outside escaped in markup and data alike."""
+    page = _text(data, "html")
+    assert "default-src 'none'" in page
+    assert NASTY not in page
+    assert "<script>alert" not in page
+    assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=\"(?!data:)", page)
+
+
+def test_a_file_gets_the_format_of_its_suffix(data: sweep_view.SweepData, tmp_path: Path) -> None:
+    """`-o sweep.md` is Markdown; an unknown format is refused with the nearest."""
+    written = sweep.write(data, None, tmp_path / "new" / "sweep.md", Console(file=io.StringIO()))
+    assert written is not None
+    assert written.read_text().startswith("# Sample")
+    with pytest.raises(RequestError, match="mardown"):
+        sweep.write(data, "mardown", None, Console(file=io.StringIO()))
+
+
+def test_a_comparison_reads_in_every_format(tmp_path: Path) -> None:
+    """+20 % with its interval, the layer, what changed in the settings, and the verdict of --fail-above."""
+    save_run(run(0.25), tmp_path / "a", (0.2, 0.3))
+    save_run(run(0.3, batch_size=4), tmp_path / "b", (0.24, 0.36))
+    found = compare.compare(tmp_path / "a", tmp_path / "b")
+    terminal, markdown, plain = io.StringIO(), io.StringIO(), io.StringIO()
+    comparison.render(found, terminal, 5)
+    comparison.render_markdown(found, markdown)
+    comparison.render_json(found, plain)
+    for text in (terminal.getvalue(), markdown.getvalue().replace("\\", "")):
+        assert "+20.0 %" in text
+        assert "[+20.0, +20.0]" in text
+        assert "batch_size" in text
+    assert "worse by more than 5 %: latency per sample +20.0 %" in terminal.getvalue()
+    totals = json.loads(plain.getvalue())["cells"][0]["totals"]
+    assert totals[0]["value"] == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize(("limit", "code"), [("5", 1), ("30", 0)])
+def test_compare_fails_above_what_is_allowed(
+    limit: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--fail-above` ends with exit code 1 on a regression, for CI, and with 0 when all is within bounds."""
+    save_run(run(0.25), tmp_path / "a", (0.2, 0.3))
+    save_run(run(0.3), tmp_path / "b", (0.24, 0.36))
+    command = ["layerprof", "compare", str(tmp_path / "a"), str(tmp_path / "b"), "--fail-above", limit]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert (stop.value.code or 0) == code
+    assert ("worse by more than 5 %" in capsys.readouterr().out) is bool(code)
+
+
+def test_report_takes_a_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`layerprof report` shows a sweep's folder as it shows a run's."""
+    monkeypatch.setattr("sys.argv", ["layerprof", "report", str(sample_sweep(tmp_path / "s")), "--format", "csv"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code
+    assert capsys.readouterr().out.startswith("table,model,dataset")
+
+
+def test_guards_count_what_the_run_says() -> None:
+    """Shares by hand: words of answers over scored samples, padding over prompt and padding, nothing flagged."""
+    made = run(0.1)
+    wer = made.totals.wer
+    assert wer is not None
+    scored = made.samples - wer.unscored
+    found = guards.judge(made, 1.0, 4, 0)
+    assert found.hypothesis_words == wer.hypothesis_words / scored
+    assert found.truncated_share == wer.truncated_share
+    pads, prompt = made.totals.pad_tokens or 0, made.totals.prompt_tokens or 0
+    assert found.padding_share == pads / (pads + prompt)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"batch_invariant": 0.5, "checked": 8}, "50 % of 8 samples"),
+        ({"truncated_share": 0.2}, "20 % of the answers were cut"),
+        ({"hypothesis_words": 40.0, "reference_words": 1.4}, "40.0 words where the references have 1.4"),
+        ({"padding_share": 0.6}, "60 % of the prompt tokens"),
+        ({"not_finite": 2}, "NaN or infinite in 2 batches"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(values: dict[str, float], words: str) -> None:
+    """Each guard that strikes says what it found."""
+    (flag,) = guards.flags(Guards(**values))  # type: ignore[arg-type]  # pydantic converts
+    assert words in flag
+    assert guards.flags(Guards(batch_invariant=0.95, truncated_share=0.05, padding_share=0.3, not_finite=0)) == ()

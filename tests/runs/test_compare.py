@@ -1,0 +1,187 @@
+"""Comparisons against sums done by hand: pairs over different batchings, intervals, regressions, settings, sweeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sample_run import sample_run
+from sample_sweep import run, sample_sweep, save_run
+
+from layerprof.errors import RequestError
+from layerprof.runs import compare as comparing
+from layerprof.runs.changes import Change
+from layerprof.runs.pairing import Draws, units
+
+
+def test_batches_of_the_same_samples_are_paired_batch_by_batch() -> None:
+    """Two runs with the same batches have one unit a batch."""
+    batches = {"a": 0, "b": 0, "c": 1, "d": 1}
+    assert [(unit.before, unit.after, unit.ids) for unit in units(batches, batches)] == [
+        ((0,), (0,), ("a", "b")),
+        ((1,), (1,), ("c", "d")),
+    ]
+
+
+def test_single_rows_are_paired_with_the_batch_they_are_in() -> None:
+    """A run of batches of one against a run of batches of two: the unit is the larger batch."""
+    alone, together = {"a": 0, "b": 1, "c": 2, "d": 3}, {"a": 0, "b": 0, "c": 1, "d": 1}
+    assert [(unit.before, unit.after) for unit in units(alone, together)] == [((0, 1), (0,)), ((2, 3), (1,))]
+
+
+def test_batches_that_cross_are_one_unit() -> None:
+    """Batches of two against batches of three over six samples have no common border but the end."""
+    twos, threes = ({name: index // size for index, name in enumerate("abcdef")} for size in (2, 3))
+    assert [(unit.before, unit.after) for unit in units(twos, threes)] == [((0, 1, 2), (0, 1))]
+
+
+def test_batches_with_samples_that_one_run_lacks_are_left_out() -> None:
+    """Time of a batch cannot be shared out among its samples, so a batch that is not wholly shared does not count."""
+    assert [unit.ids for unit in units({"a": 0, "b": 0, "c": 1}, {"a": 0, "c": 1, "x": 2})] == [("c",)]
+
+
+def test_a_constant_ratio_has_an_interval_of_no_width() -> None:
+    """Where every pair has the same ratio, every resample has it too."""
+    low, high = Draws(5).ratio([2.0, 4.0, 6.0, 8.0, 10.0], [1.0, 2.0, 3.0, 4.0, 5.0]) or (0, 0)
+    assert low == pytest.approx(2.0)
+    assert high == pytest.approx(2.0)
+
+
+def test_the_interval_of_a_ratio_is_the_bootstraps() -> None:
+    """Ratios of 1 and 3 on equal bases, ten of each: the interval lies around 2, within binomial bounds done by hand.
+
+    The ratio of a resample is 1 + 2 B / 20 with B ~ Binomial(20, 1/2), whose 2.5 and 97.5 percentiles are 6 and 14.
+    """
+    found = Draws(20).ratio([1.0, 3.0] * 10, [1.0] * 20)
+    assert found == pytest.approx((1.6, 2.4))
+
+
+def test_one_pair_has_no_interval() -> None:
+    """A single pair says nothing of its noise."""
+    assert Draws(1).ratio([2.0], [1.0]) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "worse"),
+    [
+        (Change("latency", "s", 1.0, 1.2), True),
+        (Change("latency", "s", 1.0, 1.04), False),
+        (Change("latency", "s", 1.2, 1.0), False),
+        (Change("latency", "s", 1.0, 1.2, ci95=(0.9, 1.5), n=8), False),
+        (Change("latency", "s", 1.0, 1.2, ci95=(1.1, 1.3), n=8), True),
+        (Change("latency", "s", None, 1.2), False),
+        (Change("latency", "s", 0.0, 0.0), False),
+        (Change("accuracy", "", 0.9, 0.8, "points", higher_is_worse=False), True),
+        (Change("accuracy", "", 0.9, 0.87, "points", higher_is_worse=False), False),
+        (Change("accuracy", "", 0.9, 0.8, "points", ci95=(-0.2, 0.01), n=8, higher_is_worse=False), False),
+        (Change("accuracy", "", 0.8, 0.9, "points", higher_is_worse=False), False),
+        (Change("word error rate", "", 0.1, 0.2, "points"), True),
+    ],
+)
+def test_a_regression_is_worse_by_more_than_asked_and_more_than_noise(change: Change, worse: bool) -> None:
+    """Five percent, or five points of a rate, in the bad direction, with an interval that leaves out no change."""
+    assert change.worse_by_more_than(5) is worse
+
+
+def test_two_runs_are_compared_in_pairs(tmp_path: Path) -> None:
+    """Seconds of a sample come from the batches: 0.5 s of 4 samples before, 0.6 s after, ratio 1.2 in both batches."""
+    save_run(run(0.25), tmp_path / "a", (0.2, 0.3))
+    save_run(run(0.3, wer=0.5, joules=24.0, batch_size=4), tmp_path / "b", (0.24, 0.36))
+    (found,) = comparing.compare(tmp_path / "a", tmp_path / "b").cells
+    changes = {change.quantity: change for change in found.totals}
+    latency = changes["latency per sample"]
+    assert (latency.before, latency.after) == pytest.approx((0.125, 0.15))
+    assert latency.n == 2
+    assert latency.ci95 == pytest.approx((1.2, 1.2))
+    assert changes["energy per sample"].value == pytest.approx(1.2)
+    assert changes["FLOPs per sample"].percent == pytest.approx(0.0)
+    assert changes["word error rate"].value == pytest.approx(0.25)
+    layer = next(one for one in found.layers if one.span.n)
+    assert (layer.name, layer.phase.value) == ("model.language_model.layers.0", "decode")
+    assert layer.span.value == pytest.approx(1.2)
+    assert layer.span.before == pytest.approx(0.05 / 4)
+    assert found.same_answers == 1.0
+    assert found.settings == {"batch_size": (2, 4)}
+    assert found.environment == {}
+    assert {change.quantity for change in found.regressions(5)} >= {"latency per sample", "energy per sample"}
+    assert found.regressions(30) == []
+
+
+def test_runs_without_their_batches_are_compared_by_medians(tmp_path: Path) -> None:
+    """A run of an older layerprof has no batches.csv.
+
+    The difference is there, an interval is not, and a note says why.
+    """
+    from layerprof.runs import store
+
+    for name in ("a", "b"):
+        store.save(sample_run(), tmp_path / name)
+    (found,) = comparing.compare(tmp_path / "a", tmp_path / "b").cells
+    latency = next(change for change in found.totals if change.quantity.startswith("latency"))
+    assert latency.value == pytest.approx(1.0)
+    assert latency.ci95 is None
+    assert any("samples.jsonl" in note for note in found.notes)
+
+
+def test_runs_of_different_samples_are_not_paired(tmp_path: Path) -> None:
+    """Without a common sample there is no pair, and the note says so."""
+    save_run(run(0.25), tmp_path / "a", (0.2, 0.3))
+    save_run(run(0.25), tmp_path / "b", (0.2, 0.3))
+    file = tmp_path / "b" / "samples.jsonl"
+    file.write_text(file.read_text().replace('"id":"', '"id":"other-'))
+    (found,) = comparing.compare(tmp_path / "a", tmp_path / "b").cells
+    assert found.shared_samples == 0
+    assert found.same_answers is None
+    assert any("different samples" in note for note in found.notes)
+
+
+def test_sweeps_are_compared_cell_by_cell(tmp_path: Path) -> None:
+    """Cells are partners where they stand at the same point; those that one sweep could not measure are told."""
+    before, after = sample_sweep(tmp_path / "a"), sample_sweep(tmp_path / "b", slower=1.25)
+    found = comparing.compare(before, after)
+    assert [cell.title for cell in found.cells] == ["sizes: batch_size=1", "sizes: batch_size=4"]
+    assert len(found.alone) == 2
+    assert "no CUDA device" in " ".join(found.alone)
+    worse = found.regressions(20)
+    assert {(cell, change.quantity) for cell, change in worse} == {
+        ("sizes: batch_size=1", "latency per sample"),
+        ("sizes: batch_size=4", "latency per sample"),
+    }
+    assert found.regressions(30) == []
+
+
+def test_a_run_and_a_sweep_are_not_compared(tmp_path: Path) -> None:
+    """What cannot be set side by side is refused, with the way to do it."""
+    save_run(run(0.25), tmp_path / "run", (0.2, 0.3))
+    with pytest.raises(RequestError, match=r"is a run and .* is a sweep"):
+        comparing.compare(tmp_path / "run", sample_sweep(tmp_path / "sweep"))
+    with pytest.raises(RequestError):
+        comparing.compare(tmp_path / "run", tmp_path / "nothing")
+
+
+def test_a_broken_batches_file_names_the_line(tmp_path: Path) -> None:
+    """A cut-off file is refused, not read as if it were whole."""
+    save_run(run(0.25), tmp_path / "a", (0.2, 0.3))
+    file = tmp_path / "a" / "batches.csv"
+    file.write_text(file.read_text() + "2,2\n")
+    with pytest.raises(RequestError, match="line 4"):
+        comparing.compare(tmp_path / "a", tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("batches.csv", b"batch,rows,latency_s,first_token_s,new_tokens\n0,two,1,1,3\n", 2),
+        ("spans.csv", b"name,phase,batch,calls,span_s\nx,decode,0,1,2\nx,nowhere,0,1,2\n", 3),
+        ("spans.csv", b"\xff\xfe\x00", 2),
+    ],
+)
+def test_files_beside_a_run_that_hold_something_else_are_refused(
+    name: str, content: bytes, line: int, tmp_path: Path
+) -> None:
+    """A number or phase that is none and bytes that are no text end with the file, the line and a remedy."""
+    save_run(run(0.25), tmp_path / "a", (0.2, 0.3))
+    (tmp_path / "a" / name).write_bytes(content)
+    with pytest.raises(RequestError, match=f"{name}, line {line}") as caught:
+        comparing.compare(tmp_path / "a", tmp_path / "a")
+    assert caught.value.remedy

@@ -1,0 +1,102 @@
+"""Cells on the bundled model: who they are, what they leave behind, and padding on the wrong side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from layerprof.hooks import recording
+
+from layerprof.errors import RequestError
+from layerprof.runs import batch_files, store
+from layerprof.sweep.cell_runner import Bench
+
+BASE: dict[str, Any] = {"model": "demo", "dataset": "scienceqa", "samples": 3, "device": "cpu", "image_size": 56}
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    """Return a bench, on which the model stays loaded between tests."""
+    return Bench()
+
+
+def test_padding_is_moved_from_left_to_right_and_images_stay() -> None:
+    """Rows of 3 and 2 tokens: the short row's padding goes behind it in everything that is rows x positions."""
+    import torch
+
+    from layerprof.data.batches import Batch
+    from layerprof.sweep.quality_walk import padded_right
+
+    tensors = {
+        "input_ids": torch.tensor([[1, 2, 3], [0, 4, 5]]),
+        "attention_mask": torch.tensor([[1, 1, 1], [0, 1, 1]]),
+        "pixel_values": torch.arange(8.0).reshape(4, 2),
+    }
+    batch = Batch(0, (), tensors, ("a", "b"), (3, 2), (0, 1), (0, 0), (0, 0))
+    moved = padded_right(batch).tensors
+    assert moved["input_ids"].tolist() == [[1, 2, 3], [4, 5, 0]]
+    assert moved["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert torch.equal(moved["pixel_values"], tensors["pixel_values"])
+    assert tensors["input_ids"].tolist() == [[1, 2, 3], [0, 4, 5]]
+
+
+def test_a_cell_is_who_it_resolves_to(bench: Bench) -> None:
+    """`auto` and what it stands for have one key; another batch size, repeat or sample has another."""
+    plain = bench.identify(BASE, {})
+    same = bench.identify(BASE | {"dtype": "fp32", "source": "bundled", "padding_side": "left"}, {})
+    assert plain.key() == same.key()
+    others = [bench.identify(BASE | change, {}).key() for change in ({"batch_size": 2}, {"samples": 2}, {"seed": 1})]
+    assert len({plain.key(), plain.key(repeat=1), *others}) == 5
+    assert len(plain.data["ids"]) == 3
+    assert plain.choices["max_new_tokens"] == 16
+
+
+def test_demo_settings_are_laid_over_where_the_model_is_the_bundled_one(bench: Bench) -> None:
+    """The `[demo]` part of an experiment counts for the bundled model."""
+    assert bench.identify(BASE, {"samples": 2}).choices["samples"] == 2
+
+
+def test_what_cannot_be_is_refused_without_loading_a_model(bench: Bench) -> None:
+    """A wrong image size, selector or hook is told when cells are identified."""
+    for change in ({"image_size": 57}, {"layers": "vision["}, {"model": "dmeo"}, {"hooks": ["memory"]}):
+        with pytest.raises(RequestError):
+            bench.identify(BASE | change, {})
+
+
+def test_a_cell_leaves_a_run_with_its_batches_and_guards(bench: Bench, tmp_path: Path) -> None:
+    """Work of a fixed number of tokens is timed; answers end where the model ends them, and are the same alone."""
+    asked = BASE | {"batch_size": 2, "max_new_tokens": 3, "fixed_tokens": True, "trace": False, "energy": "off"}
+    told: list[str] = []
+    guards = bench.run(bench.identify(asked, {}), 0, tmp_path / "cell", told.append)
+    run = store.load(tmp_path / "cell")
+    assert run.status == "done"
+    assert run.totals.output_tokens == 3 * 3
+    batches = batch_files.load_batches(tmp_path / "cell")
+    assert [(batch.rows, batch.new_tokens) for batch in batches] == [(2, 6), (1, 3)]
+    assert run.totals.latency_s.per_batch.n == 2
+    spans = batch_files.load_spans(tmp_path / "cell")
+    assert {name for name, _ in spans} == {row.name for row in run.layers if row.span_s}
+    assert all(len(answer.answer_tokens) <= 3 for answer in store.load_samples(tmp_path / "cell"))
+    assert guards is not None
+    assert (guards.batch_invariant, guards.checked, guards.not_finite) == (1.0, 3, 0)
+    assert any(line.startswith("quality") for line in told)
+
+
+@pytest.mark.parametrize("recorded", [0, 1])
+def test_a_process_that_recorded_a_gpu_is_spent(
+    bench: Bench, recorded: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever recorded it: the next cell's times would hold what the profiler left behind."""
+    monkeypatch.setitem(recording._sessions, "cuda", recorded)
+    asked = BASE | {"samples": 1, "max_new_tokens": 1, "trace": False, "energy": "off"}
+    bench.run(bench.identify(asked, {}), 0, tmp_path / "cell", lambda _: None)
+    assert bench.spent == bool(recorded)
+
+
+def test_cells_share_a_loaded_model(bench: Bench) -> None:
+    """The same source gives the same object, whatever the cell's batch size."""
+    asked: Any = SimpleNamespace(model="demo", weights="pretrained", device="cpu", dtype="auto", optimization="eager")
+    source = bench._source(asked)
+    assert bench.subject(source) is bench.subject(source)
