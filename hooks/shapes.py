@@ -25,7 +25,7 @@ from layerprof.hooks.tokens import ALL, Padding, Share, Visibility, by_flags
 from layerprof.hooks.weights import Read, Weights, boundary_bytes, tensors_in
 from torch import Tensor, nn
 
-from layerprof.flops import formulas as flops
+from layerprof.flops import formulas
 from layerprof.flops.operators import CUMULATIVE_K, CUMULATIVE_Q, GROUPED, LONGEST_K, MASKS, Attention, Product
 from layerprof.records import Layer, Phase, Work, WorkReading
 
@@ -325,8 +325,8 @@ class ShapesHook(LayerHook):
             )
             self._attention(padded, operands, frame, from_start=False)
             return
-        pairs = flops.varlen_pairs(queries, keys)
-        executed = flops.attention(1, it.heads, pairs, it.width_qk, it.width_v)
+        pairs = formulas.varlen_pairs(queries, keys)
+        executed = formulas.attention(1, it.heads, pairs, it.width_qk, it.width_v)
         self._total += executed
         shown = [by_flags(operands, q, k, from_start=False) for q, k in zip(queries, keys, strict=True)]
         visible = sum(q * k if s is None else s for q, k, s in zip(queries, keys, shown, strict=True))

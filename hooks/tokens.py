@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerprof.flops import formulas as flops
+from layerprof.flops import formulas
 from layerprof.records import Phase
 
 Share = tuple[int, int]
@@ -56,7 +56,7 @@ class Padding:
         else:
             real_queries = [queries] * len(rows)
         real_keys = [self._keys(row, keys, step, fixed, sliding) for row in rows]
-        pairs = flops.varlen_pairs(real_queries, real_keys)
+        pairs = formulas.varlen_pairs(real_queries, real_keys)
         return pairs, len(rows) * queries * keys
 
     def _keys(self, row: list[bool], keys: int, step: int, fixed: bool, sliding: bool) -> int:
@@ -127,4 +127,4 @@ def by_flags(operands: Mapping[str, Any], queries: int, keys: int, *, from_start
         return None
     if not causal:  # a window to the left of each query, and all there is to its right
         return queries * keys - sum(max(keys - queries + i + 1 - (window or 0), 0) for i in range(queries))
-    return flops.visible_pairs(queries, keys, window=window, aligned_to_end=not from_start and custom != 1)
+    return formulas.visible_pairs(queries, keys, window=window, aligned_to_end=not from_start and custom != 1)

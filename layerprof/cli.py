@@ -93,11 +93,11 @@ def profile(
 ) -> None:
     """Profile every layer of a model on a dataset: FLOPs, latency and energy, with books that balance."""
     from layerprof import settings
-    from layerprof.measure import conduct as profiler
+    from layerprof.measure import conduct
 
     chosen = {name: value for name, value in locals().items() if name in settings.Settings.model_fields}
     console = _console(quiet)
-    run = profiler.profile(settings.build(**chosen, hooks=tuple(hook or ())), progress=_progress(console, quiet))
+    run = conduct.profile(settings.build(**chosen, hooks=tuple(hook or ())), progress=_progress(console, quiet))
     _render_run(run, console, quiet)
     if run.status == "interrupted":
         raise typer.Exit(130)
@@ -112,19 +112,19 @@ def report(
     ] = None,
 ) -> None:
     """Show a finished run or sweep again, in any format."""
-    from layerprof.report import write as reports
+    from layerprof.report import write
     from layerprof.runs import store
-    from layerprof.sweep import folder as sweep_folder
+    from layerprof.sweep import folder
 
     output = _file(output)
     chosen = format if output is None or format != "terminal" else None
-    if sweep_folder.is_sweep(path):
+    if folder.is_sweep(path):
         from layerprof.report.sweep import view as sweep_view
         from layerprof.report.sweep import write as sweep_reports
 
         written = sweep_reports.write(sweep_view.load(path), chosen, output, _console(False))
     else:
-        written = reports.write(store.load(path), chosen, output, _console(False))
+        written = write.write(store.load(path), chosen, output, _console(False))
     if written is not None:
         _say(f"Wrote {written}")
 
@@ -268,14 +268,14 @@ def doctor(
     ] = None,
 ) -> None:
     """Tell what this machine can measure, and how well."""
-    from layerprof.doctor import examine as doctors
+    from layerprof.doctor import examine
     from layerprof.report import doctor as view
 
-    result = doctors.examine()
+    result = examine.examine()
     if json != "-":  # on a GPU the examination takes half a minute: nobody should have to ask twice
         view.render(result, _console(False))
     if json is not None:
-        _emit(doctors.to_json(result), json)
+        _emit(examine.to_json(result), json)
 
 
 @app.callback(invoke_without_command=True)
@@ -369,9 +369,9 @@ def _emit(text: str, target: str) -> None:
     if target == "-":
         sys.stdout.write(text + "\n")
     else:
-        from layerprof.report import write as reports
+        from layerprof.report import write
 
-        reports.to_file(text + "\n", Path(target).expanduser())
+        write.to_file(text + "\n", Path(target).expanduser())
         _say(f"Wrote {target}")
 
 

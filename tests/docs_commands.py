@@ -24,9 +24,9 @@ from pydantic import BaseModel
 from sample_sweep import sample_sweep
 
 from layerprof import cli, records, settings
-from layerprof.commands import sweep as sweeping
-from layerprof.models import find as locate
-from layerprof.sweep import experiment as experiments
+from layerprof.commands import sweep
+from layerprof.models import find
+from layerprof.sweep import experiment_file
 from layerprof.trace.for_tensorboard import write_chrome
 
 ROOT = Path(__file__).parents[1]
@@ -262,10 +262,10 @@ def hold(command: Command) -> None:
             **{name: value for name, value in asked.items() if name in settings.Settings.model_fields}
         )
         if built.weights == "random":
-            assert locate.parameter_count(locate.find(built.model, "random")) == 3_754_622_976
+            assert find.parameter_count(find.find(built.model, "random")) == 3_754_622_976
         return
     named = {name: asked[name] for name in ("model", "weights", "samples")}
-    request = sweeping.request(
+    request = sweep.request(
         asked["experiment"],
         asked["output"],
         asked["engine"],
@@ -274,7 +274,7 @@ def hold(command: Command) -> None:
         asked["ray_address"],
         **named,
     )
-    assert experiments.cells(experiments.load(request.experiment), request.overrides, request.only)
+    assert experiment_file.cells(experiment_file.load(request.experiment), request.overrides, request.only)
 
 
 # --- a place where the commands can run -------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from layerprof import registry
 from layerprof.layers.nesting import whole_layers
-from layerprof.measure import conduct as profiler
+from layerprof.measure import conduct
 from layerprof.measure.progress import Silent
 from layerprof.measure.session import Session
 from layerprof.records import Run
@@ -146,14 +146,14 @@ def session_on(card: FakeCard, monkeypatch: Any, folder: Any, **options: Any) ->
     monkeypatch.setattr(registry, "load", card.load)
     chosen: dict[str, Any] = {"model": "demo", "device": "cpu", "trace": False, "max_new_tokens": 4, "samples": 2}
     settings = build(**(chosen | {"output": str(folder)} | options))
-    session = profiler.prepare(settings, Silent())
+    session = conduct.prepare(settings, Silent())
     card.plug_in(session)
     return session
 
 
 def profiled(session: Session) -> Run:
     """Return the finished, saved run, as `profiler.profile` does."""
-    failure = profiler.conduct(session)
+    failure = conduct.conduct(session)
     if failure is not None:
         raise failure
-    return profiler.finish(session, failure)
+    return conduct.finish(session, failure)

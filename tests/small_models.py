@@ -12,7 +12,8 @@ from PIL import Image
 
 from layerprof import demo
 from layerprof.data.datasets import Dataset, Example
-from layerprof.models import subject as models
+from layerprof.models.load import load_model
+from layerprof.models.source import resolve
 from layerprof.models.subject import Subject
 
 CONFIG: dict[str, Any] = {
@@ -69,7 +70,7 @@ def checkpoint_folder(folder: Path) -> Path:
 
     Matrices are large beside the embeddings, so that answers turn on the whole prompt instead of repeating a token.
     """
-    made = models.load(models.resolve(str(config_folder(folder)), weights="random", device="cpu", dtype="fp32", seed=5))
+    made = load_model(resolve(str(config_folder(folder)), weights="random", device="cpu", dtype="fp32", seed=5))
     with torch.no_grad():
         for name, weight in made.model.named_parameters():
             if weight.ndim > 1 and "embed_tokens" not in name:
@@ -83,7 +84,7 @@ def checkpoint_folder(folder: Path) -> Path:
 
 def subject(folder: Path, **how: Any) -> Subject:
     """Load the checkpoint of a folder on the CPU, in fp32 unless asked otherwise."""
-    return models.load(models.resolve(str(folder), **{"device": "cpu", "dtype": "fp32"} | how))
+    return load_model(resolve(str(folder), **{"device": "cpu", "dtype": "fp32"} | how))
 
 
 def picture(width: int = 64, height: int = 48) -> Image.Image:

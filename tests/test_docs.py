@@ -23,11 +23,12 @@ from layerprof.hooks.base import LayerHook
 
 import layerprof
 from layerprof import registry
-from layerprof.commands import view as viewing
-from layerprof.data import batches as inputs
-from layerprof.data import datasets
-from layerprof.models import subject as models
-from layerprof.sweep import experiment as experiments
+from layerprof.commands import view
+from layerprof.data import batching, datasets
+from layerprof.models.load import load_model
+from layerprof.models.source import resolve
+from layerprof.models.subject import Subject
+from layerprof.sweep import experiment_file
 
 NOT_RUN = {
     "layerprof profile --model Qwen/Qwen2.5-VL-3B-Instruct --dataset textvqa --layers all --batch-size 4": (
@@ -74,9 +75,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def subject() -> models.Subject:
+def subject() -> Subject:
     """Load the bundled model."""
-    return models.load(models.resolve("demo", device="cpu", dtype="fp32"))
+    return load_model(resolve("demo", device="cpu", dtype="fp32"))
 
 
 def _shell(script: bool) -> list[Block]:
@@ -123,7 +124,7 @@ def _view(command: Command, patch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    patch.setattr(viewing, "subprocess", SimpleNamespace(run=start))
+    patch.setattr(view, "subprocess", SimpleNamespace(run=start))
     assert docs.call([*command.words, "--port", str(port)])[0] == 0
     ((python, *arguments),) = started
     assert (python, arguments[:2]) == (sys.executable, ["-m", "tensorboard.main"])
@@ -205,11 +206,11 @@ def test_ray_takes_what_the_pages_give_it() -> None:
 # --- programs and files -----------------------------------------------------------------------------------------
 
 
-def _namespace(subject: models.Subject) -> dict[str, Any]:
+def _namespace(subject: Subject) -> dict[str, Any]:
     """Return what programs take for granted: a model with its processor, and inputs of a few rows."""
     asked = datasets.load("textvqa", count=3)
     short = {"max_new_tokens": 3}
-    batches = [batch.tensors | short for batch in inputs.batches(subject, asked, batch_size=2)]
+    batches = [batch.tensors | short for batch in batching.batches(subject, asked, batch_size=2)]
     return {"model": subject.model, "processor": subject.processor, "batches": batches, "inputs": batches[0]}
 
 
@@ -270,7 +271,7 @@ def _counts(made: dict[str, Any]) -> None:
 PROGRAMS: dict[tuple[str, str], Callable[[dict[str, Any]], None]] = {
     ("README.md", "LayerProfiler"): _profiled,
     ("docs/models.md", "LayerProfiler"): _profiled,
-    ("docs/models.md", "models.wrap"): _answered,
+    ("docs/models.md", "wrap"): _answered,
     ("docs/reading.md", "load_run"): _loaded,
     ("docs/latency.md", "LatencyHook"): _spans,
     ("docs/traces.md", "attribute("): _attributed,
@@ -281,9 +282,7 @@ PROGRAMS: dict[tuple[str, str], Callable[[dict[str, Any]], None]] = {
 
 
 @pytest.mark.parametrize(("page", "word"), PROGRAMS)
-def test_programs_run(
-    page: str, word: str, workplace: Path, subject: models.Subject, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_programs_run(page: str, word: str, workplace: Path, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program of a page runs as it stands there, and does what the page says."""
     import datasets as hub
 
@@ -303,8 +302,8 @@ def test_the_experiment_file_is_one(workplace: Path) -> None:
     (block,) = docs.blocks("toml")
     (workplace / "reference").symlink_to(ROOT / "experiments" / "reference")
     (workplace / "own.toml").write_text(block.text)
-    found = experiments.load("own.toml")
-    cells = experiments.cells(found)
+    found = experiment_file.load("own.toml")
+    cells = experiment_file.cells(found)
     once = {(cell.choices["batch_size"], cell.choices.get("image_size")) for cell in cells}
     assert once == {(1, 224), (1, 448), (4, 224), (4, 448), (8, 224), (16, 224), (64, None)}
     assert len(cells) == 3 * len(once)

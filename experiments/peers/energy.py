@@ -51,10 +51,11 @@ def load(device: str) -> tuple[Any, dict[str, Any]]:
     """Return the full-size model on a GPU, the bundled one on a CPU, with inputs of the same kind."""
     if device == "cpu":
         return subject(device)
-    from layerprof.models import subject as models
+    from layerprof.models.load import load_model
+    from layerprof.models.source import resolve
 
-    source = models.resolve("qwen2.5-vl-3b", weights="random", device=device, dtype="fp16", optimization="sdpa")
-    model = models.load(source).model
+    source = resolve("qwen2.5-vl-3b", weights="random", device=device, dtype="fp16", optimization="sdpa")
+    model = load_model(source).model
     inputs = {name: tensor.to(device) for name, tensor in image_and_question(model.config).items()}
     return model, {**inputs, "pixel_values": inputs["pixel_values"].half()}
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from layerprof.books import energy as energy_books
-from layerprof.books import ledger, totals
+from layerprof.books import joules, ledger, totals
 from layerprof.books.rows import decode_by_step
 from layerprof.errors import LayerprofError
 from layerprof.machine import environment, gpus
@@ -39,7 +38,7 @@ def run(session: Session, failed: LayerprofError | None) -> Run:
         totals=_totals(session),
         layers=rows,
         ledger=books,
-        energy_closure=energy_books.closure(session),
+        energy_closure=joules.closure(session),
         passes=session.passes | _pass_seconds(session) | {"other_load": dict(session.other_load)},
         uncounted_ops=dict(session.work.uncounted) if session.work else {},
         warnings=tuple(session.warnings),
@@ -49,7 +48,7 @@ def run(session: Session, failed: LayerprofError | None) -> Run:
 
 def books_of(session: Session) -> tuple[tuple[LayerRow, ...], Ledger]:
     """Return the rows of the selected layers and the ledger of all of them."""
-    energy = energy_books.layer_energy(session)
+    energy = joules.layer_energy(session)
     reasons = {column: session.reasons[name] for name, column in COLUMNS.items() if name in session.reasons}
     best = roof(session.device, session.subject.provenance["dtype"])
     every = ledger.rows(session.layers, session.spans, session.work, session.kernels, energy, roof=best)
@@ -59,7 +58,7 @@ def books_of(session: Session) -> tuple[tuple[LayerRow, ...], Ledger]:
         session.work,
         session.kernels,
         energy,
-        total_energy_j=energy_books.end_to_end(session),
+        total_energy_j=joules.end_to_end(session),
         reasons=reasons,
     )
     wanted = {layer.name for layer in session.selected}
@@ -142,8 +141,8 @@ def _totals(session: Session) -> Totals:
         flops_useful=sum(item.flops_useful for item in layers) if work else None,
         flops_causal=sum(item.flops_causal for item in layers) if work else None,
         bytes=sum(item.bytes for item in layers) if work else None,
-        energy=energy_books.totals(session),
-        energy_estimate=energy_books.estimate(session),
+        energy=joules.totals(session),
+        energy_estimate=joules.estimate(session),
         peak_memory_bytes=session.peak_memory_bytes,
         overhead_ratio=ratio,
         overhead_ci95=interval,
@@ -229,5 +228,5 @@ def _pass_seconds(session: Session) -> dict[str, Any]:
         "spans_dropped": session.spans.dropped if session.spans else None,
         "decode_by_step": decode_by_step(session.spans) if session.spans else [],
         "reasons": dict(session.reasons),
-        "energy": energy_books.facts(session),
+        "energy": joules.facts(session),
     }

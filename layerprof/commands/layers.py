@@ -62,9 +62,9 @@ def build(model: str) -> Any:
 
     from layerprof.estimate import blueprint
     from layerprof.estimate.ghost import Ghosts
-    from layerprof.models import config as configuration
-    from layerprof.models import subject as models
+    from layerprof.models import configuration
+    from layerprof.models.source import resolve
 
-    name = models.resolve("auto").name if model == "auto" else model
+    name = resolve("auto").name if model == "auto" else model
     with Ghosts():
         return blueprint.build(configuration.read(name), torch.float16)

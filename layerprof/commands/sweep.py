@@ -13,8 +13,7 @@ from layerprof.errors import RequestError
 from layerprof.report.sweep.progress import Bar, Lines
 from layerprof.report.write import format_for, to_file
 from layerprof.settings import unknown_choice
-from layerprof.sweep import conduct as sweeps
-from layerprof.sweep import experiment as experiments
+from layerprof.sweep import conduct, experiment_file
 from layerprof.sweep.engines import Refusal
 
 if TYPE_CHECKING:
@@ -49,20 +48,20 @@ def request(
 
     if engine not in engines.NAMES:
         raise unknown_choice("engine", engine, engines.NAMES)
-    given = experiments.parse_assignments(assignments, "--set")
-    overrides = {name: experiments.typed(name, ",".join(values)) for name, values in given.items()}
+    given = experiment_file.parse_assignments(assignments, "--set")
+    overrides = {name: experiment_file.typed(name, ",".join(values)) for name, values in given.items()}
     for name, value in named.items():
         if value is not None:
-            overrides[name] = experiments.checked(name, value)
+            overrides[name] = experiment_file.checked(name, value)
     options = {"address": ray_address} if engine == "ray" else {}
-    return Request(experiment, output, overrides, experiments.parse_assignments(only, "--only"), engine, options)
+    return Request(experiment, output, overrides, experiment_file.parse_assignments(only, "--only"), engine, options)
 
 
 def show_plan(asked: Request, console: Console) -> None:
     """Print the cells of a sweep and what is there already."""
     from layerprof.report.look import Column, Look
 
-    steps = sweeps.dry_run(
+    steps = conduct.dry_run(
         asked.experiment,
         output=asked.output,
         engine=asked.engine,
@@ -109,7 +108,7 @@ def carry_out(
         raise RequestError("--retry works on a sweep that is there.", "Add --resume.")
     if timeout_s is not None and not 0 < timeout_s < math.inf:
         raise RequestError(f"--timeout is {timeout_s:g}.", "Give seconds above 0.")
-    done = sweeps.sweep(
+    done = conduct.sweep(
         asked.experiment,
         output=asked.output,
         resume=resume,
@@ -124,10 +123,9 @@ def carry_out(
     if quiet:
         say(f"sweep: {done.folder}")
     else:
-        from layerprof.report.sweep import terminal as sweep_terminal
-        from layerprof.report.sweep import view as sweep_view
+        from layerprof.report.sweep import terminal, view
 
-        sweep_terminal.render(sweep_view.load(done.folder), console)
+        terminal.render(view.load(done.folder), console)
     return len(done.failed)
 
 

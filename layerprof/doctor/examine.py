@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from layerprof import registry
 from layerprof.machine import environment
-from layerprof.trace import probe as trace_probe
+from layerprof.trace import probe
 
 State = Literal["yes", "partly", "no", "unknown", "info"]
 
@@ -252,17 +252,17 @@ def _profiler() -> list[Finding]:
         return [Finding("profiler", "CUPTI", "partly", text, "kernels need an NVIDIA GPU and a CUDA build of torch")]
     found = registry.load("probe")("cuda:0")
     state: State = "yes" if found.trusted else "partly" if found.seen else "no"
-    return [Finding("profiler", "CUPTI", state, trace_probe.told(found), _profiler_remedy(found), found.facts())]
+    return [Finding("profiler", "CUPTI", state, probe.told(found), _profiler_remedy(found), found.facts())]
 
 
-def _profiler_remedy(found: trace_probe.Probe) -> str | None:
+def _profiler_remedy(found: probe.Probe) -> str | None:
     if not found.seen:
         return "another profiler (nsys, ncu, DCGM) may hold CUPTI: stop it; in a container match the driver's CUDA"
     if not found.trusted:
         return (
             "busy times are too small by what was lost, which every run counts and names; try another torch or driver"
         )
-    if trace_probe.slower(found):
+    if probe.slower(found):
         return "runs trace last for that reason; take times and joules in a process that has recorded nothing"
     return None
 

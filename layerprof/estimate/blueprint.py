@@ -15,7 +15,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from layerprof.errors import LayerprofError, RequestError
-from layerprof.models import find as locate
+from layerprof.models import find
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,7 +94,7 @@ def inputs(model: Any, rows: int, image_size: int, text_tokens: int) -> Inputs:
     """
     wanted = set(inspect.signature(model.forward).parameters)
     if _vision_config(model.config) is None:
-        if not hasattr(model.config, "vision_config") and locate.takes_pixels(model.forward):
+        if not hasattr(model.config, "vision_config") and find.takes_pixels(model.forward):
             raise RequestError(
                 f"The configuration of {type(model).__name__} does not tell how large its images are.",
                 "Profile it instead: `layerprof profile --weights random` runs it on real inputs.",

@@ -111,13 +111,13 @@ def estimate(
 
     from layerprof.estimate import blueprint, rehearsal
     from layerprof.estimate.ghost import Ghosts
-    from layerprof.layers import find as layers
-    from layerprof.models import config as configuration
+    from layerprof.layers import find
+    from layerprof.models import configuration
 
     config = configuration.read(model)
     with Ghosts() as ghosts:
         live = blueprint.build(config, getattr(torch, DTYPES[dtype]))
-    found = layers.find_layers(live)
+    found = find.find_layers(live)
     ran = rehearsal.rehearse(
         live, found, ghosts, rows=batch_size, image_size=image_size, text_tokens=text_tokens, new_tokens=new_tokens
     )

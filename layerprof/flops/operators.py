@@ -1,4 +1,4 @@
-"""Operators -> formulas: which formula of `flops.py` an executed operator takes, by its name and schema. No torch.
+"""Operators -> formulas: which formula of `formulas.py` an executed operator takes, by its name and schema. No torch.
 
 Operands arrive under the names of the operator's schema: tensors as shapes, everything else as it is. One rule covers
 most products: every output element sums as many products as the activation's last dimension is long, whatever
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
 
-from layerprof.flops import formulas as flops
+from layerprof.flops import formulas
 
 Operands = Mapping[str, Any]
 
@@ -46,7 +46,7 @@ class Attention:
     @property
     def flops(self) -> int:
         """As a dense kernel executes it; of packed sequences only once their lengths are known."""
-        return flops.attention(self.rows, self.heads, self.queries * self.keys, self.width_qk, self.width_v)
+        return formulas.attention(self.rows, self.heads, self.queries * self.keys, self.width_qk, self.width_v)
 
 
 Formula = Callable[[Operands, Any], Product | Attention]
@@ -56,7 +56,7 @@ Role = Literal["formula", "gather", "softmax", "unknown", "plain"]
 def _contraction(first: str) -> Formula:
     def count(operands: Operands, output: Any) -> Product:
         inner = operands[first][-1]
-        return Product(flops.contraction(output, inner), prod(operands[first][:-1]))
+        return Product(formulas.contraction(output, inner), prod(operands[first][:-1]))
 
     return count
 
@@ -64,7 +64,7 @@ def _contraction(first: str) -> Formula:
 def _batched(first: str, second: str) -> Formula:
     def count(operands: Operands, output: Any) -> Product:
         (batch, rows, inner), columns = operands[first], operands[second][-1]
-        return Product(flops.matmul(rows, inner, columns, batch), batch * rows, (batch, rows, inner, columns))
+        return Product(formulas.matmul(rows, inner, columns, batch), batch * rows, (batch, rows, inner, columns))
 
     return count
 
@@ -73,7 +73,7 @@ def _grouped(first: str, second: str) -> Formula:
     def count(operands: Operands, output: Any) -> Product:
         a, b = operands[first], operands[second]
         # Two plain matrices: the groups cut the inner dimension, so all groups together do one product.
-        work = flops.matmul(a[0], a[1], b[1]) if len(a) == len(b) == 2 else flops.contraction(output, a[-1])
+        work = formulas.matmul(a[0], a[1], b[1]) if len(a) == len(b) == 2 else formulas.contraction(output, a[-1])
         return Product(work, prod(a[:-1]))
 
     return count
@@ -81,12 +81,12 @@ def _grouped(first: str, second: str) -> Formula:
 
 def _summed_batch(operands: Operands, output: Any) -> Product:
     (batch, rows, inner), columns = operands["batch1"], operands["batch2"][-1]
-    return Product(flops.matmul(rows, inner, columns, batch), batch * rows)
+    return Product(formulas.matmul(rows, inner, columns, batch), batch * rows)
 
 
 def _convolution(operands: Operands, output: Any) -> Product:
     inputs = next(operands[name] for name in ("input", "self", "X") if name in operands)
-    work = flops.convolution(inputs, operands["weight"], output, transposed=bool(operands.get("transposed", False)))
+    work = formulas.convolution(inputs, operands["weight"], output, transposed=bool(operands.get("transposed", False)))
     channels = output[1] if len(output) > 1 else 1
     return Product(work, prod(output) // max(channels, 1))
 

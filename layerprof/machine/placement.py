@@ -76,9 +76,14 @@ def checkpoint_dtype(config: Any) -> str | None:
     for owner in (config, text):
         told = getattr(owner, "dtype", None)
         if told is not None:
-            name = str(told).removeprefix("torch.")
-            return ALIASES.get(name, name)
+            return dtype_name(told)
     return None
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return our name for a torch dtype or its name (`fp16`); torch's own where we have none (`float8_e4m3fn`)."""
+    name = str(dtype).removeprefix("torch.")
+    return ALIASES.get(name, name)
 
 
 def free_bytes(on: str) -> int | None:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from layerprof.data.datasets import Dataset
     from layerprof.layers.selector import Selector
-    from layerprof.models.subject import ModelSource, Subject
+    from layerprof.models.source import ModelSource
+    from layerprof.models.subject import Subject
     from layerprof.records import Sample
 
 
@@ -32,7 +33,7 @@ class Shelf(Protocol):
         """Return samples as `datasets.load` does."""
 
     def subject(self, source: ModelSource) -> Subject:
-        """Return a loaded model as `models.load` does."""
+        """Return a loaded model as `load_model` does."""
 
 
 def profile(settings: Settings | None = None, *, progress: Progress | None = None, **options: Any) -> Run:
@@ -64,15 +65,16 @@ def prepare(settings: Settings, progress: Progress, *, shelf: Shelf | None = Non
     The order is cheapest first, so that a mistake is told before anybody waits.
     """
     from layerprof.data import datasets
-    from layerprof.layers import find as layers
+    from layerprof.layers import find
     from layerprof.measure import energy_pass
-    from layerprof.models import subject as models
+    from layerprof.models.load import load_model
+    from layerprof.models.source import check_image_size, resolve
     from layerprof.runs import store
 
-    selector = layers.parse_selector(settings.layers)
+    selector = find.parse_selector(settings.layers)
     for name in settings.hooks:
         registry.load_own(name)
-    source = models.resolve(
+    source = resolve(
         settings.model,
         weights=settings.weights,
         device=settings.device,
@@ -81,7 +83,7 @@ def prepare(settings: Settings, progress: Progress, *, shelf: Shelf | None = Non
         seed=settings.seed,
     )
     progress.note(source.why)
-    models.check_image_size(source, settings.image_size)
+    check_image_size(source, settings.image_size)
     remark = energy_pass.check(settings, source.device)
     folder = store.prepare_folder(settings.output, f"{source.label}-{settings.dataset}")
     try:
@@ -91,7 +93,7 @@ def prepare(settings: Settings, progress: Progress, *, shelf: Shelf | None = Non
             count=settings.samples,
             seed=settings.seed,
         )
-        subject = (shelf.subject if shelf else models.load)(source)
+        subject = (shelf.subject if shelf else load_model)(source)
         session = open_session(settings, progress, subject, dataset, selector, folder)
     except BaseException:
         store.discard_folder(folder)
@@ -109,12 +111,12 @@ def open_session(
 
     Hooks sit on every located layer, so that phases and the rest are known; the selection decides what gets a row.
     """
-    from layerprof.data import batches as inputs
-    from layerprof.layers import find as layers
+    from layerprof.data import batching
+    from layerprof.layers import find
 
-    found = layers.find_layers(subject.model)
-    selected = layers.select(found, selector, subject.model)
-    batches = inputs.batches(
+    found = find.find_layers(subject.model)
+    selected = find.select(found, selector, subject.model)
+    batches = batching.batches(
         subject,
         dataset,
         batch_size=settings.batch_size,
@@ -234,7 +236,7 @@ def save(session: Session, run: Run, samples: Iterable[Sample]) -> Run:
     A file beside it that the disk refuses, or that needs a missing package, costs that file and a warning. Where the
     run itself is refused, it goes into a folder for temporary files, which the error names.
     """
-    from layerprof.books import energy as energy_books
+    from layerprof.books import joules
     from layerprof.report.formats import tensorboard
     from layerprof.runs import batch_files, store
 
@@ -242,7 +244,7 @@ def save(session: Session, run: Run, samples: Iterable[Sample]) -> Run:
     files, refused = dict(run.files), []
     writers: tuple[Callable[[], dict[str, str]], ...] = (
         lambda: batch_files.write(session, folder),
-        lambda: energy_books.write(session, folder),
+        lambda: joules.write(session, folder),
         lambda: {"tensorboard": tensorboard.write(run, folder).name},
     )
     for write in writers:

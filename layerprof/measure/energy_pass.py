@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from layerprof import registry
-from layerprof.books.energy import span_calls, span_seconds
+from layerprof.books.joules import span_calls, span_seconds
 from layerprof.energy.measured import EnergyData, Repeated, mean_power, measured
 from layerprof.energy.replay_plan import SETTLE_S
 from layerprof.energy.replayed import ReplayReading

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from layerprof.data.batches import Batch
+    from layerprof.data.batching import Batch
     from layerprof.models.subject import Subject
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from layerprof import registry
 from layerprof.errors import RequestError
-from layerprof.machine.placement import DTYPES
+from layerprof.machine.placement import dtype_name
 from layerprof.measure.outer_calls import Calls, replay
 from layerprof.records import Run, SpanReading, WorkReading
 
@@ -142,8 +142,7 @@ class LayerProfiler:
 
 def _dtype(model: nn.Module) -> str:
     """Return the weights' dtype by our name for it (`fp16`), or torch's where we have none."""
-    name = str(next((p.dtype for p in model.parameters()), "none")).removeprefix("torch.")
-    return next((ours for ours, theirs in DTYPES.items() if theirs == name), name)
+    return dtype_name(next((p.dtype for p in model.parameters()), "none"))
 
 
 def _device(model: nn.Module) -> str:

@@ -18,7 +18,7 @@ from layerprof.models.compile_layers import compile_time, compiled_decoder, grap
 from layerprof.records import KernelReading
 
 if TYPE_CHECKING:
-    from layerprof.data.batches import Batch
+    from layerprof.data.batching import Batch
 
 WARM_UP_TOKENS = 4
 SHAPE_TOKENS = 2

@@ -10,7 +10,7 @@ from layerprof.records import KernelReading, Layer, SpanReading, WorkReading
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from layerprof.data.batches import Batch
+    from layerprof.data.batching import Batch
     from layerprof.data.datasets import Dataset
     from layerprof.measure.generation import Generated
     from layerprof.measure.progress import Progress

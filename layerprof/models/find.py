@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from layerprof.errors import RequestError
-from layerprof.models import checkpoint
-from layerprof.models import random_weights as weights
+from layerprof.models import checkpoint, random_weights
 
 DEMO = Path(__file__).parent.parent / "demo" / "model"
 ARCHITECTURE = "qwen2.5-vl-3b"
@@ -238,7 +237,7 @@ def parameter_count(found: Found) -> int:
     """Return the configuration's parameters, tied ones once. Raises RequestError when no model can be made of it."""
     family = auto_class(found.config)
     try:
-        return weights.parameter_count(family, found.config)
+        return random_weights.parameter_count(family, found.config)
     except Exception as error:
         cause = " ".join(str(error).split())[:200]
         raise RequestError(

@@ -1,4 +1,4 @@
-"""Loads what `models.resolve` found: weights and processor, with every failure turned into a message."""
+"""Loads what `source.resolve` found: weights and processor, with every failure turned into a message."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from layerprof.errors import RequestError
 from layerprof.machine import placement
-from layerprof.models import find as locate
-from layerprof.models import random_weights as weights
+from layerprof.models import find, provenance, random_weights
+from layerprof.models.subject import Subject
 
 if TYPE_CHECKING:
-    from layerprof.models.subject import ModelSource
+    from layerprof.models.source import ModelSource
 
 
-def load(source: ModelSource) -> tuple[Any, Any]:
-    """Return (model in eval mode on its device, processor or tokenizer). Raises RequestError."""
+def load_model(source: ModelSource) -> Subject:
+    """Return the model in eval mode on its device, with its processor.
+
+    Raises RequestError when the files turn out not to fit the configuration, or to need a package that is not there.
+    """
     processor = _processor(source)
-    prepare_tokenizer(processor)
+    _pad_on_the_left(processor)
     config = copy.deepcopy(source.found.config)
     try:
         model = _random(source, config) if source.weights == "random" else _pretrained(source, config)
@@ -27,12 +30,23 @@ def load(source: ModelSource) -> tuple[Any, Any]:
         raise
     except Exception as error:  # missing packages, shapes that do not fit, unreadable files: each has its own class
         raise _failed(source, error) from error
-    return model.eval(), processor
+    model.eval()
+    return Subject(model, processor, provenance.of_source(source, model), source.optimization)
+
+
+def wrap(model: Any, processor: Any, *, name: str = "own model", optimization: str = "eager") -> Subject:
+    """Return a subject of a model and processor that the caller has loaded, in eval mode and with left padding."""
+    model.eval()
+    _pad_on_the_left(processor)
+    subject = Subject(model, processor, {}, optimization)
+    facts = provenance.facts(model)
+    subject.provenance.update(facts, name=name, kind="own", dtype=placement.dtype_name(subject.dtype))
+    return subject
 
 
 def _random(source: ModelSource, config: Any) -> Any:
-    return weights.build(
-        locate.auto_class(config),
+    return random_weights.build(
+        find.auto_class(config),
         config,
         dtype=placement.torch_dtype(source.dtype),
         device=source.device,
@@ -44,7 +58,7 @@ def _random(source: ModelSource, config: Any) -> Any:
 def _pretrained(source: ModelSource, config: Any) -> Any:
     found = source.found
     with _no_bars():
-        model, info = locate.auto_class(config).from_pretrained(
+        model, info = find.auto_class(config).from_pretrained(
             found.location,
             config=config,
             revision=found.revision,
@@ -96,7 +110,7 @@ def _processor(source: ModelSource) -> Any:
     from transformers import AutoProcessor, AutoTokenizer
 
     found = source.found
-    reads_images = locate.reads_images(found.config)
+    reads_images = find.reads_images(found.config)
     loader = AutoProcessor if reads_images else AutoTokenizer
     own = found.processor == found.location
     revision = found.revision if own else None
@@ -116,7 +130,7 @@ def _processor(source: ModelSource) -> Any:
         ) from error
 
 
-def prepare_tokenizer(processor: Any) -> None:
+def _pad_on_the_left(processor: Any) -> None:
     """Pad on the left, in place: padded on the right, all but the longest row would continue from the padding."""
     tokenizer = getattr(processor, "tokenizer", processor)
     tokenizer.padding_side = "left"

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from layerprof import registry, settings
 from layerprof.machine import environment
-from layerprof.sweep import quality_walk as checks
+from layerprof.sweep import quality_walk
 from layerprof.sweep.cells import Guards, Identity, canonical
 
 if TYPE_CHECKING:
     from layerprof.data.datasets import Dataset
     from layerprof.measure.session import Session, Walked
-    from layerprof.models.subject import ModelSource, Subject
+    from layerprof.models.source import ModelSource
+    from layerprof.models.subject import Subject
     from layerprof.records import Run
     from layerprof.settings import Settings
 
@@ -47,8 +48,8 @@ class Bench:
 
     def identify(self, choices: dict[str, Any], demo: dict[str, Any]) -> Identity:
         """Return who a cell is: every `auto` resolved, and what its figures depend on. Raises RequestError."""
-        from layerprof.layers import find as layers
-        from layerprof.models import subject as models
+        from layerprof.layers import find
+        from layerprof.models.source import check_image_size
 
         asked = _settings(choices)
         source = self._source(asked)
@@ -56,10 +57,10 @@ class Bench:
             choices = choices | demo
             asked = _settings(choices)
             source = self._source(asked)
-        layers.parse_selector(asked.layers)
+        find.parse_selector(asked.layers)
         for name in asked.hooks:
             registry.load_own(name)
-        models.check_image_size(source, asked.image_size)
+        check_image_size(source, asked.image_size)
         data = self.dataset(
             asked.dataset,
             source=asked.source or ("bundled" if source.is_demo else "hub"),
@@ -84,35 +85,35 @@ class Bench:
 
     def run(self, identity: Identity, repeat: int, folder: Path, tell: Tell) -> Guards | None:
         """Carry a cell out and write its run into the folder."""
-        from layerprof.measure import conduct as profiler
+        from layerprof.measure import conduct
 
         asked = _settings(identity.choices, output=str(folder))
-        session = profiler.prepare(asked, Telling(tell), shelf=self)
+        session = conduct.prepare(asked, Telling(tell), shelf=self)
         if identity.choices.get("padding_side") == "right":
-            session.batches = tuple(checks.padded_right(batch) for batch in session.batches)
+            session.batches = tuple(quality_walk.padded_right(batch) for batch in session.batches)
             session.warnings.append(
                 "Padded on the right on purpose: answers of rows shorter than the longest are spoilt."
             )
         start = time.perf_counter()
-        answered, not_finite = checks.quality_walk(session)
+        answered, not_finite = quality_walk.quality_walk(session)
         session.passes["quality_s"] = time.perf_counter() - start
-        failure = profiler.conduct(session)
+        failure = conduct.conduct(session)
         self.spent = registry.load("kernels").recorded_before()
         if failure is not None:
             raise failure
         run = self._finish(session, answered)
-        return checks.guards(session, run, answered, not_finite)
+        return quality_walk.guards(session, run, answered, not_finite)
 
     def _finish(self, session: Session, answered: list[Walked]) -> Run:
         """Save the run with the answers, and so the rates, of the quality walk."""
         from layerprof.books import assemble
-        from layerprof.measure import conduct as profiler
+        from layerprof.measure import conduct
 
         quality = dataclasses.replace(session, bare=answered)
         wer, metric, _ = assemble.quality(quality)
         run = assemble.run(session, None)
         totals = run.totals.model_copy(update={"wer": wer, "task_metric": metric})
-        return profiler.save(session, run.model_copy(update={"totals": totals}), assemble.samples(quality))
+        return conduct.save(session, run.model_copy(update={"totals": totals}), assemble.samples(quality))
 
     # --- the shelf: what `profiler.prepare` asks for ------------------------------------------------------------
 
@@ -127,7 +128,7 @@ class Bench:
 
     def subject(self, source: ModelSource) -> Subject:
         """Return the loaded model; another one than last time takes its place."""
-        from layerprof.models import subject as models
+        from layerprof.models.load import load_model
 
         # A compiled model is another object than the same model uncompiled, so optimisations do not share either.
         key = canonical(
@@ -144,17 +145,17 @@ class Bench:
         if self._subject is None or self._subject[0] != key:
             self._subject = None
             _release(source.device)
-            self._subject = (key, models.load(source))
+            self._subject = (key, load_model(source))
         return self._subject[1]
 
     def _source(self, asked: Settings) -> ModelSource:
-        from layerprof.models import subject as models
+        from layerprof.models.source import resolve
 
         names = ("weights", "device", "dtype", "optimization")
         given = {name: getattr(asked, name) for name in names}
         key = canonical([asked.model, given])
         if key not in self._sources:
-            self._sources[key] = models.resolve(asked.model, **given)
+            self._sources[key] = resolve(asked.model, **given)
         return self._sources[key]
 
 

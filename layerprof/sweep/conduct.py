@@ -14,9 +14,7 @@ from typing import Any
 from layerprof.errors import LayerprofError, RequestError, RunFailedError
 from layerprof.report.sweep.progress import Show
 from layerprof.runs import store
-from layerprof.sweep import earlier_report as reference
-from layerprof.sweep import engines
-from layerprof.sweep import experiment as experiments
+from layerprof.sweep import earlier_report, engines, experiment_file
 from layerprof.sweep.cells import (
     Cell,
     Identity,
@@ -28,7 +26,7 @@ from layerprof.sweep.cells import (
     unidentified_key,
 )
 from layerprof.sweep.engines import Engine, Job, Refusal
-from layerprof.sweep.experiment import Experiment
+from layerprof.sweep.experiment_file import Experiment
 from layerprof.sweep.folder import SWEEP_FILE, SweepFolder
 from layerprof.sweep.worker import REAL
 
@@ -87,8 +85,8 @@ def sweep(
     engine itself fails. An interrupt leaves every finished cell in the folder.
     """
     show = show or Show()
-    experiment = experiments.load(path)
-    cells = experiments.cells(experiment, overrides, only)
+    experiment = experiment_file.load(path)
+    cells = experiment_file.cells(experiment, overrides, only)
     folder = _open_folder(experiment, output, resume)
     with folder.locked(), folder.kept_if_planned():
         folder.sweep_up()
@@ -123,8 +121,8 @@ def dry_run(
     **options: Any,
 ) -> list[Step]:
     """Return the cells that a sweep would have, with what is already there; nothing is measured or written."""
-    experiment = experiments.load(path)
-    cells = experiments.cells(experiment, overrides, only)
+    experiment = experiment_file.load(path)
+    cells = experiment_file.cells(experiment, overrides, only)
     with engines.open_engine(engine, runner=runner, **options) as opened:
         return plan(cells, opened, SweepFolder(output) if output else _newest(experiment))
 
@@ -267,8 +265,8 @@ def _record(
     )
 
 
-def _planned(table: experiments.Table) -> PlannedTable:
-    rows, reasons = reference.load(table.reference, table.reference_table)
+def _planned(table: experiment_file.Table) -> PlannedTable:
+    rows, reasons = earlier_report.load(table.reference, table.reference_table)
     return PlannedTable(
         name=table.name,
         title=table.title,

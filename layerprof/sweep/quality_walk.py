@@ -14,7 +14,7 @@ from layerprof.sweep import guards as judging
 from layerprof.sweep.cells import Guards
 
 if TYPE_CHECKING:
-    from layerprof.data.batches import Batch
+    from layerprof.data.batching import Batch
     from layerprof.measure.session import Session
     from layerprof.records import Run
 
@@ -64,11 +64,11 @@ def _walk(session: Session, title: str, batches: tuple[Batch, ...]) -> tuple[lis
 
 
 def _one_by_one(session: Session, rows: list[int]) -> tuple[Batch, ...]:
-    from layerprof.data import batches as inputs
+    from layerprof.data import batching
 
     asked = session.settings
     few = dataclasses.replace(session.dataset, examples=tuple(session.dataset.examples[row] for row in rows))
-    return inputs.batches(
+    return batching.batches(
         session.subject, few, batch_size=1, image_size=asked.image_size, max_input_len=asked.max_input_len
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sample_run import large_run, sample_run
 
-from layerprof.report.formats import tensorboard as events
+from layerprof.report.formats import tensorboard
 from layerprof.report.plugin import LayersPlugin
 from layerprof.runs import store
 
@@ -28,9 +28,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("runs")
     for name, run in (("first", sample_run()), ("second", large_run())):
         store.save(run, folder / name)
-        events.write(run, folder / name)
+        tensorboard.write(run, folder / name)
     board = program.TensorBoard(plugins=[*default.get_static_plugins(), LayersPlugin])
-    arguments = [*events.arguments(folder, 0), "--load_fast=false"]
+    arguments = [*tensorboard.arguments(folder, 0), "--load_fast=false"]
     board.configure(argv=["tensorboard", *arguments])
     launched: str = board.launch()
     return launched

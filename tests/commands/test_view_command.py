@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sample_run import sample_run
 
-from layerprof.commands import view as viewing
+from layerprof.commands import view
 from layerprof.errors import RequestError
 from layerprof.runs import store
 
@@ -32,7 +32,7 @@ def test_port_0_is_any_that_is_free(tmp_path: Path, started: list[list[str]]) ->
     """The free port stands in the address and in TensorBoard's arguments."""
     store.save(sample_run(), tmp_path)
     told: list[str] = []
-    assert viewing.serve(tmp_path, 0, told.append) == 0
+    assert view.serve(tmp_path, 0, told.append) == 0
     port = started[0][started[0].index("--port") + 1]
     assert int(port) > 0
     assert f"localhost:{port}/" in told[-1]
@@ -46,6 +46,6 @@ def test_a_port_that_cannot_be_used_is_refused(port: int | None, tmp_path: Path,
         busy.bind(("localhost", 0))
         busy.listen()
         with pytest.raises(RequestError, match="cannot be used") as caught:
-            viewing.serve(tmp_path, busy.getsockname()[1] if port is None else port, print)
+            view.serve(tmp_path, busy.getsockname()[1] if port is None else port, print)
     assert "--port 0" in caught.value.remedy
     assert not started

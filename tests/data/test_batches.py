@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_models import checkpoint_folder, picture, samples, subject
 
-from layerprof.data import batches as inputs
+from layerprof.data import batching
 from layerprof.errors import RequestError, RunFailedError
 from layerprof.models.subject import Subject
 
@@ -29,12 +29,12 @@ def test_a_square_image_is_exactly_its_cells(tiny: Subject, size: int) -> None:
     """(size / 28)^2 tokens whatever the picture's own size, as many in the prompt as the grid has cells."""
     examples = [dataclasses.replace(samples(["?"]).examples[0], image=picture(*shape)) for shape in ((9, 700), (1, 1))]
     data = dataclasses.replace(samples(["?"]), examples=tuple(examples))
-    (batch,) = inputs.batches(tiny, data, batch_size=2, image_size=size)
+    (batch,) = batching.batches(tiny, data, batch_size=2, image_size=size)
     cells = (size // 28) ** 2
     assert batch.image_tokens == (cells, cells)
     assert batch.tensors["image_grid_thw"].tolist() == [[1, size // 14, size // 14]] * 2
     assert tuple(batch.tensors["pixel_values"].shape) == (2 * 4 * cells, 3 * 2 * 14 * 14)
-    assert str(cells) in inputs.image_rule(tiny, size)
+    assert str(cells) in batching.image_rule(tiny, size)
 
 
 def test_image_sizes_hold_against_a_processor_that_would_upscale(tiny: Subject) -> None:
@@ -43,7 +43,7 @@ def test_image_sizes_hold_against_a_processor_that_would_upscale(tiny: Subject) 
     kept = images.size
     images.size = {"shortest_edge": 200704, "longest_edge": 12845056}
     try:
-        (batch,) = inputs.batches(tiny, samples(["?"]), image_size=56)
+        (batch,) = batching.batches(tiny, samples(["?"]), image_size=56)
     finally:
         images.size = kept
     assert batch.image_tokens == (4,)
@@ -59,14 +59,14 @@ def test_a_processor_that_resizes_all_the_same_is_caught(tiny: Subject, monkeypa
 
     monkeypatch.setattr(type(tiny.processor), "__call__", resizing)
     with pytest.raises(RunFailedError, match="grids"):
-        inputs.batches(tiny, samples(["?"]), image_size=224)
+        batching.batches(tiny, samples(["?"]), image_size=224)
 
 
 @pytest.mark.parametrize("size", [225, 28, 0, -28])
 def test_an_image_size_that_is_no_number_of_cells_is_refused(tiny: Subject, size: int) -> None:
     """With those that would do."""
     with pytest.raises(RequestError, match=f"--image-size {size}"):
-        inputs.batches(tiny, samples(["?"]), image_size=size)
+        batching.batches(tiny, samples(["?"]), image_size=size)
 
 
 # --- padding and order ------------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ def test_an_image_size_that_is_no_number_of_cells_is_refused(tiny: Subject, size
 def test_rows_are_padded_on_the_left(tiny: Subject) -> None:
     """Real tokens end every row, even when someone set the tokenizer to pad on the right."""
     tiny.tokenizer.padding_side = "right"
-    (batch,) = inputs.batches(tiny, samples(["hi?", "what is written on the very long sign here?"]), batch_size=2)
+    (batch,) = batching.batches(tiny, samples(["hi?", "what is written on the very long sign here?"]), batch_size=2)
     mask = batch.tensors["attention_mask"]
     assert mask[:, -1].tolist() == [1, 1]
     assert mask[0].tolist() == sorted(mask[0].tolist())
@@ -88,13 +88,13 @@ def test_rows_are_padded_on_the_left(tiny: Subject) -> None:
 def test_padding_on_the_right_is_found() -> None:
     """The check names the rows whose last position is padding."""
     with pytest.raises(RunFailedError, match=r"rows \[1\]"):
-        inputs.check_left_padding(torch.tensor([[0, 1, 1], [1, 1, 0]]))
-    inputs.check_left_padding(torch.tensor([[0, 1, 1], [1, 1, 1]]))
+        batching.check_left_padding(torch.tensor([[0, 1, 1], [1, 1, 0]]))
+    batching.check_left_padding(torch.tensor([[0, 1, 1], [1, 1, 1]]))
 
 
 def test_batches_keep_order_and_every_sample(tiny: Subject) -> None:
     """Five samples in twos: 2, 2, 1."""
-    made = inputs.batches(tiny, samples(["a?", "b?", "c?", "d?", "e?"]), batch_size=2, image_size=56)
+    made = batching.batches(tiny, samples(["a?", "b?", "c?", "d?", "e?"]), batch_size=2, image_size=56)
     assert [len(batch.examples) for batch in made] == [2, 2, 1]
     assert [batch.index for batch in made] == [0, 1, 2]
     assert [example.id for batch in made for example in batch.examples] == list("01234")
@@ -105,12 +105,12 @@ def test_batches_keep_order_and_every_sample(tiny: Subject) -> None:
 def test_a_batch_has_at_least_one_row(tiny: Subject, size: int) -> None:
     """Anything less is refused with the option's name."""
     with pytest.raises(RequestError, match="--batch-size"):
-        inputs.batches(tiny, samples(["?"]), batch_size=size)
+        batching.batches(tiny, samples(["?"]), batch_size=size)
 
 
 def test_the_whole_processor_output_is_kept(tiny: Subject) -> None:
     """Token kinds too, without which positions of images are silently wrong."""
-    (batch,) = inputs.batches(tiny, samples(["?"]))
+    (batch,) = batching.batches(tiny, samples(["?"]))
     assert {"input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw"} <= set(batch.tensors)
     kinds = batch.tensors["mm_token_type_ids"]
     assert int((kinds == 1).sum()) == batch.image_tokens[0]
@@ -120,7 +120,7 @@ def test_the_whole_processor_output_is_kept(tiny: Subject) -> None:
 def test_pixels_come_in_the_models_format(tmp_path: Path, dtype: str) -> None:
     """Pixels like the weights, ids as integers."""
     small = subject(checkpoint_folder(tmp_path / "model"), dtype=dtype)
-    (batch,) = inputs.batches(small, samples(["?"]), image_size=56)
+    (batch,) = batching.batches(small, samples(["?"]), image_size=56)
     assert batch.tensors["pixel_values"].dtype == small.dtype
     assert batch.tensors["input_ids"].dtype == torch.int64
 
@@ -130,7 +130,7 @@ def test_pixels_come_in_the_models_format(tmp_path: Path, dtype: str) -> None:
 
 def test_the_prompt_is_the_chat_templates(tiny: Subject) -> None:
     """Image before text, the assistant's turn open."""
-    assert inputs.chat(tiny, "Hi?", with_image=True) == (
+    assert batching.chat(tiny, "Hi?", with_image=True) == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
         "<|vision_start|><|image_pad|><|vision_end|>Hi?<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -138,7 +138,7 @@ def test_the_prompt_is_the_chat_templates(tiny: Subject) -> None:
 
 def test_special_tokens_in_a_question_are_taken_out(tiny: Subject) -> None:
     """A question that holds an image token must not count as a second image, nor end the turn."""
-    (batch,) = inputs.batches(tiny, samples(["what <|image_pad|> is <|im_end|> this?"]), image_size=56)
+    (batch,) = batching.batches(tiny, samples(["what <|image_pad|> is <|im_end|> this?"]), image_size=56)
     assert batch.image_tokens == (4,)
     ends = (batch.tensors["input_ids"] == tiny.tokenizer.convert_tokens_to_ids("<|im_end|>")).sum()
     assert int(ends) == 2  # the system's turn and the user's
@@ -148,7 +148,7 @@ def test_the_budget_spares_the_image(tiny: Subject) -> None:
     """64 image tokens and a budget of 30: only the question is shorter, and the cut is counted."""
     words = " ".join(["word"] * 60) + "?"
     (free,), (cut,) = (
-        inputs.batches(tiny, samples([words]), image_size=224, max_input_len=length) for length in (None, 30)
+        batching.batches(tiny, samples([words]), image_size=224, max_input_len=length) for length in (None, 30)
     )
     assert cut.image_tokens == free.image_tokens == (64,)
     assert cut.question_cut[0] > 0
@@ -167,6 +167,6 @@ def test_a_model_without_chat_template_gets_image_token_and_text(tiny: Subject) 
 
     kept, tiny.tokenizer.chat_template = tiny.tokenizer.chat_template, None
     try:
-        assert inputs.chat(dataclasses.replace(tiny, processor=Plain()), "Hi?", with_image=True) == "<image>\nHi?\n"
+        assert batching.chat(dataclasses.replace(tiny, processor=Plain()), "Hi?", with_image=True) == "<image>\nHi?\n"
     finally:
         tiny.tokenizer.chat_template = kept

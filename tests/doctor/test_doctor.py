@@ -20,7 +20,7 @@ from layerprof.hooks.energy.nvml import NvmlSensor
 from layerprof.hooks.energy.selftest import square_wave
 from rich.console import Console
 
-from layerprof.doctor import examine as doctor
+from layerprof.doctor import examine
 from layerprof.energy.counter import Sample
 from layerprof.energy.selftest import SelfTest
 from layerprof.report import doctor as view
@@ -39,11 +39,11 @@ def _load(monkeypatch: pytest.MonkeyPatch, **instruments: Any) -> None:
     monkeypatch.setattr("layerprof.registry.load", load)
 
 
-def _finding(result: doctor.Examination, group: str, name: str) -> doctor.Finding:
+def _finding(result: examine.Examination, group: str, name: str) -> examine.Finding:
     return next(f for f in result.findings if (f.group, f.name) == (group, name))
 
 
-def _answer(result: doctor.Examination, quantity: str) -> doctor.Answer:
+def _answer(result: examine.Examination, quantity: str) -> examine.Answer:
     return next(a for a in result.answers if a.quantity == quantity)
 
 
@@ -53,7 +53,7 @@ def test_a_machine_without_counters_is_told_what_was_tried_and_what_would_help(m
     absent = AbsentSensor("Some CPU", "/sys/class/powercap is not there", "measure on bare metal")
     _load(monkeypatch, rapl=lambda: absent)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    result = doctor.examine()
+    result = examine.examine()
     host = _finding(result, "energy", "host")
     assert (host.state, host.detail, host.remedy) == ("no", absent.problem, absent.remedy)
     assert _answer(result, "energy of the device").state == "no"
@@ -68,7 +68,7 @@ def test_a_working_host_counter_makes_energy_measurable_on_a_cpu(monkeypatch: py
     machine = Machine(FakeClock())
     _load(monkeypatch, rapl=lambda: FakeCounter(machine, source="rapl_powercap", scope="package-0"))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    result = doctor.examine()
+    result = examine.examine()
     assert _answer(result, "energy of the device").how == "rapl_powercap: package-0"
     assert "replay" in _answer(result, "energy per layer").how
 
@@ -81,7 +81,7 @@ def test_a_check_that_breaks_is_a_finding_and_the_others_go_on(monkeypatch: pyte
         raise OSError("the bus is on fire")
 
     _load(monkeypatch, rapl=broken)
-    result = doctor.examine()
+    result = examine.examine()
     host = _finding(result, "energy", "host")
     assert host.state == "unknown"
     assert "the bus is on fire" in host.detail
@@ -92,7 +92,7 @@ def test_a_check_that_breaks_is_a_finding_and_the_others_go_on(monkeypatch: pyte
 def test_offline_by_setting_is_told_apart_and_names_the_ways_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """HF_HUB_OFFLINE is a choice, not a fault."""
     _load(monkeypatch)
-    hub = _finding(doctor.examine(), "network", "hub")
+    hub = _finding(examine.examine(), "network", "hub")
     assert "HF_HUB_OFFLINE" in hub.detail
     assert "--source bundled" in str(hub.remedy)
 
@@ -127,7 +127,7 @@ def test_a_hub_that_answers_is_told_from_one_that_refuses(
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.server_port}/")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    asked = doctor._Hub()
+    asked = examine._Hub()
     asked.start()
     (found,) = asked.findings()
     assert found.state == state
@@ -139,7 +139,7 @@ def test_a_hub_that_cannot_be_reached_is_offline(monkeypatch: pytest.MonkeyPatch
     """A closed port, an endpoint that is no address: said, not thrown."""
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
-    asked = doctor._Hub()
+    asked = examine._Hub()
     asked.start()
     (found,) = asked.findings()
     assert found.state == "no"
@@ -151,8 +151,8 @@ def test_the_examination_reads_the_same_as_json_and_in_a_terminal(monkeypatch: p
     """Every finding and every remedy in both; narrow terminals lose no word."""
     absent = AbsentSensor("Some CPU", "no [powercap] here", "modprobe intel_rapl_msr")
     _load(monkeypatch, rapl=lambda: absent)
-    result = doctor.examine()
-    loaded = json.loads(doctor.to_json(result))
+    result = examine.examine()
+    loaded = json.loads(examine.to_json(result))
     assert [f["name"] for f in loaded["findings"]] == [f.name for f in result.findings]
     out = io.StringIO()
     view.render(result, Console(file=out, width=60))
@@ -178,7 +178,7 @@ def test_a_card_with_a_counter_is_examined_by_its_uuid(monkeypatch: pytest.Monke
         nvml=lambda device, power: NvmlSensor(UUID, nvml, power=power, own_context=lambda: True),
         selftest=lambda device, sensor: passed,
     )
-    result = doctor.examine()
+    result = examine.examine()
     counter = _finding(result, "energy", "cuda:0")
     assert (counter.state, counter.facts["uuid"]) == ("yes", f"GPU-{UUID}")
     assert "power cap" in _finding(result, "energy", "cuda:0 clocks").detail
@@ -186,7 +186,7 @@ def test_a_card_with_a_counter_is_examined_by_its_uuid(monkeypatch: pytest.Monke
     assert "100 ms" in _finding(result, "energy", "cuda:0 square wave").detail
     assert _answer(result, "energy per layer").state == "yes"
     assert _answer(result, "latency per layer").how == "CUDA events"
-    assert json.loads(doctor.to_json(result))
+    assert json.loads(examine.to_json(result))
 
 
 @pytest.mark.usefixtures("offline")
@@ -198,7 +198,7 @@ def test_a_card_split_by_mig_is_refused_with_the_way_out(monkeypatch: pytest.Mon
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda _index: card)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda _index: (4e9, 10e9))
     _load(monkeypatch, rapl=lambda: AbsentSensor("CPU", "none", "none"), nvml=_mig)
-    result = doctor.examine()
+    result = examine.examine()
     assert "MIG" in _finding(result, "energy", "cuda:0").detail
     assert "nvidia-smi -mig 0" in str(_finding(result, "energy", "cuda:0").remedy)
     assert _finding(result, "device", "cuda:0").state == "partly"
@@ -238,7 +238,7 @@ def test_a_profiler_is_probed_and_the_doctor_says_whether_traces_can_be_trusted(
     """On a CUDA machine: the verdict, what would help, and the figures of every recording."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     _load(monkeypatch, probe=lambda device: probed(profiler))
-    (found,) = doctor._profiler()
+    (found,) = examine._profiler()
     assert (found.name, found.state) == ("CUPTI", state)
     assert detail in found.detail
     assert found.remedy is None if remedy is None else remedy in str(found.remedy)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerprof.flops import formulas as flops
+from layerprof.flops import formulas
 from layerprof.flops.operators import Attention, Product, formula, role
 
 CONFIG: dict[str, Any] = json.loads((files("layerprof.models") / "qwen2_5_vl_3b.json").read_text())
@@ -28,38 +28,38 @@ def square(pixels: int, images: int = 1) -> list[tuple[int, int, int]]:
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4))
 def test_a_matrix_product_is_two_flops_per_multiply_accumulate(m: int, k: int, n: int, b: int) -> None:
     """Every output element sums k products."""
-    assert flops.matmul(m, k, n, b) == 2 * sum(1 for _ in product(range(b), range(m), range(n), range(k)))
-    assert flops.contraction((b, m, n), k) == flops.matmul(m, k, n, b)
+    assert formulas.matmul(m, k, n, b) == 2 * sum(1 for _ in product(range(b), range(m), range(n), range(k)))
+    assert formulas.contraction((b, m, n), k) == formulas.matmul(m, k, n, b)
 
 
 def test_a_convolution_by_hand() -> None:
     """8 channels from 3 by a 2x2 kernel over a 4x5 output: 4*5*8 outputs of 3*2*2 products, for 2 images."""
-    assert flops.convolution((2, 3, 8, 10), (8, 3, 2, 2), (2, 8, 4, 5)) == 2 * 2 * (4 * 5 * 8) * (3 * 2 * 2)
+    assert formulas.convolution((2, 3, 8, 10), (8, 3, 2, 2), (2, 8, 4, 5)) == 2 * 2 * (4 * 5 * 8) * (3 * 2 * 2)
 
 
 def test_groups_divide_the_work_of_a_convolution() -> None:
     """A depthwise convolution has one input channel per output channel."""
-    assert flops.convolution((1, 8, 6), (8, 1, 3), (1, 8, 6)) == 2 * 8 * 6 * 3
+    assert formulas.convolution((1, 8, 6), (8, 1, 3), (1, 8, 6)) == 2 * 8 * 6 * 3
 
 
 def test_a_transposed_convolution_spreads_its_inputs() -> None:
     """Each of 5*5 inputs of 4 channels meets 6 output channels times a 3x3 kernel."""
     weight, output = (4, 6, 3, 3), (1, 6, 11, 11)
-    assert flops.convolution((1, 4, 5, 5), weight, output, transposed=True) == 2 * 25 * 4 * 6 * 9
+    assert formulas.convolution((1, 4, 5, 5), weight, output, transposed=True) == 2 * 25 * 4 * 6 * 9
 
 
 def test_an_unbatched_convolution_has_no_row_dimension() -> None:
     """One image without a batch dimension is one image."""
-    assert flops.convolution((3, 8, 8), (8, 3, 2, 2), (8, 4, 4)) == flops.convolution(
+    assert formulas.convolution((3, 8, 8), (8, 3, 2, 2), (8, 4, 4)) == formulas.convolution(
         (1, 3, 8, 8), (8, 3, 2, 2), (1, 8, 4, 4)
     )
 
 
 def test_attention_is_scores_and_weighted_values() -> None:
     """4 B Hq Sq Sk D, as two batched products of the same size."""
-    scores = flops.matmul(7, 16, 11, batch=2 * 4)
-    values = flops.matmul(7, 11, 16, batch=2 * 4)
-    assert flops.attention(2, 4, 7 * 11, 16, 16) == scores + values == 4 * 2 * 4 * 7 * 11 * 16
+    scores = formulas.matmul(7, 16, 11, batch=2 * 4)
+    values = formulas.matmul(7, 11, 16, batch=2 * 4)
+    assert formulas.attention(2, 4, 7 * 11, 16, 16) == scores + values == 4 * 2 * 4 * 7 * 11 * 16
 
 
 @given(st.integers(1, 12), st.integers(0, 12), st.none() | st.integers(1, 8), st.booleans())
@@ -72,12 +72,12 @@ def test_visible_pairs_are_those_a_causal_mask_shows(queries: int, before: int, 
         for i, k in product(range(queries), range(keys))
         if k <= first + i and (window is None or k > first + i - window)
     )
-    assert flops.visible_pairs(queries, keys, window=window, aligned_to_end=end) == expected
+    assert formulas.visible_pairs(queries, keys, window=window, aligned_to_end=end) == expected
 
 
 def test_packed_sequences_attend_within_themselves() -> None:
     """Windows of 4, 4 and 2 patches: 16 + 16 + 4 pairs."""
-    assert flops.varlen_pairs([4, 4, 2], [4, 4, 2]) == 36
+    assert formulas.varlen_pairs([4, 4, 2], [4, 4, 2]) == 36
 
 
 # --- the closed form of Qwen2.5-VL-3B, against published and independently counted figures ----------------------------
@@ -95,12 +95,12 @@ def test_packed_sequences_attend_within_themselves() -> None:
 def test_the_closed_form_gives_the_counted_prefill(rows: int, pixels: int, text: int, expected: int) -> None:
     """Figures that FlopCounterMode counted on the full-size model with eager attention."""
     prompt = text + (pixels // 28) ** 2
-    assert flops.qwen2_5_vl_closed_form(CONFIG, square(pixels, rows), rows, prompt).prefill == expected
+    assert formulas.qwen2_5_vl_closed_form(CONFIG, square(pixels, rows), rows, prompt).prefill == expected
 
 
 def test_the_golden_numbers_at_448_pixels() -> None:
     """3160.91 GFLOP of prefill at 322 tokens, 6.267 for one decode token at KV length 323, and their parts."""
-    form = flops.qwen2_5_vl_closed_form(CONFIG, square(448), 1, 322, new_tokens=2)
+    form = formulas.qwen2_5_vl_closed_form(CONFIG, square(448), 1, 322, new_tokens=2)
     giga = {
         "prefill": form.prefill,
         "vision": form.vision,
@@ -129,13 +129,13 @@ def test_the_golden_numbers_at_448_pixels() -> None:
 
 def test_the_closed_form_grows_with_the_answer() -> None:
     """From 1 to 128 new tokens at 224 pixels: 1.250 to 2.043 TFLOP."""
-    totals = [flops.qwen2_5_vl_closed_form(CONFIG, square(224), 1, 164, n).total for n in (1, 16, 32, 64, 100, 128)]
+    totals = [formulas.qwen2_5_vl_closed_form(CONFIG, square(224), 1, 164, n).total for n in (1, 16, 32, 64, 100, 128)]
     assert [round(total / 1e12, 3) for total in totals] == [1.25, 1.344, 1.443, 1.643, 1.868, 2.043]
 
 
 def test_windows_at_the_edges_are_smaller() -> None:
     """At 140 pixels, 5 merged patches a side: windows of 64, 16, 16 and 4 patches attend among themselves."""
-    form = flops.qwen2_5_vl_closed_form(CONFIG, square(140), 1, 1)
+    form = formulas.qwen2_5_vl_closed_form(CONFIG, square(140), 1, 1)
     linear = 39_372_800 * 100
     assert form.vision_blocks[0] == linear + 4 * 1280 * (64**2 + 16**2 + 16**2 + 4**2)
     assert form.vision_blocks[7] == linear + 4 * 1280 * 100**2

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from layerprof.flops import formulas as flops
+from layerprof.flops import formulas
 from layerprof.layers.find import find_layers, select
 from layerprof.records import Phase, Work, WorkReading
 
@@ -93,7 +93,7 @@ def test_qwen_layer_by_layer_is_the_closed_form(new_tokens: int, attention: str)
     reading = read(family, new_tokens)
     rows, prompt = family.inputs["input_ids"].shape
     grids = [tuple(grid) for grid in family.inputs["image_grid_thw"].tolist()]
-    form = flops.qwen2_5_vl_closed_form(family.model.config.to_dict(), grids, rows, prompt, new_tokens)
+    form = formulas.qwen2_5_vl_closed_form(family.model.config.to_dict(), grids, rows, prompt, new_tokens)
     blocks = [of(reading, Phase.VISION, f"blocks.{i}").flops for i in range(3)]
     assert blocks == list(form.vision_blocks)
     assert of(reading, Phase.VISION, "patch_embed").flops == form.patch_embed
@@ -194,7 +194,7 @@ def test_several_images_and_frames_and_an_odd_grid() -> None:
     }
     reading = read(Family(family.model, inputs, (3, 2)), 2)
     config = family.model.config.to_dict()
-    form = flops.qwen2_5_vl_closed_form(config, grids, 1, ids.shape[1], 2)
+    form = formulas.qwen2_5_vl_closed_form(config, grids, 1, ids.shape[1], 2)
     assert reading.total_flops - form.total in families.rotary_products(config, 1, ids.shape[1] + 1)
 
 

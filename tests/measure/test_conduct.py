@@ -19,8 +19,7 @@ from layerprof.hooks.base import LayerHook
 import layerprof
 from layerprof.books import totals
 from layerprof.errors import NothingFinishedError, RequestError, RunFailedError
-from layerprof.measure import conduct as profiler
-from layerprof.measure import energy_pass, passes
+from layerprof.measure import conduct, energy_pass, passes
 from layerprof.measure.generation import Generated
 from layerprof.measure.progress import Silent
 from layerprof.measure.session import Session, Walked
@@ -254,7 +253,7 @@ def test_a_selection_shows_fewer_rows_and_the_same_books(run: Run, tmp_path: Pat
 def session(tmp_path: Path) -> Session:
     """Prepare a run of two batches."""
     settings = build(model="demo", dataset="coco", samples=2, max_new_tokens=2, trace=False, output=str(tmp_path / "r"))
-    return profiler.prepare(settings, Silent())
+    return conduct.prepare(settings, Silent())
 
 
 def _stop_after(monkeypatch: pytest.MonkeyPatch, calls: int, error: BaseException) -> None:
@@ -273,7 +272,7 @@ def _stop_after(monkeypatch: pytest.MonkeyPatch, calls: int, error: BaseExceptio
 def test_an_interrupt_saves_what_is_finished(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C between the second batch's two walks: one batch, its answer and its spans; no FLOPs, with a reason."""
     _stop_after(monkeypatch, 1 + 2 + 1, KeyboardInterrupt())
-    run = profiler.finish(session, profiler.conduct(session))
+    run = conduct.finish(session, conduct.conduct(session))
     assert run.status == "interrupted"
     assert run.samples == 1
     assert session.spans is not None
@@ -288,7 +287,7 @@ def test_an_interrupt_in_the_walk_for_flops_leaves_no_part_of_them(
 ) -> None:
     """Work of one batch beside calls of two would be half of what a call does: None, and how far it came."""
     _stop_after(monkeypatch, 1 + 4 + 1, KeyboardInterrupt())
-    run = profiler.finish(session, profiler.conduct(session))
+    run = conduct.finish(session, conduct.conduct(session))
     assert (run.status, run.samples) == ("interrupted", 2)
     assert run.totals.flops is run.totals.flops_per_sample is None
     assert run.ledger.flops.reason == "interrupted after 1 of 2 batches"
@@ -303,7 +302,7 @@ def test_an_interrupt_in_the_trace_keeps_the_batches_that_were_recorded(
     """Their files are named, and their kernels in the books; without one there is no figure, not a zero."""
     _stop_after(monkeypatch, 1 + 4 + 2 + traced, KeyboardInterrupt())
     session.settings = session.settings.model_copy(update={"trace": True})
-    run = profiler.finish(session, profiler.conduct(session))
+    run = conduct.finish(session, conduct.conduct(session))
     assert ("trace_0" in run.files) == kept
     assert "trace_1" not in run.files
     assert (run.ledger.busy_s.total is not None) == kept
@@ -314,21 +313,21 @@ def test_an_interrupt_in_the_trace_keeps_the_batches_that_were_recorded(
 def test_an_interrupt_before_the_first_answer_leaves_nothing(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is nothing to save: exit 130, and the empty folder is gone."""
     _stop_after(monkeypatch, 1, KeyboardInterrupt())
-    failure = profiler.conduct(session)
+    failure = conduct.conduct(session)
     assert isinstance(failure, NothingFinishedError)
     assert failure.exit_code == 130
     with pytest.raises(NothingFinishedError):
-        profiler.finish(session, failure)
+        conduct.finish(session, failure)
     assert not session.folder.exists()
 
 
 def test_a_model_that_fails_half_way_keeps_what_was_measured(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit 1 with a remedy; the run says that it failed and holds the first batch, with its spans."""
     _stop_after(monkeypatch, 1 + 2, RuntimeError("CUDA error: device-side assert"))
-    failure = profiler.conduct(session)
+    failure = conduct.conduct(session)
     assert isinstance(failure, RunFailedError)
     assert failure.exit_code == 1
-    run = profiler.finish(session, failure)
+    run = conduct.finish(session, failure)
     assert run.status == "failed"
     assert run.samples == 1
     assert run.ledger.span_s.total
@@ -340,7 +339,7 @@ def test_a_failure_in_the_first_hooked_walk_leaves_no_spans_of_zero(
 ) -> None:
     """One bare answer is there; spans were not measured, which is not the same as none."""
     _stop_after(monkeypatch, 1 + 1, RuntimeError("the hooks do not fit"))
-    run = profiler.finish(session, profiler.conduct(session))
+    run = conduct.finish(session, conduct.conduct(session))
     assert run.samples == 1
     assert run.ledger.span_s.total is None
     assert run.ledger.span_s.reason
@@ -362,7 +361,7 @@ def test_a_file_beside_the_run_that_cannot_be_written_costs_that_file(
         raise error
 
     monkeypatch.setattr(tensorboard, "write", full)
-    run = profiler.finish(session, profiler.conduct(session))
+    run = conduct.finish(session, conduct.conduct(session))
     assert run.status == "done"
     assert "tensorboard" not in run.files
     assert "batches" in run.files
@@ -375,10 +374,10 @@ def test_a_run_that_its_folder_does_not_take_is_saved_elsewhere(
     """What was measured for hours is not lost to a full disk: the message names the folder that has it."""
     (tmp_path / "spare").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "spare"))
-    failure = profiler.conduct(session)
+    failure = conduct.conduct(session)
     (session.folder / "run.json").mkdir()
     with pytest.raises(RunFailedError, match="could not be written") as caught:
-        profiler.finish(session, failure)
+        conduct.finish(session, failure)
     (saved,) = (tmp_path / "spare").iterdir()
     assert str(saved) in caught.value.remedy
     assert layerprof.load_run(saved).status == "done"
@@ -400,7 +399,7 @@ def _walks(session: Session, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int,
 def test_bare_and_hooked_walks_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch by batch: bare, hooked, hooked, bare, ...; the hooks are gone in every bare walk."""
     settings = build(model="demo", dataset="coco", samples=4, max_new_tokens=1, trace=False, output=str(tmp_path / "r"))
-    session = profiler.prepare(settings, Silent())
+    session = conduct.prepare(settings, Silent())
     seen = _walks(session, monkeypatch)
     passes.bare_and_latency(session)
     order = [(0, False), (0, True), (1, True), (1, False), (2, False), (2, True), (3, True), (3, False)]
@@ -444,7 +443,7 @@ def test_passes_come_in_an_order_in_which_none_disturbs_the_next(
         monkeypatch.setattr(passes, name, noted(name))
     monkeypatch.setattr(energy_pass, "run", noted("energy"))
     session.settings = session.settings.model_copy(update={"trace": True})
-    assert profiler.conduct(session) is None
+    assert conduct.conduct(session) is None
     assert order == ["warm_up", "bare_and_latency", "flops_pass", "energy", "user_passes", "trace_pass"]
 
 
@@ -506,7 +505,7 @@ class TestNotFinite:
         with torch.no_grad():
             head[0] = float("inf")
         session.subject.provenance.update(dtype="fp16", checkpoint_dtype="bf16")
-        run = profiler.finish(session, profiler.conduct(session))
+        run = conduct.finish(session, conduct.conduct(session))
         assert run.passes["not_finite_batches"] == [0, 1]
         assert "NaN or infinite in 2 of 2 batches" in run.warnings[0]
         assert run.totals.flops
@@ -534,7 +533,7 @@ class TestNotFinite:
     def test_looking_costs_no_measured_walk_anything(self, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
         """Only the walk that counts FLOPs looks; finite logits are worth no word."""
         seen = _walks(session, monkeypatch)
-        run = profiler.finish(session, profiler.conduct(session))
+        run = conduct.finish(session, conduct.conduct(session))
         assert [probe for _, _, probe in seen] == [False] * (1 + 4) + [True] * 2
         assert run.passes["not_finite_batches"] == []
         assert not any("NaN" in warning for warning in run.warnings)
@@ -543,7 +542,7 @@ class TestNotFinite:
 def test_out_of_memory_names_what_to_lower(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """The remedy is the settings that take memory."""
     _stop_after(monkeypatch, 0, torch.OutOfMemoryError("CUDA out of memory"))
-    failure = profiler.conduct(session)
+    failure = conduct.conduct(session)
     assert failure is not None
     assert "--batch-size" in failure.remedy
 
@@ -556,7 +555,7 @@ def test_a_pass_that_a_run_can_do_without_may_fail(session: Session, monkeypatch
 
     monkeypatch.setattr(passes, "trace_pass", refuse)
     session.settings = session.settings.model_copy(update={"trace": True})
-    run = profiler.finish(session, profiler.conduct(session))
+    run = conduct.finish(session, conduct.conduct(session))
     assert run.status == "done"
     assert "CUPTI" in str(run.ledger.busy_s.reason)
     assert any("CUPTI" in warning for warning in run.warnings)

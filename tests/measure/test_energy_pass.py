@@ -16,14 +16,13 @@ from fake_counter import FakeClock, FakeCounter
 from layerprof.hooks.energy.meter import EnergyMeter
 
 from layerprof.books import assemble
-from layerprof.books import energy as energy_books
+from layerprof.books import joules as energy_books
 from layerprof.energy.measured import EnergyData, Repeated, measured
 from layerprof.energy.replay_plan import Plan, Unit, make_plan
 from layerprof.energy.replayed import ReplayReading, ReplayRow
 from layerprof.energy.share import Amount, around
 from layerprof.energy.windows import EnergyReading, Record, WindowReading
-from layerprof.measure import conduct as profiler
-from layerprof.measure import energy_pass, passes
+from layerprof.measure import conduct, energy_pass, passes
 from layerprof.measure.progress import Silent
 from layerprof.measure.session import Session
 from layerprof.records import Phase, Quality
@@ -88,7 +87,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     settings = build(
         model="demo", dataset="coco", samples=2, max_new_tokens=3, fixed_tokens=True, output=str(tmp_path / "r")
     )
-    prepared = profiler.prepare(settings, Silent())
+    prepared = conduct.prepare(settings, Silent())
     passes.bare_and_latency(prepared)
     return prepared
 

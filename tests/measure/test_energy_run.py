@@ -16,8 +16,7 @@ from rich.console import Console
 import layerprof
 from layerprof.errors import RequestError
 from layerprof.records import LayerRow, Phase, Quality, Run
-from layerprof.report import balance
-from layerprof.report import write as report
+from layerprof.report import balance, write
 
 SAMPLES, NEW_TOKENS = 2, 4
 
@@ -137,10 +136,10 @@ def shown(run: Run, name: str, tmp_path: Path) -> str:
     """Return a report as one line of text."""
     if name == "terminal":
         out = io.StringIO()
-        report.write(run, "terminal", None, Console(file=out, width=120))
+        write.write(run, "terminal", None, Console(file=out, width=120))
         return " ".join(out.getvalue().split())
     file = tmp_path / "report"
-    report.write(run, name, file, Console(file=io.StringIO()))
+    write.write(run, name, file, Console(file=io.StringIO()))
     return " ".join(file.read_text().replace("\\_", "_").split())
 
 
@@ -160,7 +159,7 @@ def test_no_joules_without_their_label(replayed: Run, tmp_path: Path) -> None:
 
 def _file(run: Run, name: str, tmp_path: Path) -> str:
     file = tmp_path / f"run.{name}"
-    report.write(run, name, file, Console(file=io.StringIO()))
+    write.write(run, name, file, Console(file=io.StringIO()))
     return file.read_text()
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from small_models import checkpoint_folder, samples, subject
 
-from layerprof.data import batches as inputs
-from layerprof.data import datasets
-from layerprof.data.batches import Batch
+from layerprof.data import batching, datasets
+from layerprof.data.batching import Batch
 from layerprof.measure import generation
 from layerprof.measure.generation import Recorder, generate
-from layerprof.models import subject as models
+from layerprof.models.load import load_model
+from layerprof.models.source import resolve
 from layerprof.models.subject import Subject
 
 QUESTIONS = ["hi?", "what is written on the sign?", "a?", "which of these words is the longest one here?", "and now?"]
@@ -30,7 +30,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 
 def batches(tiny: Subject, size: int, questions: list[str] = QUESTIONS) -> tuple[Batch, ...]:
     """Batch the questions by `size`, their images at 56 px."""
-    return inputs.batches(tiny, samples(questions), batch_size=size, image_size=56)
+    return batching.batches(tiny, samples(questions), batch_size=size, image_size=56)
 
 
 def by_hand(tiny: Subject, batch: Batch, tokens: int) -> list[list[int]]:
@@ -166,12 +166,12 @@ def test_fixed_answers_have_exactly_the_tokens_asked_for(
 
 def test_the_demo_answers_alike_at_batch_1_and_16() -> None:
     """The bundled model in fp32 on its own samples: identical tokens."""
-    demo = models.load(models.resolve("demo", device="cpu", dtype="fp32"))
+    demo = load_model(resolve("demo", device="cpu", dtype="fp32"))
     data = datasets.load("scienceqa", count=16)
     alone, together = (
         [
             row
-            for batch in inputs.batches(demo, data, batch_size=size, image_size=112)
+            for batch in batching.batches(demo, data, batch_size=size, image_size=112)
             for row in generate(demo, batch, max_new_tokens=6).answer_tokens
         ]
         for size in (1, 16)

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from layerprof.errors import RunFailedError
 from layerprof.layers.find import find_layers
-from layerprof.models import compile_layers as compilation
+from layerprof.models import compile_layers
 
 
 @pytest.fixture
@@ -48,8 +48,8 @@ def test_every_decoder_layer_is_compiled_and_answers_stay(model: nn.Module) -> N
     layers = find_layers(model)
     fired = []
     handle = model.model.layers[1].register_forward_hook(lambda *_: fired.append(1))  # type: ignore[union-attr, index]
-    with compilation.compiled_decoder(model, layers, backend="eager") as report:
-        with compilation.compile_time(report):
+    with compile_layers.compiled_decoder(model, layers, backend="eager") as report:
+        with compile_layers.compile_time(report):
             _answer(model)
         fired.clear()
         assert torch.equal(_answer(model), eager)
@@ -63,7 +63,7 @@ def test_the_model_is_as_before(model: nn.Module) -> None:
     """No compiled forward stays behind, also when the block raises."""
     with (
         pytest.raises(ValueError, match="stop"),
-        compilation.compiled_decoder(model, find_layers(model), backend="eager"),
+        compile_layers.compiled_decoder(model, find_layers(model), backend="eager"),
     ):
         raise ValueError("stop")
     assert all("forward" not in module.__dict__ for module in model.modules())
@@ -72,9 +72,9 @@ def test_the_model_is_as_before(model: nn.Module) -> None:
 def test_a_walk_that_compiles_nothing_is_a_failure(model: nn.Module) -> None:
     """Figures of an eager model must not be called compiled."""
     with (
-        compilation.compiled_decoder(model, find_layers(model), backend="eager") as report,
+        compile_layers.compiled_decoder(model, find_layers(model), backend="eager") as report,
         pytest.raises(RunFailedError, match="Nothing was compiled"),
-        compilation.compile_time(report),
+        compile_layers.compile_time(report),
     ):
         pass
 
@@ -82,9 +82,9 @@ def test_a_walk_that_compiles_nothing_is_a_failure(model: nn.Module) -> None:
 def test_uncompiled_runs_no_graph(model: nn.Module) -> None:
     """The FLOPs pass runs the same decoder without the compiler, and the compiled one is back afterwards."""
     layers = find_layers(model)
-    with compilation.compiled_decoder(model, layers, backend="eager"):
-        with compilation.uncompiled():
+    with compile_layers.compiled_decoder(model, layers, backend="eager"):
+        with compile_layers.uncompiled():
             _answer(model)
-        assert compilation.graphs() == 0
+        assert compile_layers.graphs() == 0
         _answer(model)
-        assert compilation.graphs() > 0
+        assert compile_layers.graphs() > 0

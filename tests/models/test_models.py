@@ -16,9 +16,9 @@ from small_models import CONFIG, PARAMETERS, checkpoint_folder, config_folder, s
 from layerprof import demo
 from layerprof.errors import RequestError
 from layerprof.machine import placement
-from layerprof.models import checkpoint
-from layerprof.models import find as locate
-from layerprof.models import subject as models
+from layerprof.models import checkpoint, find
+from layerprof.models.load import load_model
+from layerprof.models.source import check_image_size, resolve
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def refused(name: str, **how: Any) -> RequestError:
     """Return the error that a request ends in."""
     with pytest.raises(RequestError) as caught:
-        models.resolve(name, **how)
+        resolve(name, **how)
     return caught.value
 
 
@@ -58,7 +58,7 @@ def refused(name: str, **how: Any) -> RequestError:
 def test_without_a_gpu_auto_is_the_bundled_model_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """The choice and its reason are in `why`."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    source = models.resolve("auto")
+    source = resolve("auto")
     assert (source.name, source.device, source.dtype) == ("demo", "cpu", "fp32")
     assert "no GPU" in source.why
 
@@ -69,7 +69,7 @@ def test_with_a_gpu_auto_goes_by_its_free_memory(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (int(free), int(80e9)))
-    source = models.resolve("auto", weights="random")
+    source = resolve("auto", weights="random")
     assert (source.name, source.device, source.dtype) == (name, "cuda:0", "fp16")
     assert f"{free / 1e9:.0f}" in source.why
 
@@ -103,7 +103,7 @@ def test_a_hub_model_without_network_names_the_ways_around_it() -> None:
 @pytest.mark.parametrize("name", ["qwen2.5-vl-3b", "Qwen/Qwen2.5-VL-3B-Instruct", "Qwen2.5-VL-3B"])
 def test_the_full_size_model_needs_no_network_for_random_weights(name: str) -> None:
     """Any of its names; the parameters are the published model's."""
-    source = models.resolve(name, weights="random", device="cpu")
+    source = resolve(name, weights="random", device="cpu")
     assert source.parameters == 3_754_622_976
     assert source.is_demo
     assert source.cell_px == 28
@@ -206,14 +206,14 @@ def test_weights_larger_than_the_memory_are_refused(monkeypatch: pytest.MonkeyPa
     error = refused("qwen2.5-vl-3b", weights="random", device="cpu", dtype="fp32")
     assert "15.0 GB" in error.problem
     assert "--dtype bf16" in error.remedy
-    assert models.resolve("qwen2.5-vl-3b", weights="random", device="cpu").dtype == "bf16"
+    assert resolve("qwen2.5-vl-3b", weights="random", device="cpu").dtype == "bf16"
 
 
 @pytest.mark.parametrize(("size", "ways"), [(225, ("224", "252")), (28, ("56",)), (0, ("56",)), (99999, ("3584",))])
 def test_image_sizes_that_do_not_fit_name_those_that_do(size: int, ways: tuple[str, ...]) -> None:
     """Multiples of 28 from 56 to 3584 for this family."""
     with pytest.raises(RequestError) as caught:
-        models.check_image_size(models.resolve("demo"), size)
+        check_image_size(resolve("demo"), size)
     for way in ways:
         assert way in caught.value.remedy
 
@@ -262,16 +262,16 @@ def test_the_format_of_the_checkpoint_is_said_beside_the_one_used(
     folder = config_folder(tmp_path / "own")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | published))
-    source = models.resolve(str(folder), weights="random", dtype="fp32")
+    source = resolve(str(folder), weights="random", dtype="fp32")
     assert source.checkpoint_dtype == own
     assert told in source.why
     assert ("published" in source.why) == bool(told)
-    assert models.load(source).provenance["checkpoint_dtype"] == own
+    assert load_model(source).provenance["checkpoint_dtype"] == own
 
 
 def test_the_3b_is_published_in_bf16_and_says_so() -> None:
     """Whoever runs it in fp16 is told; a text model's format inside counts where the whole names none."""
-    assert models.resolve("qwen2.5-vl-3b", weights="random", dtype="fp16").why.count("in fp16 (published in bf16)") == 1
+    assert resolve("qwen2.5-vl-3b", weights="random", dtype="fp16").why.count("in fp16 (published in bf16)") == 1
     inner = SimpleNamespace(dtype=None, get_text_config=lambda: SimpleNamespace(dtype=torch.float8_e4m3fn))
     assert placement.checkpoint_dtype(inner) == "float8_e4m3fn"
 
@@ -330,9 +330,9 @@ def test_a_tensor_missing_from_the_files_is_told(copy: Path) -> None:
     gone = next(name for name in tensors if "embed_tokens" not in name)
     del tensors[gone]
     save_file(tensors, file, {"format": "pt"})
-    source = models.resolve(str(copy), device="cpu")
+    source = resolve(str(copy), device="cpu")
     with pytest.raises(RequestError, match="lacks 1 of the model's tensors"):
-        models.load(source)
+        load_model(source)
 
 
 def test_a_configuration_that_does_not_fit_the_weights_is_told(copy: Path) -> None:
@@ -341,7 +341,7 @@ def test_a_configuration_that_does_not_fit_the_weights_is_told(copy: Path) -> No
     config["text_config"]["intermediate_size"] = 80
     (copy / "config.json").write_text(json.dumps(config))
     with pytest.raises(RequestError, match="cannot be loaded"):
-        models.load(models.resolve(str(copy), device="cpu"))
+        load_model(resolve(str(copy), device="cpu"))
 
 
 @pytest.mark.parametrize(
@@ -443,9 +443,9 @@ def test_buffers_of_random_models_are_those_of_a_loaded_one(whole: Path, tmp_pat
 
 def test_the_bundled_configuration_is_the_published_models() -> None:
     """Parts of the 3B model as counted from its published configuration."""
-    config = locate.find(locate.ARCHITECTURE, "random").config
+    config = find.find(find.ARCHITECTURE, "random").config
     with torch.device("meta"):
-        model = locate.auto_class(config).from_config(config)
+        model = find.auto_class(config).from_config(config)
     sizes = {
         name: sum(weight.numel() for weight in model.get_submodule(name).parameters())
         for name in (
@@ -475,7 +475,7 @@ def test_text_only_models_load_with_their_tokenizer(tmp_path: Path) -> None:
 
 def test_the_demo_needs_no_folder() -> None:
     """The bundled model by its name, its images cut into 28 px cells."""
-    loaded = models.load(models.resolve("demo", device="cpu"))
+    loaded = load_model(resolve("demo", device="cpu"))
     assert loaded.provenance["location"] == "bundled"
     assert loaded.cell_px == 28
     assert demo.MODEL_FOLDER.is_dir()

@@ -11,10 +11,10 @@ import transformers
 from small_models import CONFIG, samples, subject
 
 from layerprof import demo
-from layerprof.data import batches as inputs
+from layerprof.data import batching
 from layerprof.errors import RequestError
 from layerprof.measure import generation
-from layerprof.models import subject as models
+from layerprof.models.load import wrap
 from layerprof.models.subject import Subject
 
 HF: Any = transformers  # its configurations are typed as if none of their fields had a type of its own
@@ -54,7 +54,7 @@ def llava(tokenizer: Any) -> Subject:
         text_config=HF.LlamaConfig(**TEXT),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
     )
-    return models.wrap(HF.LlavaForConditionalGeneration(config), processor, name="llava")
+    return wrap(HF.LlavaForConditionalGeneration(config), processor, name="llava")
 
 
 def llava_next(tokenizer: Any) -> Subject:
@@ -79,7 +79,7 @@ def llava_next(tokenizer: Any) -> Subject:
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         image_grid_pinpoints=pinpoints,
     )
-    return models.wrap(HF.LlavaNextForConditionalGeneration(config), processor, name="llava-next")
+    return wrap(HF.LlavaNextForConditionalGeneration(config), processor, name="llava-next")
 
 
 def idefics3(tokenizer: Any) -> Subject:
@@ -94,7 +94,7 @@ def idefics3(tokenizer: Any) -> Subject:
         image_token_id=processor.image_token_id,
         scale_factor=2,
     )
-    return models.wrap(HF.Idefics3ForConditionalGeneration(config), processor, name="idefics3")
+    return wrap(HF.Idefics3ForConditionalGeneration(config), processor, name="idefics3")
 
 
 @pytest.mark.parametrize("make", [llava, llava_next, idefics3])
@@ -102,12 +102,12 @@ def test_other_families_answer_through_the_same_functions(make: Any) -> None:
     """Their own processors, image tokens counted in the prompt, left padding, answers of the asked length."""
     other = make(HF.AutoTokenizer.from_pretrained(demo.MODEL_FOLDER))
     assert other.cell_px is None
-    (batch,) = inputs.batches(other, samples(["hi?", "what is written on this sign?"]), batch_size=2, image_size=100)
+    (batch,) = batching.batches(other, samples(["hi?", "what is written on this sign?"]), batch_size=2, image_size=100)
     assert all(tokens > 0 for tokens in batch.image_tokens)
     assert batch.tensors["attention_mask"][:, -1].tolist() == [1, 1]
     answered = generation.generate(other, batch, max_new_tokens=4, fixed=True)
     assert answered.new_tokens == (4, 4)
-    assert "own" in inputs.image_rule(other, 100)
+    assert "own" in batching.image_rule(other, 100)
 
 
 def test_a_text_model_is_asked_without_images(tmp_path: Path) -> None:
@@ -116,11 +116,11 @@ def test_a_text_model_is_asked_without_images(tmp_path: Path) -> None:
     text["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0}
     (tmp_path / "config.json").write_text(json.dumps(text))
     small = subject(tmp_path, weights="random")
-    (batch,) = inputs.batches(small, samples(["hi?", "what is this?"]), batch_size=2)
+    (batch,) = batching.batches(small, samples(["hi?", "what is this?"]), batch_size=2)
     assert "pixel_values" not in batch.tensors
     assert batch.image_tokens == (0, 0)
     assert batch.tensors["attention_mask"][:, -1].tolist() == [1, 1]
-    assert "text only" in inputs.image_rule(small, 224)
+    assert "text only" in batching.image_rule(small, 224)
 
 
 def test_a_template_that_knows_of_no_images_gets_the_image_token(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_a_template_that_knows_of_no_images_gets_the_image_token(monkeypatch: py
         "{% for m in messages %}{{ m['content'] if m['content'] is string else m['content'][-1]['text'] }}{% endfor %}"
     )
     monkeypatch.setattr(other.processor, "chat_template", words)
-    (batch,) = inputs.batches(other, samples(["hi?"]))
+    (batch,) = batching.batches(other, samples(["hi?"]))
     assert batch.image_tokens == (16,)
 
 
@@ -143,7 +143,7 @@ def test_a_family_that_cannot_be_asked_is_told(monkeypatch: pytest.MonkeyPatch, 
     else:
         monkeypatch.setattr(other.processor, "patch_size", None)
     with pytest.raises(RequestError) as caught:
-        inputs.batches(other, samples(["hi?"]))
+        batching.batches(other, samples(["hi?"]))
     assert "LayerProfiler" in caught.value.remedy
 
 
@@ -162,7 +162,7 @@ def blip2(tokenizer: Any) -> Subject:
         num_query_tokens=3,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
     )
-    return models.wrap(HF.Blip2ForConditionalGeneration(config), processor, name="blip2")
+    return wrap(HF.Blip2ForConditionalGeneration(config), processor, name="blip2")
 
 
 def florence2(tokenizer: Any) -> Subject:
@@ -184,7 +184,7 @@ def florence2(tokenizer: Any) -> Subject:
     processor = HF.Florence2Processor(image_processor=images, tokenizer=tokenizer)
     model = HF.Florence2ForConditionalGeneration(config)
     model.generation_config.forced_bos_token_id = 499  # as the published checkpoints have it
-    return models.wrap(model, processor, name="florence2")
+    return wrap(model, processor, name="florence2")
 
 
 @pytest.mark.parametrize(("make", "tokens"), [(blip2, 3), (florence2, 17)])
@@ -194,7 +194,7 @@ def test_a_processor_that_writes_the_image_s_tokens_gets_none_from_us(make: Any,
     tokenizer = HF.AutoTokenizer.from_pretrained(demo.MODEL_FOLDER)
     tokenizer.chat_template = template
     other = make(tokenizer)
-    (batch,) = inputs.batches(other, samples(["hi?", "what is this?"]), batch_size=2)
+    (batch,) = batching.batches(other, samples(["hi?", "what is this?"]), batch_size=2)
     assert batch.image_tokens == (tokens, tokens)
     assert generation.generate(other, batch, max_new_tokens=4, fixed=True).new_tokens == (4, 4)
 
@@ -204,7 +204,7 @@ def test_an_encoder_decoder_starts_as_its_generation_config_says() -> None:
     tokenizer = HF.AutoTokenizer.from_pretrained(demo.MODEL_FOLDER)
     tokenizer.chat_template = None
     other = florence2(tokenizer)
-    (batch,) = inputs.batches(other, samples(["hi?"]))
+    (batch,) = batching.batches(other, samples(["hi?"]))
     answered = generation.generate(other, batch, max_new_tokens=3, fixed=True)
     assert answered.answer_tokens[0][0] == 499
     assert len(answered.answer_tokens[0]) == 3
@@ -218,11 +218,11 @@ def test_a_model_that_gives_only_a_part_of_the_prompt_back_loses_no_token() -> N
         "num_attention_heads": 4, "encoder_hidden_size": 32, "bos_token_id": 499, "sep_token_id": 501,
     }  # fmt: skip
     images = HF.BlipImageProcessor(size={"height": 56, "width": 56})
-    blip = models.wrap(
+    blip = wrap(
         HF.BlipForConditionalGeneration(HF.BlipConfig(vision_config=VISION, text_config=text)),
         HF.BlipProcessor(image_processor=images, tokenizer=tokenizer),
     )
-    (batch,) = inputs.batches(blip, samples(["hi?"]))
+    (batch,) = batching.batches(blip, samples(["hi?"]))
     assert not batch.prompts[0].startswith("\n")
     assert generation.generate(blip, batch, max_new_tokens=3, fixed=True).new_tokens == (3,)
 
@@ -232,9 +232,9 @@ def test_a_processor_that_draws_the_question_is_refused() -> None:
     tokenizer = HF.AutoTokenizer.from_pretrained(demo.MODEL_FOLDER)
     images = HF.Pix2StructImageProcessor(max_patches=16, patch_size={"height": 2, "width": 2})
     images.is_vqa = False
-    other = models.wrap(llava(tokenizer).model, HF.Pix2StructProcessor(image_processor=images, tokenizer=tokenizer))
+    other = wrap(llava(tokenizer).model, HF.Pix2StructProcessor(image_processor=images, tokenizer=tokenizer))
     with pytest.raises(RequestError, match="no input_ids") as caught:
-        inputs.batches(other, samples(["hi?"]))
+        batching.batches(other, samples(["hi?"]))
     assert "LayerProfiler" in caught.value.remedy
 
 
@@ -262,7 +262,7 @@ def test_images_are_given_one_by_one_to_a_processor_that_wants_no_lists() -> Non
             raise ValueError("Nested images are only supported with `multi_page` set to `True`.")
         return inner(images=images, **more)
 
-    (batch,) = inputs.batches(Subject(other.model, Wrapped(other.processor, call)), samples(["a", "b"]), batch_size=2)
+    (batch,) = batching.batches(Subject(other.model, Wrapped(other.processor, call)), samples(["a", "b"]), batch_size=2)
     assert batch.image_tokens == (16, 16)
 
 
@@ -272,7 +272,7 @@ def test_an_image_processor_that_gives_pixels_alone_is_understood() -> None:
     bare = Wrapped(other.processor.image_processor, lambda inner, *args, **more: inner(*args, **more)["pixel_values"])
     processor = Wrapped(other.processor, lambda inner, **asked: inner(**asked))
     processor.image_processor = bare
-    assert "does not change it" in inputs.image_rule(Subject(other.model, processor), 224)
+    assert "does not change it" in batching.image_rule(Subject(other.model, processor), 224)
 
 
 def test_kinds_of_tokens_are_asked_for_where_the_model_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +289,7 @@ def test_kinds_of_tokens_are_asked_for_where_the_model_wants_them(monkeypatch: p
         return features
 
     monkeypatch.setattr(other.model, "forward", forward)
-    (batch,) = inputs.batches(Subject(other.model, Wrapped(other.processor, call)), samples(["hi?"]))
+    (batch,) = batching.batches(Subject(other.model, Wrapped(other.processor, call)), samples(["hi?"]))
     assert int(batch.tensors["mm_token_type_ids"].sum()) == 16
 
 
@@ -308,6 +308,6 @@ def test_a_folder_of_a_model_without_a_vision_config_is_asked_with_images(tmp_pa
     HF.ChameleonForConditionalGeneration(config).save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     small = subject(tmp_path)
-    (batch,) = inputs.batches(small, samples(["hi?", "what?"]), batch_size=2)
+    (batch,) = batching.batches(small, samples(["hi?", "what?"]), batch_size=2)
     assert batch.tensors["pixel_values"].shape == (2, 3, 32, 32)
     assert generation.generate(small, batch, max_new_tokens=2, fixed=True).new_tokens == (2, 2)

@@ -18,14 +18,14 @@ from sample_run import bare_run, large_run, sample_run
 
 from layerprof.errors import RequestError
 from layerprof.records import Run
-from layerprof.report import write as report
+from layerprof.report import write
 from layerprof.runs import store
 
 
 def rendered(run: Run, name: str) -> str:
     """Return a run in a format."""
     out = io.StringIO()
-    report.reporter(name).render(run, out)
+    write.reporter(name).render(run, out)
     return out.getvalue()
 
 
@@ -37,7 +37,7 @@ def console(*, tty: bool = False) -> Console:
 # --- choosing ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", report.FORMATS)
+@pytest.mark.parametrize("name", write.FORMATS)
 @pytest.mark.parametrize("run", [sample_run(), bare_run(), sample_run(layers=())], ids=["full", "bare", "no layers"])
 def test_every_format_takes_every_run(name: str, run: Run) -> None:
     """No format fails on a run that measured little."""
@@ -47,24 +47,24 @@ def test_every_format_takes_every_run(name: str, run: Run) -> None:
 def test_the_suffix_picks_the_format(tmp_path: Path) -> None:
     """`-o report.md` is Markdown, `.HTML` is HTML, `.csv` is the layer table."""
     for name, start in (("a.md", "# demo"), ("b.HTML", "<!DOCTYPE html>"), ("c.csv", "name,tower"), ("d.json", "{")):
-        written = report.write(sample_run(), None, tmp_path / "new" / name, console())
+        written = write.write(sample_run(), None, tmp_path / "new" / name, console())
         assert written == tmp_path / "new" / name
         assert written.read_text(encoding="utf-8").startswith(start)
 
 
 def test_a_named_format_beats_the_suffix(tmp_path: Path) -> None:
     """`--format csv -o layers.txt` is CSV."""
-    report.write(sample_run(), "csv", tmp_path / "layers.txt", console())
+    write.write(sample_run(), "csv", tmp_path / "layers.txt", console())
     assert (tmp_path / "layers.txt").read_text().startswith("name,tower")
 
 
 def test_without_a_file_the_report_goes_to_the_console() -> None:
     """Terminal by default, any other text format when asked for."""
     screen = console()
-    assert report.write(sample_run(), None, None, screen) is None
+    assert write.write(sample_run(), None, None, screen) is None
     assert "Ledger" in screen.file.getvalue()  # type: ignore[attr-defined]  # it is a StringIO
     screen = console()
-    report.write(sample_run(), "json", None, screen)
+    write.write(sample_run(), "json", None, screen)
     assert json.loads(screen.file.getvalue())["format"] == 2  # type: ignore[attr-defined]  # it is a StringIO
 
 
@@ -81,7 +81,7 @@ def test_without_a_file_the_report_goes_to_the_console() -> None:
 def test_what_cannot_be_written_is_refused_with_a_remedy(name: str | None, output: str | None, said: str) -> None:
     """Unknown formats, telling-nothing file names, and a page on a terminal."""
     with pytest.raises(RequestError) as caught:
-        report.write(sample_run(), name, output, console(tty=True))
+        write.write(sample_run(), name, output, console(tty=True))
     assert said in caught.value.remedy
 
 
@@ -89,7 +89,7 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     """A folder in the file's place ends in one message, and leaves no part file."""
     (tmp_path / "out.md").mkdir()
     with pytest.raises(RequestError, match="cannot be written"):
-        report.write(sample_run(), None, tmp_path / "out.md", console())
+        write.write(sample_run(), None, tmp_path / "out.md", console())
     assert [path.name for path in tmp_path.iterdir()] == ["out.md"]
 
 

@@ -9,7 +9,7 @@ from sample_run import sample_run
 from sample_sweep import run, sample_sweep, save_run
 
 from layerprof.errors import RequestError
-from layerprof.runs import compare as comparing
+from layerprof.runs import compare
 from layerprof.runs.changes import Change
 from layerprof.runs.pairing import Draws, units
 
@@ -87,7 +87,7 @@ def test_two_runs_are_compared_in_pairs(tmp_path: Path) -> None:
     """Seconds of a sample come from the batches: 0.5 s of 4 samples before, 0.6 s after, ratio 1.2 in both batches."""
     save_run(run(0.25), tmp_path / "a", (0.2, 0.3))
     save_run(run(0.3, wer=0.5, joules=24.0, batch_size=4), tmp_path / "b", (0.24, 0.36))
-    (found,) = comparing.compare(tmp_path / "a", tmp_path / "b").cells
+    (found,) = compare.compare(tmp_path / "a", tmp_path / "b").cells
     changes = {change.quantity: change for change in found.totals}
     latency = changes["latency per sample"]
     assert (latency.before, latency.after) == pytest.approx((0.125, 0.15))
@@ -116,7 +116,7 @@ def test_runs_without_their_batches_are_compared_by_medians(tmp_path: Path) -> N
 
     for name in ("a", "b"):
         store.save(sample_run(), tmp_path / name)
-    (found,) = comparing.compare(tmp_path / "a", tmp_path / "b").cells
+    (found,) = compare.compare(tmp_path / "a", tmp_path / "b").cells
     latency = next(change for change in found.totals if change.quantity.startswith("latency"))
     assert latency.value == pytest.approx(1.0)
     assert latency.ci95 is None
@@ -129,7 +129,7 @@ def test_runs_of_different_samples_are_not_paired(tmp_path: Path) -> None:
     save_run(run(0.25), tmp_path / "b", (0.2, 0.3))
     file = tmp_path / "b" / "samples.jsonl"
     file.write_text(file.read_text().replace('"id":"', '"id":"other-'))
-    (found,) = comparing.compare(tmp_path / "a", tmp_path / "b").cells
+    (found,) = compare.compare(tmp_path / "a", tmp_path / "b").cells
     assert found.shared_samples == 0
     assert found.same_answers is None
     assert any("different samples" in note for note in found.notes)
@@ -138,7 +138,7 @@ def test_runs_of_different_samples_are_not_paired(tmp_path: Path) -> None:
 def test_sweeps_are_compared_cell_by_cell(tmp_path: Path) -> None:
     """Cells are partners where they stand at the same point; those that one sweep could not measure are told."""
     before, after = sample_sweep(tmp_path / "a"), sample_sweep(tmp_path / "b", slower=1.25)
-    found = comparing.compare(before, after)
+    found = compare.compare(before, after)
     assert [cell.title for cell in found.cells] == ["sizes: batch_size=1", "sizes: batch_size=4"]
     assert len(found.alone) == 2
     assert "no CUDA device" in " ".join(found.alone)
@@ -154,9 +154,9 @@ def test_a_run_and_a_sweep_are_not_compared(tmp_path: Path) -> None:
     """What cannot be set side by side is refused, with the way to do it."""
     save_run(run(0.25), tmp_path / "run", (0.2, 0.3))
     with pytest.raises(RequestError, match=r"is a run and .* is a sweep"):
-        comparing.compare(tmp_path / "run", sample_sweep(tmp_path / "sweep"))
+        compare.compare(tmp_path / "run", sample_sweep(tmp_path / "sweep"))
     with pytest.raises(RequestError):
-        comparing.compare(tmp_path / "run", tmp_path / "nothing")
+        compare.compare(tmp_path / "run", tmp_path / "nothing")
 
 
 def test_a_broken_batches_file_names_the_line(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_broken_batches_file_names_the_line(tmp_path: Path) -> None:
     file = tmp_path / "a" / "batches.csv"
     file.write_text(file.read_text() + "2,2\n")
     with pytest.raises(RequestError, match="line 4"):
-        comparing.compare(tmp_path / "a", tmp_path / "a")
+        compare.compare(tmp_path / "a", tmp_path / "a")
 
 
 @pytest.mark.parametrize(
@@ -183,5 +183,5 @@ def test_files_beside_a_run_that_hold_something_else_are_refused(
     save_run(run(0.25), tmp_path / "a", (0.2, 0.3))
     (tmp_path / "a" / name).write_bytes(content)
     with pytest.raises(RequestError, match=f"{name}, line {line}") as caught:
-        comparing.compare(tmp_path / "a", tmp_path / "a")
+        compare.compare(tmp_path / "a", tmp_path / "a")
     assert caught.value.remedy

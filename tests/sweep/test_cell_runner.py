@@ -26,7 +26,7 @@ def test_padding_is_moved_from_left_to_right_and_images_stay() -> None:
     """Rows of 3 and 2 tokens: the short row's padding goes behind it in everything that is rows x positions."""
     import torch
 
-    from layerprof.data.batches import Batch
+    from layerprof.data.batching import Batch
     from layerprof.sweep.quality_walk import padded_right
 
     tensors = {

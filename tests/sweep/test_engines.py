@@ -19,8 +19,7 @@ import pytest
 from paths import TESTS
 
 from layerprof.errors import RequestError
-from layerprof.sweep import conduct as sweeps
-from layerprof.sweep import engines
+from layerprof.sweep import conduct, engines
 from layerprof.sweep.cells import Status
 from layerprof.sweep.folder import CELL_FILE, SweepFolder
 
@@ -94,7 +93,7 @@ def _started(log: Path) -> list[list[str]]:
 def test_every_end_is_a_result_and_only_crashes_are_tried_again(tmp_path: Path, log: Path) -> None:
     """Each cell has a process of its own; lack of memory, errors and timeouts happen once, a crash twice."""
     path = _experiment(tmp_path, ["ok", "oom", "error", "refuse", "kill", "hang"])
-    done = sweeps.sweep(path, output=tmp_path / "sweep", runner=RUNNER, engine="ray", timeout_s=8)
+    done = conduct.sweep(path, output=tmp_path / "sweep", runner=RUNNER, engine="ray", timeout_s=8)
     ends = {cell.choices["layers"]: done.outcomes[cell.key] for cell in done.record.cells}
     assert {name: (outcome.status, outcome.attempts) for name, outcome in ends.items()} == {
         "ok": (Status.DONE, 1),
@@ -113,7 +112,7 @@ def test_every_end_is_a_result_and_only_crashes_are_tried_again(tmp_path: Path, 
 
 def test_a_worker_that_is_killed_in_the_middle_of_a_cell_is_replaced(tmp_path: Path, log: Path) -> None:
     """A cell whose process dies the first time is done at the second."""
-    done = sweeps.sweep(
+    done = conduct.sweep(
         _experiment(tmp_path, [f"flaky:{tmp_path / 'mark'}"]), output=tmp_path / "sweep", runner=RUNNER, engine="ray"
     )
     (outcome,) = done.outcomes.values()
@@ -140,7 +139,7 @@ def test_a_killed_driver_goes_on_where_it_was(tmp_path: Path, cluster: tuple[str
     hung = next(int(entry[0]) for entry in _started(log) if entry[2] == "hang")
     assert _gone(hung)
     before = Counter(entry[1] for entry in _started(log))
-    done = sweeps.sweep(path, output=tmp_path / "s", runner=RUNNER, engine="ray", resume=True, timeout_s=3)
+    done = conduct.sweep(path, output=tmp_path / "s", runner=RUNNER, engine="ray", resume=True, timeout_s=3)
     again = Counter(entry[1] for entry in _started(log)) - before
     assert not finished & set(again)
     assert sorted(outcome.status.value for outcome in done.outcomes.values()) == ["done", "done", "timed out"]
@@ -150,7 +149,7 @@ def test_what_no_node_has_is_refused_before_it_waits_for_ever(tmp_path: Path, lo
     """A cell that needs a GPU on a cluster without one is a result with the reason; nothing is submitted for it."""
     path = tmp_path / "fake.toml"
     path.write_text('[base]\nlayers = "ok"\n[axes]\ndevice = ["cuda", "cpu"]\n')
-    done = sweeps.sweep(path, output=tmp_path / "sweep", runner=RUNNER, engine="ray")
+    done = conduct.sweep(path, output=tmp_path / "sweep", runner=RUNNER, engine="ray")
     ends = {cell.choices["device"]: done.outcomes[cell.key] for cell in done.record.cells}
     assert ends["cpu"].status is Status.DONE
     assert ends["cuda"].status is Status.SKIPPED

@@ -19,7 +19,7 @@ from paths import TESTS
 from layerprof.errors import RequestError, RunFailedError
 from layerprof.records import Run
 from layerprof.report.sweep.progress import Lines, Show
-from layerprof.sweep import conduct as sweeps
+from layerprof.sweep import conduct
 from layerprof.sweep.cells import Outcome, Status
 from layerprof.sweep.engines import Job
 from layerprof.sweep.folder import CELL_FILE, SweepFolder
@@ -54,7 +54,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_end_is_a_result_with_its_reason(tmp_path: Path, log: Path) -> None:
     """Out of memory, errors, crashes, kills and timeouts are cell results, and the sweep goes on after each."""
     path = _experiment(tmp_path, ["ok", "oom", "error", "refuse", "crash", "kill", "hang", "noisy"])
-    done = sweeps.sweep(path, output=tmp_path / "sweep", runner=RUNNER, timeout_s=6)
+    done = conduct.sweep(path, output=tmp_path / "sweep", runner=RUNNER, timeout_s=6)
     ends = {cell.choices["layers"]: done.outcomes[cell.key] for cell in done.record.cells}
     assert {name: outcome.status for name, outcome in ends.items()} == {
         "ok": Status.DONE,
@@ -80,7 +80,7 @@ def test_every_end_is_a_result_with_its_reason(tmp_path: Path, log: Path) -> Non
 def test_cells_share_a_process_until_one_dies(tmp_path: Path, log: Path) -> None:
     """One worker carries out consecutive cells, so that a model is loaded once; only a death brings a new one."""
     path = _experiment(tmp_path, ["ok", "error", "refuse", "kill", "noisy", "all"])
-    sweeps.sweep(path, output=tmp_path / "sweep", runner=RUNNER)
+    conduct.sweep(path, output=tmp_path / "sweep", runner=RUNNER)
     pids = [entry[0] for entry in _started(log)]
     assert len(pids) == 6
     assert len(set(pids[:4])) == 1
@@ -91,7 +91,7 @@ def test_cells_share_a_process_until_one_dies(tmp_path: Path, log: Path) -> None
 def test_a_cell_that_leaves_its_mark_on_the_process_is_the_last_there(tmp_path: Path, log: Path) -> None:
     """A trace of a GPU slows what comes after it in the process: the next cell gets a new one."""
     path = _experiment(tmp_path, ["ok", "traced", "noisy", "all"])
-    done = sweeps.sweep(path, output=tmp_path / "sweep", runner=RUNNER)
+    done = conduct.sweep(path, output=tmp_path / "sweep", runner=RUNNER)
     pids = [entry[0] for entry in _started(log)]
     assert pids[0] == pids[1] != pids[2] == pids[3]
     assert {outcome.status for outcome in done.outcomes.values()} == {Status.DONE}
@@ -100,20 +100,20 @@ def test_a_cell_that_leaves_its_mark_on_the_process_is_the_last_there(tmp_path: 
 def test_resume_repeats_nothing_and_retry_only_what_failed(tmp_path: Path, log: Path) -> None:
     """A second go on a finished sweep starts no cell; with retry it starts those that did not get to their end."""
     path = _experiment(tmp_path, ["ok", "error", "refuse"])
-    sweeps.sweep(path, output=tmp_path / "sweep", runner=RUNNER)
+    conduct.sweep(path, output=tmp_path / "sweep", runner=RUNNER)
     assert len(_started(log)) == 3
-    again = sweeps.sweep(path, output=tmp_path / "sweep", runner=RUNNER, resume=True)
+    again = conduct.sweep(path, output=tmp_path / "sweep", runner=RUNNER, resume=True)
     assert len(_started(log)) == 3
     assert len(again.outcomes) == 3
-    sweeps.sweep(path, output=tmp_path / "sweep", runner=RUNNER, resume=True, retry=True)
+    conduct.sweep(path, output=tmp_path / "sweep", runner=RUNNER, resume=True, retry=True)
     assert [entry[2] for entry in _started(log)][3:] == ["error"]
 
 
 def test_resume_after_the_experiment_grew_measures_what_is_new(tmp_path: Path, log: Path) -> None:
     """Cells are known by their content, so an edited experiment keeps the cells that it still has."""
-    sweeps.sweep(_experiment(tmp_path, ["ok", "all"]), output=tmp_path / "sweep", runner=RUNNER)
+    conduct.sweep(_experiment(tmp_path, ["ok", "all"]), output=tmp_path / "sweep", runner=RUNNER)
     path = _experiment(tmp_path, ["all", "vision", "ok"])
-    done = sweeps.sweep(path, output=tmp_path / "sweep", runner=RUNNER, resume=True)
+    done = conduct.sweep(path, output=tmp_path / "sweep", runner=RUNNER, resume=True)
     assert [entry[2] for entry in _started(log)] == ["ok", "all", "vision"]
     assert [cell.choices["layers"] for cell in done.record.cells] == ["all", "vision", "ok"]
 
@@ -144,7 +144,7 @@ def test_a_driver_killed_at_any_point_loses_and_repeats_no_finished_cell(
         finished = now
     resumed = (tmp_path / "sweep").exists() and any((tmp_path / "sweep").iterdir())
     started_before = Counter(entry[1] for entry in _started(log))
-    done = sweeps.sweep(path, output=tmp_path / "sweep", runner=RUNNER, resume=resumed)
+    done = conduct.sweep(path, output=tmp_path / "sweep", runner=RUNNER, resume=resumed)
     after = Counter(entry[1] for entry in _started(log)) - started_before
     assert not finished & set(after)
     assert len(done.outcomes) == 6
@@ -176,11 +176,11 @@ def test_a_second_sweep_on_the_folder_is_refused_while_the_first_runs(tmp_path: 
         _wait_for(log)
         for resume in (True, False):
             with pytest.raises(RequestError, match=f"A sweep is running.*{driver.pid}"):
-                sweeps.sweep(path, output=tmp_path / "s", runner=RUNNER, resume=resume)
+                conduct.sweep(path, output=tmp_path / "s", runner=RUNNER, resume=resume)
     finally:
         driver.kill()
         driver.wait()
-    done = sweeps.sweep(path, output=tmp_path / "s", runner=RUNNER, resume=True, timeout_s=1)
+    done = conduct.sweep(path, output=tmp_path / "s", runner=RUNNER, resume=True, timeout_s=1)
     assert [outcome.status for outcome in done.outcomes.values()] == [Status.TIMED_OUT]
 
 
@@ -221,7 +221,7 @@ def test_an_interrupt_says_how_to_go_on(tmp_path: Path, log: Path) -> None:
     """The last line counts what is kept and is the command that measures the rest."""
     path, show = _experiment(tmp_path, ["ok", "all"]), Stops()
     with pytest.raises(KeyboardInterrupt):
-        sweeps.sweep(path, output=tmp_path / "a sweep", runner=RUNNER, show=show)
+        conduct.sweep(path, output=tmp_path / "a sweep", runner=RUNNER, show=show)
     assert "1 of 2 cells are finished" in show.notes[-1]
     assert f"layerprof sweep {path} --resume --output '{tmp_path / 'a sweep'}'" in show.notes[-1]
 
@@ -234,20 +234,20 @@ def test_an_interrupt_before_there_is_a_plan_leaves_nothing(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweeps, "plan", stop)
+    monkeypatch.setattr(conduct, "plan", stop)
     with pytest.raises(KeyboardInterrupt):
-        sweeps.sweep(_experiment(tmp_path, ["ok"]), output=tmp_path / "s", runner=RUNNER)
+        conduct.sweep(_experiment(tmp_path, ["ok"]), output=tmp_path / "s", runner=RUNNER)
     assert not (tmp_path / "s").exists()
 
 
 def test_dry_run_tells_what_is_there_and_writes_nothing(tmp_path: Path, log: Path) -> None:
     """The plan names each cell and whether it is cached; no cell starts and no folder appears."""
     path = _experiment(tmp_path, ["ok", "all"])
-    steps = sweeps.dry_run(path, output=tmp_path / "sweep", runner=RUNNER)
+    steps = conduct.dry_run(path, output=tmp_path / "sweep", runner=RUNNER)
     assert [step.cached for step in steps] == [False, False]
     assert not (tmp_path / "sweep").exists()
-    sweeps.sweep(path, output=tmp_path / "sweep", runner=RUNNER, only={"layers": ("ok",)})
-    assert [step.cached for step in sweeps.dry_run(path, output=tmp_path / "sweep", runner=RUNNER)] == [True, False]
+    conduct.sweep(path, output=tmp_path / "sweep", runner=RUNNER, only={"layers": ("ok",)})
+    assert [step.cached for step in conduct.dry_run(path, output=tmp_path / "sweep", runner=RUNNER)] == [True, False]
     assert len(_started(log)) == 1
 
 
@@ -255,7 +255,7 @@ def test_cells_that_resolve_to_the_same_run_run_once(tmp_path: Path, log: Path) 
     """`auto` and what it stands for are one cell, which stands at both points of its table."""
     path = tmp_path / "fake.toml"
     path.write_text('[base]\nlayers = "ok"\n[[cells]]\nimage_size = 224\n[[cells]]\nimage_size = 224\ndevice = "cpu"\n')
-    done = sweeps.sweep(path, output=tmp_path / "sweep", runner=RUNNER)
+    done = conduct.sweep(path, output=tmp_path / "sweep", runner=RUNNER)
     assert len(_started(log)) == 1
     (cell,) = done.record.cells
     assert cell.points == {"fake": ({"image_size": 224}, {"image_size": 224, "device": "cpu"})}
@@ -265,11 +265,11 @@ def test_a_cell_that_cannot_be_identified_is_a_result_and_is_looked_at_again(tmp
     """A cell that this machine cannot do is skipped with the reason; it is not held against it the next time."""
     path = tmp_path / "fake.toml"
     path.write_text('[base]\nlayers = "ok"\n[axes]\nmodel = ["demo", "none"]\n')
-    done = sweeps.sweep(path, output=tmp_path / "sweep", runner=RUNNER)
+    done = conduct.sweep(path, output=tmp_path / "sweep", runner=RUNNER)
     ends = {cell.choices["model"]: done.outcomes[cell.key] for cell in done.record.cells}
     assert ends["none"].status is Status.SKIPPED
     assert "no model 'none'" in (ends["none"].reason or "")
-    steps = sweeps.dry_run(path, output=tmp_path / "sweep", runner=RUNNER)
+    steps = conduct.dry_run(path, output=tmp_path / "sweep", runner=RUNNER)
     assert sorted(step.cached for step in steps) == [False, True]
 
 
@@ -277,7 +277,7 @@ def test_a_mistake_that_is_in_every_cell_is_a_wrong_request(tmp_path: Path, log:
     """When all cells are refused for one reason, the sweep is refused with its remedy and leaves no folder behind."""
     path = _experiment(tmp_path, ["ok", "all"], base='model = "none"')
     with pytest.raises(RequestError, match="no model 'none'") as caught:
-        sweeps.sweep(path, output=tmp_path / "sweep", runner=RUNNER)
+        conduct.sweep(path, output=tmp_path / "sweep", runner=RUNNER)
     assert caught.value.remedy == "Give another."
     assert not (tmp_path / "sweep").exists()
 
@@ -285,7 +285,7 @@ def test_a_mistake_that_is_in_every_cell_is_a_wrong_request(tmp_path: Path, log:
 def test_a_worker_that_dies_while_planning_ends_the_sweep(tmp_path: Path, log: Path) -> None:
     """Without knowing what the cells are there is no sweep; the error says how the process ended."""
     with pytest.raises(RunFailedError, match="SIGKILL"):
-        sweeps.sweep(_experiment(tmp_path, ["ok"], base='model = "dies"'), output=tmp_path / "sweep", runner=RUNNER)
+        conduct.sweep(_experiment(tmp_path, ["ok"], base='model = "dies"'), output=tmp_path / "sweep", runner=RUNNER)
 
 
 def test_folders_are_not_mixed(tmp_path: Path, log: Path) -> None:
@@ -294,14 +294,14 @@ def test_folders_are_not_mixed(tmp_path: Path, log: Path) -> None:
     Resuming nothing is told.
     """
     path = _experiment(tmp_path, ["ok"])
-    sweeps.sweep(path, output=tmp_path / "sweep", runner=RUNNER)
+    conduct.sweep(path, output=tmp_path / "sweep", runner=RUNNER)
     with pytest.raises(RequestError) as caught:
-        sweeps.sweep(path, output=tmp_path / "sweep", runner=RUNNER)
+        conduct.sweep(path, output=tmp_path / "sweep", runner=RUNNER)
     assert "--resume" in caught.value.remedy
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(RequestError, match="not empty"):
-        sweeps.sweep(path, output=tmp_path / "mine", runner=RUNNER, resume=True)
+        conduct.sweep(path, output=tmp_path / "mine", runner=RUNNER, resume=True)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
 
 
@@ -312,17 +312,19 @@ def test_resume_without_a_folder_finds_the_newest_sweep_of_that_name(
     monkeypatch.chdir(tmp_path)
     path = _experiment(tmp_path, ["ok"])
     with pytest.raises(RequestError, match="no sweep of 'fake'"):
-        sweeps.sweep(path, runner=RUNNER, resume=True)
-    first = sweeps.sweep(path, runner=RUNNER)
+        conduct.sweep(path, runner=RUNNER, resume=True)
+    first = conduct.sweep(path, runner=RUNNER)
     assert first.folder.parent == Path("traces")
-    assert sweeps.sweep(path, runner=RUNNER, resume=True).folder == first.folder
+    assert conduct.sweep(path, runner=RUNNER, resume=True).folder == first.folder
     assert len(_started(log)) == 1
 
 
 def test_each_cell_that_ends_is_a_line_with_its_guards_and_the_time_left(tmp_path: Path, log: Path) -> None:
     """Progress is one line a cell: position, what it is, figures, guards, and what the rest will take."""
     lines: list[str] = []
-    sweeps.sweep(_experiment(tmp_path, ["ok", "error"]), output=tmp_path / "s", runner=RUNNER, show=Lines(lines.append))
+    conduct.sweep(
+        _experiment(tmp_path, ["ok", "error"]), output=tmp_path / "s", runner=RUNNER, show=Lines(lines.append)
+    )
     assert lines[0].startswith("[1/2] layers=ok: WER 0.250, 125 ms a batch")
     assert "guards ok (same alone 100 %" in lines[0]
     assert lines[0].endswith("left")

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layerprof.errors import TraceError
-from layerprof.trace import file as tracefile
+from layerprof.trace import file
 from layerprof.trace.file import TraceFile, write_chrome
 
 AWKWARD: list[dict[str, Any]] = [
@@ -28,7 +28,7 @@ AWKWARD: list[dict[str, Any]] = [
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read a few bytes at a time, so that pieces end everywhere."""
-    monkeypatch.setattr(tracefile, "PIECE", 40)
+    monkeypatch.setattr(file, "PIECE", 40)
 
 
 def events_of(path: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from layerprof.report.formats.markdown import escape, table
-from layerprof.report.sweep import columns as sweep_columns
+from layerprof.report.sweep import columns
 from layerprof.report.sweep import view as sweep_view
 from layerprof.report.sweep.view import SweepData, TableView
 
@@ -30,7 +30,7 @@ def _head(data: SweepData) -> Iterator[str]:
 
 
 def _table(view: TableView) -> Iterator[str]:
-    found = sweep_columns.columns(view)
+    found = columns.columns(view)
     yield f"## {escape(view.planned.title)}"
     yield ""
     if view.planned.about:
@@ -39,9 +39,9 @@ def _table(view: TableView) -> Iterator[str]:
     left = [index for index, column in enumerate(found) if column.left]
     yield from table([column.title for column in found], zip(*(column.cells for column in found), strict=True), left)
     yield ""
-    yield escape(sweep_columns.LEGEND) + "."
-    notes = [*sweep_columns.without_figures(view.rows), *sweep_columns.not_measured(view)]
-    notes += sweep_columns.unmatched(view)
+    yield escape(columns.LEGEND) + "."
+    notes = [*columns.without_figures(view.rows), *columns.not_measured(view)]
+    notes += columns.unmatched(view)
     notes += [f"{reason.get('quantity', '')}: {reason.get('text', '')}" for reason in view.planned.reasons]
     if notes:
         yield ""

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from typing import IO, Any
 
-from layerprof.report.sweep import view as sweep_view
+from layerprof.report.sweep import view
 from layerprof.report.sweep.view import Row, SweepData, TableView
 
 FIGURES = (
@@ -57,13 +57,13 @@ SETTINGS = (
 
 def render_csv(data: SweepData, out: IO[str]) -> None:
     """Write the cells with a header line; empty where not measured."""
-    axes = list(dict.fromkeys(axis for table in sweep_view.tables(data) for axis in table.axes if axis not in SETTINGS))
+    axes = list(dict.fromkeys(axis for table in view.tables(data) for axis in table.axes if axis not in SETTINGS))
     names = ["table", *SETTINGS, *axes, "status", "reason", *FIGURES, "latency_ci_low_s", "latency_ci_high_s", *MORE]
     names += [*GUARDS, "flags", *(f"report_{name}" for name in REFERENCE), *PAIRED, "cell"]
     writer = csv.DictWriter(out, names, lineterminator="\n", restval="", extrasaction="ignore")
     writer.writeheader()
     choices = {cell.key: cell.choices for cell in data.record.cells}
-    for table in sweep_view.tables(data):
+    for table in view.tables(data):
         for row in table.rows:
             writer.writerow({name: _safe(value) for name, value in _flat(table, row, choices[row.keys[0]]).items()})
 
@@ -80,7 +80,7 @@ def plain(data: SweepData) -> dict[str, Any]:
         "title": data.record.title,
         "about": data.record.about,
         "created": data.record.created,
-        "facts": sweep_view.facts(data),
+        "facts": view.facts(data),
         "tables": [
             {
                 "name": table.planned.name,
@@ -91,7 +91,7 @@ def plain(data: SweepData) -> dict[str, Any]:
                 "only_in_report": list(table.unmatched),
                 "reasons": list(table.planned.reasons),
             }
-            for table in sweep_view.tables(data)
+            for table in view.tables(data)
         ],
     }
 

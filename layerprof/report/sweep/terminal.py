@@ -11,8 +11,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from layerprof.report.look import Column, Look
-from layerprof.report.sweep import columns as sweep_columns
-from layerprof.report.sweep import view as sweep_view
+from layerprof.report.sweep import columns, view
 from layerprof.report.sweep.view import SweepData, TableView
 
 
@@ -20,7 +19,7 @@ def render(data: SweepData, out: Console | IO[str]) -> None:
     """Print the sweep on a Rich console, or write it to a text stream."""
     console = out if isinstance(out, Console) else Console(file=out, width=140, highlight=False)
     look = Look.of(console)
-    sections = [_header(data, look), *(_table(table, look) for table in sweep_view.tables(data)), _guards(data, look)]
+    sections = [_header(data, look), *(_table(table, look) for table in view.tables(data)), _guards(data, look)]
     for section in (*sections, _problems(data, look), _notes(data, look), _files(data, look)):
         pieces = list(section)
         for piece in pieces:
@@ -31,22 +30,22 @@ def render(data: SweepData, out: Console | IO[str]) -> None:
 
 def _header(data: SweepData, look: Look) -> Iterator[RenderableType]:
     yield look.text("layerprof sweep ", "dim").append_text(look.text(data.record.title, "bold"))
-    yield look.packed(sweep_view.facts(data))
+    yield look.packed(view.facts(data))
 
 
 def _table(table: TableView, look: Look) -> Iterator[RenderableType]:
     yield look.heading(table.planned.title)
     if table.planned.about:
         yield look.text(table.planned.about, "dim")
-    yield look.table([_column(look, column, table) for column in sweep_columns.columns(table)])
-    for line in sweep_columns.unmatched(table):
+    yield look.table([_column(look, column, table) for column in columns.columns(table)])
+    for line in columns.unmatched(table):
         yield look.text(line, "dim")
 
 
 def _notes(data: SweepData, look: Look) -> Iterator[RenderableType]:
     """Yield what is to be known of the tables, each thing once."""
-    tables = sweep_view.tables(data)
-    notes = [sweep_columns.LEGEND, *(note for table in tables for note in sweep_columns.not_measured(table))]
+    tables = view.tables(data)
+    notes = [columns.LEGEND, *(note for table in tables for note in columns.not_measured(table))]
     reasons = [reason for table in tables for reason in table.planned.reasons]
     notes += [f"{reason.get('quantity', '')}: {reason.get('text', '')}" for reason in reasons]
     yield look.heading("Notes", "and known reasons why the earlier report's figures differ" if reasons else "")
@@ -54,10 +53,10 @@ def _notes(data: SweepData, look: Look) -> Iterator[RenderableType]:
         yield Padding(look.text(note, "dim"), (0, 0, 0, 2))
 
 
-def _column(look: Look, column: sweep_columns.TextColumn, table: TableView) -> Column:
+def _column(look: Look, column: columns.TextColumn, table: TableView) -> Column:
     if column.title == "state":
         styled: list[Text] = [
-            look.text(cell, sweep_columns.status_style(row.status))
+            look.text(cell, columns.status_style(row.status))
             for cell, row in zip(column.cells, table.rows, strict=True)
         ]
         return Column("", styled, 0, "left")
@@ -66,7 +65,7 @@ def _column(look: Look, column: sweep_columns.TextColumn, table: TableView) -> C
 
 
 def _guards(data: SweepData, look: Look) -> Iterator[RenderableType]:
-    found = sweep_view.flagged(data)
+    found = view.flagged(data)
     if found:
         yield look.heading("Guards", "answers that should not be believed as they are")
     for cell, flag in found:
@@ -74,7 +73,7 @@ def _guards(data: SweepData, look: Look) -> Iterator[RenderableType]:
 
 
 def _problems(data: SweepData, look: Look) -> Iterator[RenderableType]:
-    found = sweep_view.problems(data)
+    found = view.problems(data)
     if found:
         yield look.heading("Cells without figures")
     for cell, state, reason in found:

@@ -27,9 +27,9 @@ def write(data: SweepData, name: str | None, output: str | PurePath | None, cons
         render(data, text)
         return report.to_file(text.getvalue(), Path(output).expanduser())
     if name == "terminal":
-        from layerprof.report.sweep import terminal as sweep_terminal
+        from layerprof.report.sweep import terminal
 
-        sweep_terminal.render(data, console)
+        terminal.render(data, console)
     elif name == "html" and console.is_terminal:
         raise RequestError("An HTML page is of no use on a terminal.", "Name a file: -o sweep.html.")
     else:
@@ -39,17 +39,14 @@ def write(data: SweepData, name: str | None, output: str | PurePath | None, cons
 
 def renderer(name: str) -> Callable[[SweepData, IO[str]], None]:
     """Return what writes a sweep in a format. Raises RequestError naming the formats and the nearest one."""
-    from layerprof.report.sweep import html as sweep_html
-    from layerprof.report.sweep import markdown as sweep_markdown
-    from layerprof.report.sweep import table as sweep_table
-    from layerprof.report.sweep import terminal as sweep_terminal
+    from layerprof.report.sweep import html, markdown, table, terminal
 
     renderers: dict[str, Callable[[SweepData, IO[str]], None]] = {
-        "terminal": sweep_terminal.render,
-        "markdown": sweep_markdown.render,
-        "csv": sweep_table.render_csv,
-        "json": sweep_table.render_json,
-        "html": sweep_html.render,
+        "terminal": terminal.render,
+        "markdown": markdown.render,
+        "csv": table.render_csv,
+        "json": table.render_json,
+        "html": html.render,
     }
     if name not in renderers:
         report.reporter(name)  # raises with the nearest format

@@ -44,12 +44,12 @@ def _hub(hub_id: str, revision: str) -> PreTrainedConfig:
     from huggingface_hub import try_to_load_from_cache
     from transformers import AutoConfig
 
-    from layerprof.models import find as locate
+    from layerprof.models import find
 
     wanted = revision or None
     if not isinstance(try_to_load_from_cache(hub_id, "config.json", revision=wanted), str):
         try:
-            wanted = locate.ask_hub(hub_id, wanted)
+            wanted = find.ask_hub(hub_id, wanted)
         except RequestError as error:
             ways = "Check the id and the network, or give a folder that holds its config.json, demo or qwen2.5-vl-3b."
             raise RequestError(error.problem, ways) from error

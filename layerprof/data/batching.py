@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from layerprof.data.pictures import rgb, square
 from layerprof.data.prompt_budget import Fitted, fit
 from layerprof.errors import RequestError, RunFailedError
-from layerprof.models import subject as models
+from layerprof.models.source import check_cells
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -60,7 +60,7 @@ def batches(
     """
     if batch_size < 1:
         raise RequestError(f"--batch-size is {batch_size}.", "Give --batch-size 1 or more.")
-    models.check_cells(image_size, subject.cell_px)
+    check_cells(image_size, subject.cell_px)
     fitted = fit(subject.tokenizer, dataset.name, dataset.examples, max_input_len)
     sizing = _sizing(subject, image_size)
     mark = image_mark(subject)
