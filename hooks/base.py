@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from layerprof.records import Layer, Phase
+from layerprof.readings import Layer
+from layerprof.records import Phase
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from layerprof.books.spans import NOT_RECORDED, Log, Window
-from layerprof.records import BLOCK_KINDS, Layer
+from layerprof.readings import Layer
+from layerprof.records import BLOCK_KINDS
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,8 @@ from layerprof.hooks.base import LayerHook
 from layerprof.hooks.recording import Recording, range_class, sessions
 
 from layerprof.errors import RunFailedError
-from layerprof.records import KernelReading, Layer, Phase
+from layerprof.readings import KernelReading, Layer
+from layerprof.records import Phase
 from layerprof.trace.attribute import attribute, total
 from layerprof.trace.events import PREFIX
 from layerprof.trace.for_tensorboard import rewrite_for_tensorboard

@@ -18,7 +18,8 @@ from layerprof.hooks.events import EventTimeline, HostTimeline, Mark, Timeline
 from layerprof.books import spans
 from layerprof.errors import RequestError
 from layerprof.models.patch import Forward, Replaced, inside_compiled
-from layerprof.records import Layer, Phase, SpanReading
+from layerprof.readings import Layer, SpanReading
+from layerprof.records import Phase
 
 if TYPE_CHECKING:
     import torch

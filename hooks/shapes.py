@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from layerprof.flops import formulas
 from layerprof.flops.operators import CUMULATIVE_K, CUMULATIVE_Q, GROUPED, LONGEST_K, MASKS, Attention, Product
-from layerprof.records import Layer, Phase, Work, WorkReading
+from layerprof.readings import Layer, Work, WorkReading
+from layerprof.records import Phase
 
 OUTSIDE = "outside the model"
 

@@ -12,6 +12,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class LayerprofError(Exception):
     """Base of all errors that a user sees: one sentence of what is wrong, one of what to do."""
@@ -46,3 +49,40 @@ class NothingFinishedError(LayerprofError):
 
 class TraceError(RequestError):
     """A profiler trace that is truncated, malformed, or not a trace."""
+
+
+def nearest(name: object, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Return the known names that are nearest to what was written, the nearest first; none below the cutoff."""
+    return difflib.get_close_matches(str(name), list(known), n=most, cutoff=cutoff)
+
+
+def did_you_mean(name: object, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Return `Did you mean 'x'? ` to stand before a remedy, a space at its end; empty where no known name is near."""
+    near = nearest(name, known, cutoff=cutoff)
+    return f"Did you mean '{near[0]}'? " if near else ""
+
+
+def chain(error: BaseException) -> tuple[BaseException, ...]:
+    """Return an error and what it came from, outermost first."""
+    links: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in links:
+        links.append(link)
+        link = link.__cause__ or link.__context__
+    return tuple(links)
+
+
+def out_of_memory(error: BaseException) -> BaseException | None:
+    """Return what in the chain of an error says that memory ran out, of the device or of the host; None if nothing.
+
+    torch raises `OutOfMemoryError` for its CUDA allocator, a RuntimeError with `CUDA out of memory` or `CUDA error: out
+    of memory` from below it, and one with `not enough memory` for its CPU allocator.
+    """
+    return next((one for one in chain(error) if _says_memory(one)), None)
+
+
+def _says_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(sign in text for sign in ("not enough memory", "out of memory"))

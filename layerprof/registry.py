@@ -5,7 +5,6 @@ Nothing in layerprof imports an instrument statically, so ours and a user's own 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import sys
@@ -13,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from layerprof.errors import RequestError
+from layerprof.errors import RequestError, did_you_mean
 
 GROUP = "layerprof.hooks"
 METHODS = ("__enter__", "__exit__", "batch", "reading")
@@ -35,11 +34,9 @@ def load(name: str) -> Any:
         point = EntryPoint(name=name, value=name, group=GROUP)
         _see_current_folder()
     if point is None:
-        near = difflib.get_close_matches(name, names(), n=1)
-        guess = f"Did you mean '{near[0]}'? " if near else ""
         raise RequestError(
             f"No hook is called '{name}'.",
-            f"{guess}Installed: {', '.join(names()) or 'none (reinstall layerprof)'}; "
+            f"{did_you_mean(name, names())}Installed: {', '.join(names()) or 'none (reinstall layerprof)'}; "
             "your own can be given as package.module:Class.",
         )
     try:

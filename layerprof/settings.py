@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from layerprof.errors import RequestError
+from layerprof.errors import RequestError, did_you_mean
 
 Weights = Literal["pretrained", "random"]
 Dtype = Literal["auto", "fp16", "bf16", "fp32"]
@@ -97,10 +96,9 @@ def build(**values: Any) -> Settings:
 
 def unknown_choice(option: str, value: object, allowed: tuple[str, ...]) -> RequestError:
     """Return the error for a value outside a closed list, naming the nearest allowed one."""
-    near = difflib.get_close_matches(str(value), allowed, n=1, cutoff=0.5)
-    guess = f"Did you mean '{near[0]}'? " if near else ""
     return RequestError(
-        f"Unknown {option.replace('_', ' ')} '{value}'.", f"{guess}Choose one of: {', '.join(allowed)}."
+        f"Unknown {option.replace('_', ' ')} '{value}'.",
+        f"{did_you_mean(value, allowed, cutoff=0.5)}Choose one of: {', '.join(allowed)}.",
     )
 
 

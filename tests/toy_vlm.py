@@ -10,7 +10,7 @@ import torch
 from layerprof.hooks.latency import LatencyHook
 from torch import Tensor, nn
 
-from layerprof.records import Layer, SpanReading
+from layerprof.readings import Layer, SpanReading
 
 Spend = Callable[[str], None]
 """Lets the time of a part pass: called with `vision`, `embed`, `block`, `head` or what runs between."""

@@ -29,7 +29,8 @@ from layerprof.hooks.energy.meter import EnergyMeter
 from layerprof.energy.measured import mean_power
 from layerprof.energy.replay_plan import HOT_SETTLE_S, SETTLE_S, TARGET, Plan, Unit, make_plan
 from layerprof.energy.replayed import INTERRUPTED, Calls, ReplayReading, summarise
-from layerprof.records import Layer, Phase
+from layerprof.readings import Layer
+from layerprof.records import Phase
 
 CONTEXT, GAP = "context", "gap"
 GAP_STEP_S = 2e-4

@@ -10,7 +10,8 @@ from layerprof.books.rows import decode_by_step
 from layerprof.errors import LayerprofError
 from layerprof.machine import environment, gpus
 from layerprof.measure.session import Session
-from layerprof.records import LayerRow, Ledger, Run, Sample, SpanReading, TaskMetric, Totals, Wer, WorkReading
+from layerprof.readings import SpanReading, WorkReading
+from layerprof.records import LayerRow, Ledger, Run, Sample, TaskMetric, Totals, Wer
 
 if TYPE_CHECKING:
     from layerprof.measure.own_loop import LayerProfiler

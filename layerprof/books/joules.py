@@ -21,7 +21,8 @@ from layerprof.energy.share import totals as energy_totals
 from layerprof.layers.nesting import whole_layers
 from layerprof.machine.environment import cpu_name
 from layerprof.measure.session import Session
-from layerprof.records import Energy, EnergyClosure, EnergyEstimate, Phase, Quality, SpanReading
+from layerprof.readings import SpanReading
+from layerprof.records import Energy, EnergyClosure, EnergyEstimate, Phase, Quality
 
 ENERGY_FILE = "energy.json"
 RULE = (

@@ -14,16 +14,8 @@ from typing import Literal, TypeVar
 
 from layerprof.books.rows import NOT_MEASURED, Key, LayerEnergy, Roof, rows
 from layerprof.layers.nesting import LAYERS, accounts, short_names, whole_layers
-from layerprof.records import (
-    KernelReading,
-    Layer,
-    LayerRow,
-    Ledger,
-    LedgerColumn,
-    NotRecorded,
-    SpanReading,
-    WorkReading,
-)
+from layerprof.readings import KernelReading, Layer, SpanReading, WorkReading
+from layerprof.records import LayerRow, Ledger, LedgerColumn, NotRecorded
 
 __all__ = ["Key", "LayerEnergy", "Roof", "Sum", "close", "outermost", "rows", "sums"]
 

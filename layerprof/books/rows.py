@@ -9,18 +9,8 @@ from typing import Any
 
 from layerprof.books.statistics import median, p95
 from layerprof.layers.nesting import enclosing
-from layerprof.records import (
-    KernelReading,
-    Layer,
-    LayerRow,
-    Phase,
-    Quality,
-    Span,
-    SpanReading,
-    SpanStatistic,
-    Work,
-    WorkReading,
-)
+from layerprof.readings import KernelReading, Layer, Span, SpanReading, Work, WorkReading
+from layerprof.records import LayerRow, Phase, Quality, SpanStatistic
 
 Key = tuple[str, Phase]
 Roof = Callable[[float, float, float], float | None]

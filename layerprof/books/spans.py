@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Any
 
-from layerprof.records import BLOCK_KINDS, Layer, Phase, Span, SpanReading
+from layerprof.readings import Layer, Span, SpanReading
+from layerprof.records import BLOCK_KINDS, Phase
 
 NOT_RECORDED = -1
 """Time of a boundary that could not be recorded (a CUDA graph was being captured)."""

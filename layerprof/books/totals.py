@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from layerprof.books import statistics
-from layerprof.records import Energy, LatencyTotals, Quality, SpanReading, Statistic, Totals, WorkReading
+from layerprof.readings import SpanReading, WorkReading
+from layerprof.records import Energy, LatencyTotals, Quality, Statistic, Totals
 
 if TYPE_CHECKING:
-    from layerprof.measure.session import Walked
+    from layerprof.readings import Walked
 
 LEAST_PAIRS = 6
 """Of five values not even the smallest and the largest are 95 % sure to hold the median: 1 - 2 / 2^5 = 94 %."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from layerprof.layers.find import find_layers, parse_selector, select
-from layerprof.records import BLOCK_KINDS, Layer
+from layerprof.readings import Layer
+from layerprof.records import BLOCK_KINDS
 
 if TYPE_CHECKING:
     from rich.console import Console

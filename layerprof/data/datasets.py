@@ -7,7 +7,6 @@ from `layerprof.data.sources`. Nothing is swapped for something else: what canno
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerprof.data import sources
 from layerprof.data.sources import as_list, as_text
-from layerprof.errors import RequestError
+from layerprof.errors import RequestError, did_you_mean
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -195,8 +194,7 @@ def spec(name: str) -> Spec:
     """Return the table's entry. Raises RequestError for an unknown name, with the nearest and the list."""
     if name in SPECS:
         return SPECS[name]
-    near = difflib.get_close_matches(name.lower(), SPECS, n=1, cutoff=0.5)
-    guess = f"Did you mean '{near[0]}'? " if near else ""
+    guess = did_you_mean(name.lower(), SPECS, cutoff=0.5)
     raise RequestError(f"Unknown dataset '{name}'.", f"{guess}Choose one of: {', '.join(SPECS)}.")
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from math import sqrt
 
 from layerprof.energy.windows import WindowReading
-from layerprof.records import Energy, Phase, Quality, Span
+from layerprof.readings import Span
+from layerprof.records import Energy, Phase, Quality
 
 Key = tuple[str, Phase]
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from layerprof.errors import RequestError
 from layerprof.machine.gpus import Bound, Gpu, bound_by, gpu_by_device_name, gpu_by_name, roof_seconds
-from layerprof.records import BLOCK_KINDS, Layer, LedgerColumn, Phase, Record, Tower, Work
+from layerprof.readings import Layer, Work
+from layerprof.records import BLOCK_KINDS, LedgerColumn, Phase, Record, Tower
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

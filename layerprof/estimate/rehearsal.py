@@ -15,7 +15,8 @@ from typing import Any
 from layerprof import registry
 from layerprof.estimate import blueprint
 from layerprof.estimate.ghost import Ghosts
-from layerprof.records import Layer, Phase, Work, WorkReading
+from layerprof.readings import Layer, Work, WorkReading
+from layerprof.records import Phase
 
 Key = tuple[str, Phase]
 FIRST_STEPS = 3

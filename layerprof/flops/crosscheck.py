@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from layerprof import registry
 from layerprof.layers.find import find_layers
-from layerprof.records import Layer, Record
+from layerprof.readings import Layer
+from layerprof.records import Record
 
 if TYPE_CHECKING:
     from torch import nn

@@ -16,7 +16,8 @@ from layerprof.errors import RequestError
 from layerprof.layers.selector import Selector, parse_selector, select
 from layerprof.layers.towers import Towers
 from layerprof.layers.tree import Tree, own_name
-from layerprof.records import Layer, Tower
+from layerprof.readings import Layer
+from layerprof.records import Tower
 
 if TYPE_CHECKING:
     from torch import nn

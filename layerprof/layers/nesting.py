@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
-from layerprof.records import BLOCK_KINDS, Layer
+from layerprof.readings import Layer
+from layerprof.records import BLOCK_KINDS
 
 LAYERS = ""
 """The account of vision blocks and decoder layers; every other account is named."""

@@ -14,15 +14,15 @@ A selector is a comma-separated union of terms::
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NoReturn
 
-from layerprof.errors import SelectorError
-from layerprof.records import BLOCK_KINDS, Layer
+from layerprof.errors import SelectorError, nearest
+from layerprof.readings import Layer
+from layerprof.records import BLOCK_KINDS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -206,7 +206,7 @@ def _nothing(term: Term, layers: Sequence[Layer], names: Sequence[str]) -> NoRet
     kinds = dict.fromkeys(layer.kind for layer in layers)
     known = [*towers, *kinds, *(layer.name for layer in layers), *names]
     bare = term.text.replace("*", "")
-    near = difflib.get_close_matches(bare, list(dict.fromkeys(known)), n=3, cutoff=0.4)
+    near = nearest(bare, dict.fromkeys(known), most=3, cutoff=0.4)
     near += [t for t in towers if t not in near]
     raise SelectorError(
         f"The layer selector {term.text!r} matches nothing; nearest: {', '.join(near) or 'none'}.",

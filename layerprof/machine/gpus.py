@@ -7,7 +7,6 @@ The energy beside it is that time at the device's rated power: an estimate, no b
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
-from layerprof.errors import RequestError
+from layerprof.errors import RequestError, nearest
 
 Bound = Literal["compute", "memory"]
 
@@ -74,7 +73,7 @@ def gpu_by_name(name: str) -> Gpu:
     described = gpu_by_device_name(name)
     if described is not None:
         return described
-    near = [devices[plain].name for plain in difflib.get_close_matches(wanted, devices, n=3, cutoff=0.4)]
+    near = [devices[plain].name for plain in nearest(wanted, devices, most=3, cutoff=0.4)]
     known = ", ".join(gpu.name for gpu in table())
     guess = f"Did you mean {' or '.join(near)}? " if near else ""
     raise RequestError(f"No figures are known for a GPU called '{name}'.", f"{guess}Known: {known}.")

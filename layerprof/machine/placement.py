@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import os
 import re
@@ -10,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from layerprof.errors import RequestError
+from layerprof.errors import RequestError, did_you_mean
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 """Our names and torch's."""
@@ -35,8 +34,7 @@ def device(name: str) -> str:
         return "cpu"
     match = re.fullmatch(r"cuda(?::(\d+))?", asked)
     if match is None:
-        near = ["cuda"] if asked.startswith("gpu") else difflib.get_close_matches(asked, ("cuda", "cpu", "auto"), n=1)
-        guess = f"Did you mean '{near[0]}'? " if near else ""
+        guess = did_you_mean("cuda" if asked.startswith("gpu") else asked, ("cuda", "cpu", "auto"))
         raise RequestError(f"Unknown device '{name}'.", f"{guess}Choose auto, cpu, cuda or cuda:N.")
     if not count:
         built = "" if torch.version.cuda else " (this torch was built without CUDA)"
@@ -119,8 +117,7 @@ def check_names(optimization: str, dtype_name: str) -> None:
         asked = name.strip().lower()
         if asked in allowed or (option == "dtype" and asked in ALIASES):
             continue
-        near = difflib.get_close_matches(asked, allowed, n=1, cutoff=0.5)
-        guess = f"Did you mean '{near[0]}'? " if near else ""
+        guess = did_you_mean(asked, allowed, cutoff=0.5)
         raise RequestError(f"Unknown {option} '{name}'.", f"{guess}Choose one of: {', '.join(allowed)}.")
 
 

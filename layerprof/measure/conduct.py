@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from layerprof import registry
 from layerprof import settings as settings_module
-from layerprof.errors import LayerprofError, NothingFinishedError, RequestError, RunFailedError
+from layerprof.errors import LayerprofError, NothingFinishedError, RequestError, RunFailedError, out_of_memory
 from layerprof.machine import streams
 from layerprof.measure import passes
 from layerprof.measure.progress import Progress, Silent
@@ -186,7 +186,7 @@ def own_hooks(session: Session) -> None:
     except LayerprofError:
         raise
     except (Exception, SystemExit) as error:
-        if isinstance(error, Exception) and _out_of_memory(error):
+        if out_of_memory(error):
             raise
         name = next(name for name in session.settings.hooks if name not in session.passes)
         raise _caused(
@@ -197,7 +197,7 @@ def own_hooks(session: Session) -> None:
 
 
 def _failure(error: Exception) -> RunFailedError:
-    if _out_of_memory(error):
+    if out_of_memory(error):
         problem = "The device ran out of memory."
         return _caused(problem, "Lower --batch-size, --image-size or --max-new-tokens, or use --dtype fp16.", error)
     return _caused(
@@ -206,10 +206,6 @@ def _failure(error: Exception) -> RunFailedError:
         "layerprof.LayerProfiler.",
         error,
     )
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)
 
 
 def _caused(problem: str, remedy: str, cause: BaseException) -> RunFailedError:

@@ -5,33 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from layerprof.readings import Generated
 
 if TYPE_CHECKING:
     import torch
 
     from layerprof.data.batching import Batch
     from layerprof.models.subject import Subject
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """What a batch was answered.
-
-    Per row: `answers` is the text, `answer_tokens` its ids up to the end mark, `new_tokens` how many were generated
-    (the end mark included), `truncated` whether the limit came before an end mark. `first_token_s` is the time from the
-    call until the first token's logits were there, `step_times_s` that of each further one, for the batch as a whole.
-    `bad_logits` says that logits were NaN or infinite; None where it was not looked at.
-    """
-
-    answers: tuple[str, ...]
-    answer_tokens: tuple[tuple[int, ...], ...]
-    new_tokens: tuple[int, ...]
-    truncated: tuple[bool, ...]
-    first_token_s: float | None
-    step_times_s: tuple[float, ...]
-    bad_logits: bool | None = None
 
 
 def greedy_config(subject: Subject, max_new_tokens: int, min_new_tokens: int | None = None) -> Any:

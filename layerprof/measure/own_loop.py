@@ -11,7 +11,8 @@ from layerprof import registry
 from layerprof.errors import RequestError
 from layerprof.machine.placement import dtype_name
 from layerprof.measure.outer_calls import Calls, replay
-from layerprof.records import Run, SpanReading, WorkReading
+from layerprof.readings import SpanReading, WorkReading
+from layerprof.records import Run
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from layerprof import registry
 from layerprof.machine import other_load, streams
-from layerprof.measure.session import Session, Walked
+from layerprof.measure.session import Session
 from layerprof.models.compile_layers import compile_time, compiled_decoder, graphs, uncompiled
-from layerprof.records import KernelReading
+from layerprof.readings import KernelReading, Walked
 
 if TYPE_CHECKING:
     from layerprof.data.batching import Batch

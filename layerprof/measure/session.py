@@ -5,27 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from layerprof.records import KernelReading, Layer, SpanReading, WorkReading
+from layerprof.readings import KernelReading, Layer, SpanReading, Walked, WorkReading
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from layerprof.data.batching import Batch
     from layerprof.data.datasets import Dataset
-    from layerprof.measure.generation import Generated
     from layerprof.measure.progress import Progress
     from layerprof.models.compile_layers import Compiled
     from layerprof.models.subject import Subject
     from layerprof.settings import Settings
-
-
-@dataclass(frozen=True, slots=True)
-class Walked:
-    """One batch answered: host seconds of its `generate()` with the device synchronised, and what came out."""
-
-    rows: int
-    latency_s: float
-    generated: Generated
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from layerprof.errors import RunFailedError
 from layerprof.models.patch import Replaced
-from layerprof.records import Layer
+from layerprof.readings import Layer
 
 if TYPE_CHECKING:
     from torch import nn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from layerprof.errors import RequestError
+from layerprof.errors import RequestError, did_you_mean, nearest
 from layerprof.models import checkpoint, random_weights
 
 DEMO = Path(__file__).parent.parent / "demo" / "model"
@@ -84,7 +83,7 @@ def find(name: str, weight_kind: str) -> Found:
 def _unknown(name: str) -> RequestError:
     lowered = {suggestion.lower(): suggestion for suggestion in SUGGESTED}
     lowered |= {suggestion.rpartition("/")[2].lower(): suggestion for suggestion in SUGGESTED}
-    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.4)
+    near = nearest(name.lower(), lowered, cutoff=0.4)
     guess = f"Did you mean '{lowered[near[0]]}'? " if near else ""
     return RequestError(
         f"Unknown model '{name}'.",
@@ -140,8 +139,7 @@ def ask_hub(hub_id: str, revision: str | None) -> str:
 
 
 def _no_such_hub_model(hub_id: str) -> RequestError:
-    near = difflib.get_close_matches(hub_id, SUGGESTED, n=1, cutoff=0.6)
-    guess = f"Did you mean '{near[0]}'? " if near else ""
+    guess = did_you_mean(hub_id, SUGGESTED)
     return RequestError(f"There is no hub model '{hub_id}'.", f"{guess}Private models need `hf auth login`.")
 
 

@@ -5,13 +5,12 @@ A reporter is a module with `render(run, out)`; it is loaded when its format is 
 
 from __future__ import annotations
 
-import difflib
 import io
 from importlib import import_module
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
-from layerprof.errors import RequestError
+from layerprof.errors import RequestError, did_you_mean
 from layerprof.records import Run
 
 if TYPE_CHECKING:
@@ -37,8 +36,7 @@ class Reporter(Protocol):
 def reporter(name: str) -> Reporter:
     """Return the reporter of a format. Raises RequestError naming the formats and the nearest one."""
     if name not in FORMATS:
-        near = difflib.get_close_matches(name, FORMATS, n=1)
-        guess = f"Did you mean '{near[0]}'? " if near else ""
+        guess = did_you_mean(name, FORMATS)
         raise RequestError(f"Unknown report format '{name}'.", f"{guess}Choose one of: {', '.join(FORMATS)}.")
     return cast(Reporter, import_module(FORMATS[name]))
 

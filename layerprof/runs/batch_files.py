@@ -19,8 +19,8 @@ from layerprof.errors import RequestError
 from layerprof.records import Phase
 
 if TYPE_CHECKING:
-    from layerprof.measure.session import Session, Walked
-    from layerprof.records import SpanReading
+    from layerprof.measure.session import Session
+    from layerprof.readings import SpanReading, Walked
 
 BATCHES_FILE = "batches.csv"
 SPANS_FILE = "spans.csv"

@@ -23,9 +23,10 @@ from layerprof.sweep.cells import Guards, Identity, canonical
 
 if TYPE_CHECKING:
     from layerprof.data.datasets import Dataset
-    from layerprof.measure.session import Session, Walked
+    from layerprof.measure.session import Session
     from layerprof.models.source import ModelSource
     from layerprof.models.subject import Subject
+    from layerprof.readings import Walked
     from layerprof.records import Run
     from layerprof.settings import Settings
 

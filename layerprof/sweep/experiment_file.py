@@ -30,7 +30,6 @@ What is asked for later wins: base, demo, command line, axes.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 import re
@@ -41,7 +40,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from layerprof import settings
-from layerprof.errors import RequestError
+from layerprof.errors import RequestError, nearest
 from layerprof.sweep.cells import PADDING_SIDES, Cell
 
 NOT_A_CELLS = ("output",)
@@ -283,9 +282,7 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
 def _missing(path: Path, error: OSError) -> RequestError:
     folder = path.parent
     there = sorted(file.name for file in folder.glob("*.toml")) if folder.is_dir() else []
-    near = difflib.get_close_matches(path.name, there, n=1) or difflib.get_close_matches(
-        f"{path.name}.toml", there, n=1
-    )
+    near = nearest(path.name, there) or nearest(f"{path.name}.toml", there)
     guess = f"Did you mean {folder / near[0]}? " if near else ""
     return RequestError(
         f"The experiment {path} cannot be read: {error.strerror or error}.",

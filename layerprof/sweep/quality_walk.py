@@ -9,7 +9,7 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
-from layerprof.measure.session import Walked
+from layerprof.readings import Walked
 from layerprof.sweep import guards as judging
 from layerprof.sweep.cells import Guards
 

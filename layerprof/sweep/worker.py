@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from layerprof.errors import LayerprofError, RequestError
+from layerprof.errors import LayerprofError, RequestError, out_of_memory
 from layerprof.sweep.cells import Guards, Identity, Status
 
 REAL = "layerprof.sweep.cell_runner:Bench"
@@ -67,29 +67,13 @@ def _answer(runner: Runner, request: dict[str, Any], tell: Tell) -> dict[str, An
 
 def classify(error: BaseException) -> tuple[Status, str]:
     """Return how a cell ended that raised this error, and the reason in words."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    if any(_is_memory(one) for one in chain):
-        told = next(one for one in chain if _is_memory(one))
+    if told := out_of_memory(error):
         return Status.OUT_OF_MEMORY, _one_line(told) or "the device ran out of memory"
     if isinstance(error, RequestError):
         return Status.SKIPPED, error.problem
     if isinstance(error, LayerprofError):
         return Status.FAILED, error.problem
     return Status.FAILED, f"{type(error).__name__}: {_one_line(error)}"
-
-
-def _is_memory(error: BaseException) -> bool:
-    text = str(error)
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "not enough memory" in text
-        or "CUDA out of memory" in text
-    )
 
 
 def _one_line(error: BaseException, most: int = 300) -> str:

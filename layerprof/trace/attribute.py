@@ -11,7 +11,6 @@ operator goes to the innermost range open there and then.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layerprof.errors import SelectorError
+from layerprof.errors import SelectorError, nearest
 from layerprof.trace import intervals, launches
 from layerprof.trace.attribution import BUCKETS, GRAPH, NO_LAUNCH, OUTSIDE, Attribution, Row, heaviest, merged, total
 from layerprof.trace.events import OURS, Columns, Label, Reader
@@ -52,7 +51,7 @@ def attribute(trace: str | Path | Iterable[dict[str, Any]], *, layers: Sequence[
 
 
 def _no_match(layers: Sequence[str], offered: set[str]) -> SelectorError:
-    near = sorted({name for want in layers for name in difflib.get_close_matches(want, offered, n=3, cutoff=0.3)})
+    near = sorted({name for want in layers for name in nearest(want, offered, most=3, cutoff=0.3)})
     known = near or sorted(offered)[:5]
     return SelectorError(
         f"No range of the trace is called {' or '.join(layers)}.",

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from layerprof.errors import RequestError
-from layerprof.records import KernelReading, Lost, Phase
+from layerprof.readings import KernelReading, Lost
+from layerprof.records import Phase
 
 Key = tuple[str, Phase | None]
 Top = tuple[tuple[str, int], ...]

@@ -11,7 +11,8 @@ from sample_run import sample_run
 
 from layerprof.books import ledger
 from layerprof.layers.nesting import accounts
-from layerprof.records import KernelReading, Layer, LedgerColumn, Phase, Quality, Span, SpanReading, Work, WorkReading
+from layerprof.readings import KernelReading, Layer, Span, SpanReading, Work, WorkReading
+from layerprof.records import LedgerColumn, Phase, Quality
 
 BLOCK0 = Layer("visual.blocks.0", "vision", "vision_block", 0)
 MERGER = Layer("visual.merger", "vision", "merger", 0)

@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 
 from layerprof.books import totals
-from layerprof.records import Phase, Quality, SpanReading, Work, WorkReading
+from layerprof.readings import SpanReading, Work, WorkReading
+from layerprof.records import Phase, Quality
 
 
 @dataclass(frozen=True)

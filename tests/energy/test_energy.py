@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from layerprof import energy
 from layerprof.energy.counter import Sample, Unwrapper, find_ticks
 from layerprof.energy.fit import edge_window, line, pulse_window, steady_window
-from layerprof.records import Phase, Quality, Span
+from layerprof.readings import Span
+from layerprof.records import Phase, Quality
 
 FAULTS = {
     "steps": Faults(),

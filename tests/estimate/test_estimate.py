@@ -24,7 +24,8 @@ from layerprof.estimate.rehearsal import sum_of_lower
 from layerprof.flops import formulas
 from layerprof.layers.find import find_layers
 from layerprof.machine.gpus import gpu_by_name
-from layerprof.records import Phase, Work
+from layerprof.readings import Work
+from layerprof.records import Phase
 from layerprof.report.estimate import render
 
 CONFIG: dict[str, Any] = json.loads((files("layerprof.models") / "qwen2_5_vl_3b.json").read_text())

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from layerprof.records import Layer
+from layerprof.readings import Layer
 
 
 class Sleep(torch.nn.Module):

@@ -13,7 +13,8 @@ from layerprof.hooks.energy.replay import Replay
 from layerprof.hooks.energy.selftest import cuda_load, cuda_self_test
 
 import layerprof
-from layerprof.records import Layer, Phase, Quality
+from layerprof.readings import Layer
+from layerprof.records import Phase, Quality
 
 pytestmark = pytest.mark.gpu
 if not torch.cuda.is_available():

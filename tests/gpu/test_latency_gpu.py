@@ -11,7 +11,8 @@ import pytest
 from layerprof.hooks.latency import LatencyHook
 
 from layerprof.layers.find import find_layers
-from layerprof.records import Phase, SpanReading
+from layerprof.readings import SpanReading
+from layerprof.records import Phase
 
 pytestmark = pytest.mark.gpu
 torch = pytest.importorskip("torch")

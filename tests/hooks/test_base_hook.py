@@ -12,7 +12,8 @@ from layerprof.hooks.base import LayerHook
 from torch import nn
 
 from layerprof.layers.find import find_layers
-from layerprof.records import Layer, Phase
+from layerprof.readings import Layer
+from layerprof.records import Phase
 
 
 class Log(LayerHook):  # type: ignore[misc]  # mypy knows hooks/ by another name

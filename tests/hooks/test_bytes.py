@@ -12,7 +12,8 @@ from layerprof.hooks.shapes import ShapesHook
 from torch import nn
 
 from layerprof.layers.find import find_layers
-from layerprof.records import Phase, Work, WorkReading
+from layerprof.readings import Work, WorkReading
+from layerprof.records import Phase
 
 
 def read(family: Family, new_tokens: int = 3, **more: Any) -> WorkReading:

@@ -12,7 +12,8 @@ from layerprof.hooks.latency import LatencyHook
 from toy_vlm import ToyVlm, measured, total
 
 from layerprof.books.spans import NOT_RECORDED
-from layerprof.records import Layer, Phase
+from layerprof.readings import Layer
+from layerprof.records import Phase
 
 
 def on_gpu(cuda: FakeCuda, costs: dict[str, tuple[int, int]], **options: Any) -> tuple[ToyVlm, LatencyHook]:

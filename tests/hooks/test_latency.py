@@ -18,7 +18,8 @@ from toy_vlm import ToyVlm, measured, total
 
 from layerprof.errors import RequestError
 from layerprof.layers.find import find_layers
-from layerprof.records import Layer, Phase, SpanReading
+from layerprof.readings import Layer, SpanReading
+from layerprof.records import Phase
 
 COST = {"vision": 70, "embed": 3, "rotary": 2, "block": 50, "inner": 20, "head": 11}
 COST |= {"before": 100, "merge": 40, "sample": 13, "after": 9}

@@ -11,7 +11,8 @@ from layerprof.hooks.shapes import ShapesHook
 from torch import nn
 
 from layerprof.layers.find import find_layers
-from layerprof.records import Phase, Work
+from layerprof.readings import Work
+from layerprof.records import Phase
 
 HEADS, WIDTH = 4, 8
 SCHEMA = (

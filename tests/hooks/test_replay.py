@@ -28,7 +28,8 @@ from layerprof.energy.closure import Part, close
 from layerprof.energy.replay_plan import Unit, make_plan
 from layerprof.energy.replayed import ReplayReading
 from layerprof.energy.share import Amount, around
-from layerprof.records import Layer, Phase, Quality
+from layerprof.readings import Layer
+from layerprof.records import Phase, Quality
 
 # --- the same call again -----------------------------------------------------------------------------------------
 

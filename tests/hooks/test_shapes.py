@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from layerprof.flops import formulas
 from layerprof.layers.find import find_layers, select
-from layerprof.records import Phase, Work, WorkReading
+from layerprof.readings import Work, WorkReading
+from layerprof.records import Phase
 
 NAMES = sorted(families.FAMILIES)
 RETURN_WEIGHTS = ("kosmos2", "pix2struct")

@@ -14,7 +14,8 @@ from torch import nn
 
 from layerprof.errors import RequestError
 from layerprof.layers.find import find_layers
-from layerprof.records import BLOCK_KINDS, Layer
+from layerprof.readings import Layer
+from layerprof.records import BLOCK_KINDS
 
 FAMILY_NAMES = sorted(families.FAMILIES)
 

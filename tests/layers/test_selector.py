@@ -7,7 +7,7 @@ import pytest
 
 from layerprof.errors import SelectorError
 from layerprof.layers.find import find_layers, parse_selector, select
-from layerprof.records import Layer
+from layerprof.readings import Layer
 
 LAYERS = (
     Layer("v.patch", "vision", "patch_embed", 0),

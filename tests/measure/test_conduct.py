@@ -20,9 +20,9 @@ import layerprof
 from layerprof.books import totals
 from layerprof.errors import NothingFinishedError, RequestError, RunFailedError
 from layerprof.measure import conduct, energy_pass, passes
-from layerprof.measure.generation import Generated
 from layerprof.measure.progress import Silent
-from layerprof.measure.session import Session, Walked
+from layerprof.measure.session import Session
+from layerprof.readings import Generated, Walked
 from layerprof.records import Phase, Quality, Run
 from layerprof.report.formats import tensorboard
 from layerprof.settings import build

@@ -9,7 +9,8 @@ from goldens import assert_golden
 from sample_run import bare_run, large_run, sample_run
 from shown import shown
 
-from layerprof.records import Layer, Phase, Run, WorkReading
+from layerprof.readings import Layer, WorkReading
+from layerprof.records import Phase, Run
 from layerprof.report.formats import terminal
 
 
@@ -117,7 +118,7 @@ def test_plain_lines_hold_the_end_to_end_figures_and_the_balance() -> None:
 def test_a_submodule_stands_below_its_layer() -> None:
     """A selected submodule is set in under its layer and not counted again in the parts."""
     from layerprof.books import ledger
-    from layerprof.records import Work
+    from layerprof.readings import Work
 
     block = Layer("lm.layers.0", "language", "decoder_layer", 0)
     mlp = Layer("lm.layers.0.mlp", "language", "module", 0)

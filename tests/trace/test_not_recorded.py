@@ -16,7 +16,8 @@ from shown import shown
 from layerprof import registry
 from layerprof.books import ledger
 from layerprof.measure import passes
-from layerprof.records import FORMAT, KernelReading, Layer, Lost, NotRecorded, Phase, Run
+from layerprof.readings import KernelReading, Layer, Lost
+from layerprof.records import FORMAT, NotRecorded, Phase, Run
 from layerprof.report import facts, view
 from layerprof.report.balance import verdict
 from layerprof.report.formats import html, markdown, tensorboard, terminal

@@ -1,0 +1,182 @@
+"""What is found and read in a live model: the layers, and what each instrument hands over.
+
+Plain frozen dataclasses, since there are many of them; the books make a `records.Run` of them. Units are SI and stand
+in the field's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from layerprof.records import Phase, Tower
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A unit that gets a row. `name` is its key in `named_modules()` of the loaded model.
+
+    `kind` is `vision_block`, `decoder_layer`, `encoder_layer` (of a language tower that has an encoder), one of the
+    named rest (`patch_embed`, `merger`, `embed_tokens`, `norm`, `lm_head`, ...) or, for a submodule that a selector
+    asked for, `module`. `index` counts within kind and tower from 0.
+    """
+
+    name: str
+    tower: Tower
+    kind: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One call of one layer: seconds since the start of its batch's window, idle gaps included.
+
+    `self_s` leaves out the time inside other located layers that it called (nested selections).
+    """
+
+    layer: str
+    phase: Phase
+    batch: int
+    step: int
+    start_s: float
+    end_s: float
+    self_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpanReading:
+    """What the latency pass gives: every call's span, each batch's window on the host clock, and named gaps.
+
+    `windows_s[b]` is the host wall time of batch b's `generate()`, device synchronised. `gaps_s` is the time inside
+    the windows that no layer's span covers, by where it fell (`before the first layer`, `within decode`, `between
+    decode steps`, ...).
+    """
+
+    spans: tuple[Span, ...]
+    windows_s: tuple[float, ...]
+    gaps_s: dict[str, float]
+    clock: str
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """FLOPs and bytes of a set of calls; adds up with `+` and `sum(..., Work())`.
+
+    `flops` is executed work, 2 per multiply-accumulate, causal attention not halved, padding counted.
+    `flops_useful` counts real tokens only; `flops_causal` halves what a causal mask hides. `bytes_*` is the least
+    traffic: weights once a call, activations in and out of the layer, KV cache read and written.
+    """
+
+    calls: int = 0
+    flops: int = 0
+    flops_useful: int = 0
+    flops_causal: int = 0
+    bytes_weights: int = 0
+    bytes_activations: int = 0
+    bytes_kv: int = 0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*(a + b for a, b in zip(self.astuple(), other.astuple(), strict=True)))
+
+    def __radd__(self, other: Literal[0]) -> Work:
+        return self
+
+    def astuple(self) -> tuple[int, ...]:
+        """Return the fields in order."""
+        return (
+            self.calls,
+            self.flops,
+            self.flops_useful,
+            self.flops_causal,
+            self.bytes_weights,
+            self.bytes_activations,
+            self.bytes_kv,
+        )
+
+    @property
+    def bytes(self) -> int:
+        """All traffic: weights, activations and KV cache."""
+        return self.bytes_weights + self.bytes_activations + self.bytes_kv
+
+
+@dataclass(frozen=True, slots=True)
+class WorkReading:
+    """What the flops pass gives.
+
+    `layers[(name, phase)]` is the work inside each located layer (inside nested ones: of the innermost);
+    `outside[(module path, phase)]` is what ran under no located layer; `total_flops` is counted on its own, op by
+    op, without regard to layers. `uncounted[op]` is how often an executed op that may do matrix work has no
+    formula. `phase_flops` splits the total.
+    """
+
+    layers: dict[tuple[str, Phase], Work]
+    outside: dict[tuple[str, Phase], Work]
+    total_flops: int
+    uncounted: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Launches whose work the profiler did not record: how many `of` all, and where they were made.
+
+    What they ran is in no figure. `may_be_s` is what it comes to at the mean of the recorded launches of the same
+    layer, None where nothing like them was recorded. `places[(name, phase)]` counts those inside a layer.
+    """
+
+    launches: int = 0
+    of: int = 0
+    may_be_s: float | None = 0.0
+    places: dict[tuple[str, Phase], int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelReading:
+    """What the trace pass gives: busy seconds by innermost layer range, and the buckets that are no layer's.
+
+    On a CPU `busy` is the time inside operators instead of GPU kernels; `device` says which. `buckets` holds
+    `outside layers`, `no launch seen` and `graph launch`; together with `busy` they add up to `total_s`. `top`
+    names the heaviest kernels of each layer. `calls[(name, phase)]` is how many calls the busy seconds belong to: the
+    trace covers the first `batches` batches only. `host_s` is the time on the launching thread with that range
+    innermost, so on a CPU `busy_s <= host_s`. `graph_s` is the work of CUDA graphs launched inside the range, which is
+    in the bucket `graph launch` and not in `busy_s`. `lost` is what the profiler did not record.
+    """
+
+    busy_s: dict[tuple[str, Phase], float]
+    calls: dict[tuple[str, Phase], int]
+    buckets_s: dict[str, float]
+    total_s: float
+    top: dict[tuple[str, Phase], tuple[tuple[str, float], ...]]
+    device: Literal["cuda", "cpu"]
+    batches: int
+    host_s: dict[tuple[str, Phase], float] = field(default_factory=dict)
+    graph_s: dict[tuple[str, Phase], float] = field(default_factory=dict)
+    lost: Lost = field(default_factory=Lost)
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What a batch was answered.
+
+    Per row: `answers` is the text, `answer_tokens` its ids up to the end mark, `new_tokens` how many were generated
+    (the end mark included), `truncated` whether the limit came before an end mark. `first_token_s` is the time from the
+    call until the first token's logits were there, `step_times_s` that of each further one, for the batch as a whole.
+    `bad_logits` says that logits were NaN or infinite; None where it was not looked at.
+    """
+
+    answers: tuple[str, ...]
+    answer_tokens: tuple[tuple[int, ...], ...]
+    new_tokens: tuple[int, ...]
+    truncated: tuple[bool, ...]
+    first_token_s: float | None
+    step_times_s: tuple[float, ...]
+    bad_logits: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """One batch answered: host seconds of its `generate()` with the device synchronised, and what came out."""
+
+    rows: int
+    latency_s: float
+    generated: Generated
