@@ -23,10 +23,11 @@ demo: $(READY) ## Profile the bundled model: layerprof profile --layers all --da
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest
 
-lint: $(READY) ## Style and types
+lint: $(READY) ## Style, types, and which way the data flows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 check: lint test ## Style, types and tests: what must be clean before a change lands
 
