@@ -26,22 +26,6 @@ class Handle(Protocol):
         """Take it off."""
 
 
-class Hook(Protocol):
-    """An instrument: attach with `with hook:`, wrap each `generate()` in `with hook.batch(b):`, then read it."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def batch(self, index: int) -> Any:
-        """Return a context manager around one batch's `generate()`."""
-
-    def reading(self) -> Any:
-        """Return what was read, as a frozen record. Valid after `__exit__`."""
-
-
 class PhaseTracker:
     """Tells vision, prefill and decode apart by module and query length, never by call count.
 

@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layerprof.measure.conduct import profile
+    from layerprof.commands.api import profile
     from layerprof.measure.own_loop import LayerProfiler
     from layerprof.records import Run
     from layerprof.runs.store import load as load_run
@@ -25,7 +25,7 @@ _WHERE = {
     "LayerProfiler": ("layerprof.measure.own_loop", "LayerProfiler"),
     "Run": ("layerprof.records", "Run"),
     "load_run": ("layerprof.runs.store", "load"),
-    "profile": ("layerprof.measure.conduct", "profile"),
+    "profile": ("layerprof.commands.api", "profile"),
 }
 
 

@@ -93,11 +93,11 @@ def profile(
 ) -> None:
     """Profile every layer of a model on a dataset: FLOPs, latency and energy, with books that balance."""
     from layerprof import settings
-    from layerprof.measure import conduct
+    from layerprof.commands import api
 
     chosen = {name: value for name, value in locals().items() if name in settings.Settings.model_fields}
     console = _console(quiet)
-    run = conduct.profile(settings.build(**chosen, hooks=tuple(hook or ())), progress=_progress(console, quiet))
+    run = api.profile(settings.build(**chosen, hooks=tuple(hook or ())), progress=_progress(console, quiet))
     _render_run(run, console, quiet)
     if run.status == "interrupted":
         raise typer.Exit(130)

@@ -1,6 +1,8 @@
 """Hooks by name: the entry-point group `layerprof.hooks`, or an import path `package.module:Class`.
 
-Nothing in layerprof imports an instrument statically, so ours and a user's own are found the same way.
+Nothing in layerprof imports an instrument statically, so ours and a user's own are found the same way. What is loaded
+is typed by a Protocol all the same: a `Kind` joins a name to the type that stands behind it. Kinds of walks are here,
+those of energy in `energy.instruments`, the profiler's in `trace.probe`.
 """
 
 from __future__ import annotations
@@ -8,15 +10,147 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
 
 from layerprof.errors import RequestError, did_you_mean
+from layerprof.readings import KernelReading, Layer, SpanReading, WorkReading
+from layerprof.records import Phase
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 GROUP = "layerprof.hooks"
 METHODS = ("__enter__", "__exit__", "batch", "reading")
 NOT_CALLED = "it cannot be called with (model, layers)"
+
+T = TypeVar("T")
+
+
+# --- what a hook is ---------------------------------------------------------------------------------------------------
+
+
+class Attached(Protocol):
+    """Something that clips onto a live model with `with`, and takes itself off, also on an exception."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None: ...
+
+
+class Hook(Attached, Protocol):
+    """An instrument: attach with `with hook:`, wrap each `generate()` in `with hook.batch(b):`, then read it."""
+
+    def batch(self, index: int) -> AbstractContextManager[Any]:
+        """Return a context manager around one batch's `generate()`."""
+
+    def reading(self) -> Any:
+        """Return what was read. Valid after `__exit__`."""
+
+
+class SpanHook(Attached, Protocol):
+    """Takes the time of each call of each layer."""
+
+    def batch(self, index: int) -> AbstractContextManager[Any]:
+        """Return a context manager around one batch's `generate()`."""
+
+    def reading(self, batches: int | None = None) -> SpanReading:
+        """Return the spans, of the first `batches` batches where it is given."""
+
+
+class ShapeHook(Attached, Protocol):
+    """Counts FLOPs and bytes from the shapes of what runs."""
+
+    def attention(self) -> dict[tuple[str, Phase], int]:
+        """Return the attention's part of each layer's FLOPs."""
+
+    def batch(self, index: int, attention_mask: Tensor | None = None) -> AbstractContextManager[Any]:
+        """Return a context manager around one batch's `generate()`; the mask (rows, positions) tells the padding."""
+
+    def reading(self) -> WorkReading:
+        """Return the work of each layer and phase."""
+
+
+class KernelHook(Attached, Protocol):
+    """Records which layer launched the work that ran. `files` are the traces that it wrote, by label."""
+
+    files: dict[str, Path]
+
+    def batch(self, index: int) -> AbstractContextManager[Any]:
+        """Return a context manager around one batch's `generate()`."""
+
+    def reading(self) -> KernelReading:
+        """Return the kernels of each layer and phase."""
+
+
+class MemoryHook(Attached, Protocol):
+    """Watches the peak of the device's memory. `reason` says why there is no reading."""
+
+    reason: str | None
+
+    def reading(self) -> int | None:
+        """Return the peak in bytes, None where nothing tells it."""
+
+
+class MakesHook(Protocol):
+    """What a user's own hook is: a class or function of `(model, layers)`."""
+
+    def __call__(self, model: nn.Module, layers: Sequence[Layer]) -> Hook:
+        """Return the hook, not yet attached."""
+
+
+class MakesSpanHook(Protocol):
+    """`device` is 'cpu' or 'cuda:N'; its clock is used."""
+
+    def __call__(self, model: nn.Module, layers: Sequence[Layer], *, device: str) -> SpanHook:
+        """Return the instrument."""
+
+
+class MakesShapeHook(Protocol):
+    """Any device."""
+
+    def __call__(self, model: nn.Module, layers: Sequence[Layer]) -> ShapeHook:
+        """Return the instrument."""
+
+
+class MakesKernelHook(Protocol):
+    """`folder` takes the traces."""
+
+    def __call__(self, model: nn.Module, layers: Sequence[Layer], *, device: str, folder: Path) -> KernelHook:
+        """Return the instrument."""
+
+    def recorded_before(self) -> bool:
+        """Tell whether this process has recorded a GPU, which slows what comes after."""
+
+
+class MakesMemoryHook(Protocol):
+    """`device` is 'cpu' or 'cuda:N'."""
+
+    def __call__(self, device: str) -> MemoryHook:
+        """Return the instrument."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """The name of a registered instrument, and (for the type checker) what `load` gives for it."""
+
+    name: str
+
+
+LATENCY: Kind[MakesSpanHook] = Kind("latency")
+SHAPES: Kind[MakesShapeHook] = Kind("shapes")
+KERNELS: Kind[MakesKernelHook] = Kind("kernels")
+MEMORY: Kind[MakesMemoryHook] = Kind("memory")
+
+
+# --- how it is found --------------------------------------------------------------------------------------------------
 
 
 def names() -> tuple[str, ...]:
@@ -24,8 +158,13 @@ def names() -> tuple[str, ...]:
     return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
 
 
-def load(name: str) -> Any:
-    """Return the class registered as `name`, or imported from `package.module:Class`.
+def load(kind: Kind[T]) -> T:
+    """Return the class or function that is registered for a kind. Raises RequestError when it cannot be loaded."""
+    return cast(T, find(kind.name))
+
+
+def find(name: str) -> object:
+    """Return what is registered as `name`, or imported from `package.module:Class`.
 
     Raises RequestError when the name is not registered, or its module cannot be imported.
     """
@@ -53,7 +192,7 @@ def load(name: str) -> Any:
             f"The hook '{name}' cannot be loaded: importing {point.module} raised {type(error).__name__}: {error}.",
             f"Correct the module until `python -c 'import {point.module}'` works.",
         ) from error
-    return target
+    return cast(object, target)
 
 
 def _see_current_folder() -> None:
@@ -63,13 +202,13 @@ def _see_current_folder() -> None:
         sys.path.append(here)
 
 
-def load_own(name: str) -> Any:
-    """Return what `load` does, once it looks like a hook that a run can walk with.
+def load_own(name: str) -> MakesHook:
+    """Return what `find` does, once it looks like a hook that a run can walk with.
 
     Raises RequestError before anything is measured for what is no class or function of `(model, layers)`, and for a
     class without the methods that a walk calls.
     """
-    target = load(name)
+    target = find(name)
     lacks = [method for method in METHODS if isinstance(target, type) and not callable(getattr(target, method, None))]
     problem = f"it has no {', no '.join(lacks)}" if lacks else "" if _takes_two(target) else NOT_CALLED
     if problem:
@@ -77,7 +216,7 @@ def load_own(name: str) -> Any:
             f"'{name}' cannot be used as --hook: {problem}.",
             "docs/hooks.md shows a hook; of the installed ones shapes, latency and kernels can walk by themselves.",
         )
-    return target
+    return cast(MakesHook, target)
 
 
 def _takes_two(target: Any) -> bool:

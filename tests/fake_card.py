@@ -12,13 +12,13 @@ from typing import Any
 from fake_counter import FakeClock, FakeCounter, Machine
 from layerprof.hooks.energy.absent import AbsentSensor
 from layerprof.hooks.energy.meter import EnergyMeter
+from sessions import ended, prepared
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layerprof import registry
 from layerprof.layers.nesting import whole_layers
 from layerprof.measure import conduct
-from layerprof.measure.progress import Silent
 from layerprof.measure.session import Session
 from layerprof.records import Run
 from layerprof.settings import build
@@ -49,9 +49,9 @@ class FakeCard:
         self._load = registry.load
         self._last: nn.Module | None = None
 
-    def load(self, name: str) -> Any:
+    def load(self, kind: registry.Kind[Any]) -> Any:
         """Return the product's instrument, on this card's clock where it has one."""
-        found = self._load(name)
+        found, name = self._load(kind), kind.name
         if name == "latency":
             return partial(found, clock=lambda: round(self.clock.now() * 1e9))
         if name == "replay":
@@ -71,8 +71,8 @@ class FakeCard:
     def plug_in(self, session: Session) -> None:
         """Make the layers of a model draw power from this card; between two forward passes it idles."""
         model = session.subject.model
-        for layer in session.layers:
-            if layer.name in whole_layers(session.layers):
+        for layer in session.asked.layers:
+            if layer.name in whole_layers(session.asked.layers):
                 watts, seconds = WATTS.get(layer.kind, OTHERS_W), SECONDS.get(layer.kind, OTHERS_S)
                 _follow(model.get_submodule(layer.name), self._draw(watts, seconds, layer.tower == "language"))
         model.register_forward_hook(lambda *_: self.clock.sleep(GAP_S))
@@ -146,14 +146,14 @@ def session_on(card: FakeCard, monkeypatch: Any, folder: Any, **options: Any) ->
     monkeypatch.setattr(registry, "load", card.load)
     chosen: dict[str, Any] = {"model": "demo", "device": "cpu", "trace": False, "max_new_tokens": 4, "samples": 2}
     settings = build(**(chosen | {"output": str(folder)} | options))
-    session = conduct.prepare(settings, Silent())
+    session = prepared(settings)
     card.plug_in(session)
     return session
 
 
 def profiled(session: Session) -> Run:
-    """Return the finished, saved run, as `profiler.profile` does."""
+    """Return the finished, saved run, as `layerprof.profile` does."""
     failure = conduct.conduct(session)
     if failure is not None:
         raise failure
-    return conduct.finish(session, failure)
+    return ended(session, failure)

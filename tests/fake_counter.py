@@ -111,6 +111,8 @@ class FakeCounter:
     scope: str = "board"
     available: bool = True
     reason: str | None = None
+    problem: str = ""
+    remedy: str | None = None
     update_s: float | None = None
     lag_s: float = 0.15
     states: int = field(default=0, init=False)
@@ -170,6 +172,10 @@ class FakeCounter:
         self.states += 1
         hot = bool(self.throttled_s and self.throttled_s[0] <= now <= self.throttled_s[1])
         return State(now, self.clocks(now), 2619.0, 60.0, ("power cap",) if hot else (), 700.0)
+
+    def facts(self) -> dict[str, Any]:
+        """Return nothing: the card is made up."""
+        return {}
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -99,4 +99,4 @@ def test_every_entry_point_loads() -> None:
 
     assert {"latency", "shapes", "kernels", "memory"} <= set(registry.names())
     for name in registry.names():
-        assert callable(registry.load(name))
+        assert callable(registry.find(name))

@@ -54,7 +54,7 @@ def test_the_wheel_works_from_another_folder(wheel: Path, tmp_path: Path) -> Non
         f"assert layerprof.hooks.latency.__file__.startswith({str(site)!r})\n"
         "assert (MODEL_FOLDER / 'model.safetensors').is_file()\n"
         "assert len(list(rows('textvqa', 2))) == 2\n"
-        "assert registry.load('latency').__name__ == 'LatencyHook'\n"
+        "assert registry.load(registry.LATENCY).__name__ == 'LatencyHook'\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

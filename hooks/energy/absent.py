@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from layerprof.energy.counter import Sample
 from layerprof.energy.windows import State
@@ -30,7 +31,7 @@ class AbsentSensor:
     def __init__(self, name: str, problem: str, remedy: str) -> None:
         self.name = name
         self.problem = problem
-        self.remedy = remedy
+        self.remedy: str | None = remedy
         self.reason: str | None = f"{problem}; {remedy}"
 
     def read(self) -> Sample:
@@ -44,6 +45,10 @@ class AbsentSensor:
     def state(self) -> State:
         """Return an empty state."""
         return State(time.perf_counter())
+
+    def facts(self) -> dict[str, Any]:
+        """Return nothing: there is nothing to tell of."""
+        return {}
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
-from layerprof.hooks.energy import Sensor
 from layerprof.hooks.energy.clock import Clock, HostClock
 
 from layerprof.energy.counter import Sample, find_ticks
+from layerprof.energy.instruments import Sensor
 from layerprof.energy.windows import EnergyReading, Record, State, Window, read_window
 
 QUIET_S = 1.0
@@ -46,8 +46,7 @@ class Channel:
         self.foreign: list[tuple[float, tuple[int, ...]]] = []
         # Asked now: a closed sensor is no longer available, its record still is.
         self.reason = None if sensor.available else (sensor.reason or "the sensor is not available")
-        tells: Callable[[], dict[str, Any]] = getattr(sensor, "facts", dict)
-        self.details = tells() if sensor.available else {}
+        self.details = sensor.facts() if sensor.available else {}
         self._looked_s = float("-inf")
         self._lock = threading.Lock()
         # Reads at a fixed beat would fall at the same place of every counter step; so they are spread.

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from layerprof.hooks.energy import Sensor
 from layerprof.hooks.energy.absent import AbsentSensor, NoSensorError
 
 from layerprof.energy.counter import Sample, Unwrapper
 from layerprof.energy.fit import LAG_MAX_S
+from layerprof.energy.instruments import Sensor
 from layerprof.energy.windows import State
 
 QUARTER_DUTY = 0.25
@@ -135,6 +135,8 @@ class NvmlSensor:
             raise NoSensorError(*_EXPLAINED["NotSupported"])
         self.available = True
         self.reason: str | None = None
+        self.problem = ""
+        self.remedy: str | None = None
         self.update_s: float | None = None
         self.duty = self._duty(card)
         self.lag_s = LAG_MAX_S

@@ -16,11 +16,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from layerprof.hooks.energy import Sensor
 from layerprof.hooks.energy.absent import AbsentSensor, NoSensorError
 
 from layerprof.energy.counter import Event, Sample, Unwrapper
+from layerprof.energy.instruments import Sensor
 from layerprof.energy.windows import State
 
 POWERCAP = Path("/sys/class/powercap")
@@ -64,6 +65,8 @@ class RaplSensor:
         self.scope = " + ".join(z.name for z in self.zones)
         self.available = True
         self.reason: str | None = None
+        self.problem = ""
+        self.remedy: str | None = None
         self.update_s: float | None = UPDATE_S
         self.duty = 1.0
         self.lag_s = 0.0
@@ -87,6 +90,10 @@ class RaplSensor:
     def state(self) -> State:
         """Return an empty state: clocks of a processor vary by core."""
         return State(self._now())
+
+    def facts(self) -> dict[str, Any]:
+        """Return nothing beyond the source and the scope."""
+        return {}
 
     def close(self) -> None:
         """Close the counters; reading afterwards fails."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from layerprof.hooks.energy import Sensor
 from layerprof.hooks.energy.clock import Clock, HostClock
 from layerprof.hooks.energy.meter import Channel
 
+from layerprof.energy.instruments import Sensor
 from layerprof.energy.selftest import SelfTest, analyse
 
 POLL_S = 0.01

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from math import fsum, isfinite
-from pathlib import Path
 from typing import Any
 
-import orjson
-
+from layerprof.books.evidence import Asked, Read
 from layerprof.books.rows import Key, LayerEnergy
 from layerprof.books.spans import BEFORE_FIRST
 from layerprof.books.totals import no_energy, output_tokens
@@ -17,11 +15,10 @@ from layerprof.energy import tdp
 from layerprof.energy.closure import TOLERANCE, Closure
 from layerprof.energy.measured import EnergyData
 from layerprof.energy.share import amount, attribute
-from layerprof.energy.share import totals as energy_totals
+from layerprof.energy.share import totals as whole_totals
 from layerprof.layers.nesting import whole_layers
 from layerprof.machine.environment import cpu_name
-from layerprof.measure.session import Session
-from layerprof.readings import SpanReading
+from layerprof.readings import Layer, SpanReading
 from layerprof.records import Energy, EnergyClosure, EnergyEstimate, Phase, Quality
 
 ENERGY_FILE = "energy.json"
@@ -32,19 +29,19 @@ RULE = (
 PART_OF_A_ROW = "replayed as a part of the layer around it"
 
 
-def end_to_end(session: Session) -> float | None:
+def end_to_end(data: EnergyData | None) -> float | None:
     """Return the joules of one walk, from the window that knows nothing of phases; None where there are none."""
-    return session.energy.whole.reading.joules if session.energy else None
+    return data.whole.reading.joules if data else None
 
 
-def totals(session: Session) -> Energy:
+def totals(asked: Asked, read: Read) -> Energy:
     """Return the joules of one walk with how they were obtained, or the reason why there are none."""
-    data: EnergyData | None = session.energy
+    data = read.energy
     if data is None:
-        return no_energy(session.reasons.get("energy", "the energy pass did not run"))
-    rows = sum(len(batch.examples) for batch in session.batches)
+        return no_energy(_why_none(read))
+    rows = sum(len(batch.examples) for batch in asked.batches)
     host = data.whole.host
-    record = energy_totals(data.whole.reading, rows, output_tokens(session.bare), host, data.phases())
+    record = whole_totals(data.whole.reading, rows, output_tokens(read.bare), host, data.phases())
     more = {
         "active_j": data.whole.active_j,
         "by_phase_reason": None if record.joules is None else data.phases_reason(),
@@ -53,28 +50,25 @@ def totals(session: Session) -> Energy:
     return record.model_copy(update=more)
 
 
-def estimate(session: Session) -> EnergyEstimate | None:
-    """Return the modelled joules of the bare walk where nothing measures them; never part of a measured sum."""
-    if session.energy is not None or session.settings.energy == "off":
-        return None
-    watts = session.settings.assume_watts
-    if session.device != "cpu" and watts is None:
-        session.reasons["energy_estimate"] = "no estimate without a sensor; give --assume-watts W"
-        return None
-    rows, wall = sum(walked.rows for walked in session.bare), sum(walked.latency_s for walked in session.bare)
-    figure, reason = tdp.estimate(cpu_name(), session.bare_cpu_s, wall, rows, watts)
-    if reason:
-        session.reasons["energy_estimate"] = reason
-    return figure
+def estimate(asked: Asked, read: Read) -> tuple[EnergyEstimate | None, str | None]:
+    """Return the modelled joules of the bare walk where nothing measures them, or None and the reason, if it has one.
+
+    Never part of a measured sum.
+    """
+    settings = asked.settings
+    if read.energy is not None or settings.energy == "off":
+        return None, None
+    if asked.device != "cpu" and settings.assume_watts is None:
+        return None, "no estimate without a sensor; give --assume-watts W"
+    return tdp.estimate(cpu_name(), read.bare_cpu_s, read.wall_s, read.rows, settings.assume_watts)
 
 
-def layer_energy(session: Session) -> LayerEnergy:
+def layer_energy(asked: Asked, read: Read, modelled: EnergyEstimate | None = None) -> LayerEnergy:
     """Return joules per layer and phase, or why there are none; modelled joules stand in a field of their own."""
-    data, spans = session.energy, session.spans
+    data, spans = read.energy, read.spans
     if data is None or spans is None:
-        missing = session.reasons.get("energy", "the energy pass did not run")
-        return LayerEnergy({}, Quality.UNAVAILABLE, missing, estimate_j=_modelled(session))
-    outer = whole_layers(session.layers)
+        return LayerEnergy({}, Quality.UNAVAILABLE, _why_none(read), estimate_j=_modelled(asked, read, modelled))
+    outer = whole_layers(asked.layers)
     if data.replayed is not None:
         return _replayed_energy(data, spans, outer)
     gaps = {(name, gap_phase(name)): seconds for name, seconds in spans.gaps_s.items()}
@@ -127,12 +121,11 @@ def _account(data: EnergyData, spans: SpanReading, outer: Collection[str]) -> Cl
     return data.replayed.closure(total, span_calls(spans, outer), gap_s=fsum(spans.gaps_s.values()))
 
 
-def closure(session: Session) -> EnergyClosure | None:
+def closure(layers: Sequence[Layer], data: EnergyData | None, spans: SpanReading | None) -> EnergyClosure | None:
     """Return whether the replayed joules of all layers close, None where nothing was replayed or no total was read."""
-    data, spans = session.energy, session.spans
     if data is None or spans is None or data.replayed is None:
         return None
-    outer = whole_layers(session.layers)
+    outer = whole_layers(layers)
     account = _account(data, spans, outer)
     if account is None:
         return None
@@ -156,9 +149,8 @@ def closure(session: Session) -> EnergyClosure | None:
     )
 
 
-def facts(session: Session) -> dict[str, Any] | None:
+def facts(data: EnergyData | None) -> dict[str, Any] | None:
     """Return the instruments and the replay for `run.json`, without what has a line a row; None without a reading."""
-    data: EnergyData | None = session.energy
     if data is None:
         return None
     found: dict[str, Any] = {"instrument": dict(data.instrument)}
@@ -177,17 +169,12 @@ def facts(session: Session) -> dict[str, Any] | None:
     return found
 
 
-def write(session: Session, folder: Path) -> dict[str, str]:
-    """Write every replayed row and window beside the run; return the file's name for `run.files`, if there is one."""
-    from layerprof.runs.store import write_atomic
-
-    if session.energy is None or session.energy.replayed is None:
-        return {}
-    captured = session.energy.captured
-    replayed = session.energy.replayed.facts() | {"captured": captured.facts() if captured else None}
-    content = {"format": 1, "instrument": dict(session.energy.instrument), "replay": replayed}
-    write_atomic(folder / ENERGY_FILE, orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
-    return {"energy": ENERGY_FILE}
+def details(data: EnergyData | None) -> dict[str, Any] | None:
+    """Return every replayed row and window, for the file beside the run; None where nothing was replayed."""
+    if data is None or data.replayed is None:
+        return None
+    replayed = data.replayed.facts() | {"captured": data.captured.facts() if data.captured else None}
+    return {"format": 1, "instrument": dict(data.instrument), "replay": replayed}
 
 
 def gap_phase(name: str) -> Phase:
@@ -225,10 +212,13 @@ def _inside(
     return {key: seconds * power.get(key[1], 0.0) for key, seconds in span_seconds(spans, nested).items() if joules}
 
 
-def _modelled(session: Session) -> dict[Key, float]:
-    figure = estimate(session)
-    wall = sum(walked.latency_s for walked in session.bare)
-    if figure is None or session.spans is None or not wall:
+def _modelled(asked: Asked, read: Read, figure: EnergyEstimate | None) -> dict[Key, float]:
+    """Return the modelled joules by layer and phase, shared by time."""
+    if figure is None or read.spans is None or not read.wall_s:
         return {}
-    names = {layer.name for layer in session.layers}
-    return {key: figure.joules / wall * seconds for key, seconds in span_seconds(session.spans, names).items()}
+    names = {layer.name for layer in asked.layers}
+    return {key: figure.joules / read.wall_s * s for key, s in span_seconds(read.spans, names).items()}
+
+
+def _why_none(read: Read) -> str:
+    return read.reasons.get("energy", "the energy pass did not run")

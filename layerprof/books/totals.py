@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from layerprof.books import statistics
-from layerprof.readings import SpanReading, WorkReading
+from layerprof.readings import SpanReading, Walked, WorkReading
 from layerprof.records import Energy, LatencyTotals, Quality, Statistic, Totals
-
-if TYPE_CHECKING:
-    from layerprof.readings import Walked
 
 LEAST_PAIRS = 6
 """Of five values not even the smallest and the largest are 95 % sure to hold the median: 1 - 2 / 2^5 = 94 %."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from layerprof import registry
+from layerprof.energy.instruments import NVML, RAPL, SELF_TEST
 from layerprof.machine import environment
 from layerprof.trace import probe
 
@@ -178,7 +179,7 @@ def _why_no_cuda() -> tuple[str, str]:
 
 
 def _host_energy() -> list[Finding]:
-    sensor = registry.load("rapl")()
+    sensor = registry.load(RAPL)()
     try:
         if sensor.available:
             facts = {"source": sensor.source, "scope": sensor.scope}
@@ -197,7 +198,7 @@ def _card_energy(self_test: bool) -> list[Finding]:
 
 
 def _counter(device: str, self_test: bool) -> list[Finding]:
-    sensor = registry.load("nvml")(device, power=True)
+    sensor = registry.load(NVML)(device, power=True)
     if not sensor.available:
         return [Finding("energy", device, "no", sensor.problem, sensor.remedy)]
     try:
@@ -225,7 +226,7 @@ def _clocks(device: str, state: Any) -> Finding:
 
 
 def _square_wave(device: str, sensor: Any) -> Finding:
-    test = registry.load("selftest")(device, sensor)
+    test = registry.load(SELF_TEST)(device, sensor)
     good = test.verdict == "good"
 
     def told(value: float | None, scale: float, unit: str) -> str:
@@ -250,7 +251,7 @@ def _profiler() -> list[Finding]:
     if not kineto_available() or not torch.cuda.is_available():
         text = "no CUDA activities: busy time is that of CPU operators"
         return [Finding("profiler", "CUPTI", "partly", text, "kernels need an NVIDIA GPU and a CUDA build of torch")]
-    found = registry.load("probe")("cuda:0")
+    found = registry.load(probe.PROBE)("cuda:0")
     state: State = "yes" if found.trusted else "partly" if found.seen else "no"
     return [Finding("profiler", "CUPTI", state, probe.told(found), _profiler_remedy(found), found.facts())]
 

@@ -90,7 +90,7 @@ def rehearse(
 
 
 def _steps(model: Any, layers: Sequence[Layer], made: blueprint.Inputs, tokens: int) -> _Steps:
-    hook = registry.load("shapes")(model, layers)
+    hook = registry.load(registry.SHAPES)(model, layers)
     readings: list[WorkReading] = []
     with hook, hook.batch(0, attention_mask=made.tensors.get("attention_mask")):
         cache = _answer(model, made, tokens, lambda: readings.append(hook.reading()))

@@ -159,7 +159,7 @@ def _ours(
     """FLOPs, and the attention part of them, by kind with the rest and the total, of all up to the first token."""
     import torch
 
-    hook = registry.load("shapes")(model, layers)
+    hook = registry.load(registry.SHAPES)(model, layers)
     with torch.no_grad(), hook, hook.batch(0, attention_mask=inputs.get("attention_mask")):
         generate = getattr(model, "generate", None)
         if generate is not None and "input_ids" in inputs:

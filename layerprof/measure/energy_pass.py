@@ -15,18 +15,17 @@ from typing import Any
 
 from layerprof import registry
 from layerprof.books.joules import span_calls, span_seconds
+from layerprof.energy.instruments import METER, REPLAY, Clock, Meter, Replays
 from layerprof.energy.measured import EnergyData, Repeated, mean_power, measured
 from layerprof.energy.replay_plan import SETTLE_S
 from layerprof.energy.replayed import ReplayReading
 from layerprof.energy.share import Amount
 from layerprof.energy.typical import Size, Typical, typical
 from layerprof.energy.windows import EnergyReading
-from layerprof.errors import RequestError
 from layerprof.layers.nesting import whole_layers
 from layerprof.measure import passes
 from layerprof.measure.session import Session
 from layerprof.records import Phase
-from layerprof.settings import Settings
 
 WINDOW_S = 5.0
 """Least length of a window: 50 steps of a counter that steps every 100 ms."""
@@ -42,44 +41,27 @@ class _EnoughError(Exception):
     """Ends a generate() once the wanted phases have run."""
 
 
-def check(settings: Settings, device: str) -> str | None:
-    """Refuse a replay without a sensor before anything heavy is loaded; return a remark on settings without effect.
-
-    Raises RequestError with what was tried.
-    """
-    if settings.energy != "replay":
-        if settings.energy_budget is None:
-            return None
-        return f"--energy-budget has no effect with --energy {settings.energy}; replay takes it: --energy replay."
-    with registry.load("meter")(device) as meter:
-        if not meter.available:
-            raise RequestError(
-                f"--energy replay cannot run: {meter.reason}.",
-                "With --energy auto everything else is measured; `layerprof doctor` shows what this machine has.",
-            )
-    return None
-
-
-def run(session: Session, meter: Any = None, replay: Any = None) -> None:
+def run(session: Session, meter: Meter | None = None, replay: Replays | None = None) -> None:
     """Measure the joules of one walk and of its phases, and with `--energy replay` of each layer on its own.
 
     Where there is no sensor, the reason is kept. `meter` and `replay` replace the device's own. An interrupt during
     replay keeps the windows and what was replayed.
     """
-    meter = meter or registry.load("meter")(session.device)
+    asked, read = session.asked, session.read
+    meter = meter or registry.load(METER)(asked.device)
     if not meter.available:
-        session.reasons["energy"] = str(meter.reason)
+        read.reasons["energy"] = str(meter.reason)
         return
     try:
-        session.energy = _windows(session, meter)
+        read.energy = data = _windows(session, meter)
     except KeyboardInterrupt:
-        session.reasons["energy"] = "interrupted before its windows were measured"
+        read.reasons["energy"] = "interrupted before its windows were measured"
         raise
-    if session.settings.energy == "replay":
-        _replayed(session, replay)
+    if asked.settings.energy == "replay":
+        _replayed(session, data, replay)
 
 
-def _windows(session: Session, meter: Any) -> EnergyData:
+def _windows(session: Session, meter: Meter) -> EnergyData:
     """Measure the whole answer, the answer up to the end of each phase, and the rests between answers."""
     counts: dict[str, Repeated] = {}
     walks = _walks(session)
@@ -88,7 +70,7 @@ def _windows(session: Session, meter: Any) -> EnergyData:
             with meter.window(label):
                 counts[label] = _repeat(walk, meter.clock)
             advance()
-        _rest(session.device, meter)
+        _rest(session.asked.device, meter)
         advance()
     return _read(meter.reading(), counts)
 
@@ -122,44 +104,46 @@ def _rest_facts(rest_w: Amount | None) -> dict[str, Any]:
     }
 
 
-def _replayed(session: Session, replay: Any) -> None:
+def _replayed(session: Session, data: EnergyData, replay: Replays | None) -> None:
     """Replay every layer; where that fails, the layers' joules are shared by time instead, and a warning says so."""
+    read = session.read
     try:
         reading, captured = _replay(session, replay)
     except Exception as error:
-        session.warnings.append(
+        read.warnings.append(
             f"The energy replay failed ({type(error).__name__}: {error}); layers' joules are shared by time instead."
         )
         return
-    session.energy = replace(session.energy, replayed=reading, captured=captured)
+    read.energy = replace(data, replayed=reading, captured=captured)
     if unfair := captured.unfair():
-        session.warnings.append(unfair)
+        read.warnings.append(unfair)
     if reading.interrupted:
         # What was replayed is kept; the run is to end here.
         raise KeyboardInterrupt
 
 
-def _replay(session: Session, replay: Any) -> tuple[ReplayReading, Typical]:
+def _replay(session: Session, replay: Replays | None) -> tuple[ReplayReading, Typical]:
     """Catch the calls of the batch that is nearest to the mean, and measure each of them in a loop of its own."""
-    outer = whole_layers(session.layers)
-    layers = [layer for layer in session.layers if layer.name in outer]
+    asked, read = session.asked, session.read
+    outer = whole_layers(asked.layers)
+    layers = [layer for layer in asked.layers if layer.name in outer]
     chosen = representative(session)
-    replay = replay or registry.load("replay")(
+    replay = replay or registry.load(REPLAY)(
         session.subject.model,
         layers,
-        session.device,
-        budget_s=session.settings.energy_budget or BUDGET_S,
+        asked.device,
+        budget_s=asked.settings.energy_budget or BUDGET_S,
         decode_step=chosen.step,
-        seed=session.settings.seed,
+        seed=asked.settings.seed,
     )
     with replay.capture():
-        passes.answer(session, session.batches[chosen.batch])
-    times = span_seconds(session.spans, outer) if session.spans else {}
-    calls = span_calls(session.spans, outer) if session.spans else {}
+        passes.answer(session, asked.batches[chosen.batch])
+    times = span_seconds(read.spans, outer) if read.spans else {}
+    calls = span_calls(read.spans, outer) if read.spans else {}
     plan = replay.plan()
     with session.progress.stage("energy replay", max(1, len(plan.measured) * plan.rounds[1])) as advance:
         in_situ = {key: seconds / calls[key] for key, seconds in times.items()}
-        reading: ReplayReading = replay.measure(in_situ, advance=advance)
+        reading = replay.measure(in_situ, advance=advance)
     return reading, chosen
 
 
@@ -172,29 +156,30 @@ def representative(session: Session) -> Typical:
                 length=max(real + pad for real, pad in zip(batch.prompt_tokens, batch.pad_tokens, strict=True)),
                 steps=max(walked.generated.new_tokens, default=1) - 1,
             )
-            for walked, batch in zip(session.bare, session.batches, strict=False)
+            for walked, batch in zip(session.read.bare, session.asked.batches, strict=False)
         ]
     )
 
 
 def _walks(session: Session) -> dict[str, Callable[[], None]]:
     """Return what each window repeats: the whole answer, then the answer up to the end of each phase."""
+    asked = session.asked
 
     def whole() -> None:
-        for batch in session.batches:
+        for batch in asked.batches:
             passes.answer(session, batch)
 
     def first_token() -> None:
-        for batch in session.batches:
+        for batch in asked.batches:
             passes.answer(session, batch, max_new_tokens=1)
 
     def vision() -> None:
         with stopped_at_first_decoder_layer(session):
-            for batch in session.batches:
+            for batch in asked.batches:
                 try:
                     passes.answer(session, batch, max_new_tokens=1)
                 except _EnoughError:
-                    passes.synchronize(session.device)
+                    passes.synchronize(asked.device)
 
     return {"end to end": whole, "up to vision": vision, "up to prefill": first_token, "up to decode": whole}
 
@@ -202,7 +187,7 @@ def _walks(session: Session) -> dict[str, Callable[[], None]]:
 @contextmanager
 def stopped_at_first_decoder_layer(session: Session) -> Iterator[None]:
     """Make every generate() end when the language tower is about to start."""
-    first = next((layer for layer in session.layers if layer.kind == "decoder_layer"), None)
+    first = next((layer for layer in session.asked.layers if layer.kind == "decoder_layer"), None)
     if first is None:
         yield
         return
@@ -217,7 +202,7 @@ def stopped_at_first_decoder_layer(session: Session) -> Iterator[None]:
         handle.remove()
 
 
-def _repeat(walk: Callable[[], None], clock: Any) -> Repeated:
+def _repeat(walk: Callable[[], None], clock: Clock) -> Repeated:
     """Repeat the walk for at least `WINDOW_S` seconds, with a random rest in between; return how often it ran."""
     start, rested, count, pause = clock.now(), 0.0, 0, random.Random(0)
     while count == 0 or clock.now() - start < WINDOW_S:
@@ -229,7 +214,7 @@ def _repeat(walk: Callable[[], None], clock: Any) -> Repeated:
     return Repeated(count, rested)
 
 
-def _rest(device: str, meter: Any) -> None:
+def _rest(device: str, meter: Meter) -> None:
     """Measure rests like those of `_repeat` for `WINDOW_S` seconds, with next to nothing between them, not a walk.
 
     They begin `SETTLE_S` before the window: what a quiet device does at first is not in it.

@@ -17,6 +17,8 @@ from layerprof.records import Run
 if TYPE_CHECKING:
     from torch import nn
 
+    from layerprof.books.own_calls import OwnCalls
+
 
 class LayerProfiler:
     """Measures spans, FLOPs and bytes per layer and phase of whatever is called inside the `with` block.
@@ -64,7 +66,7 @@ class LayerProfiler:
         """Rows of all outermost calls together; 0 before the first."""
         return self._calls.rows
 
-    def warnings(self, error: BaseException | None) -> tuple[str, ...]:
+    def _warnings(self, error: BaseException | None) -> tuple[str, ...]:
         """Return what a reader of the run must know."""
         together = "FLOPs were counted during the same calls: the spans hold the counting, too."
         ended = f"The block ended with {type(error).__name__}: {error}"
@@ -87,8 +89,8 @@ class LayerProfiler:
                 "This LayerProfiler is measuring already.",
                 "Enter it once at a time, or make another for the inner block.",
             )
-        self._latency = registry.load("latency")(self.model, self.layers, device=self.device)
-        self._shapes = registry.load("shapes")(self.model, self.layers) if self.flops == "together" else None
+        self._latency = registry.load(registry.LATENCY)(self.model, self.layers, device=self.device)
+        self._shapes = registry.load(registry.SHAPES)(self.model, self.layers) if self.flops == "together" else None
         self._calls = Calls(self.model, self._around, keep=self.flops == "rerun")
         with ExitStack() as stack:
             for part in filter(None, (self._latency, self._shapes, self._calls)):
@@ -111,9 +113,30 @@ class LayerProfiler:
                 )
             self._why_none = f"the block ended with {type(error).__name__} before a call was finished"
             return
-        from layerprof.books import assemble
+        from layerprof.books import own_calls
 
-        self._run = assemble.own_run(self, spans, *self._work(error), error)
+        work, reason = self._work(error)
+        self._run = own_calls.run(
+            self._called(),
+            spans,
+            work,
+            why_no_work=reason,
+            failed=error is not None,
+            warnings=self._warnings(error),
+        )
+
+    def _called(self) -> OwnCalls:
+        from layerprof.books.own_calls import OwnCalls
+
+        return OwnCalls(
+            model={"name": type(self.model).__name__, "parameters": sum(p.numel() for p in self.model.parameters())},
+            layers=self.layers,
+            selected=self.selected,
+            selector=self.selector,
+            device=self.device,
+            dtype=self.dtype,
+            rows=self.rows,
+        )
 
     @contextmanager
     def _around(self, index: int) -> Iterator[None]:
@@ -132,7 +155,7 @@ class LayerProfiler:
         reason = "the block ended with an exception" if error else self._calls.why_not_again()
         if reason:
             return None, f"{reason}; LayerProfiler(model, flops='together') counts during the calls"
-        hook = registry.load("shapes")(self.model, self.layers)
+        hook = registry.load(registry.SHAPES)(self.model, self.layers)
         try:
             with hook:
                 replay(self.model, self._calls.recorded, hook.batch)

@@ -16,6 +16,7 @@ from layerprof.machine import other_load, streams
 from layerprof.measure.session import Session
 from layerprof.models.compile_layers import compile_time, compiled_decoder, graphs, uncompiled
 from layerprof.readings import KernelReading, Walked
+from layerprof.registry import MemoryHook, SpanHook
 
 if TYPE_CHECKING:
     from layerprof.data.batching import Batch
@@ -28,8 +29,8 @@ Around = Callable[[int], AbstractContextManager[Any]]
 
 def remark_on_earlier_traces(session: Session) -> None:
     """Warn where times and joules would hold what an earlier trace left behind."""
-    if session.device != "cpu" and registry.load("kernels").recorded_before():
-        session.warnings.append(
+    if session.asked.device != "cpu" and registry.load(registry.KERNELS).recorded_before():
+        session.read.warnings.append(
             "This process recorded a trace before, and the profiler stays attached to the GPU: times and joules may be "
             "larger by some per cent (`layerprof doctor` tells by how much); measure again in a new process."
         )
@@ -42,19 +43,20 @@ def warm_up(session: Session) -> None:
     a batch of every other shape with two tokens, since kernels are chosen, and loaded, per shape. A compiled decoder
     takes one unmeasured walk over all batches, so that every shape is compiled before the clock runs.
     """
+    asked = session.asked
     if session.compiled is not None:
         with compile_time(session.compiled):
             walk(session, "compile", [])
-        session.passes["compile"] = {"graphs": session.compiled.graphs, "seconds": session.compiled.seconds}
+        session.read.passes["compile"] = {"graphs": session.compiled.graphs, "seconds": session.compiled.seconds}
         return
-    on_gpu = session.device != "cpu"
-    first, *others = one_of_each_shape(session.batches) if on_gpu else session.batches[:1]
-    tokens = session.max_new_tokens if on_gpu else min(WARM_UP_TOKENS, session.max_new_tokens)
+    on_gpu = asked.device != "cpu"
+    first, *others = one_of_each_shape(asked.batches) if on_gpu else asked.batches[:1]
+    tokens = asked.max_new_tokens if on_gpu else min(WARM_UP_TOKENS, asked.max_new_tokens)
     with session.progress.stage("warm-up", 1 + len(others)) as advance:
         answer(session, first, max_new_tokens=tokens)
         advance()
         for batch in others:
-            answer(session, batch, max_new_tokens=min(SHAPE_TOKENS, session.max_new_tokens))
+            answer(session, batch, max_new_tokens=min(SHAPE_TOKENS, asked.max_new_tokens))
             advance()
 
 
@@ -70,14 +72,17 @@ def one_of_each_shape(batches: Sequence[Batch]) -> list[Batch]:
 @contextmanager
 def optimized(session: Session) -> Iterator[None]:
     """Compile the decoder for the length of the block where the settings ask for it; else nothing."""
-    if session.settings.optimization != "compile":
+    asked = session.asked
+    if asked.settings.optimization != "compile":
         yield
         return
-    with compiled_decoder(session.subject.model, session.layers) as session.compiled:
+    with compiled_decoder(session.subject.model, asked.layers) as session.compiled:
         yield
         late = graphs() - session.compiled.graphs
         if late > 0:
-            session.warnings.append(f"{late} graphs were compiled inside the measured passes, whose times hold that.")
+            session.read.warnings.append(
+                f"{late} graphs were compiled inside the measured passes, whose times hold that."
+            )
 
 
 def bare_and_latency(session: Session) -> None:
@@ -87,13 +92,14 @@ def bare_and_latency(session: Session) -> None:
     batch's two walks follow each other, a machine whose speed drifts changes both alike, and their ratio is what
     measuring costs. Ends by an interrupt or a failure with what is finished.
     """
-    hook = registry.load("latency")(session.subject.model, session.layers, device=session.device)
-    memory = registry.load("memory")(session.device)
-    turns = [(batch, hooked) for batch in session.batches for hooked in ((False, True), (True, False))[batch.index % 2]]
+    asked, read = session.asked, session.read
+    hook = registry.load(registry.LATENCY)(session.subject.model, asked.layers, device=asked.device)
+    memory = registry.load(registry.MEMORY)(asked.device)
+    turns = [(batch, hooked) for batch in asked.batches for hooked in ((False, True), (True, False))[batch.index % 2]]
     try:
         with (
             session.progress.stage("bare and latency", len(turns)) as advance,
-            other_load.watched(session.other_load, "bare and latency"),
+            other_load.watched(read.other_load, "bare and latency"),
         ):
             for batch, hooked in turns:
                 if hooked:
@@ -103,45 +109,47 @@ def bare_and_latency(session: Session) -> None:
                 advance()
     finally:
         # Spans are of batches that were answered both ways, or totals and layers would be of different work.
-        del session.hooked[len(session.bare) :]
-        if session.hooked:
-            session.spans = hook.reading(len(session.hooked))
-    if busy := other_load.remark(session.other_load):
-        session.warnings.append(busy)
-    if any(a.generated.answers != b.generated.answers for a, b in zip(session.bare, session.hooked, strict=True)):
-        session.warnings.append(
+        del read.hooked[len(read.bare) :]
+        if read.hooked:
+            read.spans = hook.reading(len(read.hooked))
+    if busy := other_load.remark(read.other_load):
+        read.warnings.append(busy)
+    if any(a.generated.answers != b.generated.answers for a, b in zip(read.bare, read.hooked, strict=True)):
+        read.warnings.append(
             "The latency pass answered otherwise than the bare pass: the model is not deterministic here, "
             "so per-layer spans and end-to-end figures are of different work."
         )
 
 
-def _bare(session: Session, batch: Batch, memory: Any) -> None:
+def _bare(session: Session, batch: Batch, memory: MemoryHook) -> None:
+    read = session.read
     before = time.process_time()
     with memory:
         walked = answer(session, batch)
-    session.bare_cpu_s += time.process_time() - before
-    session.bare.append(walked)
-    peak, reason = memory.reading(), getattr(memory, "reason", None)
+    read.bare_cpu_s += time.process_time() - before
+    read.bare.append(walked)
+    peak, reason = memory.reading(), memory.reason
     if peak is not None:
-        session.peak_memory_bytes = max(peak, session.peak_memory_bytes or 0)
+        read.peak_memory_bytes = max(peak, read.peak_memory_bytes or 0)
     elif reason:
-        session.reasons["peak_memory_bytes"] = reason
+        read.reasons["peak_memory_bytes"] = reason
 
 
-def _hooked(session: Session, batch: Batch, hook: Any) -> None:
+def _hooked(session: Session, batch: Batch, hook: SpanHook) -> None:
     with hook, hook.batch(batch.index):
         walked = answer(session, batch)
-    session.hooked.append(walked)
+    session.read.hooked.append(walked)
 
 
 def flops_pass(session: Session) -> None:
     """Answer every batch with shape hooks; FLOPs and bytes come from the shapes of what really ran."""
-    hook = registry.load("shapes")(session.subject.model, session.layers)
-    batches = session.batches
+    asked, read = session.asked, session.read
+    hook = registry.load(registry.SHAPES)(session.subject.model, asked.layers)
+    batches = asked.batches
 
     def around(index: int) -> AbstractContextManager[Any]:
         mask = batches[index].tensors.get("attention_mask")
-        return hook.batch(index, attention_mask=mask)  # type: ignore[no-any-return]  # instruments are found at run time
+        return hook.batch(index, attention_mask=mask)
 
     # Shapes are the same without the compiler, and a dispatch mode sees nothing inside a compiled graph.
     walked: list[Walked] = []
@@ -150,13 +158,13 @@ def flops_pass(session: Session) -> None:
             walk(session, "flops", walked, around=around, probe=True)
     except KeyboardInterrupt:
         # Not what was counted by then: spans are of all batches, and work of a part would stand beside calls of all.
-        session.reasons["work"] = f"interrupted after {len(walked)} of {len(batches)} batches"
+        read.reasons["work"] = f"interrupted after {len(walked)} of {len(batches)} batches"
         raise
-    session.work = hook.reading()
+    read.work = hook.reading()
     bad = [number for number, one in enumerate(walked) if one.generated.bad_logits]
-    session.passes["not_finite_batches"] = bad
+    read.passes["not_finite_batches"] = bad
     if bad:
-        session.warnings.insert(0, not_finite(session, len(bad), len(walked)))
+        read.warnings.insert(0, not_finite(session, len(bad), len(walked)))
 
 
 def not_finite(session: Session, bad: int, of: int) -> str:
@@ -190,8 +198,11 @@ def _is_broken(weight: Any) -> bool:
 
 def trace_pass(session: Session) -> None:
     """Record a few batches with torch.profiler; kernels go to the layer that launched them."""
-    few = session.batches[: session.settings.trace_batches]
-    hook = registry.load("kernels")(session.subject.model, session.layers, device=session.device, folder=session.folder)
+    asked, read = session.asked, session.read
+    few = asked.batches[: asked.settings.trace_batches]
+    hook = registry.load(registry.KERNELS)(
+        session.subject.model, asked.layers, device=asked.device, folder=session.folder
+    )
     try:
         with hook:
             walk(session, "trace", [], batches=few, around=hook.batch)
@@ -199,15 +210,15 @@ def trace_pass(session: Session) -> None:
         with streams.uninterrupted():  # reading traces takes seconds, and a second Ctrl-C must not throw them away
             reading = hook.reading()
         if reading.batches:
-            session.kernels = reading
+            read.kernels = reading
         else:
-            session.reasons["kernels"] = "interrupted before the first batch was recorded"
+            read.reasons["kernels"] = "interrupted before the first batch was recorded"
         raise
     finally:
-        session.files |= {name: str(path.relative_to(session.folder)) for name, path in hook.files.items()}
-    session.kernels = hook.reading()
-    if lost := lost_remark(session.kernels):
-        session.warnings.append(lost)
+        read.files |= {name: str(path.relative_to(session.folder)) for name, path in hook.files.items()}
+    read.kernels = hook.reading()
+    if lost := lost_remark(read.kernels):
+        read.warnings.append(lost)
 
 
 def lost_remark(kernels: KernelReading | None) -> str | None:
@@ -229,17 +240,19 @@ def cross_check(session: Session) -> None:
     """Count the first batch's prompt with every other counter, too; the table stands in the run."""
     from layerprof.flops import crosscheck
 
-    check = crosscheck.crosscheck(session.subject.model, session.batches[0].tensors, session.layers)
-    session.passes["cross_check"] = check.model_dump(mode="json")
+    asked = session.asked
+    check = crosscheck.crosscheck(session.subject.model, asked.batches[0].tensors, asked.layers)
+    session.read.passes["cross_check"] = check.model_dump(mode="json")
 
 
 def user_passes(session: Session) -> None:
     """Walk once for each hook that the user named; what it reads is stored under its name."""
-    for name in session.settings.hooks:
-        hook = registry.load(name)(session.subject.model, session.layers)
+    asked = session.asked
+    for name in asked.settings.hooks:
+        hook = registry.load_own(name)(session.subject.model, asked.layers)
         with hook:
             walk(session, name, [], around=hook.batch)
-        session.passes[name] = hook.reading()
+        session.read.passes[name] = hook.reading()
 
 
 def walk(
@@ -252,7 +265,7 @@ def walk(
     probe: bool = False,
 ) -> None:
     """Answer the batches in order, each inside `around(index)`, appending to `walked` as they finish."""
-    batches = session.batches if batches is None else batches
+    batches = session.asked.batches if batches is None else batches
     with session.progress.stage(title, len(batches)) as advance:
         for batch in batches:
             with around(batch.index) if around else nullcontext():
@@ -267,15 +280,16 @@ def answer(session: Session, batch: Batch, *, max_new_tokens: int | None = None,
     """
     from layerprof.measure import generation
 
-    settings = session.settings
-    tokens = max_new_tokens or session.max_new_tokens
-    synchronize(session.device)
+    asked = session.asked
+    settings = asked.settings
+    tokens = max_new_tokens or asked.max_new_tokens
+    synchronize(asked.device)
     start = time.perf_counter()
     recorder = generation.Recorder(probe=probe)
     generated = generation.generate(
         session.subject, batch, max_new_tokens=tokens, fixed=settings.fixed_tokens, recorder=recorder
     )
-    synchronize(session.device)
+    synchronize(asked.device)
     return Walked(len(batch.examples), time.perf_counter() - start, generated)
 
 

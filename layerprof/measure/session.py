@@ -1,53 +1,27 @@
-"""A run in flight: what is loaded, and what each pass has given so far. `Run` is the finished one."""
+"""A run in flight: what was asked, what each pass has read so far, and the live model between them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from layerprof.readings import KernelReading, Layer, SpanReading, Walked, WorkReading
+from layerprof.books.evidence import Asked, Read
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from layerprof.data.batching import Batch
-    from layerprof.data.datasets import Dataset
     from layerprof.measure.progress import Progress
     from layerprof.models.compile_layers import Compiled
     from layerprof.models.subject import Subject
-    from layerprof.settings import Settings
 
 
 @dataclass
 class Session:
-    """Everything the passes share. Each pass fills its own field; an interrupt leaves the later ones empty."""
+    """Everything the passes share: `asked` stays as it is, each pass fills its own part of `read`."""
 
-    settings: Settings
+    asked: Asked
     subject: Subject
-    dataset: Dataset
-    layers: tuple[Layer, ...]
-    selected: tuple[Layer, ...]
-    batches: tuple[Batch, ...]
     folder: Path
     progress: Progress
-    max_new_tokens: int
-    bare: list[Walked] = field(default_factory=list)
-    hooked: list[Walked] = field(default_factory=list)
-    bare_cpu_s: float = 0.0
-    other_load: dict[str, float] = field(default_factory=dict)
-    peak_memory_bytes: int | None = None
-    spans: SpanReading | None = None
-    work: WorkReading | None = None
-    kernels: KernelReading | None = None
-    energy: Any = None
-    reasons: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    files: dict[str, str] = field(default_factory=dict)
-    passes: dict[str, Any] = field(default_factory=dict)
+    read: Read = field(default_factory=Read)
     compiled: Compiled | None = None
-    interrupted: bool = False
-
-    @property
-    def device(self) -> str:
-        """The device the model lies on: 'cpu' or 'cuda:N'."""
-        return str(self.subject.device)

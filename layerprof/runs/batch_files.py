@@ -19,8 +19,7 @@ from layerprof.errors import RequestError
 from layerprof.records import Phase
 
 if TYPE_CHECKING:
-    from layerprof.measure.session import Session
-    from layerprof.readings import SpanReading, Walked
+    from layerprof.readings import Layer, SpanReading, Walked
 
 BATCHES_FILE = "batches.csv"
 SPANS_FILE = "spans.csv"
@@ -42,15 +41,20 @@ class BatchTime:
     new_tokens: int
 
 
-def write(session: Session, folder: Path) -> dict[str, str]:
-    """Write what the session has; return the files' names for `run.files`."""
+def write(
+    folder: Path, bare: Sequence[Walked], hooked: Sequence[Walked], spans: SpanReading | None, selected: Sequence[Layer]
+) -> dict[str, str]:
+    """Write the times of each batch, and of the selected layers in it where they were read.
+
+    Returns the files' names for `run.files`.
+    """
     from layerprof.runs.store import write_atomic
 
     files = {"batches": BATCHES_FILE}
-    write_atomic(folder / BATCHES_FILE, _batches(session.bare, session.hooked).encode())
-    if session.spans is not None:
-        selected = {layer.name for layer in session.selected}
-        write_atomic(folder / SPANS_FILE, _spans(session.spans, selected).encode())
+    write_atomic(folder / BATCHES_FILE, _batches(bare, hooked).encode())
+    if spans is not None:
+        names = {layer.name for layer in selected}
+        write_atomic(folder / SPANS_FILE, _spans(spans, names).encode())
         files["spans"] = SPANS_FILE
     return files
 

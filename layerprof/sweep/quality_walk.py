@@ -27,18 +27,19 @@ def quality_walk(session: Session) -> tuple[list[Walked], int]:
 
     Return the answers, and in how many batches logits were not finite.
     """
-    walked, bad = _walk(session, "quality", session.batches)
+    walked, bad = _walk(session, "quality", session.asked.batches)
     return walked, bad
 
 
 def guards(session: Session, run: Run, answered: list[Walked], not_finite: int) -> Guards:
     """Return whether the answers can be believed; answers some samples alone, those with the most padding first."""
+    asked = session.asked
     tokens = [row for walked in answered for row in walked.generated.answer_tokens]
-    if session.settings.batch_size == 1 or len(tokens) < 2:
+    if asked.settings.batch_size == 1 or len(tokens) < 2:
         return judging.judge(run, None, 0, not_finite, "each sample is answered alone")
-    if session.settings.optimization == "compile":
+    if asked.settings.optimization == "compile":
         return judging.judge(run, None, 0, not_finite, "another batch size would compile the model again")
-    padding = [pad for batch in session.batches for pad in batch.pad_tokens]
+    padding = [pad for batch in asked.batches for pad in batch.pad_tokens]
     chosen = sorted(sorted(range(len(tokens)), key=lambda row: -padding[row])[:ALONE])
     alone, bad = _walk(session, "alone", _one_by_one(session, chosen))
     same = sum(walked.generated.answer_tokens[0] == tokens[row] for walked, row in zip(alone, chosen, strict=True))
@@ -48,15 +49,14 @@ def guards(session: Session, run: Run, answered: list[Walked], not_finite: int) 
 def _walk(session: Session, title: str, batches: tuple[Batch, ...]) -> tuple[list[Walked], int]:
     from layerprof.measure import generation, passes
 
+    asked = session.asked
     walked, bad = [], 0
     with session.progress.stage(title, len(batches)) as advance:
         for batch in batches:
-            passes.synchronize(session.device)
+            passes.synchronize(asked.device)
             start = time.perf_counter()
             recorder = generation.Recorder(probe=True)
-            answer = generation.generate(
-                session.subject, batch, max_new_tokens=session.max_new_tokens, recorder=recorder
-            )
+            answer = generation.generate(session.subject, batch, max_new_tokens=asked.max_new_tokens, recorder=recorder)
             walked.append(Walked(len(batch.examples), time.perf_counter() - start, answer))
             bad += bool(answer.bad_logits)
             advance()
@@ -66,8 +66,9 @@ def _walk(session: Session, title: str, batches: tuple[Batch, ...]) -> tuple[lis
 def _one_by_one(session: Session, rows: list[int]) -> tuple[Batch, ...]:
     from layerprof.data import batching
 
-    asked = session.settings
-    few = dataclasses.replace(session.dataset, examples=tuple(session.dataset.examples[row] for row in rows))
+    asked = session.asked.settings
+    data = session.asked.dataset
+    few = dataclasses.replace(data, examples=tuple(data.examples[row] for row in rows))
     return batching.batches(
         session.subject, few, batch_size=1, image_size=asked.image_size, max_input_len=asked.max_input_len
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from layerprof.registry import Kind
 from layerprof.trace.attribution import Attribution
 
 MUCH = 0.05
@@ -77,6 +78,10 @@ class Probe:
     def facts(self) -> dict[str, Any]:
         """Return the fields by name, and what follows from them."""
         return asdict(self) | {"slowdown": self.slowdown(), "noise": self.noise(), "trusted": self.trusted}
+
+
+PROBE: Kind[Callable[[str], Probe]] = Kind("probe")
+"""Probes the profiler of a device ('cuda:N'), about ten seconds."""
 
 
 def told(probe: Probe) -> str:

@@ -23,6 +23,7 @@ from rich.console import Console
 from layerprof.doctor import examine
 from layerprof.energy.counter import Sample
 from layerprof.energy.selftest import SelfTest
+from layerprof.registry import Kind
 from layerprof.report import doctor as view
 
 
@@ -33,8 +34,8 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _load(monkeypatch: pytest.MonkeyPatch, **instruments: Any) -> None:
-    def load(name: str) -> Any:
-        return instruments[name]
+    def load(kind: Kind[Any]) -> Any:
+        return instruments[kind.name]
 
     monkeypatch.setattr("layerprof.registry.load", load)
 

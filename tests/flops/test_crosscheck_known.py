@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from sessions import prepared
 from torch import nn
 
 from layerprof.flops.crosscheck import CrossCheck, crosscheck
-from layerprof.measure.conduct import prepare
-from layerprof.measure.progress import Silent
 from layerprof.report import crosscheck as view
 from layerprof.settings import build
 
@@ -81,9 +80,9 @@ def test_a_peer_that_fails_is_a_row_that_says_how() -> None:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> CrossCheck:
     """Count the bundled model's first prompt with every counter, eager attention."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    session = prepare(build(model="demo", samples=1, output=str(folder)), Silent())
+    session = prepared(build(model="demo", samples=1, output=str(folder)))
     assert Path(folder).exists()
-    return crosscheck(session.subject.model, session.batches[0].tensors, session.layers)
+    return crosscheck(session.subject.model, session.asked.batches[0].tensors, session.asked.layers)
 
 
 def test_flop_counter_mode_agrees_on_every_layer_of_the_bundled_model(demo: CrossCheck) -> None:

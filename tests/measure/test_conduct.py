@@ -15,12 +15,12 @@ import pytest
 import torch
 from layerprof.hooks import recording
 from layerprof.hooks.base import LayerHook
+from sessions import ask, ask_setting, ended, prepared
 
 import layerprof
 from layerprof.books import totals
 from layerprof.errors import NothingFinishedError, RequestError, RunFailedError
 from layerprof.measure import conduct, energy_pass, passes
-from layerprof.measure.progress import Silent
 from layerprof.measure.session import Session
 from layerprof.readings import Generated, Walked
 from layerprof.records import Phase, Quality, Run
@@ -253,7 +253,7 @@ def test_a_selection_shows_fewer_rows_and_the_same_books(run: Run, tmp_path: Pat
 def session(tmp_path: Path) -> Session:
     """Prepare a run of two batches."""
     settings = build(model="demo", dataset="coco", samples=2, max_new_tokens=2, trace=False, output=str(tmp_path / "r"))
-    return conduct.prepare(settings, Silent())
+    return prepared(settings)
 
 
 def _stop_after(monkeypatch: pytest.MonkeyPatch, calls: int, error: BaseException) -> None:
@@ -272,11 +272,11 @@ def _stop_after(monkeypatch: pytest.MonkeyPatch, calls: int, error: BaseExceptio
 def test_an_interrupt_saves_what_is_finished(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C between the second batch's two walks: one batch, its answer and its spans; no FLOPs, with a reason."""
     _stop_after(monkeypatch, 1 + 2 + 1, KeyboardInterrupt())
-    run = conduct.finish(session, conduct.conduct(session))
+    run = ended(session, conduct.conduct(session))
     assert run.status == "interrupted"
     assert run.samples == 1
-    assert session.spans is not None
-    assert len(session.spans.windows_s) == len(session.hooked) == 1
+    assert session.read.spans is not None
+    assert len(session.read.spans.windows_s) == len(session.read.hooked) == 1
     assert run.totals.flops is None
     assert run.ledger.flops.reason
     assert layerprof.load_run(session.folder).status == "interrupted"
@@ -287,7 +287,7 @@ def test_an_interrupt_in_the_walk_for_flops_leaves_no_part_of_them(
 ) -> None:
     """Work of one batch beside calls of two would be half of what a call does: None, and how far it came."""
     _stop_after(monkeypatch, 1 + 4 + 1, KeyboardInterrupt())
-    run = conduct.finish(session, conduct.conduct(session))
+    run = ended(session, conduct.conduct(session))
     assert (run.status, run.samples) == ("interrupted", 2)
     assert run.totals.flops is run.totals.flops_per_sample is None
     assert run.ledger.flops.reason == "interrupted after 1 of 2 batches"
@@ -301,8 +301,8 @@ def test_an_interrupt_in_the_trace_keeps_the_batches_that_were_recorded(
 ) -> None:
     """Their files are named, and their kernels in the books; without one there is no figure, not a zero."""
     _stop_after(monkeypatch, 1 + 4 + 2 + traced, KeyboardInterrupt())
-    session.settings = session.settings.model_copy(update={"trace": True})
-    run = conduct.finish(session, conduct.conduct(session))
+    ask_setting(session, trace=True)
+    run = ended(session, conduct.conduct(session))
     assert ("trace_0" in run.files) == kept
     assert "trace_1" not in run.files
     assert (run.ledger.busy_s.total is not None) == kept
@@ -317,7 +317,7 @@ def test_an_interrupt_before_the_first_answer_leaves_nothing(session: Session, m
     assert isinstance(failure, NothingFinishedError)
     assert failure.exit_code == 130
     with pytest.raises(NothingFinishedError):
-        conduct.finish(session, failure)
+        ended(session, failure)
     assert not session.folder.exists()
 
 
@@ -327,7 +327,7 @@ def test_a_model_that_fails_half_way_keeps_what_was_measured(session: Session, m
     failure = conduct.conduct(session)
     assert isinstance(failure, RunFailedError)
     assert failure.exit_code == 1
-    run = conduct.finish(session, failure)
+    run = ended(session, failure)
     assert run.status == "failed"
     assert run.samples == 1
     assert run.ledger.span_s.total
@@ -339,7 +339,7 @@ def test_a_failure_in_the_first_hooked_walk_leaves_no_spans_of_zero(
 ) -> None:
     """One bare answer is there; spans were not measured, which is not the same as none."""
     _stop_after(monkeypatch, 1 + 1, RuntimeError("the hooks do not fit"))
-    run = conduct.finish(session, conduct.conduct(session))
+    run = ended(session, conduct.conduct(session))
     assert run.samples == 1
     assert run.ledger.span_s.total is None
     assert run.ledger.span_s.reason
@@ -361,7 +361,7 @@ def test_a_file_beside_the_run_that_cannot_be_written_costs_that_file(
         raise error
 
     monkeypatch.setattr(tensorboard, "write", full)
-    run = conduct.finish(session, conduct.conduct(session))
+    run = ended(session, conduct.conduct(session))
     assert run.status == "done"
     assert "tensorboard" not in run.files
     assert "batches" in run.files
@@ -377,7 +377,7 @@ def test_a_run_that_its_folder_does_not_take_is_saved_elsewhere(
     failure = conduct.conduct(session)
     (session.folder / "run.json").mkdir()
     with pytest.raises(RunFailedError, match="could not be written") as caught:
-        conduct.finish(session, failure)
+        ended(session, failure)
     (saved,) = (tmp_path / "spare").iterdir()
     assert str(saved) in caught.value.remedy
     assert layerprof.load_run(saved).status == "done"
@@ -386,7 +386,7 @@ def test_a_run_that_its_folder_does_not_take_is_saved_elsewhere(
 def _walks(session: Session, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool, bool]]:
     """Record each answer from now on: the batch, whether span hooks are attached, whether logits are looked at."""
     real, seen = passes.answer, []
-    block = session.subject.model.get_submodule(next(x.name for x in session.layers if x.kind == "decoder_layer"))
+    block = session.subject.model.get_submodule(next(x.name for x in session.asked.layers if x.kind == "decoder_layer"))
 
     def answer(run: Session, batch: Any, **options: Any) -> Any:
         seen.append((batch.index, "forward" in block.__dict__, bool(options.get("probe"))))
@@ -399,14 +399,14 @@ def _walks(session: Session, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int,
 def test_bare_and_hooked_walks_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch by batch: bare, hooked, hooked, bare, ...; the hooks are gone in every bare walk."""
     settings = build(model="demo", dataset="coco", samples=4, max_new_tokens=1, trace=False, output=str(tmp_path / "r"))
-    session = conduct.prepare(settings, Silent())
+    session = prepared(settings)
     seen = _walks(session, monkeypatch)
     passes.bare_and_latency(session)
     order = [(0, False), (0, True), (1, True), (1, False), (2, False), (2, True), (3, True), (3, False)]
     assert [(batch, hooked) for batch, hooked, _ in seen] == order
-    assert (len(session.bare), len(session.hooked)) == (4, 4)
-    assert session.spans is not None
-    assert {span.batch for span in session.spans.spans} == {0, 1, 2, 3}
+    assert (len(session.read.bare), len(session.read.hooked)) == (4, 4)
+    assert session.read.spans is not None
+    assert {span.batch for span in session.read.spans.spans} == {0, 1, 2, 3}
 
 
 def test_a_drifting_machine_does_not_change_the_cost_of_measuring(
@@ -414,8 +414,8 @@ def test_a_drifting_machine_does_not_change_the_cost_of_measuring(
 ) -> None:
     """Each answer takes 0.5 % longer than the one before and hooks cost 2 %: two walks apart would say 13 %."""
     clock = {"slow": 1.0}
-    block = session.subject.model.get_submodule(next(x.name for x in session.layers if x.kind == "decoder_layer"))
-    session.batches = tuple(dataclasses.replace(session.batches[0], index=number) for number in range(20))
+    block = session.subject.model.get_submodule(next(x.name for x in session.asked.layers if x.kind == "decoder_layer"))
+    ask(session, batches=tuple(dataclasses.replace(session.asked.batches[0], index=number) for number in range(20)))
 
     def answer(run: Session, batch: Any, **_: Any) -> Walked:
         clock["slow"] *= 1.005
@@ -424,7 +424,7 @@ def test_a_drifting_machine_does_not_change_the_cost_of_measuring(
 
     monkeypatch.setattr(passes, "answer", answer)
     passes.bare_and_latency(session)
-    ratio, interval = totals.overhead(session.bare, session.hooked)
+    ratio, interval = totals.overhead(session.read.bare, session.read.hooked)
     assert ratio == pytest.approx(1.02, abs=0.0001)
     assert interval is not None
     assert 1.01 < interval[0] <= 1.02 <= interval[1] < 1.03
@@ -442,7 +442,7 @@ def test_passes_come_in_an_order_in_which_none_disturbs_the_next(
     for name in ("warm_up", "bare_and_latency", "flops_pass", "trace_pass", "user_passes"):
         monkeypatch.setattr(passes, name, noted(name))
     monkeypatch.setattr(energy_pass, "run", noted("energy"))
-    session.settings = session.settings.model_copy(update={"trace": True})
+    ask_setting(session, trace=True)
     assert conduct.conduct(session) is None
     assert order == ["warm_up", "bare_and_latency", "flops_pass", "energy", "user_passes", "trace_pass"]
 
@@ -451,13 +451,13 @@ def test_a_process_that_traced_a_gpu_before_says_so(session: Session, monkeypatc
     """What the profiler left attached is in the times; on a CPU nothing is."""
     monkeypatch.setitem(recording._sessions, "cuda", 1)
     passes.remark_on_earlier_traces(session)
-    assert session.warnings == []
-    monkeypatch.setattr(Session, "device", "cuda:0")
+    assert session.read.warnings == []
+    ask(session, device="cuda:0")
     passes.remark_on_earlier_traces(session)
-    assert "recorded a trace before" in session.warnings[0]
+    assert "recorded a trace before" in session.read.warnings[0]
     monkeypatch.setitem(recording._sessions, "cuda", 0)
     passes.remark_on_earlier_traces(session)
-    assert len(session.warnings) == 1
+    assert len(session.read.warnings) == 1
 
 
 class TestWarmUp:
@@ -466,16 +466,19 @@ class TestWarmUp:
     @pytest.fixture
     def varied(self, session: Session) -> Session:
         """Make batches of the shapes a, b, a, c."""
-        first = session.batches[0]
+        first = session.asked.batches[0]
         longer = {
             extra: first.tensors | {"input_ids": torch.ones(1, extra), "attention_mask": torch.ones(1, extra)}
             for extra in (7, 8, 9)
         }
-        session.batches = tuple(
-            dataclasses.replace(first, index=number, tensors=longer[length])
-            for number, length in enumerate((7, 8, 7, 9))
+        ask(
+            session,
+            batches=tuple(
+                dataclasses.replace(first, index=number, tensors=longer[length])
+                for number, length in enumerate((7, 8, 7, 9))
+            ),
+            max_new_tokens=11,
         )
-        session.max_new_tokens = 11
         return session
 
     def _warmed(self, session: Session, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
@@ -488,7 +491,7 @@ class TestWarmUp:
 
     def test_on_a_gpu_every_shape_is_loaded(self, varied: Session, monkeypatch: pytest.MonkeyPatch) -> None:
         """The first batch whole, then two tokens of a batch of each other shape."""
-        monkeypatch.setattr(Session, "device", "cuda:0")
+        ask(varied, device="cuda:0")
         assert self._warmed(varied, monkeypatch) == [(0, 11), (1, 2), (3, 2)]
 
     def test_on_a_cpu_one_short_answer_does(self, varied: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -505,7 +508,7 @@ class TestNotFinite:
         with torch.no_grad():
             head[0] = float("inf")
         session.subject.provenance.update(dtype="fp16", checkpoint_dtype="bf16")
-        run = conduct.finish(session, conduct.conduct(session))
+        run = ended(session, conduct.conduct(session))
         assert run.passes["not_finite_batches"] == [0, 1]
         assert "NaN or infinite in 2 of 2 batches" in run.warnings[0]
         assert run.totals.flops
@@ -533,7 +536,7 @@ class TestNotFinite:
     def test_looking_costs_no_measured_walk_anything(self, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
         """Only the walk that counts FLOPs looks; finite logits are worth no word."""
         seen = _walks(session, monkeypatch)
-        run = conduct.finish(session, conduct.conduct(session))
+        run = ended(session, conduct.conduct(session))
         assert [probe for _, _, probe in seen] == [False] * (1 + 4) + [True] * 2
         assert run.passes["not_finite_batches"] == []
         assert not any("NaN" in warning for warning in run.warnings)
@@ -554,8 +557,8 @@ def test_a_pass_that_a_run_can_do_without_may_fail(session: Session, monkeypatch
         raise PermissionError("CUPTI_ERROR_INSUFFICIENT_PRIVILEGES")
 
     monkeypatch.setattr(passes, "trace_pass", refuse)
-    session.settings = session.settings.model_copy(update={"trace": True})
-    run = conduct.finish(session, conduct.conduct(session))
+    ask_setting(session, trace=True)
+    run = ended(session, conduct.conduct(session))
     assert run.status == "done"
     assert "CUPTI" in str(run.ledger.busy_s.reason)
     assert any("CUPTI" in warning for warning in run.warnings)

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from fake_card import LingeringMachine, Woken
 from fake_counter import FakeClock, FakeCounter
 from layerprof.hooks.energy.meter import EnergyMeter
+from sessions import ask_setting, assembled, prepared
 
-from layerprof.books import assemble
 from layerprof.books import joules as energy_books
+from layerprof.books.evidence import Read
 from layerprof.energy.measured import EnergyData, Repeated, measured
 from layerprof.energy.replay_plan import Plan, Unit, make_plan
 from layerprof.energy.replayed import ReplayReading, ReplayRow
 from layerprof.energy.share import Amount, around
 from layerprof.energy.windows import EnergyReading, Record, WindowReading
-from layerprof.measure import conduct, energy_pass, passes
-from layerprof.measure.progress import Silent
+from layerprof.measure import energy_pass, passes
 from layerprof.measure.session import Session
 from layerprof.records import Phase, Quality
 from layerprof.settings import build
@@ -42,7 +42,7 @@ class FakeMeter:
         self.labels: list[str] = []
         self.clock = FakeClock()
 
-    def __enter__(self) -> FakeMeter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -87,14 +87,14 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     settings = build(
         model="demo", dataset="coco", samples=2, max_new_tokens=3, fixed_tokens=True, output=str(tmp_path / "r")
     )
-    prepared = conduct.prepare(settings, Silent())
-    passes.bare_and_latency(prepared)
-    return prepared
+    made = prepared(settings)
+    passes.bare_and_latency(made)
+    return made
 
 
 def _run(session: Session, meter: Any) -> Any:
     energy_pass.run(session, meter)
-    return assemble.run(session, None)
+    return assembled(session)
 
 
 def test_phases_come_by_difference_and_layers_by_time(session: Session) -> None:
@@ -110,7 +110,7 @@ def test_phases_come_by_difference_and_layers_by_time(session: Session) -> None:
         assert row.energy_j is not None
         shared[row.phase] += row.energy_j
     books = run.ledger.energy_j
-    gaps = {name: books.rest.get(name, 0.0) for name in session.spans.gaps_s} if session.spans else {}
+    gaps = {name: books.rest.get(name, 0.0) for name in session.read.spans.gaps_s} if session.read.spans else {}
     for phase, joules in (("vision", 20.0), ("prefill", 30.0), ("decode", 48.0)):
         own = sum(value for name, value in gaps.items() if energy_books.gap_phase(name) == phase)
         assert shared[Phase(phase)] + own == pytest.approx(joules)
@@ -135,7 +135,7 @@ class FakeReplay:
         """Return a plan for all of them."""
         return make_plan([Unit(k, k) for k in range(len(self.keys))], 10_000.0)
 
-    def measure(self, in_situ_s: dict[tuple[str, Phase], float], advance: Callable[[], None]) -> ReplayReading:
+    def measure(self, in_situ_s: Mapping[tuple[str, Phase], float], advance: Callable[[], None]) -> ReplayReading:
         """Return what is known of each call that ran in the model."""
         assert set(in_situ_s) == self.keys
         return ReplayReading(rows={key: self._row(key) for key in self.keys}, gap_w=Amount(10.0, (9.0, 11.0)), rounds=5)
@@ -157,13 +157,13 @@ class FakeReplay:
 
 def test_replayed_joules_are_per_call_times_calls_and_the_books_show_what_is_left(session: Session) -> None:
     """2 J a call: a decoder layer's two decode steps a sample cost 8 J; a refused layer is None with its reason."""
-    assert session.spans is not None
-    keys = {(span.layer, span.phase) for span in session.spans.spans}
+    assert session.read.spans is not None
+    keys = {(span.layer, span.phase) for span in session.read.spans.spans}
     refused = ("model.visual.merger", Phase.VISION)
-    session.settings = session.settings.model_copy(update={"energy": "replay"})
+    ask_setting(session, energy="replay")
     fake = FakeReplay(keys, refused)
     energy_pass.run(session, FakeMeter(), fake)
-    run = assemble.run(session, None)
+    run = assembled(session)
     assert fake.caught == 1
     rows = {(row.name, row.phase): row for row in run.layers}
     layer = rows["model.language_model.layers.0", Phase.DECODE]
@@ -173,7 +173,7 @@ def test_replayed_joules_are_per_call_times_calls_and_the_books_show_what_is_lef
     assert rows[refused].energy_quality is Quality.UNAVAILABLE
     assert rows[refused].energy_reason == "its output changed"
     calls = sum(row.calls for key, row in rows.items() if key != refused)
-    gaps = 10.0 * sum(session.spans.gaps_s.values())
+    gaps = 10.0 * sum(session.read.spans.gaps_s.values())
     assert run.ledger.energy_j.residual == pytest.approx(100.0 - 2.0 * calls - gaps)
     assert run.totals.energy.quality is Quality.MEASURED
 
@@ -207,12 +207,12 @@ def test_the_vision_walk_stops_before_the_language_tower(session: Session) -> No
     seen: list[str] = []
     handles = [
         model.get_submodule(layer.name).register_forward_hook(lambda *_, kind=layer.kind: seen.append(kind))
-        for layer in session.layers
+        for layer in session.asked.layers
     ]
     energy_pass._walks(session)["up to vision"]()
     for handle in handles:
         handle.remove()
-    assert seen.count("vision_block") == 4 * len(session.batches)
+    assert seen.count("vision_block") == 4 * len(session.asked.batches)
     assert "decoder_layer" not in seen
     assert not any(module._forward_pre_hooks for module in model.modules())
 
@@ -278,12 +278,12 @@ class Lingering:
 
     def measure(self, monkeypatch: pytest.MonkeyPatch) -> EnergyData:
         """Return what the energy pass reads of it."""
-        settings = SimpleNamespace(energy="auto")
-        session: Any = SimpleNamespace(device="cpu", settings=settings, progress=self, reasons={}, energy=None)
+        asked = SimpleNamespace(device="cpu", settings=SimpleNamespace(energy="auto"))
+        session: Any = SimpleNamespace(asked=asked, read=Read(), progress=self)
         monkeypatch.setattr(energy_pass, "_walks", self.walks)
         with Woken(self.machine):
             energy_pass.run(session, EnergyMeter("cpu", [self.counter], self.clock))
-        found: EnergyData = session.energy
+        found: EnergyData = session.read.energy
         return found
 
 
@@ -410,5 +410,5 @@ def test_an_interrupt_in_the_window_of_rests_ends_the_pass(session: Session, mon
 
     with pytest.raises(KeyboardInterrupt):
         energy_pass.run(session, Interrupted())
-    assert session.energy is None
-    assert "interrupted" in session.reasons["energy"]
+    assert session.read.energy is None
+    assert "interrupted" in session.read.reasons["energy"]

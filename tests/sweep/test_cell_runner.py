@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from layerprof.hooks import recording
+from layerprof.hooks.energy.absent import AbsentSensor
+from layerprof.hooks.energy.meter import EnergyMeter
 
+from layerprof import registry
+from layerprof.commands.cells import Runner
+from layerprof.energy.instruments import METER
 from layerprof.errors import RequestError
+from layerprof.measure import check
 from layerprof.runs import batch_files, store
-from layerprof.sweep.cell_runner import Bench
+from layerprof.settings import build
 
 BASE: dict[str, Any] = {"model": "demo", "dataset": "scienceqa", "samples": 3, "device": "cpu", "image_size": 56}
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
-    """Return a bench, on which the model stays loaded between tests."""
-    return Bench()
+def runner() -> Runner:
+    """Return a runner, on which the model stays loaded between tests."""
+    return Runner()
 
 
 def test_padding_is_moved_from_left_to_right_and_images_stay() -> None:
@@ -42,34 +47,62 @@ def test_padding_is_moved_from_left_to_right_and_images_stay() -> None:
     assert tensors["input_ids"].tolist() == [[1, 2, 3], [0, 4, 5]]
 
 
-def test_a_cell_is_who_it_resolves_to(bench: Bench) -> None:
+def test_a_cell_is_who_it_resolves_to(runner: Runner) -> None:
     """`auto` and what it stands for have one key; another batch size, repeat or sample has another."""
-    plain = bench.identify(BASE, {})
-    same = bench.identify(BASE | {"dtype": "fp32", "source": "bundled", "padding_side": "left"}, {})
+    plain = runner.identify(BASE, {})
+    same = runner.identify(BASE | {"dtype": "fp32", "source": "bundled", "padding_side": "left"}, {})
     assert plain.key() == same.key()
-    others = [bench.identify(BASE | change, {}).key() for change in ({"batch_size": 2}, {"samples": 2}, {"seed": 1})]
+    others = [runner.identify(BASE | change, {}).key() for change in ({"batch_size": 2}, {"samples": 2}, {"seed": 1})]
     assert len({plain.key(), plain.key(repeat=1), *others}) == 5
     assert len(plain.data["ids"]) == 3
     assert plain.choices["max_new_tokens"] == 16
 
 
-def test_demo_settings_are_laid_over_where_the_model_is_the_bundled_one(bench: Bench) -> None:
+def test_demo_settings_are_laid_over_where_the_model_is_the_bundled_one(runner: Runner) -> None:
     """The `[demo]` part of an experiment counts for the bundled model."""
-    assert bench.identify(BASE, {"samples": 2}).choices["samples"] == 2
+    assert runner.identify(BASE, {"samples": 2}).choices["samples"] == 2
 
 
-def test_what_cannot_be_is_refused_without_loading_a_model(bench: Bench) -> None:
+def test_what_cannot_be_is_refused_without_loading_a_model(runner: Runner) -> None:
     """A wrong image size, selector or hook is told when cells are identified."""
     for change in ({"image_size": 57}, {"layers": "vision["}, {"model": "dmeo"}, {"hooks": ["memory"]}):
         with pytest.raises(RequestError):
-            bench.identify(BASE | change, {})
+            runner.identify(BASE | change, {})
 
 
-def test_a_cell_leaves_a_run_with_its_batches_and_guards(bench: Bench, tmp_path: Path) -> None:
+def test_a_replay_without_a_counter_is_refused_with_the_other_mistakes(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cell is checked as a single run is: what no sensor here can measure is told before anything is loaded."""
+    real = registry.load
+
+    def load(kind: registry.Kind[Any]) -> Any:
+        if kind is not METER:
+            return real(kind)
+        return lambda device: EnergyMeter(device, [AbsentSensor("cpu", "no counter here", "measure on bare metal")])
+
+    monkeypatch.setattr(registry, "load", load)
+    with pytest.raises(RequestError, match=r"--energy replay cannot run: .*no counter here"):
+        runner.identify(BASE | {"energy": "replay"}, {})
+
+
+def test_random_weights_are_those_of_the_cells_seed(runner: Runner, tmp_path: Path) -> None:
+    """Two cells that differ in their seed have different weights, and each run says which seed its weights have."""
+    firsts = []
+    for seed in (3, 4):
+        asked = BASE | {"weights": "random", "seed": seed, "samples": 1, "max_new_tokens": 1, "trace": False}
+        runner.run(runner.identify(asked, {}), 0, tmp_path / str(seed), lambda _: None)
+        assert store.load(tmp_path / str(seed)).model["seed"] == seed
+        model = runner.subject(check.resolve(build(model="demo", device="cpu", weights="random", seed=seed))).model
+        firsts.append(next(model.parameters()).flatten()[:8].tolist())
+    assert firsts[0] != firsts[1]
+
+
+def test_a_cell_leaves_a_run_with_its_batches_and_guards(runner: Runner, tmp_path: Path) -> None:
     """Work of a fixed number of tokens is timed; answers end where the model ends them, and are the same alone."""
     asked = BASE | {"batch_size": 2, "max_new_tokens": 3, "fixed_tokens": True, "trace": False, "energy": "off"}
     told: list[str] = []
-    guards = bench.run(bench.identify(asked, {}), 0, tmp_path / "cell", told.append)
+    guards = runner.run(runner.identify(asked, {}), 0, tmp_path / "cell", told.append)
     run = store.load(tmp_path / "cell")
     assert run.status == "done"
     assert run.totals.output_tokens == 3 * 3
@@ -86,17 +119,16 @@ def test_a_cell_leaves_a_run_with_its_batches_and_guards(bench: Bench, tmp_path:
 
 @pytest.mark.parametrize("recorded", [0, 1])
 def test_a_process_that_recorded_a_gpu_is_spent(
-    bench: Bench, recorded: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, recorded: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever recorded it: the next cell's times would hold what the profiler left behind."""
     monkeypatch.setitem(recording._sessions, "cuda", recorded)
     asked = BASE | {"samples": 1, "max_new_tokens": 1, "trace": False, "energy": "off"}
-    bench.run(bench.identify(asked, {}), 0, tmp_path / "cell", lambda _: None)
-    assert bench.spent == bool(recorded)
+    runner.run(runner.identify(asked, {}), 0, tmp_path / "cell", lambda _: None)
+    assert runner.spent == bool(recorded)
 
 
-def test_cells_share_a_loaded_model(bench: Bench) -> None:
+def test_cells_share_a_loaded_model(runner: Runner) -> None:
     """The same source gives the same object, whatever the cell's batch size."""
-    asked: Any = SimpleNamespace(model="demo", weights="pretrained", device="cpu", dtype="auto", optimization="eager")
-    source = bench._source(asked)
-    assert bench.subject(source) is bench.subject(source)
+    source = check.resolve(build(model="demo", device="cpu"))
+    assert runner.subject(source) is runner.subject(source)

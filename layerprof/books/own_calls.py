@@ -1,0 +1,55 @@
+"""The run of a user's own model and loop: layers, books and latency; no quality, since nothing was asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from layerprof.books import ledger, totals
+from layerprof.books.assemble import now
+from layerprof.books.device import roof, surroundings
+from layerprof.books.rows import decode_by_step
+from layerprof.readings import Layer, SpanReading, WorkReading
+from layerprof.records import CONVENTION, Run
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCalls:
+    """What was called: the model's facts, its layers and those that get rows, and the rows of all outermost calls."""
+
+    model: dict[str, Any]
+    layers: tuple[Layer, ...]
+    selected: tuple[Layer, ...]
+    selector: str
+    device: str
+    dtype: str
+    rows: int
+
+
+def run(
+    calls: OwnCalls,
+    spans: SpanReading,
+    work: WorkReading | None,
+    *,
+    why_no_work: str = "",
+    failed: bool = False,
+    warnings: tuple[str, ...] = (),
+) -> Run:
+    """Return the run. `why_no_work` is the reason for FLOPs of None, `failed` whether the block raised."""
+    every = ledger.rows(calls.layers, spans, work, roof=roof(calls.device, calls.dtype))
+    wanted = {layer.name for layer in calls.selected}
+    return Run(
+        created=now(),
+        status="failed" if failed else "done",
+        settings={"layers": calls.selector, "device": calls.device, "dtype": calls.dtype, "convention": CONVENTION},
+        environment=surroundings(calls.device, calls.dtype),
+        model=calls.model,
+        dataset={"name": "own calls"},
+        samples=calls.rows,
+        totals=totals.of_windows(spans, work, calls.rows),
+        layers=tuple(row for row in every if row.name in wanted),
+        ledger=ledger.close(calls.layers, spans, work, reasons={"flops": why_no_work} if why_no_work else {}),
+        passes={"decode_by_step": decode_by_step(spans)},
+        uncounted_ops=dict(work.uncounted) if work else {},
+        warnings=warnings,
+    )

@@ -1,0 +1,91 @@
+"""A request, checked: everything that can be told without a model, cheapest first, so that a mistake costs no wait.
+
+One step for whoever asks, a single run or a cell of a sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from layerprof import registry
+from layerprof.energy.instruments import METER
+from layerprof.errors import RequestError
+from layerprof.layers.selector import Selector
+from layerprof.models.source import ModelSource
+from layerprof.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A request that can be carried out, every `auto` resolved; nothing is loaded yet.
+
+    `samples_from` is `bundled`, `hub` or a folder. `remark` is on settings without effect.
+    """
+
+    settings: Settings
+    selector: Selector
+    source: ModelSource
+    samples_from: str
+    remark: str | None
+
+
+def resolve(settings: Settings) -> ModelSource:
+    """Return what the settings' model is. Raises RequestError (see `models.source.resolve`)."""
+    from layerprof.models import source
+
+    return source.resolve(
+        settings.model,
+        weights=settings.weights,
+        device=settings.device,
+        dtype=settings.dtype,
+        optimization=settings.optimization,
+        seed=settings.seed,
+    )
+
+
+def check(
+    settings: Settings,
+    *,
+    resolved: Callable[[Settings], ModelSource] = resolve,
+    note: Callable[[str], None] = lambda _: None,
+) -> Checked:
+    """Return the request with every choice resolved, and tell `note` what was chosen.
+
+    `resolved` stands in for `resolve`, for callers who ask about one model again and again. Raises RequestError for
+    anything that cannot be carried out here.
+    """
+    from layerprof.layers.selector import parse_selector
+    from layerprof.models.source import check_image_size
+
+    selector = parse_selector(settings.layers)
+    for name in settings.hooks:
+        registry.load_own(name)
+    source = resolved(settings)
+    note(source.why)
+    check_image_size(source, settings.image_size)
+    remark = check_energy(settings, source.device)
+    return Checked(settings, selector, source, samples_from(settings, source), remark)
+
+
+def samples_from(settings: Settings, source: ModelSource) -> str:
+    """Return where samples come from: what was asked; else a demo model's are bundled, any other's on the hub."""
+    return settings.source or ("bundled" if source.is_demo else "hub")
+
+
+def check_energy(settings: Settings, device: str) -> str | None:
+    """Refuse a replay without a sensor; return a remark on settings without effect, None where there are none.
+
+    Raises RequestError with what was tried.
+    """
+    if settings.energy != "replay":
+        if settings.energy_budget is None:
+            return None
+        return f"--energy-budget has no effect with --energy {settings.energy}; replay takes it: --energy replay."
+    with registry.load(METER)(device) as meter:
+        if not meter.available:
+            raise RequestError(
+                f"--energy replay cannot run: {meter.reason}.",
+                "With --energy auto everything else is measured; `layerprof doctor` shows what this machine has.",
+            )
+    return None

@@ -1,0 +1,96 @@
+"""A checked request -> a session: model and samples loaded, layers located, batches made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from layerprof.books.evidence import Asked
+from layerprof.measure.session import Session
+
+if TYPE_CHECKING:
+    from layerprof.data.datasets import Dataset
+    from layerprof.layers.selector import Selector
+    from layerprof.measure.check import Checked
+    from layerprof.measure.progress import Progress
+    from layerprof.models.source import ModelSource
+    from layerprof.models.subject import Subject
+    from layerprof.settings import Settings
+
+
+class Shelf(Protocol):
+    """Hands out models and samples, loaded now or before."""
+
+    def dataset(self, name: str, *, source: str, count: int, seed: int) -> Dataset:
+        """Return samples as `datasets.load` does."""
+
+    def subject(self, source: ModelSource) -> Subject:
+        """Return a loaded model as `load_model` does."""
+
+
+class Loading:
+    """The shelf with nothing on it: everything is loaded when it is asked for."""
+
+    def dataset(self, name: str, *, source: str, count: int, seed: int) -> Dataset:
+        """Return samples. Raises RequestError (see `datasets.load`)."""
+        from layerprof.data import datasets
+
+        return datasets.load(name, source=source, count=count, seed=seed)
+
+    def subject(self, source: ModelSource) -> Subject:
+        """Return a loaded model. Raises RequestError (see `load_model`)."""
+        from layerprof.models.load import load_model
+
+        return load_model(source)
+
+
+def prepare(checked: Checked, progress: Progress, *, shelf: Shelf | None = None) -> Session:
+    """Load model and samples, or take them from the shelf; where that fails, no folder is left behind."""
+    from layerprof.runs import store
+
+    settings, shelf = checked.settings, shelf or Loading()
+    folder = store.prepare_folder(settings.output, f"{checked.source.label}-{settings.dataset}")
+    try:
+        dataset = shelf.dataset(
+            settings.dataset, source=checked.samples_from, count=settings.samples, seed=settings.seed
+        )
+        subject = shelf.subject(checked.source)
+        asked = ask(settings, subject, dataset, checked.selector, folder)
+    except BaseException:
+        store.discard_folder(folder)
+        raise
+    session = Session(asked=asked, subject=subject, folder=folder, progress=progress)
+    if checked.remark:
+        progress.note(checked.remark)
+        session.read.warnings.append(checked.remark)
+    return session
+
+
+def ask(settings: Settings, subject: Subject, dataset: Dataset, selector: Selector, folder: Path) -> Asked:
+    """Return what is asked of a loaded model: layers located, batches made.
+
+    Hooks sit on every located layer, so that phases and the rest are known; the selection decides what gets a row.
+    """
+    from layerprof.data import batching
+    from layerprof.layers import find
+
+    found = find.find_layers(subject.model)
+    selected = find.select(found, selector, subject.model)
+    batches = batching.batches(
+        subject,
+        dataset,
+        batch_size=settings.batch_size,
+        image_size=settings.image_size,
+        max_input_len=settings.max_input_len,
+    )
+    return Asked(
+        settings=settings,
+        model=subject.provenance,
+        device=subject.device,
+        dataset=dataset,
+        batches=batches,
+        layers=found + tuple(layer for layer in selected if layer not in found),
+        selected=selected,
+        max_new_tokens=settings.max_new_tokens or dataset.max_new_tokens,
+        output=str(folder),
+    )

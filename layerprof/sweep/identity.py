@@ -1,0 +1,88 @@
+"""Who a cell is: everything that its figures depend on, so that the same cell is measured once."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerprof.machine import environment
+from layerprof.sweep.cells import Identity, canonical
+
+if TYPE_CHECKING:
+    from layerprof.data.datasets import Dataset
+    from layerprof.measure.check import Checked
+    from layerprof.models.source import ModelSource
+
+WHOLE_FILE_BYTES = 64 * 10**6
+"""Files up to this size are hashed whole; of larger ones, size and time of change stand for the content."""
+PACKAGES = (*environment.PACKAGES, "tokenizers", "qwen-vl-utils", "pillow")
+
+
+def identity_of(checked: Checked, data: Dataset, besides: dict[str, Any]) -> Identity:
+    """Return who a cell is; `besides` are its choices that are no setting of a run."""
+    asked, source = checked.settings, checked.source
+    choices = asked.model_dump(mode="json", exclude={"output"}) | {
+        "model": source.name if asked.model.strip().lower() == "auto" else asked.model,
+        "device": source.device,
+        "dtype": source.dtype,
+        "source": checked.samples_from,
+        "max_new_tokens": asked.max_new_tokens or data.max_new_tokens,
+    }
+    return Identity(
+        choices=choices | besides,
+        model=_model(source),
+        data=_data(data),
+        device=environment.device_name(source.device),
+        versions=_versions(source.device),
+    )
+
+
+def _model(source: ModelSource) -> dict[str, Any]:
+    found = source.found
+    place = Path(found.location)
+    content = _content(place) if found.kind in ("demo", "folder", "architecture") else None
+    return {
+        "name": source.name,
+        "kind": found.kind,
+        "revision": found.revision,
+        "weights": source.weights,
+        "parameters": source.parameters,
+        "content": content,
+    }
+
+
+def _data(data: Dataset) -> dict[str, Any]:
+    asked = [[example.question, example.choices, example.hint, example.references] for example in data.examples]
+    folder = Path(data.source)
+    return {
+        "name": data.name,
+        "source": data.source,
+        "revision": data.revision,
+        "prompt_id": data.prompt_id,
+        "ids": [example.id for example in data.examples],
+        "texts": hashlib.sha256(canonical(asked).encode()).hexdigest()[:16],
+        "content": _content(folder) if data.source not in ("bundled", "hub") and folder.exists() else None,
+    }
+
+
+def _content(place: Path) -> str:
+    """Return a hash of a file, or of the files in a folder.
+
+    Hashed are their names, and their content or, when large, size and time.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
+        if file.is_file():
+            stat = file.stat()
+            digest.update(f"{file.relative_to(place)}\0{stat.st_size}\0".encode())
+            small = stat.st_size <= WHOLE_FILE_BYTES
+            digest.update(file.read_bytes() if small else str(stat.st_mtime_ns).encode())
+    return digest.hexdigest()[:16]
+
+
+def _versions(device: str) -> dict[str, Any]:
+    found: dict[str, Any] = {name: environment.package_version(name) for name in PACKAGES}
+    driver = None if device == "cpu" else environment.gpu_state(device).get("driver")
+    return found | {"python": platform.python_version(), "driver": driver}
