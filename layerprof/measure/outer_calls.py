@@ -60,17 +60,23 @@ class Calls:
 
     def __enter__(self) -> Self:
         self._was: dict[str, Any] = {}
+        self._ours: dict[str, Any] = {}
+        self._attached = True
         for entrance in ("generate", "forward"):
             original = getattr(self.model, entrance, None)
             if callable(original):
                 self._was[entrance] = self.model.__dict__.get(entrance)
-                object.__setattr__(self.model, entrance, self._wrapped(entrance, original))
+                self._ours[entrance] = self._wrapped(entrance, original)
+                object.__setattr__(self.model, entrance, self._ours[entrance])
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._attached = False
         for entrance, before in self._was.items():
+            if self.model.__dict__.get(entrance) is not self._ours[entrance]:
+                continue  # somebody laid a wrapper around ours, which lets every call through from now on
             if before is None:
                 object.__delattr__(self.model, entrance)
             else:
@@ -79,7 +85,7 @@ class Calls:
     def _wrapped(self, entrance: Any, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def call(*args: Any, **kwargs: Any) -> Any:
-            if _repeating.get():
+            if not self._attached or _repeating.get():
                 return original(*args, **kwargs)
             if self._depth:
                 self.overlapped |= self._thread != threading.get_ident()

@@ -10,8 +10,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from layerprof.readings import Walked
-from layerprof.sweep import guards as judging
 from layerprof.sweep.cells import Guards
+from layerprof.sweep.guards import judge
 
 if TYPE_CHECKING:
     from layerprof.data.batching import Batch
@@ -36,14 +36,14 @@ def guards(session: Session, run: Run, answered: list[Walked], not_finite: int) 
     asked = session.asked
     tokens = [row for walked in answered for row in walked.generated.answer_tokens]
     if asked.settings.batch_size == 1 or len(tokens) < 2:
-        return judging.judge(run, None, 0, not_finite, "each sample is answered alone")
+        return judge(run, None, 0, not_finite, "each sample is answered alone")
     if asked.settings.optimization == "compile":
-        return judging.judge(run, None, 0, not_finite, "another batch size would compile the model again")
+        return judge(run, None, 0, not_finite, "another batch size would compile the model again")
     padding = [pad for batch in asked.batches for pad in batch.pad_tokens]
     chosen = sorted(sorted(range(len(tokens)), key=lambda row: -padding[row])[:ALONE])
     alone, bad = _walk(session, "alone", _one_by_one(session, chosen))
     same = sum(walked.generated.answer_tokens[0] == tokens[row] for walked, row in zip(alone, chosen, strict=True))
-    return judging.judge(run, same / len(chosen), len(chosen), not_finite + bad)
+    return judge(run, same / len(chosen), len(chosen), not_finite + bad)
 
 
 def _walk(session: Session, title: str, batches: tuple[Batch, ...]) -> tuple[list[Walked], int]:

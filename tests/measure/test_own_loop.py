@@ -96,6 +96,27 @@ def test_the_model_is_as_before(model: nn.Module) -> None:
     assert prof.run.status == "done"
 
 
+def test_a_wrapper_laid_around_the_model_inside_the_block_stays(model: nn.Module) -> None:
+    """What somebody hangs on the model meanwhile is theirs: it is there after the block, and works without us."""
+    x, seen = torch.ones(2, TOKENS, WIDTH), []
+    with LayerProfiler(model, flops="off") as prof, torch.no_grad():
+        model(x)
+        inner = model.forward
+
+        def theirs(value: torch.Tensor) -> Any:
+            seen.append(tuple(value.shape))
+            return inner(value)
+
+        model.forward = theirs
+        model(x)
+    assert model.__dict__["forward"] is theirs
+    with torch.no_grad():
+        answer = model(x)
+    assert torch.equal(answer, Tower.forward(model, x))  # type: ignore[arg-type]  # the fixture is a Tower
+    assert len(seen) == 2
+    assert (prof.run.samples, prof.rows) == (4, 4), "a call after the block is not counted"
+
+
 def test_an_exception_in_the_block_goes_through_and_keeps_what_was_measured(model: nn.Module) -> None:
     """The user's exception is the user's; the spans taken so far are in the run, which says that it failed."""
     prof = LayerProfiler(model)
