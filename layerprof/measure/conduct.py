@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from layerprof.errors import LayerprofError, NothingFinishedError, RequestError, RunFailedError, out_of_memory
-from layerprof.measure import energy_pass, passes
+from layerprof.measure import energy_pass, passes, remarks
 from layerprof.measure.session import Session
 
 
@@ -14,7 +14,8 @@ def conduct(session: Session) -> LayerprofError | None:
     read = session.read
     chosen = session.asked.settings
     try:
-        passes.remark_on_earlier_traces(session)
+        if earlier := remarks.earlier_traces(session.asked.device):
+            session.read.warnings.append(earlier)
         with passes.optimized(session):
             passes.warm_up(session)
             passes.bare_and_latency(session)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from layerprof import registry
 from layerprof.machine import other_load, streams
+from layerprof.measure import remarks
 from layerprof.measure.session import Session
 from layerprof.models.compile_layers import compile_time, compiled_decoder, graphs, uncompiled
-from layerprof.readings import KernelReading, Walked
+from layerprof.readings import Walked
 from layerprof.registry import MemoryHook, SpanHook
 
 if TYPE_CHECKING:
@@ -25,15 +26,6 @@ WARM_UP_TOKENS = 4
 SHAPE_TOKENS = 2
 """A prompt and one step: what a shape loads for the first time."""
 Around = Callable[[int], AbstractContextManager[Any]]
-
-
-def remark_on_earlier_traces(session: Session) -> None:
-    """Warn where times and joules would hold what an earlier trace left behind."""
-    if session.asked.device != "cpu" and registry.load(registry.KERNELS).recorded_before():
-        session.read.warnings.append(
-            "This process recorded a trace before, and the profiler stays attached to the GPU: times and joules may be "
-            "larger by some per cent (`layerprof doctor` tells by how much); measure again in a new process."
-        )
 
 
 def warm_up(session: Session) -> None:
@@ -164,36 +156,7 @@ def flops_pass(session: Session) -> None:
     bad = [number for number, one in enumerate(walked) if one.generated.bad_logits]
     read.passes["not_finite_batches"] = bad
     if bad:
-        read.warnings.insert(0, not_finite(session, len(bad), len(walked)))
-
-
-def not_finite(session: Session, bad: int, of: int) -> str:
-    """Return in words that logits were NaN or infinite, what of the run still holds, and what may help."""
-    return (
-        f"Logits were NaN or infinite in {bad} of {of} batches: the answers there, and so the rates of errors, mean "
-        f"nothing; times, FLOPs and joules are of the work that was done. {_why_not_finite(session)}"
-    )
-
-
-def _why_not_finite(session: Session) -> str:
-    facts = session.subject.provenance
-    used, own = facts.get("dtype"), facts.get("checkpoint_dtype")
-    broken = sum(map(_is_broken, session.subject.model.parameters()))
-    if broken and used in ("fp32", own):
-        return f"{broken} of the model's tensors hold such numbers themselves: get the checkpoint anew."
-    if used == "fp32":
-        return "Its weights are finite: run the checkpoint outside layerprof to see whether it does the same there."
-    why = "fp16 cannot hold magnitudes above 65,504: try" if used == "fp16" else "Try"
-    other = "bf16" if used == "fp16" and own != "fp16" else "fp32"
-    return f"{why} --dtype {other}{', the format of the checkpoint' if other == own else ''}."
-
-
-def _is_broken(weight: Any) -> bool:
-    """Tell whether a tensor holds NaN or infinity; one of a format that cannot be looked into is taken to hold none."""
-    try:
-        return bool(weight.is_floating_point() and not weight.isfinite().all())
-    except (RuntimeError, TypeError):  # NotImplementedError is a RuntimeError
-        return False
+        read.warnings.insert(0, remarks.not_finite(session, len(bad), len(walked)))
 
 
 def trace_pass(session: Session) -> None:
@@ -217,23 +180,8 @@ def trace_pass(session: Session) -> None:
     finally:
         read.files |= {name: str(path.relative_to(session.folder)) for name, path in hook.files.items()}
     read.kernels = hook.reading()
-    if lost := lost_remark(read.kernels):
+    if lost := remarks.lost(read.kernels):
         read.warnings.append(lost)
-
-
-def lost_remark(kernels: KernelReading | None) -> str | None:
-    """Return in one sentence what the profiler lost, None where it lost nothing."""
-    if kernels is None or not kernels.lost.launches:
-        return None
-    lost = kernels.lost
-    much = "for how long they ran is not known"
-    if lost.may_be_s is not None:
-        much = f"perhaps {lost.may_be_s * 1e3:.3g} ms"
-        much += f", {100 * lost.may_be_s / kernels.total_s:.1f} % of what was recorded" if kernels.total_s else ""
-    return (
-        f"The profiler lost {lost.launches} of {lost.of} launches ({much}): busy times are too small by that, and the "
-        "books name it. `layerprof doctor` tells whether traces can be trusted here."
-    )
 
 
 def cross_check(session: Session) -> None:

@@ -20,7 +20,7 @@ from sessions import ask, ask_setting, ended, prepared
 import layerprof
 from layerprof.books import totals
 from layerprof.errors import NothingFinishedError, RequestError, RunFailedError
-from layerprof.measure import conduct, energy_pass, passes
+from layerprof.measure import conduct, energy_pass, passes, remarks
 from layerprof.measure.session import Session
 from layerprof.readings import Generated, Walked
 from layerprof.records import Phase, Quality, Run
@@ -447,17 +447,13 @@ def test_passes_come_in_an_order_in_which_none_disturbs_the_next(
     assert order == ["warm_up", "bare_and_latency", "flops_pass", "energy", "user_passes", "trace_pass"]
 
 
-def test_a_process_that_traced_a_gpu_before_says_so(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_traced_a_gpu_before_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the profiler left attached is in the times; on a CPU nothing is."""
     monkeypatch.setitem(recording._sessions, "cuda", 1)
-    passes.remark_on_earlier_traces(session)
-    assert session.read.warnings == []
-    ask(session, device="cuda:0")
-    passes.remark_on_earlier_traces(session)
-    assert "recorded a trace before" in session.read.warnings[0]
+    assert remarks.earlier_traces("cpu") is None
+    assert "recorded a trace before" in str(remarks.earlier_traces("cuda:0"))
     monkeypatch.setitem(recording._sessions, "cuda", 0)
-    passes.remark_on_earlier_traces(session)
-    assert len(session.read.warnings) == 1
+    assert remarks.earlier_traces("cuda:0") is None
 
 
 class TestWarmUp:
@@ -531,7 +527,7 @@ class TestNotFinite:
         if broken:
             with torch.no_grad():
                 session.subject.model.get_output_embeddings().weight[0] = float("nan")
-        assert remedy in passes.not_finite(session, 1, 2)
+        assert remedy in remarks.not_finite(session, 1, 2)
 
     def test_looking_costs_no_measured_walk_anything(self, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
         """Only the walk that counts FLOPs looks; finite logits are worth no word."""

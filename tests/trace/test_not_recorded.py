@@ -15,7 +15,8 @@ from shown import shown
 
 from layerprof import registry
 from layerprof.books import ledger
-from layerprof.measure import passes
+from layerprof.books.evidence import Read
+from layerprof.measure import passes, remarks
 from layerprof.readings import KernelReading, Layer, Lost
 from layerprof.records import FORMAT, NotRecorded, Phase, Run
 from layerprof.report import facts, view
@@ -60,18 +61,18 @@ class TestWarning:
 
     def test_how_many_and_how_much(self) -> None:
         """Three of a hundred launches, perhaps 0.02 ms, one per cent of the recorded two milliseconds."""
-        said = str(passes.lost_remark(reading(Lost(3, 100, 2e-5))))
+        said = str(remarks.lost(reading(Lost(3, 100, 2e-5))))
         assert "lost 3 of 100 launches (perhaps 0.02 ms, 1.0 % of what was recorded)" in said
         assert "layerprof doctor" in said
 
     def test_where_it_cannot_be_guessed_it_says_so(self) -> None:
         """No figure is made up."""
-        assert "for how long they ran is not known" in str(passes.lost_remark(reading(Lost(3, 100, None))))
+        assert "for how long they ran is not known" in str(remarks.lost(reading(Lost(3, 100, None))))
 
     def test_nothing_lost_no_warning(self) -> None:
         """Nor without a trace."""
-        assert passes.lost_remark(reading(Lost(0, 100))) is None
-        assert passes.lost_remark(None) is None
+        assert remarks.lost(reading(Lost(0, 100))) is None
+        assert remarks.lost(None) is None
 
     def test_a_lossy_trace_warns_in_the_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The trace pass puts it among the run's warnings."""
@@ -91,21 +92,13 @@ class TestWarning:
             def reading(self) -> KernelReading:
                 return reading(Lost(3, 100, 2e-5))
 
-        session: Any = SimpleNamespace(
-            batches=(),
-            settings=SimpleNamespace(trace_batches=1),
-            subject=SimpleNamespace(model=None),
-            layers=(),
-            device="cuda:0",
-            folder=tmp_path,
-            files={},
-            warnings=[],
-            kernels=None,
-        )
+        asked = SimpleNamespace(batches=(), settings=SimpleNamespace(trace_batches=1), layers=(), device="cuda:0")
+        subject = SimpleNamespace(model=None)
+        session: Any = SimpleNamespace(asked=asked, read=Read(), subject=subject, folder=tmp_path)
         monkeypatch.setattr(registry, "load", lambda _: lambda *_a, **_k: Hook())
         monkeypatch.setattr(passes, "walk", lambda *_a, **_k: None)
         passes.trace_pass(session)
-        assert "lost 3 of 100" in session.warnings[0]
+        assert "lost 3 of 100" in session.read.warnings[0]
 
 
 class TestReports:
