@@ -168,7 +168,7 @@ failed=""
 if [ -n "$dry" ]; then
     results=${OUT:-experiments/results/DEVICE}
 else
-    if ! why=$(timeout 120 "$PYTHON" -c 'import layerprof.registry as r; [r.load(name) for name in r.names()]' 2>&1); then
+    if ! why=$(timeout 120 "$PYTHON" -c 'import layerprof.registry as r; [r.find(name) for name in r.names()]' 2>&1); then
         echo "layerprof cannot be loaded here: $(echo "$why" | tail -n 1)" >&2
         echo "Where that names layerprof: $PYTHON -m pip install --no-deps --no-build-isolation --no-index --editable ." >&2
         echo "Where it names another package: install that, or put its wheel on PYTHONPATH." >&2
