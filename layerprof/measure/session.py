@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from layerprof.data.batching import Batch
-    from layerprof.data.datasets import Dataset
+    from layerprof.data.spec import Dataset
     from layerprof.measure.progress import Progress
     from layerprof.models.compile_layers import Compiled
     from layerprof.models.subject import Subject

@@ -22,7 +22,7 @@ from layerprof.sweep import quality_walk
 from layerprof.sweep.cells import Guards, Identity, canonical
 
 if TYPE_CHECKING:
-    from layerprof.data.datasets import Dataset
+    from layerprof.data.spec import Dataset
     from layerprof.measure.session import Session
     from layerprof.models.source import ModelSource
     from layerprof.models.subject import Subject
