@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from layerprof.errors import RequestError
 from layerprof.machine.gpus import Bound, Gpu, bound_by, gpu_by_device_name, gpu_by_name, roof_seconds
+from layerprof.machine.internals import attention_of
 from layerprof.readings import Layer, Work
 from layerprof.records import BLOCK_KINDS, LedgerColumn, Phase, Record, Tower
 
@@ -258,7 +259,7 @@ def _notes(config: Any, gpu: Gpu | None, dtype: str, rows: Sequence[EstimateRow]
         notes.append(f"{gpu.title} has no matrix unit for {dtype}: no time or energy is given.")
     if _experts(config):
         notes.append("Routing is taken as even: which experts run, and so their bytes, depends on the input.")
-    if getattr(config, "_attn_implementation", None) == "eager":
+    if attention_of(config) == "eager":
         notes.append("This model has eager attention only: its causal count is the executed one.")
     if not any(row.kind in BLOCK_KINDS for row in rows):
         notes.append("No repeated blocks ran: this is no transformer that layerprof can tell apart.")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from layerprof.errors import RequestError, did_you_mean, nearest
 from layerprof.models import checkpoint, random_weights
+from layerprof.models.family import auto_class, reads_images
 
 DEMO = Path(__file__).parent.parent / "demo" / "model"
 ARCHITECTURE = "qwen2.5-vl-3b"
@@ -27,9 +26,6 @@ SPECIAL = {
     "vision_end_token_id": "<|vision_end|>",
 }
 """Ids in a Qwen configuration, and the tokens they stand for."""
-
-PIXELS = re.compile(r"pixel_values$|_patches$")
-"""Names of the parameters through which models are given images."""
 
 Kind = Literal["demo", "architecture", "hub", "folder"]
 
@@ -193,42 +189,6 @@ def borrow_ids(config: Any) -> None:
     text = config.get_text_config()
     text.bos_token_id = text.pad_token_id = ids["<|endoftext|>"]
     text.eos_token_id = ids["<|im_end|>"]
-
-
-def auto_class(config: Any) -> Any:
-    """Return the transformers class that loads this configuration as a generative model.
-
-    Raises RequestError for families that do not write text after reading a prompt (encoders, encoder-decoders).
-    """
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMaskedLM
-
-    kind = type(config)
-    if kind in AutoModelForImageTextToText._model_mapping:
-        return AutoModelForImageTextToText
-    # Encoders such as BERT are registered as decoders too, for those who switch them over.
-    encodes = kind in AutoModelForMaskedLM._model_mapping and not getattr(config, "is_decoder", True)
-    if kind in AutoModelForCausalLM._model_mapping and not encodes and not getattr(config, "is_encoder_decoder", False):
-        return AutoModelForCausalLM
-    raise RequestError(
-        f"A model of type '{config.model_type}' does not answer prompts.",
-        "Use layerprof.LayerProfiler, which takes any module and your own loop.",
-    )
-
-
-def reads_images(config: Any) -> bool:
-    """Tell by what its model's `forward` takes whether a configuration is of a model that sees images.
-
-    Not every such configuration has a part of its own for the vision tower (Chameleon, Emu3, Fuyu).
-    """
-    if hasattr(config, "vision_config"):
-        return config.vision_config is not None
-    kinds = auto_class(config)._model_mapping[type(config)]
-    return any(takes_pixels(kind.forward) for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
-
-
-def takes_pixels(forward: Callable[..., Any]) -> bool:
-    """Tell whether a model's `forward` has a parameter for images, whole or cut into patches."""
-    return any(PIXELS.search(name) for name in inspect.signature(forward).parameters)
 
 
 def parameter_count(found: Found) -> int:

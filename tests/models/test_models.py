@@ -16,7 +16,7 @@ from small_models import CONFIG, PARAMETERS, checkpoint_folder, config_folder, s
 from layerprof import demo
 from layerprof.errors import RequestError
 from layerprof.machine import placement
-from layerprof.models import checkpoint, find
+from layerprof.models import checkpoint, family, find
 from layerprof.models.load import load_model
 from layerprof.models.source import check_image_size, resolve
 
@@ -445,7 +445,7 @@ def test_the_bundled_configuration_is_the_published_models() -> None:
     """Parts of the 3B model as counted from its published configuration."""
     config = find.find(find.ARCHITECTURE, "random").config
     with torch.device("meta"):
-        model = find.auto_class(config).from_config(config)
+        model = family.auto_class(config).from_config(config)
     sizes = {
         name: sum(weight.numel() for weight in model.get_submodule(name).parameters())
         for name in (
