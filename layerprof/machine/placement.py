@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import shutil
-from pathlib import Path
 from typing import Any
 
 from layerprof.errors import RequestError, did_you_mean
@@ -90,10 +89,11 @@ def free_bytes(on: str) -> int | None:
         import torch
 
         return int(torch.cuda.mem_get_info(on)[0])
+    import psutil
+
     try:
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
-        return int(found.group(1)) * 1024 if found else None
-    except OSError:
+        return int(psutil.virtual_memory().available)
+    except (OSError, ValueError, psutil.Error):
         return None
 
 
