@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from layerprof.books import joules, ledger, totals
 from layerprof.books.rows import decode_by_step
 from layerprof.errors import LayerprofError
+from layerprof.flops.formulas import CONVENTION
 from layerprof.machine import environment, gpus
 from layerprof.measure.session import Session
 from layerprof.readings import SpanReading, WorkReading
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from layerprof.measure.own_loop import LayerProfiler
     from layerprof.quality.wer import SampleScore
 
-CONVENTION = "2 FLOPs per multiply-accumulate, causal attention not halved, padding counted, matrix work only"
 COLUMNS = {"work": "flops", "spans": "span_s", "kernels": "busy_s", "energy": "energy_j"}
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from layerprof.errors import RequestError
 from layerprof.machine.gpus import Bound, Gpu, bound_by, gpu_by_device_name, gpu_by_name, roof_seconds
 from layerprof.machine.internals import attention_of
+from layerprof.machine.placement import DTYPES, torch_dtype
 from layerprof.readings import Layer, Work
 from layerprof.records import BLOCK_KINDS, LedgerColumn, Phase, Record, Tower
 
@@ -27,8 +28,6 @@ __all__ = ["Estimate", "EstimateRow", "estimate", "gpu_by_device_name", "gpu_by_
 MOST = 10_000_000
 MOST_POSITIONS = 5_000_000
 """Token ids are real numbers in memory, unlike all that the model makes of them."""
-
-DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
 
 class EstimateRow(Record):
@@ -109,8 +108,6 @@ def estimate(
     """
     _check(batch_size, image_size, text_tokens, new_tokens, dtype)
     device = gpu_by_name(gpu) if gpu else None
-    import torch
-
     from layerprof.estimate import blueprint, rehearsal
     from layerprof.estimate.ghost import Ghosts
     from layerprof.layers import find
@@ -118,7 +115,7 @@ def estimate(
 
     config = configuration.read(model)
     with Ghosts() as ghosts:
-        live = blueprint.build(config, getattr(torch, DTYPES[dtype]))
+        live = blueprint.build(config, torch_dtype(dtype))
     found = find.find_layers(live)
     ran = rehearsal.rehearse(
         live, found, ghosts, rows=batch_size, image_size=image_size, text_tokens=text_tokens, new_tokens=new_tokens
