@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch._ops import HigherOrderOperator, OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from layerprof.flops.operators import Formula, Operands, Role, formula, role
+from layerprof.machine.internals import answering, schema
 
 FLEX_ARGUMENTS = ("query", "key", "value", "score_mod", "block_mask", "scale", "kernel_options")
 
@@ -36,26 +36,30 @@ class Operator:
 Reader = Callable[[Operator, tuple[Any, ...], dict[str, Any], Any], None]
 
 
-class Dispatch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's metaclass hook has no types
-    """Calls `reader(operator, args, kwargs, output)` after each operator that does any work."""
-
-    supports_higher_order_operators = True
+class Dispatch:
+    """Calls `reader(operator, args, kwargs, output)` after each operator that does any work, while it is entered."""
 
     def __init__(self, reader: Reader) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # untyped there
         self._reader = reader
         self._known: dict[Any, Operator] = {}
+        self._mode = answering(self._run, higher_order=True)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __enter__(self) -> Self:
+        self._mode.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._mode.__exit__(kind, error, trace)
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the operator, then let it be read. Composites that reach here (inference mode) are taken apart first."""
-        kwargs = kwargs or {}
         operator = self._known.get(func)
         if operator is None:
             operator = self._known[func] = describe(func)
         if operator.composite and operator.formula is None:
-            with self:
+            with self._mode:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
@@ -67,22 +71,20 @@ class Dispatch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's m
 
 def describe(func: Any) -> Operator:
     """Look up what an operator is."""
-    if isinstance(func, HigherOrderOperator):
-        name = str(func.name())  # type: ignore[no-untyped-call]  # untyped there
+    told = schema(func)
+    if told is None:
+        name = str(func.name())
         arguments = FLEX_ARGUMENTS if name == "flex_attention" else ()
-        told: Role = "formula" if name == "flex_attention" else "unknown"
-        return Operator(name, told, arguments, formula(name, arguments), view=False, composite=False)
-    schema = func._schema
-    arguments = tuple(argument.name for argument in schema.arguments)
-    aliases = [argument.alias_info for argument in schema.arguments if argument.alias_info is not None]
-    view = bool(aliases) and not any(alias.is_write for alias in aliases)
-    found = formula(schema.name, arguments)
-    return Operator(schema.name, role(schema.name, arguments), arguments, found, view, _is_composite(func))
-
-
-def _is_composite(func: OpOverload) -> bool:
-    name = func.name()  # type: ignore[no-untyped-call]  # untyped there
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd"))
+        kind: Role = "formula" if name == "flex_attention" else "unknown"
+        return Operator(name, kind, arguments, formula(name, arguments), view=False, composite=False)
+    return Operator(
+        name=told.name,
+        role=role(told.name, told.arguments),
+        arguments=told.arguments,
+        formula=formula(told.name, told.arguments),
+        view=told.view,
+        composite=told.composite,
+    )
 
 
 def shapes(operands: Operands) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from layerprof.books.spans import NOT_RECORDED, Log, Window
+from layerprof.machine.internals import stream_number
 from layerprof.readings import Layer
 from layerprof.records import BLOCK_KINDS
 
@@ -82,8 +83,7 @@ class TorchCuda:
 
         self._torch = torch
         self.capturing: Callable[[], bool] = torch.cuda.is_current_stream_capturing
-        raw = getattr(torch._C, "_cuda_getCurrentRawStream", None)
-        self.stream_id: Callable[[int], int] = raw or (lambda device: self.stream(device).cuda_stream)
+        self.stream_id: Callable[[int], int] = stream_number() or self._number_of_stream
 
     def event(self) -> Any:
         """Return a new timing event."""
@@ -92,6 +92,9 @@ class TorchCuda:
     def stream(self, device: int) -> Any:
         """Return the current stream of the device."""
         return self._torch.cuda.current_stream(device)
+
+    def _number_of_stream(self, device: int) -> int:
+        return int(self.stream(device).cuda_stream)
 
     def synchronize(self, device: int) -> None:
         """Wait until the device has done all work."""

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from layerprof.hooks.base import LayerHook
-from layerprof.hooks.recording import Recording, range_class, sessions
+from layerprof.hooks.recording import Recording, sessions
 
 from layerprof.errors import RunFailedError
+from layerprof.machine.internals import range_class
 from layerprof.readings import KernelReading, Layer
 from layerprof.records import Phase
 from layerprof.trace.attribute import attribute, total

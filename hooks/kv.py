@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from layerprof.machine.internals import times_written
+
 STATES = ("conv_states", "recurrent_states")
 
 
@@ -16,7 +18,7 @@ class Before:
 
     layer: Any
     keys: Tensor | None
-    version: int | None
+    written: int | None
     length: int
     read: int
 
@@ -46,7 +48,7 @@ def _note(layer: Any) -> Before:
     if keys is None or not keys.numel():
         return Before(layer, None, None, 0, _state_bytes(layer))
     length = _filled(layer, keys)
-    return Before(layer, keys, _version(keys), length, _per_position(layer, keys) * length + _state_bytes(layer))
+    return Before(layer, keys, times_written(keys), length, _per_position(layer, keys) * length + _state_bytes(layer))
 
 
 def after_call(found: tuple[Before, ...], queries: int) -> int:
@@ -60,8 +62,8 @@ def _written(before: Before, queries: int) -> int:
     states = _state_bytes(layer)
     if keys is None or not keys.numel():
         return states
-    untouched = keys is before.keys and _version(keys) == before.version
-    if untouched and (before.version is not None or not is_static(layer)):
+    untouched = keys is before.keys and times_written(keys) == before.written
+    if untouched and (before.written is not None or not is_static(layer)):
         return states  # cross-attention in a decode step only reads
     growth = keys.shape[-2] - before.length
     fixed = is_static(layer) or getattr(layer, "is_sliding", False)
@@ -96,7 +98,3 @@ def _state_bytes(layer: Any) -> int:
 def _tensor(layer: Any, name: str) -> Tensor | None:
     value = getattr(layer, name, None)
     return value if isinstance(value, Tensor) else None
-
-
-def _version(tensor: Tensor) -> int | None:
-    return None if tensor.is_inference() else tensor._version

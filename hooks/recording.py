@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from layerprof.machine.internals import range_class
 from layerprof.trace.events import WARM_UP
 
 LEAST_WARM_UP = 64
@@ -96,11 +97,3 @@ def _set_log_level(kind: str) -> None:
     """Let kineto tell of CUPTI's errors on a GPU; without one it would print an "ERROR" at every start."""
     if os.environ.get("KINETO_LOG_LEVEL") in (None, QUIET):  # anything else is the user's choice
         os.environ["KINETO_LOG_LEVEL"] = ERRORS_TOO if kind == "cuda" else QUIET
-
-
-def range_class() -> Any:
-    """Return the class of cheap ranges (about 1 µs, exported as `cpu_op`); `record_function` where torch lacks it."""
-    import torch
-
-    fast = getattr(getattr(torch._C, "_profiler", None), "_RecordFunctionFast", None)
-    return fast or torch.profiler.record_function

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layerprof.machine.internals import storage_key
+
 Read = dict[tuple[Any, ...], int]
 """Views read so far in one call of a layer -> their bytes."""
 
@@ -64,7 +66,7 @@ class Weights:
 
 def _storage(tensor: Tensor) -> int:
     try:
-        return int(tensor.untyped_storage()._cdata)
+        return storage_key(tensor)
     except (NotImplementedError, RuntimeError):  # wrapper subclasses own no storage; sparse tensors neither
         return id(tensor)
 

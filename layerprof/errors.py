@@ -58,8 +58,13 @@ def nearest(name: object, known: Iterable[str], *, most: int = 1, cutoff: float 
 
 def did_you_mean(name: object, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     """Return `Did you mean 'x'? ` to stand before a remedy, a space at its end; empty where no known name is near."""
-    near = nearest(name, known, cutoff=cutoff)
-    return f"Did you mean '{near[0]}'? " if near else ""
+    return suggestion(f"'{near}'" for near in nearest(name, known, cutoff=cutoff))
+
+
+def suggestion(names: Iterable[object]) -> str:
+    """Return `Did you mean x or y? ` of names that are found to be near, as they are to be read; empty for none."""
+    listed = " or ".join(str(name) for name in names)
+    return f"Did you mean {listed}? " if listed else ""
 
 
 def chain(error: BaseException) -> tuple[BaseException, ...]:

@@ -21,9 +21,6 @@ FORMAT: Final = 2
 History: 1 = first; 2 = `overhead_ci95`, `ledger.busy_s.not_recorded`.
 """
 
-CONVENTION: Final = "2 FLOPs per multiply-accumulate, causal attention not halved, padding counted, matrix work only"
-"""What a FLOP is, in every header."""
-
 Tower = Literal["vision", "language"]
 
 

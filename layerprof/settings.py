@@ -17,6 +17,7 @@ Optimization = Literal["eager", "sdpa", "flash", "compile"]
 EnergyMode = Literal["auto", "replay", "attributed", "off"]
 
 DATASETS = ("textvqa", "scienceqa", "coco")
+"""What is known of each stands in `data.datasets.SPECS`, how its bundled rows are drawn in `demo.tasks`."""
 SEEDS = (0, 2**63 - 1)
 AT_LEAST_ONE = ("samples", "batch_size", "image_size", "max_input_len", "max_new_tokens", "trace_batches")
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from layerprof import demo
-from layerprof.data.datasets import Dataset, Example
+from layerprof.data.spec import Dataset, Example
 from layerprof.models.load import load_model
 from layerprof.models.source import resolve
 from layerprof.models.subject import Subject

@@ -100,3 +100,56 @@ def test_every_entry_point_loads() -> None:
     assert {"latency", "shapes", "kernels", "memory"} <= set(registry.names())
     for name in registry.names():
         assert callable(registry.find(name))
+
+
+# --- other packages' insides ------------------------------------------------------------------------------------
+
+INTERNALS = ROOT / "layerprof/machine/internals.py"
+PUBLISHED = {"_exit", "_fields"}
+"""Names that begin with an underscore and are documented all the same: of `os`, and of named tuples."""
+ASKING = {"getattr", "hasattr", "setattr", "delattr"}
+
+
+def _private(name: str) -> bool:
+    dunder = name.startswith("__") and name.endswith("__")
+    return name.startswith("_") and name.strip("_") != "" and not dunder and name not in PUBLISHED
+
+
+def _of_self(node: ast.expr) -> bool:
+    called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "super"
+    return called or (isinstance(node, ast.Name) and node.id in ("self", "cls"))
+
+
+def _reached_into(path: Path) -> set[str]:
+    """Return the private names that a file reads of anything but itself: imports, attributes, names given as text."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {part for alias in node.names for part in alias.name.split(".")}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {*(node.module or "").split("."), *(alias.name for alias in node.names)}
+        elif isinstance(node, ast.Attribute) and not _of_self(node.value):
+            found.add(node.attr)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ASKING:
+            found |= {
+                part.value for part in node.args if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            }
+    return {name for name in found if _private(name)}
+
+
+def _texts(path: Path) -> set[str]:
+    """Return all literal texts of a file."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+@pytest.mark.parametrize("folder", ["layerprof", "hooks"])
+def test_one_file_alone_reads_the_insides_of_other_packages(folder: str) -> None:
+    """A private name may go with any release: all of them stand in one file, each with a test of its own."""
+    known = _reached_into(INTERNALS) | {"_orig_mod"}
+    guilty = {
+        str(path.relative_to(ROOT)): names
+        for path in _modules(folder)
+        if path != INTERNALS and (names := _reached_into(path) | (_texts(path) & known))
+    }
+    assert guilty == {}

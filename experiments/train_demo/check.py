@@ -13,6 +13,7 @@ import torch
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from layerprof.demo import MODEL_FOLDER, tasks
+from layerprof.settings import DATASETS
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
     )
     encode = data.Encoder(processor.tokenizer)
     for side in (224, 336, 448):
-        for dataset in tasks.DATASETS:
+        for dataset in DATASETS:
             samples = [tasks.sample(dataset, index, "training") for index in range(3)]
             images = [data.resized(data.render(sample.scene), side) for sample in samples]
             texts = encode(dataset, samples, side // 28)

@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-from layerprof.demo import DATASETS, EVALUATION_ROWS, MODEL_FOLDER, tasks
-
-NEW_TOKENS = {"textvqa": 16, "scienceqa": 16, "coco": 64}
+from layerprof.data import datasets
+from layerprof.demo import EVALUATION_ROWS, MODEL_FOLDER, tasks
+from layerprof.settings import DATASETS
 
 
 def answers(model: Any, processor: Any, dataset: str, samples: list[tasks.Sample], side: int) -> list[str]:
@@ -34,7 +34,7 @@ def answers(model: Any, processor: Any, dataset: str, samples: list[tasks.Sample
     images = [sample.row()["image"].resize((side, side), Image.Resampling.BICUBIC) for sample in samples]
     inputs = processor(text=texts, images=images, padding=True, return_tensors="pt").to(model.device)
     with torch.no_grad():
-        out = model.generate(**inputs, max_new_tokens=NEW_TOKENS[dataset], do_sample=False)
+        out = model.generate(**inputs, max_new_tokens=datasets.SPECS[dataset].max_new_tokens, do_sample=False)
     found: list[str] = processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return found
 

@@ -11,7 +11,8 @@ from layerprof.books.device import roof, surroundings
 from layerprof.books.evidence import Asked, Read
 from layerprof.books.rows import LayerEnergy, decode_by_step
 from layerprof.errors import LayerprofError
-from layerprof.records import CONVENTION, EnergyEstimate, LayerRow, Ledger, Run, Totals
+from layerprof.flops.formulas import CONVENTION
+from layerprof.records import EnergyEstimate, LayerRow, Ledger, Run, Totals
 
 COLUMNS = {"work": "flops", "spans": "span_s", "kernels": "busy_s", "energy": "energy_j"}
 

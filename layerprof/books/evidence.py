@@ -11,7 +11,7 @@ from layerprof.readings import KernelReading, Layer, SpanReading, Walked, WorkRe
 
 if TYPE_CHECKING:
     from layerprof.data.batching import Batch
-    from layerprof.data.datasets import Dataset
+    from layerprof.data.spec import Dataset
     from layerprof.settings import Settings
 
 

@@ -9,8 +9,9 @@ from layerprof.books import ledger, totals
 from layerprof.books.assemble import now
 from layerprof.books.device import roof, surroundings
 from layerprof.books.rows import decode_by_step
+from layerprof.flops.formulas import CONVENTION
 from layerprof.readings import Layer, SpanReading, WorkReading
-from layerprof.records import CONVENTION, Run
+from layerprof.records import Run
 
 
 @dataclass(frozen=True, slots=True)

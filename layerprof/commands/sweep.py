@@ -14,7 +14,7 @@ from layerprof.report.sweep.progress import Bar, Lines
 from layerprof.report.write import format_for, to_file
 from layerprof.settings import unknown_choice
 from layerprof.sweep import conduct, experiment_file
-from layerprof.sweep.engines import Refusal
+from layerprof.sweep.engines.engine import Refusal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,10 +44,10 @@ def request(
     **named: Any,
 ) -> Request:
     """Return the checked request. Raises RequestError for settings and values that do not exist."""
-    from layerprof.sweep import engines
+    from layerprof.sweep.engines import choose
 
-    if engine not in engines.NAMES:
-        raise unknown_choice("engine", engine, engines.NAMES)
+    if engine not in choose.NAMES:
+        raise unknown_choice("engine", engine, choose.NAMES)
     given = experiment_file.parse_assignments(assignments, "--set")
     overrides = {name: experiment_file.typed(name, ",".join(values)) for name, values in given.items()}
     for name, value in named.items():

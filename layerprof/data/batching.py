@@ -22,7 +22,7 @@ from layerprof.models.source import check_cells
 if TYPE_CHECKING:
     from PIL import Image
 
-    from layerprof.data.datasets import Dataset, Example
+    from layerprof.data.spec import Dataset, Example
     from layerprof.models.subject import Subject
 
 OWN_LOOP = "Prepare the inputs yourself and use layerprof.LayerProfiler around your own generate()."

@@ -1,96 +1,29 @@
 """name -> samples: image, question, choices, references; bundled, from the hub, or from a folder.
 
 What is known of each dataset stands in one table, `SPECS`: where it lies, which columns it has, how a row becomes an
-`Example`, how it is asked (the prompts of lmms-eval, word for word, by `prompt_id`) and how it is scored. Rows come
-from `layerprof.data.sources`. Nothing is swapped for something else: what cannot be loaded is an error.
+`Example`, how it is asked (the prompts of lmms-eval, word for word, by `prompt_id`) and how it is scored. Nothing is
+swapped for something else: what cannot be loaded is an error.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerprof.data import sources
-from layerprof.data.sources import as_list, as_text
+from layerprof.data.bundled import open_bundled
+from layerprof.data.folder import open_folder
+from layerprof.data.hub import open_hub
+from layerprof.data.pictures import UnreadableImageError, read_image
+from layerprof.data.rows import Opened, as_list, as_text, match_columns
+from layerprof.data.spec import Dataset, Example, Prompt, Spec
 from layerprof.errors import RequestError, did_you_mean
 
 if TYPE_CHECKING:
     from PIL import Image
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One sample. `references` are in the dataset's order and may hold empty strings; scoring drops those."""
-
-    id: str
-    image: Image.Image | None
-    question: str
-    choices: tuple[str, ...] = ()
-    hint: str = ""
-    references: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Dataset:
-    """Samples with where they came from. `dropped` counts rows passed over, by reason.
-
-    `source` is `bundled`, `hub` or the folder; `revision` the hub commit, the seed of the bundled rows, or None for a
-    folder. `seed` 0 is the dataset's own order.
-    """
-
-    name: str
-    source: str
-    revision: str | None
-    prompt_id: str
-    metric: str | None
-    max_new_tokens: int
-    examples: tuple[Example, ...]
-    dropped: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    r"""A user's text in parts, so that a token budget cuts the hint and the question and nothing else.
-
-    The text is `Context: {hint}\n` (when there is a hint), the question, then `fixed`: answer options and instruction.
-    """
-
-    hint: str
-    question: str
-    fixed: str
-
-    def text(self) -> str:
-        """Return the whole text as it is asked."""
-        context = f"Context: {self.hint}\n" if self.hint else ""
-        return f"{context}{self.question}{self.fixed}"
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """A dataset: hub address, columns (with the names accepted for each), conversion, prompt and metric.
-
-    `columns` lists the needed fields; `optional` those that may be missing. `to_example(fields, id, image)` returns an
-    example, or the reason for which the row is dropped.
-    """
-
-    name: str
-    hub_id: str
-    config: str | None
-    split: str
-    columns: Mapping[str, tuple[str, ...]]
-    optional: Mapping[str, tuple[str, ...]]
-    to_example: Callable[[Mapping[str, Any], str, Image.Image | None], Example | str]
-    prompt: Callable[[Example], Prompt]
-    prompt_id: str
-    metric: str | None
-    max_new_tokens: int
-
-
 IMAGE = ("image", "file_name", "image_path", "path", "img")
 
 
@@ -147,8 +80,8 @@ def _ask_coco(_example: Example) -> Prompt:
     return Prompt("", "", "Provide a one-sentence caption for the provided image.")
 
 
-SPECS: dict[str, Spec] = {
-    "textvqa": Spec(
+_KNOWN = (
+    Spec(
         name="textvqa",
         hub_id="lmms-lab/textvqa",
         config=None,
@@ -161,7 +94,7 @@ SPECS: dict[str, Spec] = {
         metric="vqa_accuracy",
         max_new_tokens=16,
     ),
-    "scienceqa": Spec(
+    Spec(
         name="scienceqa",
         hub_id="lmms-lab/ScienceQA",
         config="ScienceQA-IMG",
@@ -174,7 +107,7 @@ SPECS: dict[str, Spec] = {
         metric="exact_match",
         max_new_tokens=16,
     ),
-    "coco": Spec(
+    Spec(
         name="coco",
         hub_id="lmms-lab/COCO-Caption2017",
         config=None,
@@ -187,7 +120,9 @@ SPECS: dict[str, Spec] = {
         metric=None,
         max_new_tokens=64,
     ),
-}
+)
+SPECS: dict[str, Spec] = {known.name: known for known in _KNOWN}
+"""One entry for each of `settings.DATASETS`."""
 
 
 def spec(name: str) -> Spec:
@@ -216,8 +151,8 @@ def load(name: str, *, source: str | Path = "bundled", count: int = 32, seed: in
     chosen = spec(name)
     if count < 1:
         raise RequestError(f"{count} samples were asked for.", "Give --samples 1 or more.")
-    opened = sources.open_source(chosen, source, count=count, seed=seed)
-    columns = sources.match_columns(chosen, opened)
+    opened = _open(chosen, source, count=count, seed=seed)
+    columns = match_columns(chosen, opened)
     examples, dropped = _collect(chosen, opened, columns, count)
     if len(examples) < count:
         raise _too_few(chosen, opened, count, len(examples), dropped)
@@ -233,8 +168,18 @@ def load(name: str, *, source: str | Path = "bundled", count: int = 32, seed: in
     )
 
 
+def _open(chosen: Spec, source: str | Path, *, count: int, seed: int) -> Opened:
+    """Return the rows of a source, unread."""
+    text = str(source)
+    if text == "bundled":
+        return open_bundled(chosen, count, seed)
+    if text == "hub" or text.startswith("hub@"):
+        return open_hub(chosen, text.partition("@")[2] or None, seed)
+    return open_folder(chosen, Path(text).expanduser(), seed)
+
+
 def _collect(
-    chosen: Spec, opened: sources.Opened, columns: Mapping[str, str], count: int
+    chosen: Spec, opened: Opened, columns: Mapping[str, str], count: int
 ) -> tuple[list[Example], Counter[str]]:
     """Convert rows until there are `count` examples; all unreadable images on the way are told together."""
     examples: list[Example] = []
@@ -249,8 +194,8 @@ def _collect(
         seen[name] += 1
         name = name if seen[name] == 1 else f"{name}#{seen[name]}"  # one image may have several questions
         try:
-            image = sources.read_image(fields["image"], opened.folder)
-        except sources.UnreadableImageError as error:
+            image = read_image(fields["image"], opened.folder)
+        except UnreadableImageError as error:
             unreadable.append(f"row {number} (id {name}): {error}")
             continue
         made = "no image" if image is None else chosen.to_example(fields, name, image)
@@ -263,7 +208,7 @@ def _collect(
     return examples, dropped
 
 
-def _unreadable(opened: sources.Opened, rows: Sequence[str]) -> RequestError:
+def _unreadable(opened: Opened, rows: Sequence[str]) -> RequestError:
     shown = "; ".join(rows[:10]) + (f"; and {len(rows) - 10} more" if len(rows) > 10 else "")
     return RequestError(
         f"{len(rows)} image{'s' if len(rows) > 1 else ''} of {opened.label} cannot be read: {shown}.",
@@ -271,7 +216,7 @@ def _unreadable(opened: sources.Opened, rows: Sequence[str]) -> RequestError:
     )
 
 
-def _too_few(chosen: Spec, opened: sources.Opened, count: int, found: int, dropped: Counter[str]) -> RequestError:
+def _too_few(chosen: Spec, opened: Opened, count: int, found: int, dropped: Counter[str]) -> RequestError:
     why = "".join(f", {number} dropped for {reason}" for reason, number in dropped.items())
     asked = f"1 sample of {chosen.name} was" if count == 1 else f"{count} samples of {chosen.name} were"
     problem = f"{asked} asked for, but {opened.label} has {found}{why}."

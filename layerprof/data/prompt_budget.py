@@ -11,7 +11,7 @@ from layerprof.data import datasets
 from layerprof.errors import RequestError
 
 if TYPE_CHECKING:
-    from layerprof.data.datasets import Example, Prompt
+    from layerprof.data.spec import Example, Prompt
 
 
 class NotEnoughTokensError(RequestError):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from layerprof.demo.tasks import DATASETS, EVALUATION_ROWS, SEED, rows
+from layerprof.demo.tasks import EVALUATION_ROWS, SEED, rows
 
 MODEL_FOLDER: Path = Path(__file__).parent / "model"
 
-__all__ = ["DATASETS", "EVALUATION_ROWS", "MODEL_FOLDER", "SEED", "rows"]
+__all__ = ["EVALUATION_ROWS", "MODEL_FOLDER", "SEED", "rows"]

@@ -27,8 +27,8 @@ from layerprof.demo.drawing import (
     Word,
     image,
 )
+from layerprof.settings import DATASETS
 
-DATASETS = ("textvqa", "scienceqa", "coco")
 SPLITS = ("training", "evaluation")
 EVALUATION_ROWS = 300
 """Rows of the evaluation split of each task."""

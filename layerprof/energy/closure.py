@@ -18,6 +18,7 @@ from layerprof.energy.fit import NORMAL_95
 from layerprof.energy.share import Amount, Key, around
 
 TOLERANCE = 0.05
+"""Share of the total that energy's residual may reach; a wider interval of its own allows more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from layerprof.errors import LayerprofError, RequestError
-from layerprof.models import find
+from layerprof.machine import internals
+from layerprof.models import family
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,12 +58,11 @@ def _maker(config: PreTrainedConfig) -> Callable[..., Any]:
     import transformers
 
     for name in getattr(config, "architectures", None) or ():
-        cls = getattr(transformers, name, None)
-        if cls is not None:
-            found: Callable[..., Any] = cls._from_config
+        found = internals.maker(getattr(transformers, name, object))
+        if found is not None:
             return found
     for auto in AUTOS:
-        if type(config) in getattr(transformers, auto)._model_mapping:
+        if family.knows(auto, config):
             mapped: Callable[..., Any] = getattr(transformers, auto).from_config
             return mapped
     raise RequestError(
@@ -94,7 +94,7 @@ def inputs(model: Any, rows: int, image_size: int, text_tokens: int) -> Inputs:
     """
     wanted = set(inspect.signature(model.forward).parameters)
     if _vision_config(model.config) is None:
-        if not hasattr(model.config, "vision_config") and find.takes_pixels(model.forward):
+        if not hasattr(model.config, "vision_config") and family.takes_pixels(model.forward):
             raise RequestError(
                 f"The configuration of {type(model).__name__} does not tell how large its images are.",
                 "Profile it instead: `layerprof profile --weights random` runs it on real inputs.",

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from layerprof.errors import RequestError
 from layerprof.machine.gpus import Bound, Gpu, bound_by, gpu_by_device_name, gpu_by_name, roof_seconds
+from layerprof.machine.internals import attention_of
+from layerprof.machine.placement import DTYPES, torch_dtype
 from layerprof.readings import Layer, Work
 from layerprof.records import BLOCK_KINDS, LedgerColumn, Phase, Record, Tower
 
@@ -26,8 +28,6 @@ __all__ = ["Estimate", "EstimateRow", "estimate", "gpu_by_device_name", "gpu_by_
 MOST = 10_000_000
 MOST_POSITIONS = 5_000_000
 """Token ids are real numbers in memory, unlike all that the model makes of them."""
-
-DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
 
 class EstimateRow(Record):
@@ -108,8 +108,6 @@ def estimate(
     """
     _check(batch_size, image_size, text_tokens, new_tokens, dtype)
     device = gpu_by_name(gpu) if gpu else None
-    import torch
-
     from layerprof.estimate import blueprint, rehearsal
     from layerprof.estimate.ghost import Ghosts
     from layerprof.layers import find
@@ -117,7 +115,7 @@ def estimate(
 
     config = configuration.read(model)
     with Ghosts() as ghosts:
-        live = blueprint.build(config, getattr(torch, DTYPES[dtype]))
+        live = blueprint.build(config, torch_dtype(dtype))
     found = find.find_layers(live)
     ran = rehearsal.rehearse(
         live, found, ghosts, rows=batch_size, image_size=image_size, text_tokens=text_tokens, new_tokens=new_tokens
@@ -258,7 +256,7 @@ def _notes(config: Any, gpu: Gpu | None, dtype: str, rows: Sequence[EstimateRow]
         notes.append(f"{gpu.title} has no matrix unit for {dtype}: no time or energy is given.")
     if _experts(config):
         notes.append("Routing is taken as even: which experts run, and so their bytes, depends on the input.")
-    if getattr(config, "_attn_implementation", None) == "eager":
+    if attention_of(config) == "eager":
         notes.append("This model has eager attention only: its causal count is the executed one.")
     if not any(row.kind in BLOCK_KINDS for row in rows):
         notes.append("No repeated blocks ran: this is no transformer that layerprof can tell apart.")

@@ -11,14 +11,16 @@ in turn, so that a mixture of experts is loaded evenly.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import cache
 from math import prod
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+
+from layerprof.machine.internals import Schema, answering, schema
 
 LARGE = 1 << 16
 """Elements from which a new floating-point tensor is a ghost."""
@@ -49,72 +51,81 @@ def is_ghost(tensor: Tensor) -> bool:
     return not any(stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1)
 
 
-class Ghosts(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's metaclass hook has no types
+class Ghosts:
     """Answers operators on ghosts by shape; `widest_bytes` is the most that one of them reads and writes."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # untyped there
         self.widest_bytes = 0
         self._answers: dict[Any, tuple[Any, int]] = {}
-        self._writes: dict[Any, bool | None] = {}
+        self._mode = answering(self._run)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __enter__(self) -> Self:
+        self._mode.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._mode.__exit__(kind, error, trace)
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator for real, or answer it by the shape of what it would give."""
-        kwargs = kwargs or {}
-        if func not in self._writes:
-            aliases = [a.alias_info.is_write for a in func._schema.arguments if a.alias_info is not None]
-            self._writes[func] = any(aliases) if aliases else None
-        writes = self._writes[func]
-        if writes is False:  # a view
-            between = COMPLEX_VIEWS.get(func._schema.name)
+        told = schema(func)
+        assert told is not None  # torch hands operators that take functions to those alone who ask for them
+        if told.view:
+            between = COMPLEX_VIEWS.get(told.name)
             if between is not None and is_ghost(args[0]):  # one element has no second one for the other part
                 return _stand_in(between(args[0].to("meta")), None)
             return func(*args, **kwargs)
-        if writes and args and isinstance(args[0], Tensor) and is_ghost(args[0]):
+        if told.writes and args and isinstance(args[0], Tensor) and is_ghost(args[0]):
             return args[0]
-        if _makes_large(func, args, kwargs):
+        if _makes_large(told.name, args, kwargs):
             return ghost(args[0], kwargs.get("dtype") or torch.get_default_dtype())
-        leaves = _leaves(args, kwargs)
-        if not any(isinstance(leaf, Tensor) and is_ghost(leaf) for leaf in leaves):
+        if not any(isinstance(leaf, Tensor) and is_ghost(leaf) for leaf in _leaves((*args, *kwargs.values()))):
             return func(*args, **kwargs)
-        return self._answer(func, args, kwargs, leaves)
+        return self._answer(func, told, args, kwargs)
 
-    def _answer(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any]) -> Any:
-        by_value = func._schema.name in BY_VALUE
-        key = None if by_value else (func, *(_trait(leaf) for leaf in leaves))
+    def _answer(self, func: Any, told: Schema, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        leaves = _leaves((*args, *kwargs.values()))
+        key = None if told.name in BY_VALUE else (func, *(_trait(leaf) for leaf in leaves))
         known = self._answers.get(key) if key is not None else None
         if known is None:
-            template = _template(func, args, kwargs)
-            known = template, _bytes(leaves) + _bytes(tree_leaves(template))
+            template = _template(func, told, args, kwargs)
+            known = template, _bytes(leaves) + _bytes(_leaves((template,)))
             if key is not None:
                 self._answers[key] = known
         self.widest_bytes = max(self.widest_bytes, known[1])
-        choices = args[0].shape[-1] if func._schema.name in CHOICES else None
-        if isinstance(known[0], Tensor):
-            return _stand_in(known[0], choices)
-        return tree_map(lambda leaf: _stand_in(leaf, choices) if isinstance(leaf, Tensor) else leaf, known[0])
+        choices = args[0].shape[-1] if told.name in CHOICES else None
+        return _mapped(lambda leaf: _stand_in(leaf, choices) if isinstance(leaf, Tensor) else leaf, known[0])
 
 
-def _makes_large(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _makes_large(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Tell whether a factory is asked for a large floating-point tensor."""
-    if func._schema.name not in FACTORIES or prod(args[0]) < LARGE:
+    if name not in FACTORIES or prod(args[0]) < LARGE:
         return False
-    filled = args[1] if func._schema.name == "aten::full" and len(args) > 1 else None
+    filled = args[1] if name == "aten::full" and len(args) > 1 else None
     dtype = kwargs.get("dtype") or (torch.get_default_dtype() if filled is None else torch.tensor(filled).dtype)
     return bool(dtype.is_floating_point)
 
 
-def _leaves(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """Operands with lists taken apart: operators nest no deeper."""
+def _leaves(values: Iterable[Any]) -> list[Any]:
+    """Operands with lists taken apart, each after its length."""
     found: list[Any] = []
-    for value in (*args, *kwargs.values()):
+    for value in values:
         if isinstance(value, (list, tuple)):
-            found += (len(value), *value)
+            found += (len(value), *_leaves(value))
         else:
             found.append(value)
     return found
+
+
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """Change every leaf of an operand or output, through lists, tuples and dictionaries."""
+    if isinstance(value, dict):
+        return {name: _mapped(change, part) for name, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_mapped(change, part) for part in value)
+    return [_mapped(change, part) for part in value] if isinstance(value, list) else change(value)
 
 
 def _trait(leaf: Any) -> Any:
@@ -124,7 +135,7 @@ def _trait(leaf: Any) -> Any:
     return type(leaf), leaf if isinstance(leaf, (int, float, str, torch.dtype)) else repr(leaf)
 
 
-def _template(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _template(func: Any, told: Schema, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Give the operator's outputs on the meta device; where shapes hang on values, run it and keep its shapes."""
 
     def abstract(value: Any) -> Any:
@@ -132,15 +143,15 @@ def _template(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return torch.empty(value.shape, dtype=value.dtype, device="meta")
         return torch.device("meta") if isinstance(value, torch.device) else value
 
-    if func._schema.name == "aten::_grouped_mm" and args[1].ndim == 3:  # its own rule asks for real memory layouts
+    if told.name == "aten::_grouped_mm" and args[1].ndim == 3:  # its own rule asks for real memory layouts
         return torch.empty(*args[0].shape[:-1], args[1].shape[-1], dtype=args[0].dtype, device="meta")
-    meta_args, meta_kwargs = tree_map(abstract, (args, kwargs))
-    if any(argument.name == "device" for argument in func._schema.arguments):
+    meta_args, meta_kwargs = _mapped(abstract, (args, kwargs))
+    if "device" in told.arguments:
         meta_kwargs["device"] = torch.device("meta")
     try:
         return func(*meta_args, **meta_kwargs)
     except (NotImplementedError, RuntimeError):
-        return tree_map(lambda v: v.to("meta") if isinstance(v, Tensor) else v, func(*args, **kwargs))
+        return _mapped(lambda v: v.to("meta") if isinstance(v, Tensor) else v, func(*args, **kwargs))
 
 
 def _stand_in(template: Tensor, choices: int | None) -> Tensor:

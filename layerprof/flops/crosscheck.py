@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerprof import registry
 from layerprof.layers.find import find_layers
+from layerprof.machine import internals
 from layerprof.readings import Layer
 from layerprof.records import Record
 
@@ -262,7 +263,7 @@ def _ptflops(model: Any, inputs: Mapping[str, Any]) -> _Count:
             delattr(model, name)
     summed = {place: sum(v for n, v in own.items() if f"{n}.".startswith(f"{place}.")) for place in own}
     # It knows matmul, not the fused attention that torch offers.
-    eager = getattr(getattr(model, "config", None), "_attn_implementation", None) == "eager"
+    eager = internals.attention_of(getattr(model, "config", None)) == "eager"
     return _Count(summed, float(total) + sum(functional), misses_attention=not eager)
 
 

@@ -14,6 +14,9 @@ from typing import Any
 
 Shape = Sequence[int]
 
+CONVENTION = "2 FLOPs per multiply-accumulate, causal attention not halved, padding counted, matrix work only"
+"""What every run says of its FLOPs."""
+
 
 def matmul(rows: int, inner: int, columns: int, batch: int = 1) -> int:
     """FLOPs of `batch` products (rows, inner) x (inner, columns): one multiply-accumulate per output and inner index.

@@ -8,6 +8,8 @@ from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING
 
+from layerprof.machine import internals
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -124,8 +126,10 @@ class Tree:
 
     def is_container(self, name: str) -> bool:
         """Whether a module only holds others and is never called itself: lists, and modules without a `forward`."""
+        from torch import nn
+
         module = self.modules[name]
-        return "forward" not in vars(module) and type(module).forward.__name__ == "_forward_unimplemented"
+        return "forward" not in vars(module) and type(module).forward is nn.Module.forward
 
     def _is_list(self, name: str) -> bool:
         return type(self.modules[name]).__name__ in ("ModuleList", "ModuleDict")
@@ -133,7 +137,7 @@ class Tree:
     def is_wrapper(self, name: str) -> bool:
         """Whether a module only passes on to the one module inside it."""
         kids = self.children[name]
-        return len(kids) == 1 and own_name(kids[0]) in ("_orig_mod", "module", "base_model")
+        return len(kids) == 1 and own_name(kids[0]) in (internals.INNER, "module", "base_model")
 
     def _is_sequence(self, name: str) -> bool:
         kids = [own_name(kid) for kid in self.children[name]]
@@ -148,8 +152,7 @@ class Tree:
 
     def kind_of(self, name: str) -> str:
         """Class name of a module, seen through `torch.compile`'s wrapper."""
-        module = self.modules[name]
-        return type(getattr(module, "_orig_mod", module)).__name__
+        return type(internals.uncompiled(self.modules[name])).__name__
 
     def parameters(self, name: str) -> int:
         """Count the parameters at and below a module, those that a quantised matrix holds elsewhere included."""

@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
-from layerprof.errors import RequestError, nearest
+from layerprof.errors import RequestError, nearest, suggestion
 
 Bound = Literal["compute", "memory"]
 
@@ -73,9 +73,8 @@ def gpu_by_name(name: str) -> Gpu:
     described = gpu_by_device_name(name)
     if described is not None:
         return described
-    near = [devices[plain].name for plain in nearest(wanted, devices, most=3, cutoff=0.4)]
+    guess = suggestion(devices[plain].name for plain in nearest(wanted, devices, most=3, cutoff=0.4))
     known = ", ".join(gpu.name for gpu in table())
-    guess = f"Did you mean {' or '.join(near)}? " if near else ""
     raise RequestError(f"No figures are known for a GPU called '{name}'.", f"{guess}Known: {known}.")
 
 

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from math import fsum
+from typing import Any
 
-STAT = Path("/proc/stat")
-TICK_S = 0.01
-"""The kernel counts in hundredths of a second (USER_HZ), whatever its own timer."""
+import psutil
+
+BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
 SHORTEST_S = 0.3
-"""Of shorter stretches the ticks are too coarse to tell."""
+"""Systems count in hundredths of a second, which is too coarse for shorter stretches."""
 MUCH = 0.15
 """From this share on, what was timed is not of this work alone."""
 
@@ -28,28 +29,23 @@ class Moment:
     processors: int
 
 
-def busy_seconds(stat: str) -> tuple[float, int]:
-    """Return from the text of /proc/stat the seconds in which processors were busy, and how many processors there are.
+def busy_seconds(times: Any) -> float:
+    """Return the seconds in which processors were busy, of what `psutil.cpu_times()` gives.
 
     Busy is all but idle and waiting for a disk; what a hypervisor gave to others (steal) counts, guests are in `user`.
-    Source: proc(5). Raises ValueError for text without the line.
+    Source: proc(5). A system that tells fewer kinds of time has them in those that it tells.
     """
-    lines = [line.split() for line in stat.splitlines() if line.startswith("cpu")]
-    whole = next((fields for fields in lines if fields[0] == "cpu"), None)
-    if whole is None or len(whole) < 9:
-        raise ValueError("no line 'cpu' with its counters")
-    user, nice, system, _idle, _iowait, irq, softirq, steal = (int(field) for field in whole[1:9])
-    return (user + nice + system + irq + softirq + steal) * TICK_S, len(lines) - 1
+    return fsum(getattr(times, kind, 0.0) for kind in BUSY)
 
 
 def now() -> Moment | None:
     """Return this moment; None where the system does not tell."""
     try:
-        busy, processors = busy_seconds(STAT.read_text())
-    except (OSError, ValueError):
+        busy, processors = busy_seconds(psutil.cpu_times()), psutil.cpu_count()
+    except (OSError, ValueError, psutil.Error):
         return None
     own = os.times()
-    return Moment(busy, own.user + own.system, time.monotonic(), processors)
+    return Moment(busy, own.user + own.system, time.monotonic(), processors) if processors else None
 
 
 def others(before: Moment | None, after: Moment | None) -> float | None:

@@ -6,17 +6,15 @@ import importlib.util
 import os
 import re
 import shutil
-from pathlib import Path
 from typing import Any
 
 from layerprof.errors import RequestError, did_you_mean
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
-"""Our names and torch's."""
+"""Our names (`settings.Dtype` without `auto`) and torch's."""
 ALIASES = {"half": "fp16", "float": "fp32", **{torch_name: name for name, torch_name in DTYPES.items()}}
 ATTENTION = {"eager": "eager", "sdpa": "sdpa", "flash": "flash_attention_2", "compile": "sdpa"}
 """Optimisation -> attention implementation of transformers; `compile` compiles the decoder on top of sdpa."""
-BYTES = {"fp16": 2, "bf16": 2, "fp32": 4}
 
 
 def device(name: str) -> str:
@@ -60,7 +58,7 @@ def dtype(name: str, on: str, parameters: int) -> tuple[str, str]:
     if on != "cpu":
         return "fp16", ""
     free = free_bytes(on)
-    if free is not None and parameters * BYTES["fp32"] > free / 2:
+    if free is not None and parameters * torch_dtype("fp32").itemsize > free / 2:
         return "bf16", "bf16, since fp32 would fill the memory"
     return "fp32", ""
 
@@ -90,16 +88,17 @@ def free_bytes(on: str) -> int | None:
         import torch
 
         return int(torch.cuda.mem_get_info(on)[0])
+    import psutil
+
     try:
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
-        return int(found.group(1)) * 1024 if found else None
-    except OSError:
+        return int(psutil.virtual_memory().available)
+    except (OSError, ValueError, psutil.Error):
         return None
 
 
 def check_memory(parameters: int, chosen: str, on: str) -> None:
     """Raise RequestError when the weights alone are larger than the device's free memory."""
-    needed, free = parameters * BYTES[chosen], free_bytes(on)
+    needed, free = parameters * torch_dtype(chosen).itemsize, free_bytes(on)
     if free is None or needed <= free:
         return
     smaller = "--dtype bf16, " if chosen == "fp32" else ""

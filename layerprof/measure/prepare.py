@@ -9,7 +9,7 @@ from layerprof.books.evidence import Asked
 from layerprof.measure.session import Session
 
 if TYPE_CHECKING:
-    from layerprof.data.datasets import Dataset
+    from layerprof.data.spec import Dataset
     from layerprof.layers.selector import Selector
     from layerprof.measure.check import Checked
     from layerprof.measure.progress import Progress

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,29 +74,44 @@ def _shard_problems(find: Find, index: Path) -> list[str]:
 
 
 def broken_file(file: Path) -> str | None:
-    """Return what is wrong with a weight file, None when its size fits its header.
+    """Return what is wrong with a weight file, None when it is whole; no weight is read."""
+    import safetensors
 
-    A safetensors file is an 8-byte little-endian header length, the JSON header with each tensor's [begin, end), the
-    data; so a download cut short shows without reading the data.
-    """
     size = file.stat().st_size
     with file.open("rb") as opened:
-        start = opened.read(8)
-        if start.startswith(LFS[:8]):
+        if opened.read(8).startswith(LFS[:8]):
             return "a git-lfs pointer instead of the file (run `git lfs pull`)"
-        if file.suffix != ".safetensors":
-            return "empty" if size == 0 else None
+    if file.suffix != ".safetensors":
+        return "empty" if size == 0 else None
+    try:
+        with safetensors.safe_open(file, framework="numpy"):
+            return None
+    except safetensors.SafetensorError:
+        return _damage(file, size)
+
+
+def _damage(file: Path, size: int) -> str:
+    """Say in words what ails a file that safetensors refuses: its error does not tell how much is there of how much.
+
+    A safetensors file is an 8-byte little-endian header length, the JSON header with each tensor's [begin, end), the
+    data.
+    """
+    with file.open("rb") as opened:
+        start = opened.read(8)
         if len(start) < 8:
             return "empty or cut short"
-        (length,) = struct.unpack("<Q", start)
+        length = int.from_bytes(start, "little")
         if length > size - 8:
             return f"cut short at {size} bytes"
         try:
             header = json.loads(opened.read(length))
-        except ValueError:
+            end = max((item["data_offsets"][1] for key, item in header.items() if key != "__metadata__"), default=0)
+        except (ValueError, AttributeError, KeyError, TypeError, IndexError):
             return "not a safetensors file"
-    end = max((item["data_offsets"][1] for key, item in header.items() if key != "__metadata__"), default=0)
-    return None if size >= 8 + length + end else f"cut short at {size} of {8 + length + end} bytes"
+    whole = 8 + length + end
+    if size == whole:
+        return "not a safetensors file"
+    return f"cut short at {size} of {whole} bytes" if size < whole else f"{size} bytes long, and {whole} were due"
 
 
 def read_json(file: Path | None) -> dict[str, Any] | None:

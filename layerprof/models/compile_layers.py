@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from layerprof.errors import RunFailedError
+from layerprof.machine import internals
 from layerprof.models.patch import Replaced
 from layerprof.readings import Layer
 
@@ -32,22 +33,21 @@ class Compiled:
 def compiled_decoder(model: nn.Module, layers: Sequence[Layer], backend: str = "inductor") -> Iterator[Compiled]:
     """Compile the forward of every decoder layer for the length of the block; afterwards the model is as before."""
     import torch
-    from torch._dynamo.utils import counters
 
     modules = dict(model.named_modules())
     decoder = [modules[layer.name] for layer in layers if layer.kind == "decoder_layer"]
-    torch._dynamo.reset()
-    counters.clear()
+    torch.compiler.reset()
+    internals.forget_graphs()
     # One code object serves all layers; each layer's index is a constant of its own graphs, prefill's and decode's.
     limit = 4 * len(decoder) + 16
-    with torch._dynamo.config.patch(recompile_limit=limit, accumulated_recompile_limit=max(256, 4 * limit)):
+    with internals.recompile_limits(limit, max(256, 4 * limit)):
         compiled = [Replaced(module, lambda forward: torch.compile(forward, backend=backend)) for module in decoder]
         try:
             yield Compiled()
         finally:
             for one in compiled:
                 one.remove()
-            torch._dynamo.reset()
+            torch.compiler.reset()
 
 
 @contextmanager
@@ -61,9 +61,7 @@ def uncompiled() -> Iterator[None]:
 
 def graphs() -> int:
     """Return how many graphs torch has compiled since `compiled_decoder` began."""
-    from torch._dynamo.utils import counters
-
-    return int(counters["stats"]["unique_graphs"])
+    return internals.graphs_compiled()
 
 
 @contextmanager

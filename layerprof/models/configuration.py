@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerprof.demo import MODEL_FOLDER
 from layerprof.errors import RequestError
+from layerprof.models import find
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
-
-BUNDLED = {"qwen2.5-vl-3b": "qwen2_5_vl_3b.json", "Qwen/Qwen2.5-VL-3B-Instruct": "qwen2_5_vl_3b.json"}
 
 
 def read(source: str | Path | dict[str, Any] | PreTrainedConfig) -> PreTrainedConfig:
@@ -24,10 +23,10 @@ def read(source: str | Path | dict[str, Any] | PreTrainedConfig) -> PreTrainedCo
         return source
     if isinstance(source, dict):
         return _known(source, "the given mapping")
-    name = "qwen2.5-vl-3b" if source == "auto" else str(source)
-    if name in BUNDLED:
-        return _known(json.loads((files("layerprof.models") / BUNDLED[name]).read_text(encoding="utf-8")), name)
-    path = Path(str(files("layerprof") / "demo" / "model")) if name == "demo" else Path(name)
+    name = find.ARCHITECTURE if source == "auto" else str(source)
+    if name in (find.ARCHITECTURE, find.HUB_3B):
+        return _known(json.loads(find.ARCHITECTURE_FILE.read_text(encoding="utf-8")), name)
+    path = MODEL_FOLDER if name == "demo" else Path(name)
     path = path / "config.json" if path.is_dir() else path
     if path.is_file():
         return _file(path)
@@ -43,8 +42,6 @@ def _hub(hub_id: str, revision: str) -> PreTrainedConfig:
     """Read a hub model's configuration; the hub is asked once, since its client tries again for half a minute."""
     from huggingface_hub import try_to_load_from_cache
     from transformers import AutoConfig
-
-    from layerprof.models import find
 
     wanted = revision or None
     if not isinstance(try_to_load_from_cache(hub_id, "config.json", revision=wanted), str):

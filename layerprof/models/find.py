@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from layerprof.errors import RequestError, did_you_mean, nearest
+from layerprof.demo import MODEL_FOLDER
+from layerprof.errors import RequestError, did_you_mean, nearest, suggestion
 from layerprof.models import checkpoint, random_weights
+from layerprof.models.family import auto_class, reads_images
 
-DEMO = Path(__file__).parent.parent / "demo" / "model"
 ARCHITECTURE = "qwen2.5-vl-3b"
 ARCHITECTURE_FILE = Path(__file__).parent / "qwen2_5_vl_3b.json"
 HUB_3B = "Qwen/Qwen2.5-VL-3B-Instruct"
@@ -27,9 +26,6 @@ SPECIAL = {
     "vision_end_token_id": "<|vision_end|>",
 }
 """Ids in a Qwen configuration, and the tokens they stand for."""
-
-PIXELS = re.compile(r"pixel_values$|_patches$")
-"""Names of the parameters through which models are given images."""
 
 Kind = Literal["demo", "architecture", "hub", "folder"]
 
@@ -53,7 +49,7 @@ class Found:
     @property
     def borrowed(self) -> bool:
         """Whether a model that is not the bundled one uses the bundled tokenizer."""
-        return self.processor == str(DEMO) and self.kind != "demo"
+        return self.processor == str(MODEL_FOLDER) and self.kind != "demo"
 
 
 def find(name: str, weight_kind: str) -> Found:
@@ -61,10 +57,10 @@ def find(name: str, weight_kind: str) -> Found:
     asked = name.strip()
     alias = asked.lower().removeprefix("qwen/").removesuffix("-instruct")
     if asked.lower() == "demo":
-        return _with_config(Found("demo", "demo", str(DEMO), str(DEMO)))
+        return _with_config(Found("demo", "demo", str(MODEL_FOLDER), str(MODEL_FOLDER)))
     if alias == ARCHITECTURE and weight_kind == "random":
         why = "published configuration and the bundled tokenizer, no network needed"
-        return _with_config(Found(ARCHITECTURE, "architecture", str(ARCHITECTURE_FILE), str(DEMO), why=why))
+        return _with_config(Found(ARCHITECTURE, "architecture", str(ARCHITECTURE_FILE), str(MODEL_FOLDER), why=why))
     if alias == ARCHITECTURE and "/" not in asked:
         asked = HUB_3B
     path = Path(asked).expanduser()
@@ -83,8 +79,7 @@ def find(name: str, weight_kind: str) -> Found:
 def _unknown(name: str) -> RequestError:
     lowered = {suggestion.lower(): suggestion for suggestion in SUGGESTED}
     lowered |= {suggestion.rpartition("/")[2].lower(): suggestion for suggestion in SUGGESTED}
-    near = nearest(name.lower(), lowered, cutoff=0.4)
-    guess = f"Did you mean '{lowered[near[0]]}'? " if near else ""
+    guess = suggestion(f"'{lowered[near]}'" for near in nearest(name.lower(), lowered, cutoff=0.4))
     return RequestError(
         f"Unknown model '{name}'.",
         f"{guess}Give auto, demo, {ARCHITECTURE}, a hub id (owner/name) or the folder of a checkpoint.",
@@ -94,7 +89,7 @@ def _unknown(name: str) -> RequestError:
 def _folder(name: str, path: Path, weight_kind: str) -> Found:
     checkpoint.check_folder(path, weight_kind)
     own = any((path / file).is_file() for file in checkpoint.TOKENIZER)
-    found = _with_config(Found(name, "folder", str(path), str(path) if own else str(DEMO)))
+    found = _with_config(Found(name, "folder", str(path), str(path) if own else str(MODEL_FOLDER)))
     if not own and not _demo_fits(found.config):
         remedy = "Copy the tokenizer and processor files into it."
         raise RequestError(f"The model folder '{name}' has no tokenizer.", remedy)
@@ -185,7 +180,7 @@ def _read_config(found: Found) -> Any:
 
 def borrow_ids(config: Any) -> None:
     """Set a configuration's special token ids to the bundled tokenizer's, in place."""
-    tokenizer = checkpoint.read_json(DEMO / "tokenizer.json") or {}
+    tokenizer = checkpoint.read_json(MODEL_FOLDER / "tokenizer.json") or {}
     ids = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
     for name, token in SPECIAL.items():
         if hasattr(config, name):
@@ -193,42 +188,6 @@ def borrow_ids(config: Any) -> None:
     text = config.get_text_config()
     text.bos_token_id = text.pad_token_id = ids["<|endoftext|>"]
     text.eos_token_id = ids["<|im_end|>"]
-
-
-def auto_class(config: Any) -> Any:
-    """Return the transformers class that loads this configuration as a generative model.
-
-    Raises RequestError for families that do not write text after reading a prompt (encoders, encoder-decoders).
-    """
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMaskedLM
-
-    kind = type(config)
-    if kind in AutoModelForImageTextToText._model_mapping:
-        return AutoModelForImageTextToText
-    # Encoders such as BERT are registered as decoders too, for those who switch them over.
-    encodes = kind in AutoModelForMaskedLM._model_mapping and not getattr(config, "is_decoder", True)
-    if kind in AutoModelForCausalLM._model_mapping and not encodes and not getattr(config, "is_encoder_decoder", False):
-        return AutoModelForCausalLM
-    raise RequestError(
-        f"A model of type '{config.model_type}' does not answer prompts.",
-        "Use layerprof.LayerProfiler, which takes any module and your own loop.",
-    )
-
-
-def reads_images(config: Any) -> bool:
-    """Tell by what its model's `forward` takes whether a configuration is of a model that sees images.
-
-    Not every such configuration has a part of its own for the vision tower (Chameleon, Emu3, Fuyu).
-    """
-    if hasattr(config, "vision_config"):
-        return config.vision_config is not None
-    kinds = auto_class(config)._model_mapping[type(config)]
-    return any(takes_pixels(kind.forward) for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
-
-
-def takes_pixels(forward: Callable[..., Any]) -> bool:
-    """Tell whether a model's `forward` has a parameter for images, whole or cut into patches."""
-    return any(PIXELS.search(name) for name in inspect.signature(forward).parameters)
 
 
 def parameter_count(found: Found) -> int:

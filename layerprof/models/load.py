@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerprof.errors import RequestError
 from layerprof.machine import placement
-from layerprof.models import find, provenance, random_weights
+from layerprof.models import family, provenance, random_weights
 from layerprof.models.subject import Subject
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def wrap(model: Any, processor: Any, *, name: str = "own model", optimization: s
 
 def _random(source: ModelSource, config: Any) -> Any:
     return random_weights.build(
-        find.auto_class(config),
+        family.auto_class(config),
         config,
         dtype=placement.torch_dtype(source.dtype),
         device=source.device,
@@ -58,7 +58,7 @@ def _random(source: ModelSource, config: Any) -> Any:
 def _pretrained(source: ModelSource, config: Any) -> Any:
     found = source.found
     with _no_bars():
-        model, info = find.auto_class(config).from_pretrained(
+        model, info = family.auto_class(config).from_pretrained(
             found.location,
             config=config,
             revision=found.revision,
@@ -110,7 +110,7 @@ def _processor(source: ModelSource) -> Any:
     from transformers import AutoProcessor, AutoTokenizer
 
     found = source.found
-    reads_images = find.reads_images(found.config)
+    reads_images = family.reads_images(found.config)
     loader = AutoProcessor if reads_images else AutoTokenizer
     own = found.processor == found.location
     revision = found.revision if own else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from layerprof.machine import internals
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -43,9 +45,9 @@ def inside_compiled(model: nn.Module) -> set[str]:
     modules = list(model.named_modules(remove_duplicate=False))
     regions: list[str] = []
     for name, module in modules:
-        if getattr(module, "_compiled_call_impl", None) is not None:
+        if internals.compiled_itself(module):
             regions.append(name)
-        elif hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable"):
+        elif internals.compiled_function(module.__dict__.get("forward")):
             regions += [f"{name}.{child}" if name else child for child, _ in module.named_children()]
     below = tuple(f"{region}." if region else "" for region in regions)
     return {name for name, _ in modules if f"{name}.".startswith(below)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from layerprof.demo import MODEL_FOLDER
 from layerprof.errors import RequestError
 from layerprof.machine import placement
 from layerprof.models import find
@@ -47,7 +48,7 @@ class ModelSource:
     @property
     def is_demo(self) -> bool:
         """Whether the bundled samples are its natural data: the bundled model, or any model with its tokenizer."""
-        return self.found.processor == str(find.DEMO)
+        return self.found.processor == str(MODEL_FOLDER)
 
 
 def resolve(

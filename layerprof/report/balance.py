@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from layerprof.energy.closure import TOLERANCE
 from layerprof.records import EnergyClosure, LedgerColumn, NotRecorded, Quality, Run
 from layerprof.report import units
 from layerprof.report.facts import energy_label
@@ -11,8 +12,6 @@ from layerprof.trace.attribution import NOT_RECORDED
 
 NEGLIGIBLE = 0.01
 """A residual up to this share of the total counts as balanced."""
-TOLERANCE = 0.05
-"""Share of the total that energy's residual may reach; a wider interval of its own allows more."""
 NAMED = 3
 """Rows without a figure that are named before the rest is only counted."""
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from layerprof.flops.formulas import CONVENTION
 from layerprof.records import Energy, Run, Statistic, Wer
 from layerprof.report import units
 
-CONVENTION = "2 FLOPs per multiply-accumulate, causal attention not halved, padding counted, matrix work only"
 WIDEST_POINTS = 10.0
 """An interval of the cost of measuring that is wider than this says nothing."""
 METRIC_NAMES = {"vqa_accuracy": "VQA accuracy", "exact_match": "exact match"}

@@ -21,7 +21,7 @@ from layerprof.sweep.cells import Guards, Identity, canonical
 from layerprof.sweep.identity import identity_of
 
 if TYPE_CHECKING:
-    from layerprof.data.datasets import Dataset
+    from layerprof.data.spec import Dataset
     from layerprof.measure.save import Beside
     from layerprof.models.source import ModelSource
     from layerprof.models.subject import Subject

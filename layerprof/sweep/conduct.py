@@ -14,7 +14,7 @@ from typing import Any
 from layerprof.errors import LayerprofError, RequestError, RunFailedError
 from layerprof.report.sweep.progress import Show
 from layerprof.runs import store
-from layerprof.sweep import earlier_report, engines, experiment_file
+from layerprof.sweep import earlier_report, experiment_file
 from layerprof.sweep.cells import (
     Cell,
     Identity,
@@ -25,7 +25,8 @@ from layerprof.sweep.cells import (
     SweepRecord,
     unidentified_key,
 )
-from layerprof.sweep.engines import Engine, Job, Refusal
+from layerprof.sweep.engines.choose import open_engine
+from layerprof.sweep.engines.engine import Engine, Job, Refusal
 from layerprof.sweep.experiment_file import Experiment
 from layerprof.sweep.folder import SWEEP_FILE, SweepFolder
 from layerprof.sweep.worker import REAL
@@ -90,7 +91,7 @@ def sweep(
     folder = _open_folder(experiment, output, resume)
     with folder.locked(), folder.kept_if_planned():
         folder.sweep_up()
-        with engines.open_engine(engine, folder=folder.path, runner=runner, **options) as opened:
+        with open_engine(engine, folder=folder.path, runner=runner, **options) as opened:
             start = time.monotonic()
             steps = plan(cells, opened, folder, retry=retry)
             _refuse_if_all_are_wrong(steps)
@@ -123,7 +124,7 @@ def dry_run(
     """Return the cells that a sweep would have, with what is already there; nothing is measured or written."""
     experiment = experiment_file.load(path)
     cells = experiment_file.cells(experiment, overrides, only)
-    with engines.open_engine(engine, runner=runner, **options) as opened:
+    with open_engine(engine, runner=runner, **options) as opened:
         return plan(cells, opened, SweepFolder(output) if output else _newest(experiment))
 
 

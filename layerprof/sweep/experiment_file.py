@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from layerprof import settings
-from layerprof.errors import RequestError, nearest
+from layerprof.errors import RequestError, nearest, suggestion
 from layerprof.sweep.cells import PADDING_SIDES, Cell
 
 NOT_A_CELLS = ("output",)
@@ -283,7 +283,7 @@ def _missing(path: Path, error: OSError) -> RequestError:
     folder = path.parent
     there = sorted(file.name for file in folder.glob("*.toml")) if folder.is_dir() else []
     near = nearest(path.name, there) or nearest(f"{path.name}.toml", there)
-    guess = f"Did you mean {folder / near[0]}? " if near else ""
+    guess = suggestion(folder / name for name in near)
     return RequestError(
         f"The experiment {path} cannot be read: {error.strerror or error}.",
         f"{guess}Give a TOML file, e.g. experiments/batch_size.toml (docs/sweeps.md).",

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import socket
@@ -54,19 +53,19 @@ class SweepFolder:
 
         The system lets go of the lock when its process ends, however it ends, so that a dead sweep blocks nobody.
         """
-        with (self.path / LOCK_FILE).open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                lock.seek(0)
-                holder = lock.read().strip() or "another process"
-                raise RequestError(
-                    f"A sweep is running in {self.path} ({holder}).",
-                    "Wait for it or stop it, or give another folder with --output.",
-                ) from None
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-            lock.flush()
+        import filelock
+
+        file = self.path / LOCK_FILE
+        try:
+            # Where a file system knows no locks there is an error, not a lock of another kind.
+            held = filelock.FileLock(file, fallback_to_soft=False).acquire(blocking=False)
+        except filelock.Timeout:
+            raise RequestError(
+                f"A sweep is running in {self.path} ({_holder(file)}).",
+                "Wait for it or stop it, or give another folder with --output.",
+            ) from None
+        with held:
+            file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
             yield
 
     @contextmanager
@@ -137,6 +136,13 @@ class SweepFolder:
                 f"{file} could not be written: {error.strerror or error}.",
                 "Free space, then go on with --resume; what was finished before is kept.",
             ) from error
+
+
+def _holder(lock: Path) -> str:
+    """Return who wrote a name into a lock's file."""
+    with suppress(OSError):
+        return lock.read_text(encoding="utf-8").strip() or "another process"
+    return "another process"
 
 
 def _read(file: Path, kind: type[R], name: str) -> R:

@@ -11,7 +11,7 @@ from layerprof.machine import environment
 from layerprof.sweep.cells import Identity, canonical
 
 if TYPE_CHECKING:
-    from layerprof.data.datasets import Dataset
+    from layerprof.data.spec import Dataset
     from layerprof.measure.check import Checked
     from layerprof.models.source import ModelSource
 

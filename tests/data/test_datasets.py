@@ -8,13 +8,19 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from huggingface_hub import HfApi
 from PIL import Image
 
-from layerprof.data import datasets, sources
+from layerprof.data import datasets
+from layerprof.data.pictures import UnreadableImageError, read_image
+from layerprof.data.rows import as_list
+from layerprof.data.spec import Example
 from layerprof.errors import RequestError
+from layerprof.settings import DATASETS
 
 RED = (250, 10, 10)
 
@@ -41,12 +47,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_every_dataset_that_may_be_asked_for_is_known() -> None:
+    """The names that the command line takes are those of the table, in its order."""
+    assert tuple(datasets.SPECS) == DATASETS
+    assert [spec.name for spec in datasets.SPECS.values()] == list(DATASETS)
+
+
 # --- conversion and prompts -------------------------------------------------------------------------------------
 
 
 def test_textvqa_asks_as_lmms_eval_does() -> None:
     """The question is capitalised and followed by the instruction."""
-    example = datasets.Example("1", None, "what does the SIGN say?")
+    example = Example("1", None, "what does the SIGN say?")
     assert datasets.prompt("textvqa", example).text() == (
         "What does the sign say?\nAnswer the question using a single word or phrase."
     )
@@ -55,7 +67,7 @@ def test_textvqa_asks_as_lmms_eval_does() -> None:
 @pytest.mark.parametrize(("hint", "context"), [("", ""), ("It is cold.", "Context: It is cold.\n")])
 def test_scienceqa_asks_as_lmms_eval_does(hint: str, context: str) -> None:
     """Context only where there is a hint, lettered options, the instruction."""
-    example = datasets.Example("1", None, "Which one?", ("red", "blue"), hint)
+    example = Example("1", None, "Which one?", ("red", "blue"), hint)
     assert datasets.prompt("scienceqa", example).text() == (
         f"{context}Which one?\nA. red\nB. blue\nAnswer with the option's letter from the given choices directly."
     )
@@ -63,7 +75,7 @@ def test_scienceqa_asks_as_lmms_eval_does(hint: str, context: str) -> None:
 
 def test_coco_asks_the_same_of_every_picture() -> None:
     """The caption prompt does not depend on the row."""
-    texts = {datasets.prompt("coco", datasets.Example(name, None, name)).text() for name in "ab"}
+    texts = {datasets.prompt("coco", Example(name, None, name)).text() for name in "ab"}
     assert texts == {"Provide a one-sentence caption for the provided image."}
 
 
@@ -330,7 +342,7 @@ def test_coco_needs_no_question_and_takes_captions_under_other_names(tmp_path: P
 )
 def test_a_cell_becomes_a_list(cell: Any, expected: list[Any]) -> None:
     """Lists, lists written as text by JSON or pandas, single values and nothing."""
-    assert sources.as_list(cell) == expected
+    assert as_list(cell) == expected
 
 
 @pytest.mark.parametrize("form", ["bytes", "mapping", "nested", "image"])
@@ -339,15 +351,15 @@ def test_an_image_cell_may_have_any_form(form: str) -> None:
     data = png()
     cells = {"bytes": data, "mapping": {"bytes": data, "path": "x"}, "nested": [{"bytes": data}]}
     cell = cells.get(form, Image.open(io.BytesIO(data)))
-    image = sources.read_image(cell, None)
+    image = read_image(cell, None)
     assert image is not None
     assert image.convert("RGB").getpixel((1, 1)) == RED
 
 
 def test_base64_text_is_no_path() -> None:
     """Text that is no file is told as unreadable, briefly."""
-    with pytest.raises(sources.UnreadableImageError):
-        sources.read_image(base64.b64encode(png()).decode(), None)
+    with pytest.raises(UnreadableImageError):
+        read_image(base64.b64encode(png()).decode(), None)
 
 
 # --- the hub ----------------------------------------------------------------------------------------------------
@@ -356,10 +368,10 @@ def test_base64_text_is_no_path() -> None:
 def test_no_network_is_told_with_the_ways_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is swapped for something else: the error names the bundled samples and a folder."""
 
-    def no_route(hub_id: str, revision: str | None) -> str:
+    def no_route(*_args: object, **_asked: object) -> None:
         raise ConnectionError("Name or service not known")
 
-    monkeypatch.setattr(sources, "_commit", no_route)
+    monkeypatch.setattr(HfApi, "dataset_info", no_route)
     with pytest.raises(RequestError) as caught:
         datasets.load("textvqa", source="hub", count=1)
     assert "lmms-lab/textvqa" in caught.value.problem
@@ -389,7 +401,7 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch, rows: int, fail_at: int | None = N
         return hub.IterableDataset.from_generator(draw, features=features)
 
     monkeypatch.setattr(hub, "load_dataset", load_dataset)
-    monkeypatch.setattr(sources, "_commit", lambda hub_id, revision: revision or "f" * 40)
+    monkeypatch.setattr(HfApi, "dataset_info", lambda *_args, revision, **_: SimpleNamespace(sha=revision or "f" * 40))
     return asked
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from layerprof.demo import DATASETS, EVALUATION_ROWS, MODEL_FOLDER, rows, tasks, words
+from layerprof.demo import EVALUATION_ROWS, MODEL_FOLDER, rows, tasks, words
 from layerprof.demo.drawing import CANVAS, OBJECT_COLORS, SHAPES, shape_mask
+from layerprof.settings import DATASETS
 
 COLUMNS = {
     "textvqa": {"image", "image_id", "question_id", "question", "answers"},

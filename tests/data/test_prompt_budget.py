@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from small_models import samples
 
 from layerprof import demo
-from layerprof.data.datasets import Example
 from layerprof.data.prompt_budget import NotEnoughTokensError, fit
+from layerprof.data.spec import Example
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import torch
 from layerprof.hooks import recording
 from layerprof.hooks.recording import LEAST_WARM_UP, Recording
 
+from layerprof.machine.internals import range_class
 from layerprof.trace.attribute import attribute
 from layerprof.trace.events import WARM_UP
 
@@ -152,7 +153,7 @@ def test_a_real_session_makes_no_objects_of_its_events(tmp_path: Path, monkeypat
 
 def test_launches_of_a_real_session_are_left_out_by_attribution(tmp_path: Path) -> None:
     """The range that is opened around them is the one that attribution looks for, whichever class opens it."""
-    for number, opened in enumerate((recording.range_class(), torch.profiler.record_function)):
+    for number, opened in enumerate((range_class(), torch.profiler.record_function)):
         session = Recording()
         session.start()
         with opened(WARM_UP):

@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from layerprof.machine import other_load
@@ -19,18 +21,34 @@ cpu0 500 10 150 45000 250 3 15 21 5 0
 cpu1 500 10 150 45000 250 4 15 22 6 0
 intr 12345
 """
+TICKS_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
-def test_busy_is_all_but_idle_and_waiting() -> None:
-    """User 1000 + nice 20 + system 300 + irq 7 + softirq 30 + steal 43 ticks of 10 ms, on two processors."""
-    assert other_load.busy_seconds(STAT) == (14.0, 2)
+@pytest.mark.skipif(not psutil.LINUX, reason="the file is Linux's")
+def test_busy_is_all_but_idle_and_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """User 1000 + nice 20 + system 300 + irq 7 + softirq 30 + steal 43 ticks; the 11 of guests are in user already."""
+    (tmp_path / "stat").write_text(STAT)
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    moment = other_load.now()
+    assert moment is not None
+    assert moment.busy_s == pytest.approx(1400 * TICKS_S)
+    assert moment.processors == os.cpu_count()
 
 
-@pytest.mark.parametrize("text", ["", "intr 1\n", "cpu 1 2 3\n", "cpu a b c d e f g h\n"])
-def test_a_file_of_another_form_is_refused(text: str) -> None:
-    """Rather no figure than a wrong one."""
-    with pytest.raises(ValueError, match=r"cpu|invalid literal"):
-        other_load.busy_seconds(text)
+def test_a_system_that_tells_fewer_kinds_of_time_is_read() -> None:
+    """MacOS has no steal and no interrupts of its own: user 10 + nice 1 + system 3."""
+    times = SimpleNamespace(user=10.0, nice=1.0, system=3.0, idle=900.0)
+    assert other_load.busy_seconds(times) == 14.0
+
+
+def test_a_system_without_the_counters_tells_no_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather no figure than a wrong one: a container may hide the file."""
+
+    def hidden() -> None:
+        raise FileNotFoundError("/proc/stat")
+
+    monkeypatch.setattr(psutil, "cpu_times", hidden)
+    assert other_load.now() is None
 
 
 def test_what_is_not_ours_is_others() -> None:
@@ -76,7 +94,7 @@ def test_a_block_is_watched_also_when_it_raises() -> None:
     assert found == {"bare": 0.5}
 
 
-@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="the system has no /proc/stat")
+@pytest.mark.skipif(other_load.now() is None, reason="the system does not tell how busy it is")
 def test_a_program_beside_us_is_seen() -> None:
     """One that computes for a second while we sleep takes most of one processor."""
     found: dict[str, float] = {}

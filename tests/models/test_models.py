@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from small_models import CONFIG, PARAMETERS, checkpoint_folder, config_folder, subject
 
 from layerprof import demo
 from layerprof.errors import RequestError
 from layerprof.machine import placement
-from layerprof.models import checkpoint, find
+from layerprof.models import checkpoint, family, find
 from layerprof.models.load import load_model
 from layerprof.models.source import check_image_size, resolve
 
@@ -321,10 +322,36 @@ def test_files_cut_short_are_told_before_they_are_read(copy: Path) -> None:
     assert "empty" in refused(str(copy)).problem
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"1234", "empty or cut short"),
+        (b"<html>a page that says that the file is gone</html>", "cut short at 51 bytes"),
+        ((2).to_bytes(8, "little") + b"[]", "not a safetensors file"),
+        ((7).to_bytes(8, "little") + b'{"a":1}', "not a safetensors file"),
+        ((4).to_bytes(8, "little") + b"<p/>", "not a safetensors file"),
+    ],
+)
+def test_what_is_no_safetensors_file_is_told_apart(tmp_path: Path, content: bytes, told: str) -> None:
+    """A file of another kind under the name, whose first eight bytes are no length or whose header is no header."""
+    (tmp_path / "model.safetensors").write_bytes(content)
+    assert checkpoint.broken_file(tmp_path / "model.safetensors") == told
+
+
+def test_the_size_of_a_safetensors_file_is_held_to_its_header(tmp_path: Path) -> None:
+    """A whole file passes; of one cut short, or longer than its tensors, both sizes are told."""
+    file = tmp_path / "model.safetensors"
+    save_file({"weight": torch.zeros(25)}, file)
+    assert checkpoint.broken_file(file) is None
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    assert checkpoint.broken_file(file) == f"cut short at {len(whole) - 1} of {len(whole)} bytes"
+    file.write_bytes(whole + b"\0")
+    assert checkpoint.broken_file(file) == f"{len(whole) + 1} bytes long, and {len(whole)} were due"
+
+
 def test_a_tensor_missing_from_the_files_is_told(copy: Path) -> None:
     """Whole files without all of the model's tensors would be filled with random numbers by transformers."""
-    from safetensors.torch import load_file, save_file
-
     file = sorted(copy.glob("model-*.safetensors"))[0]
     tensors = load_file(file)
     gone = next(name for name in tensors if "embed_tokens" not in name)
@@ -445,7 +472,7 @@ def test_the_bundled_configuration_is_the_published_models() -> None:
     """Parts of the 3B model as counted from its published configuration."""
     config = find.find(find.ARCHITECTURE, "random").config
     with torch.device("meta"):
-        model = find.auto_class(config).from_config(config)
+        model = family.auto_class(config).from_config(config)
     sizes = {
         name: sum(weight.numel() for weight in model.get_submodule(name).parameters())
         for name in (

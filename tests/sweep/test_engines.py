@@ -19,8 +19,9 @@ import pytest
 from paths import TESTS
 
 from layerprof.errors import RequestError
-from layerprof.sweep import conduct, engines
+from layerprof.sweep import conduct
 from layerprof.sweep.cells import Status
+from layerprof.sweep.engines.choose import open_engine
 from layerprof.sweep.folder import CELL_FILE, SweepFolder
 
 RUNNER = "fake_cells:FakeRunner"
@@ -41,7 +42,7 @@ def test_a_ray_that_cannot_be_imported_is_one_message(
     (tmp_path / "ray.py").write_text(content)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "ray", raising=False)
-    with pytest.raises(RequestError, match=said) as caught, engines.open_engine("ray", runner=RUNNER):
+    with pytest.raises(RequestError, match=said) as caught, open_engine("ray", runner=RUNNER):
         pass
     assert caught.value.remedy
 
@@ -161,14 +162,14 @@ def test_ray_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     """Without the package, the engine says how to get it."""
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RequestError) as caught:
-        engines.open_engine("ray")
+        open_engine("ray")
     assert "pip install ray" in caught.value.remedy
 
 
 def test_an_unknown_engine_is_refused_with_the_nearest() -> None:
     """A misspelt engine is answered with what there is."""
     with pytest.raises(RequestError) as caught:
-        engines.open_engine("rya")
+        open_engine("rya")
     assert "Did you mean 'ray'?" in caught.value.remedy
 
 

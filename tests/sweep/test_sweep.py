@@ -21,7 +21,7 @@ from layerprof.records import Run
 from layerprof.report.sweep.progress import Lines, Show
 from layerprof.sweep import conduct
 from layerprof.sweep.cells import Outcome, Status
-from layerprof.sweep.engines import Job
+from layerprof.sweep.engines.engine import Job
 from layerprof.sweep.folder import CELL_FILE, SweepFolder
 
 RUNNER = "fake_cells:FakeRunner"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from layerprof.records import Run
-    from layerprof.sweep.engines import Job
+    from layerprof.sweep.engines.engine import Job
 
 
 class Show:

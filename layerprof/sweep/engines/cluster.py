@@ -18,7 +18,7 @@ from typing import Any
 
 from layerprof.errors import RequestError, RunFailedError
 from layerprof.sweep.cells import Cell, Guards, Identity, Outcome, Status
-from layerprof.sweep.engines import Job, Refusal, Watcher
+from layerprof.sweep.engines.engine import Job, Refusal, Watcher
 from layerprof.sweep.worker import carry_out, load_runner
 
 MEASURE = "measure"

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from layerprof.errors import RunFailedError
 from layerprof.sweep.cells import Cell, Guards, Identity, Outcome, Status
-from layerprof.sweep.engines import Job, Refusal, Watcher
+from layerprof.sweep.engines.engine import Job, Refusal, Watcher
 from layerprof.sweep.folder import LOG_FILE
 
 START_TIMEOUT_S = 300.0

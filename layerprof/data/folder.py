@@ -8,13 +8,11 @@ import json
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from layerprof.data.sources import Opened, Row
+from layerprof.data.rows import Opened, Row
+from layerprof.data.spec import Spec
 from layerprof.errors import RequestError
-
-if TYPE_CHECKING:
-    from layerprof.data.datasets import Spec
 
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 EVALUATION_SPLITS = ("validation", "val", "test", "train")

@@ -1,0 +1,84 @@
+"""Rows of an opened source, whatever it is: which column is which field, and what a cell says.
+
+Rows are dictionaries, their images still undecoded.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layerprof.data.spec import Spec
+from layerprof.errors import RequestError
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An opened source. `columns` are the names found, `folder` is where relative image paths start."""
+
+    label: str
+    revision: str | None
+    columns: tuple[str, ...]
+    rows: Iterable[Row]
+    folder: Path | None = None
+
+
+def match_columns(spec: Spec, opened: Opened) -> dict[str, str]:
+    """Return field -> column. Raises RequestError naming the missing columns and those found."""
+    found = {name.lower(): name for name in reversed(opened.columns)}
+    matched, missing = {}, []
+    for field, names in {**spec.columns, **spec.optional}.items():
+        column = next((found[name] for name in names if name in found), None)
+        if column is not None:
+            matched[field] = column
+        elif field in spec.columns:
+            missing.append(" or ".join(f"'{name}'" for name in names))
+    if missing:
+        found_columns = ", ".join(opened.columns) or "none"
+        raise RequestError(
+            f"{opened.label} has no column {', and none '.join(missing)}; found: {found_columns}.",
+            f"Name the columns as the {spec.name} dataset does: {', '.join(spec.columns)} (docs/datasets.md).",
+        )
+    return matched
+
+
+def is_empty(value: Any) -> bool:
+    """Tell an empty cell: None, NaN (an empty cell of pandas) or the empty text."""
+    return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and math.isnan(value))
+
+
+def as_text(value: Any) -> str:
+    """Return a cell as text; an empty one is the empty text, half of a broken character a question mark."""
+    if is_empty(value):
+        return ""
+    return str(value).encode("utf-8", "replace").decode()
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return a cell as a list: a list as it is, one written as text (JSON or Python) parsed, anything else alone."""
+    if is_empty(value):
+        return []
+    if isinstance(value, str):
+        return _parsed_list(value)
+    if isinstance(value, Mapping) or not isinstance(value, Iterable):
+        return [value]
+    return list(value)
+
+
+def _parsed_list(text: str) -> list[Any]:
+    if text.lstrip().startswith("["):
+        for parse in (json.loads, ast.literal_eval):
+            try:
+                parsed = parse(text)
+            except (ValueError, SyntaxError):
+                continue
+            if isinstance(parsed, list):
+                return parsed
+    return [text]

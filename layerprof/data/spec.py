@@ -1,0 +1,78 @@
+"""The words of a dataset: a sample, how it is asked, what is known of a dataset, and the samples of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One sample. `references` are in the dataset's order and may hold empty strings; scoring drops those."""
+
+    id: str
+    image: Image.Image | None
+    question: str
+    choices: tuple[str, ...] = ()
+    hint: str = ""
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Samples with where they came from. `dropped` counts rows passed over, by reason.
+
+    `source` is `bundled`, `hub` or the folder; `revision` the hub commit, the seed of the bundled rows, or None for a
+    folder. `seed` 0 is the dataset's own order.
+    """
+
+    name: str
+    source: str
+    revision: str | None
+    prompt_id: str
+    metric: str | None
+    max_new_tokens: int
+    examples: tuple[Example, ...]
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    r"""A user's text in parts, so that a token budget cuts the hint and the question and nothing else.
+
+    The text is `Context: {hint}\n` (when there is a hint), the question, then `fixed`: answer options and instruction.
+    """
+
+    hint: str
+    question: str
+    fixed: str
+
+    def text(self) -> str:
+        """Return the whole text as it is asked."""
+        context = f"Context: {self.hint}\n" if self.hint else ""
+        return f"{context}{self.question}{self.fixed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A dataset: hub address, columns (with the names accepted for each), conversion, prompt and metric.
+
+    `columns` lists the needed fields; `optional` those that may be missing. `to_example(fields, id, image)` returns an
+    example, or the reason for which the row is dropped.
+    """
+
+    name: str
+    hub_id: str
+    config: str | None
+    split: str
+    columns: Mapping[str, tuple[str, ...]]
+    optional: Mapping[str, tuple[str, ...]]
+    to_example: Callable[[Mapping[str, Any], str, Image.Image | None], Example | str]
+    prompt: Callable[[Example], Prompt]
+    prompt_id: str
+    metric: str | None
+    max_new_tokens: int

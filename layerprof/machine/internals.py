@@ -1,0 +1,230 @@
+"""What layerprof reads of other packages' insides: every name of theirs that begins with an underscore, and no other.
+
+Such names may go with any release. Each function says what it reads, why no public name does, and what happens where
+it is gone: something else in its place, or one clear message, never a traceback while anything is imported.
+tests/machine/test_internals.py asks each for what we need of it, so that an upgrade which takes one away is noticed
+there. Importing this loads neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from layerprof.errors import RunFailedError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+TESTED = "Install the versions that layerprof is tested with (constraints.txt)."
+
+# --- operators of torch -----------------------------------------------------------------------------------------
+
+Answer = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+"""(operator, arguments, keyword arguments) -> what the operator is to give."""
+
+
+def answering(answer: Answer, *, higher_order: bool = False) -> AbstractContextManager[Any]:
+    """Return a context, to be entered as often as one likes, in which `answer` answers every operator that torch runs.
+
+    What `answer` itself calls is not answered, unless it enters the context anew. `higher_order` says that it knows
+    operators that take functions (flex attention), too; else torch refuses those.
+
+    Reads `torch.utils._python_dispatch.TorchDispatchMode`, which torch documents as the way to see operators, and has
+    under no other name. Raises RunFailedError where it is gone.
+    """
+    try:
+        from torch.utils._python_dispatch import TorchDispatchMode
+    except ImportError as error:
+        raise RunFailedError("This torch does not let its operators be seen, which counting needs.", TESTED) from error
+
+    class Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's metaclass hook has no types
+        supports_higher_order_operators = higher_order
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
+            return answer(func, args, kwargs or {})
+
+    mode: AbstractContextManager[Any] = Mode()  # type: ignore[no-untyped-call]  # untyped there
+    return mode
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What an operator says of itself: its name (`aten::mm`) and its arguments' names.
+
+    `aliases` is whether its output may share an operand's memory, `writes` whether it writes into one, `composite`
+    whether torch makes it of other operators.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    aliases: bool
+    writes: bool
+    composite: bool
+
+    @property
+    def view(self) -> bool:
+        """Whether it only looks at an operand's memory."""
+        return self.aliases and not self.writes
+
+
+@cache
+def schema(operator: Any) -> Schema | None:
+    """Return an operator's schema; None for those that take functions, which have none.
+
+    Reads `OpOverload._schema`: that an operator is a view, or writes, stands nowhere else. Raises RunFailedError where
+    it is gone.
+    """
+    if not hasattr(operator, "overloadpacket"):
+        return None
+    told = getattr(operator, "_schema", None)
+    if told is None:
+        raise RunFailedError("This torch's operators do not tell their schema, which counting needs.", TESTED)
+    aliases = [argument.alias_info for argument in told.arguments if argument.alias_info is not None]
+    names = tuple(argument.name for argument in told.arguments)
+    composite = bool(operator.has_kernel_for_dispatch_key("CompositeImplicitAutograd"))
+    return Schema(told.name, names, bool(aliases), any(alias.is_write for alias in aliases), composite)
+
+
+# --- tensors of torch -------------------------------------------------------------------------------------------
+
+
+def storage_key(tensor: Tensor) -> int:
+    """Return what is equal for tensors that share their memory and for no others that live.
+
+    Reads `UntypedStorage._cdata`, the address of the storage itself. The public `data_ptr()`, which takes its place
+    where it is gone, is 0 for every storage without bytes. Raises what torch raises for a tensor without storage.
+    """
+    storage = tensor.untyped_storage()
+    found = getattr(storage, "_cdata", None)
+    return int(storage.data_ptr() if found is None else found)
+
+
+def times_written(tensor: Tensor) -> int | None:
+    """Return how often a tensor was written in place; None for one made in inference mode, which does not count.
+
+    Reads `Tensor._version`, which autograd checks and nobody publishes. None where it is gone.
+    """
+    return None if tensor.is_inference() else getattr(tensor, "_version", None)
+
+
+# --- torch's profiler and CUDA streams --------------------------------------------------------------------------
+
+
+def range_class() -> Any:
+    """Return the class of cheap ranges for the profiler (about 1 µs, exported as `cpu_op`).
+
+    Reads `torch._C._profiler._RecordFunctionFast`; the public `record_function`, which takes its place where it is
+    gone, costs several times as much.
+    """
+    import torch
+
+    fast = getattr(getattr(torch._C, "_profiler", None), "_RecordFunctionFast", None)
+    return fast or torch.profiler.record_function
+
+
+def stream_number() -> Callable[[int], int] | None:
+    """Return what gives the number of a device's current CUDA stream; None where it is gone, or torch has no CUDA.
+
+    Reads `torch._C._cuda_getCurrentRawStream`: the public `current_stream(device).cuda_stream` makes an object first,
+    and this is asked at every boundary of every layer.
+    """
+    import torch
+
+    return getattr(torch._C, "_cuda_getCurrentRawStream", None)
+
+
+# --- torch.compile ----------------------------------------------------------------------------------------------
+
+INNER = "_orig_mod"
+"""The name of the module inside the one that `torch.compile(module)` gives; it stands in the names of its weights."""
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """Return the module inside what `torch.compile(module)` gave; any other as it is.
+
+    Reads `OptimizedModule._orig_mod`. Where it is gone, a compiled model shows its wrapper's class name.
+    """
+    inner: nn.Module = getattr(module, INNER, module)
+    return inner
+
+
+def compiled_itself(module: nn.Module) -> bool:
+    """Tell whether `module.compile()` was called.
+
+    Reads `Module._compiled_call_impl`, since torch says it nowhere. Where it is gone, the answer is no, and a `forward`
+    that is laid over a module inside makes torch compile the region anew.
+    """
+    return getattr(module, "_compiled_call_impl", None) is not None
+
+
+def compiled_function(function: object) -> bool:
+    """Tell whether a function is what `torch.compile(function)` gave.
+
+    Reads `_torchdynamo_orig_callable`, as for `compiled_itself`.
+    """
+    return hasattr(function, "_torchdynamo_orig_callable")
+
+
+def recompile_limits(each: int, together: int) -> AbstractContextManager[Any]:
+    """Return a context in which torch compiles a function up to `each` times, and all of one code `together` times.
+
+    Patches `torch._dynamo.config`: `torch.compile` takes the first limit from torch 2.12 on, the second nowhere. Raises
+    RunFailedError where it is gone: beyond the limits layers would run eager and be called compiled.
+    """
+    import torch
+
+    try:
+        patched: AbstractContextManager[Any] = torch._dynamo.config.patch(
+            recompile_limit=each, accumulated_recompile_limit=together
+        )
+    except (AttributeError, KeyError) as error:
+        raise RunFailedError("This torch's limits on compiling cannot be raised.", TESTED) from error
+    return patched
+
+
+def forget_graphs() -> None:
+    """Count compiled graphs from 0 again. Reads what `graphs_compiled` does."""
+    _graph_counters().clear()
+
+
+def graphs_compiled() -> int:
+    """Return how many graphs torch has compiled since `forget_graphs`.
+
+    Reads `torch._dynamo.utils.counters`; its public way out is a log. Raises RunFailedError where it is gone: nothing
+    else tells that a function was really compiled.
+    """
+    return int(_graph_counters()["stats"]["unique_graphs"])
+
+
+def _graph_counters() -> Any:
+    try:
+        from torch._dynamo.utils import counters
+    except ImportError as error:
+        raise RunFailedError("This torch does not tell what it has compiled.", TESTED) from error
+    return counters
+
+
+# --- transformers -----------------------------------------------------------------------------------------------
+
+
+def maker(model_class: type) -> Callable[..., Any] | None:
+    """Return what makes a model of this class from a configuration, a dtype and an attention; None where it is gone.
+
+    Reads `PreTrainedModel._from_config`: the public `from_config` stands on the auto classes only, which choose a class
+    of their own and know none of some architectures.
+    """
+    return getattr(model_class, "_from_config", None)
+
+
+def attention_of(config: Any) -> str | None:
+    """Return the attention implementation that a configuration says its model runs; None where it does not.
+
+    Reads `_attn_implementation`: transformers publishes how it is set (`set_attn_implementation`), not what it is.
+    """
+    return getattr(config, "_attn_implementation", None)

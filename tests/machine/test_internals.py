@@ -1,0 +1,243 @@
+"""What is read of other packages' insides is there and tells what we need: an upgrade that takes it away fails here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+from torch.nn.attention.flex_attention import flex_attention
+
+from layerprof.errors import RunFailedError
+from layerprof.machine import internals
+
+
+def small_config() -> Any:
+    """Configure a decoder of one tiny layer."""
+    sizes: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return transformers.Qwen2Config(vocab_size=16, num_key_value_heads=1, **sizes)
+
+
+# --- operators --------------------------------------------------------------------------------------------------
+
+
+class Twice:
+    """Answers every addition with twice its result and all else as it is; `seen` are the operators' names."""
+
+    def __init__(self, **options: Any) -> None:
+        self.seen: list[str] = []
+        self.context = internals.answering(self.answer, **options)
+
+    def answer(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the operator."""
+        told = internals.schema(operator)
+        self.seen.append(told.name if told else operator.name())
+        result = operator(*args, **kwargs)
+        return 2 * result if self.seen[-1] == "aten::add" else result
+
+
+def test_an_answer_takes_the_place_of_an_operator() -> None:
+    """Inside the context, as often as it is entered, and not inside the answer itself nor afterwards."""
+    twice, one = Twice(), torch.ones(2)
+    for _ in range(2):
+        with twice.context:
+            assert (one + one).tolist() == [4.0, 4.0]
+    assert (one + one).tolist() == [2.0, 2.0]
+    assert [name for name in twice.seen if name == "aten::add"] == ["aten::add"] * 2
+    assert "aten::mul" not in twice.seen
+
+
+def test_operators_that_take_functions_are_seen_where_asked_for() -> None:
+    """Flex attention has no schema, and gives its name; without the asking torch refuses it."""
+    # Positions that flex attention takes as they are: a multiple of its block.
+    q = torch.zeros(1, 1, 128, 16)
+    asked = Twice(higher_order=True)
+    with torch.no_grad(), asked.context:
+        flex_attention(q, q, q)
+    assert "flex_attention" in asked.seen
+    with torch.no_grad(), Twice().context, pytest.raises(NotImplementedError):
+        flex_attention(q, q, q)
+
+
+@pytest.mark.parametrize(
+    ("operator", "name", "arguments", "view", "writes"),
+    [
+        (torch.ops.aten.mm.default, "aten::mm", ("self", "mat2"), False, False),
+        (torch.ops.aten.view.default, "aten::view", ("self", "size"), True, False),
+        (torch.ops.aten.relu_.default, "aten::relu_", ("self",), False, True),
+    ],
+)
+def test_a_schema_tells_names_and_views(
+    operator: Any, name: str, arguments: tuple[str, ...], view: bool, writes: bool
+) -> None:
+    """A product makes new memory, a view looks at its operand's, and what ends in an underscore writes into it."""
+    told = internals.schema(operator)
+    assert told is not None
+    assert (told.name, told.arguments, told.view, told.writes) == (name, arguments, view, writes)
+
+
+def test_an_operator_without_its_schema_is_told() -> None:
+    """One message with its remedy, not an AttributeError."""
+
+    class Bare:
+        overloadpacket = None
+
+    with pytest.raises(RunFailedError, match="schema"):
+        internals.schema(Bare())
+
+
+def test_a_composite_operator_says_so() -> None:
+    """The count takes apart what torch has no kernel of its own for: matmul, but not mm."""
+    aten = torch.ops.aten
+    whole, part = (internals.schema(operator) for operator in (aten.matmul.default, aten.mm.default))
+    assert whole is not None
+    assert part is not None
+    assert (whole.composite, part.composite) == (True, False)
+
+
+# --- tensors ----------------------------------------------------------------------------------------------------
+
+
+def test_tensors_that_share_memory_have_one_key() -> None:
+    """Transposed, sliced and detached views are their weight's; equal values elsewhere are not, nor empty ones."""
+    weight = nn.Parameter(torch.zeros(4, 4))
+    views = [weight, weight.T, weight[1:], weight.detach(), weight.view(-1)]
+    assert len({internals.storage_key(view) for view in views}) == 1
+    others = [weight.clone(), torch.zeros(4, 4), torch.empty(0), torch.empty(0)]
+    assert len({internals.storage_key(tensor) for tensor in (weight, *others)}) == 5
+
+
+def test_a_key_does_without_the_private_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is gone, the address of the data tells storages with bytes apart."""
+
+    class Public:
+        def __init__(self, storage: Any) -> None:
+            self.data_ptr = storage.data_ptr
+
+    tensor, other = torch.zeros(4), torch.zeros(4)
+    real = torch.Tensor.untyped_storage
+    monkeypatch.setattr(torch.Tensor, "untyped_storage", lambda self: Public(real(self)))
+    assert internals.storage_key(tensor) == internals.storage_key(tensor[2:]) == tensor.data_ptr()
+    assert internals.storage_key(tensor) != internals.storage_key(other)
+
+
+def test_writing_in_place_is_counted() -> None:
+    """Each write counts, through views too; in inference mode nothing does."""
+    tensor = torch.zeros(4)
+    before = internals.times_written(tensor)
+    assert before is not None
+    tensor.add_(1)
+    tensor[:2].zero_()
+    assert internals.times_written(tensor) == before + 2
+    with torch.inference_mode():
+        assert internals.times_written(torch.zeros(4)) is None
+
+
+# --- profiler and streams ---------------------------------------------------------------------------------------
+
+
+def test_the_cheap_range_is_there_and_is_recorded(tmp_path: Path) -> None:
+    """It is not the public class, and a trace has it as an operator."""
+    cheap = internals.range_class()
+    assert cheap is not torch.profiler.record_function
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler, cheap("a range of ours"):
+        torch.ones(2).add_(1)
+    profiler.export_chrome_trace(str(tmp_path / "trace.json"))
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert [e["cat"] for e in events if e.get("name") == "a range of ours"] == ["cpu_op"]
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="this torch was built without CUDA")
+def test_the_number_of_a_stream_is_there() -> None:
+    """A torch with CUDA has the call; what it gives is seen on a card (tests/gpu/test_latency_gpu.py)."""
+    assert callable(internals.stream_number())
+
+
+# --- torch.compile ----------------------------------------------------------------------------------------------
+
+
+def test_a_compiled_module_shows_the_one_inside() -> None:
+    """It stands under the name that its weights have; any other module is itself."""
+    module = nn.Linear(2, 2)
+    compiled: Any = torch.compile(module)
+    assert internals.uncompiled(compiled) is module
+    assert internals.uncompiled(module) is module
+    assert f"{internals.INNER}.weight" in dict(compiled.named_parameters())
+
+
+def test_a_module_compiled_in_place_says_so() -> None:
+    """After `module.compile()`, and not before."""
+    module = nn.Linear(2, 2)
+    assert not internals.compiled_itself(module)
+    module.compile(backend="eager")
+    assert internals.compiled_itself(module)
+
+
+def test_a_compiled_function_says_so() -> None:
+    """What `torch.compile` gives of a function, but not the function."""
+    module = nn.Linear(2, 2)
+    assert internals.compiled_function(torch.compile(module.forward, backend="eager"))
+    assert not internals.compiled_function(module.forward)
+    assert not internals.compiled_function(None)
+
+
+def test_graphs_are_counted_from_when_they_were_forgotten() -> None:
+    """One function with one shape is one graph; a second call of it is none."""
+    torch.compiler.reset()
+    internals.forget_graphs()
+    assert internals.graphs_compiled() == 0
+    doubled = torch.compile(lambda x: x * 2, backend="eager")
+    doubled(torch.ones(2))
+    doubled(torch.ones(2))
+    assert internals.graphs_compiled() == 1
+    internals.forget_graphs()
+    assert internals.graphs_compiled() == 0
+
+
+@pytest.mark.parametrize(("limit", "graphs"), [(2, 2), (5, 5)])
+def test_a_function_is_compiled_up_to_the_limit(limit: int, graphs: int) -> None:
+    """Each constant makes another graph, until the limit; beyond it the function runs as it is."""
+    torch.compiler.reset()
+    internals.forget_graphs()
+
+    def times(x: torch.Tensor, text: str) -> torch.Tensor:
+        return x * len(text)
+
+    compiled = torch.compile(times, backend="eager")
+    with internals.recompile_limits(limit, 100):
+        for number in range(1, 8):
+            assert compiled(torch.ones(1), "a" * number).item() == number
+    assert internals.graphs_compiled() == graphs
+    torch.compiler.reset()
+
+
+def test_limits_that_cannot_be_raised_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers beyond the limits would run eager and be called compiled."""
+    monkeypatch.setattr(torch, "_dynamo", SimpleNamespace(config=SimpleNamespace()))
+    with pytest.raises(RunFailedError, match="limits"):
+        internals.recompile_limits(2, 2)
+
+
+# --- transformers -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_class_makes_a_model_with_dtype_and_attention(attention: str) -> None:
+    """As `from_config` of the auto classes does, for classes unknown to them; and the model tells what it runs."""
+    make = internals.maker(transformers.Qwen2Model)
+    assert make is not None
+    model = make(small_config(), dtype=torch.bfloat16, attn_implementation=attention)
+    assert type(model) is transformers.Qwen2Model
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    assert internals.attention_of(model.config) == attention
+
+
+def test_what_is_no_model_has_no_maker_and_no_attention() -> None:
+    """A class of another package, an object without a configuration: the answer is None."""
+    assert internals.maker(object) is None
+    assert internals.attention_of(None) is None
