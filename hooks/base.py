@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from layerprof.errors import RequestError, did_you_mean
 from layerprof.readings import Layer
 from layerprof.records import Phase
 
@@ -88,6 +89,8 @@ class LayerHook:
     Subclasses override `started(slot, phase)` and `ended(slot)`; `slot` is the layer's position in `layers`. Both
     are called on every call of the layer, `ended` also when the layer raised. Within a batch, `tracker.phase` and
     `tracker.step` are current. A module that stands in the model under two names is one layer with two calls.
+
+    Entering raises RequestError for a layer that the model does not have; nothing is attached then.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[Layer]) -> None:
@@ -98,10 +101,10 @@ class LayerHook:
         self._stepper = _stepper(self.layers)
 
     def __enter__(self) -> Self:
-        modules = dict(self.model.named_modules(remove_duplicate=False))
+        modules = self._modules()
         try:
-            for slot, layer in enumerate(self.layers):
-                self._attach(slot, layer, modules[layer.name])
+            for slot, (layer, module) in enumerate(zip(self.layers, modules, strict=True)):
+                self._attach(slot, layer, module)
         except BaseException:
             self.detach()
             raise
@@ -116,6 +119,17 @@ class LayerHook:
         """Remove every hook; the model is as before."""
         while self._handles:
             self._handles.pop().remove()
+
+    def _modules(self) -> list[nn.Module]:
+        """Return each layer's live module. Raises RequestError for a layer that the model does not have."""
+        found = dict(self.model.named_modules(remove_duplicate=False))
+        for layer in self.layers:
+            if layer.name not in found:
+                raise RequestError(
+                    f"{type(self.model).__name__} has no layer '{layer.name}' to attach to.",
+                    f"{did_you_mean(layer.name, found)}Pass layers of this model, as find_layers(model) gives them.",
+                )
+        return [found[layer.name] for layer in self.layers]
 
     def _attach(self, slot: int, layer: Layer, module: nn.Module) -> None:
         # One closure per kind of layer, and nothing looked up twice: each runs on every call of the layer.

@@ -43,7 +43,7 @@ class LatencyHook(LayerHook):
     raises, or is interrupted, leaves no trace in the reading. Hooks outside `batch()` do nothing. Layers inside a
     region that is compiled already get torch's forward hooks, which leave the region as it is.
 
-    Raises RequestError for a device that is neither.
+    Raises RequestError for a device that is neither, and on entering for a layer that the model does not have.
     """
 
     def __init__(
@@ -66,11 +66,9 @@ class LatencyHook(LayerHook):
         self._vision.phase = Phase.VISION
 
     def __enter__(self) -> Self:
-        modules = dict(self.model.named_modules(remove_duplicate=False))
+        devices = [_device_of(module) for module in self._modules()]
         self._compiled = inside_compiled(self.model)
-        devices = [_device_of(modules[layer.name]) for layer in self.layers if layer.name in modules]
-        if len(devices) == len(self.layers):
-            self._starts, self._ends = self._timeline.attach(self.layers, devices)
+        self._starts, self._ends = self._timeline.attach(self.layers, devices)
         return super().__enter__()
 
     def _attach(self, slot: int, layer: Layer, module: nn.Module) -> None:

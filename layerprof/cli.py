@@ -208,7 +208,7 @@ def estimate(
     from layerprof.estimate import estimate as estimates
     from layerprof.report import estimate as view
 
-    result = estimates.run(
+    result = estimates.estimate(
         model,
         batch_size=batch_size,
         image_size=image_size,

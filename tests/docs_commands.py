@@ -26,7 +26,7 @@ from sample_sweep import sample_sweep
 from layerprof import cli, records, settings
 from layerprof.commands import sweep
 from layerprof.models import find
-from layerprof.sweep import experiment_file
+from layerprof.sweep import experiment, experiment_file
 from layerprof.trace.for_tensorboard import write_chrome
 
 ROOT = Path(__file__).parents[1]
@@ -274,7 +274,7 @@ def hold(command: Command) -> None:
         asked["ray_address"],
         **named,
     )
-    assert experiment_file.cells(experiment_file.load(request.experiment), request.overrides, request.only)
+    assert experiment.cells(experiment_file.load(request.experiment), request.overrides, request.only)
 
 
 # --- a place where the commands can run -------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from layerprof.data import batching, datasets
 from layerprof.models.load import load_model
 from layerprof.models.source import resolve
 from layerprof.models.subject import Subject
-from layerprof.sweep import experiment_file
+from layerprof.sweep import experiment, experiment_file
 
 NOT_RUN = {
     "layerprof profile --model Qwen/Qwen2.5-VL-3B-Instruct --dataset textvqa --layers all --batch-size 4": (
@@ -303,7 +303,7 @@ def test_the_experiment_file_is_one(workplace: Path) -> None:
     (workplace / "reference").symlink_to(ROOT / "experiments" / "reference")
     (workplace / "own.toml").write_text(block.text)
     found = experiment_file.load("own.toml")
-    cells = experiment_file.cells(found)
+    cells = experiment.cells(found)
     once = {(cell.choices["batch_size"], cell.choices.get("image_size")) for cell in cells}
     assert once == {(1, 224), (1, 448), (4, 224), (4, 448), (8, 224), (16, 224), (64, None)}
     assert len(cells) == 3 * len(once)

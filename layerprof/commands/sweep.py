@@ -13,7 +13,7 @@ from layerprof.errors import RequestError
 from layerprof.report.sweep.progress import Bar, Lines
 from layerprof.report.write import format_for, to_file
 from layerprof.settings import unknown_choice
-from layerprof.sweep import conduct, experiment_file
+from layerprof.sweep import choices, conduct
 from layerprof.sweep.engines.engine import Refusal
 
 if TYPE_CHECKING:
@@ -48,13 +48,13 @@ def request(
 
     if engine not in choose.NAMES:
         raise unknown_choice("engine", engine, choose.NAMES)
-    given = experiment_file.parse_assignments(assignments, "--set")
-    overrides = {name: experiment_file.typed(name, ",".join(values)) for name, values in given.items()}
+    given = choices.parse_assignments(assignments, "--set")
+    overrides = {name: choices.typed(name, ",".join(values)) for name, values in given.items()}
     for name, value in named.items():
         if value is not None:
-            overrides[name] = experiment_file.checked(name, value)
+            overrides[name] = choices.checked(name, value)
     options = {"address": ray_address} if engine == "ray" else {}
-    return Request(experiment, output, overrides, experiment_file.parse_assignments(only, "--only"), engine, options)
+    return Request(experiment, output, overrides, choices.parse_assignments(only, "--only"), engine, options)
 
 
 def show_plan(asked: Request, console: Console) -> None:

@@ -71,18 +71,6 @@ def batches(
     return tuple(made)
 
 
-def image_rule(subject: Subject, image_size: int) -> str:
-    """Return in words what becomes of an image of this size, for the user to read."""
-    if not subject.takes_images:
-        return "no images: the model reads text only"
-    cell = subject.cell_px
-    if cell is not None:
-        return f"{image_size} × {image_size} px (square), {(image_size // cell) ** 2} image tokens"
-    if _sizing(subject, image_size) is None:
-        return "the processor's own size; --image-size does not change it"
-    return f"{image_size} × {image_size} px (square), then the processor's own rule"
-
-
 def _batch(
     subject: Subject,
     index: int,

@@ -9,86 +9,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import fsum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from layerprof.books.ledger import close
 from layerprof.errors import RequestError
-from layerprof.machine.gpus import Bound, Gpu, bound_by, gpu_by_device_name, gpu_by_name, roof_seconds
+from layerprof.estimate.result import Estimate, EstimateMemory, EstimateRow, EstimateTotals
+from layerprof.machine.gpus import Gpu, bound_by, gpu_by_name, roof_seconds
 from layerprof.machine.internals import attention_of
 from layerprof.machine.placement import DTYPES, torch_dtype
 from layerprof.readings import Layer, Work
-from layerprof.records import BLOCK_KINDS, LedgerColumn, Phase, Record, Tower
+from layerprof.records import BLOCK_KINDS, Phase
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     from layerprof.estimate.rehearsal import Rehearsal
 
-__all__ = ["Estimate", "EstimateRow", "estimate", "gpu_by_device_name", "gpu_by_name", "roof_seconds", "run"]
-
 MOST = 10_000_000
 MOST_POSITIONS = 5_000_000
 """Token ids are real numbers in memory, unlike all that the model makes of them."""
-
-
-class EstimateRow(Record):
-    """One layer in one phase. `time_bound_s` is the least time on the device; `energy_estimate_j` that at its power."""
-
-    name: str
-    tower: Tower
-    kind: str
-    index: int
-    phase: Phase
-    calls: int
-    flops: int
-    flops_causal: int
-    bytes: int
-    bytes_weights: int
-    bytes_activations: int
-    bytes_kv: int
-    flops_per_byte: float | None
-    time_bound_s: float | None = None
-    bound: Bound | None = None
-    energy_estimate_j: float | None = None
-
-
-class EstimateTotals(Record):
-    """Sums over rows, of one phase or of all; the times add, since layers run one after another."""
-
-    flops: int
-    bytes: int
-    time_bound_s: float | None = None
-    energy_estimate_j: float | None = None
-
-
-class EstimateMemory(Record):
-    """Bytes needed at the end of the answer; `activations` is the most that one operator reads and writes."""
-
-    weights: int
-    kv_cache: int
-    activations: int
-    total: int
-    device: int | None = None
-    fits: bool | None = None
-
-
-class Estimate(Record):
-    """The whole estimate; `to_json` gives it with the field names of `run.json`."""
-
-    format: Literal[1] = 1
-    model: dict[str, Any]
-    settings: dict[str, Any]
-    gpu: dict[str, Any] | None
-    totals: EstimateTotals
-    phases: dict[Phase, EstimateTotals]
-    memory: EstimateMemory
-    layers: tuple[EstimateRow, ...]
-    ledger: dict[Literal["flops"], LedgerColumn]
-    uncounted_ops: dict[str, int]
-    notes: tuple[str, ...]
-
-    def to_json(self) -> str:
-        """Return the estimate as a JSON document."""
-        return self.model_dump_json(indent=2)
 
 
 def estimate(
@@ -121,10 +60,10 @@ def estimate(
         live, found, ghosts, rows=batch_size, image_size=image_size, text_tokens=text_tokens, new_tokens=new_tokens
     )
     rows = tuple(
-        _row(layer, phase, ran.work[layer.name, phase], device, dtype)
+        _row(layer, phase, ran.work.layers[layer.name, phase], device, dtype)
         for layer in found
         for phase in Phase
-        if (layer.name, phase) in ran.work
+        if (layer.name, phase) in ran.work.layers
     )
     return Estimate(
         model={
@@ -146,13 +85,10 @@ def estimate(
         phases={phase: _sum(of) for phase in Phase if (of := [row for row in rows if row.phase is phase])},
         memory=_memory(live, ran, device),
         layers=rows,
-        ledger={"flops": _ledger(found, ran)},
-        uncounted_ops=ran.uncounted,
+        ledger={"flops": close(found, work=ran.work).flops},
+        uncounted_ops=ran.work.uncounted,
         notes=(*ran.notes, *_notes(config, device, dtype, rows)),
     )
-
-
-run = estimate
 
 
 def _check(batch_size: int, image_size: int, text_tokens: int, new_tokens: int, dtype: str) -> None:
@@ -201,23 +137,6 @@ def _sum(rows: Sequence[EstimateRow]) -> EstimateTotals:
         time_bound_s=added([row.time_bound_s for row in rows]),
         energy_estimate_j=added([row.energy_estimate_j for row in rows]),
     )
-
-
-def _ledger(layers: Sequence[Layer], ran: Rehearsal) -> LedgerColumn:
-    """Close the FLOPs: blocks, the rest by kind, work outside, and what is left of the operators' own total."""
-    kinds = {layer.name: layer.kind for layer in layers}
-    books: dict[str, int] = {}
-    for (name, _), work in ran.work.items():
-        label = "" if kinds[name] in BLOCK_KINDS else kinds[name]
-        books[label] = books.get(label, 0) + work.flops
-    for (path, _), work in ran.outside.items():
-        if work.flops:
-            label = f"outside layers: {path}"
-            books[label] = books.get(label, 0) + work.flops
-    residual = ran.total - sum(books.values())
-    inside = books.pop("", 0)
-    rest: dict[str, float | int] = dict(books)
-    return LedgerColumn(layers=inside, rest=rest, residual=residual, total=ran.total)
 
 
 def _memory(model: Any, ran: Rehearsal, gpu: Gpu | None) -> EstimateMemory:

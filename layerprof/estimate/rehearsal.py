@@ -25,12 +25,9 @@ FIRST_STEPS = 3
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """Work of a whole answer, by layer and phase; `outside` is what ran under no layer, `total` counted on its own."""
+    """Work of a whole answer as the flops pass would read it, and what it needs beside the weights, in bytes."""
 
-    work: dict[Key, Work]
-    outside: dict[Key, Work]
-    total: int
-    uncounted: dict[str, int]
+    work: WorkReading
     kv_bytes: int
     widest_bytes: int
     image_tokens: int
@@ -77,10 +74,12 @@ def rehearse(
     if decode_steps > 2 and _slides(model.config):
         last = steps(text_tokens + decode_steps - 2, FIRST_STEPS)
     return Rehearsal(
-        work=_whole(first, last, decode_steps, lambda reading: reading.layers),
-        outside=_whole(first, last, decode_steps, lambda reading: reading.outside),
-        total=_whole(first, last, decode_steps, _total)["", Phase.DECODE].flops,
-        uncounted=first.readings[-1].uncounted,
+        work=WorkReading(
+            layers=_whole(first, last, decode_steps, lambda reading: reading.layers),
+            outside=_whole(first, last, decode_steps, lambda reading: reading.outside),
+            total_flops=_whole(first, last, decode_steps, _total)["", Phase.DECODE].flops,
+            uncounted=first.readings[-1].uncounted,
+        ),
         kv_bytes=_cache_bytes(first, decode_steps),
         widest_bytes=widest,
         image_tokens=first.made.image_tokens,

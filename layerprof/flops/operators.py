@@ -111,7 +111,6 @@ CUMULATIVE_Q = ("cum_seq_q", "cu_seqlens_q", "cu_seq_q", "seqstart_q")
 CUMULATIVE_K = ("cum_seq_k", "cu_seqlens_k", "cu_seq_k", "seqstart_k")
 LONGEST_K = ("max_k", "max_seqlen_k", "max_seqlen_k_")
 MASKS = ("attn_mask", "attn_bias", "bias", "mask")
-CAUSAL = ("is_causal", "causal")
 
 FORMULAS: dict[str, Formula] = {
     **dict.fromkeys(

@@ -1,7 +1,7 @@
 """Text -> comparable text, by fixed rules with a version, so that rates of two runs mean the same.
 
 `words` is for word error rates, `evalai` for VQA accuracy (the rules of the VQA challenge's evaluation), `letter` for
-multiple choice. A rule that changes gets a new id.
+multiple choice. A rule that changes gets a new id, and `rules` gives the ids for a run to keep.
 """
 
 from __future__ import annotations
@@ -34,6 +34,19 @@ EXPANSIONS = (
     ("'m", " am"),
 )
 APOSTROPHES = str.maketrans("\u2018\u2019\u02bc\u2032", "''''")
+
+
+def rules(metric: str | None) -> dict[str, str]:
+    """Return the ids of the rules by which rates were made: of `wer`, and of the task metric under its name.
+
+    `metric` is the dataset's, as `wer.score` takes it; None gives the id of the word error rates alone.
+    """
+    found = {"wer": VQA_WORDS_ID if metric == "vqa_accuracy" else WORDS_ID}
+    if metric == "vqa_accuracy":
+        found[metric] = EVALAI_ID
+    elif metric == "exact_match":
+        found[metric] = LETTER_ID
+    return found
 
 
 def words(text: str, *, vqa: bool = False) -> str:

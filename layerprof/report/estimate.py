@@ -15,7 +15,7 @@ from layerprof.report import units
 from layerprof.report.look import PHASE_STYLE, Column, Look
 
 if TYPE_CHECKING:
-    from layerprof.estimate.estimate import Estimate, EstimateRow
+    from layerprof.estimate.result import Estimate, EstimateRow
 
 CONVENTION = (
     "2 FLOPs per multiply-accumulate, causal attention not halved, matrix work only; bytes are the least traffic"

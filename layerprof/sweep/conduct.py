@@ -27,7 +27,8 @@ from layerprof.sweep.cells import (
 )
 from layerprof.sweep.engines.choose import open_engine
 from layerprof.sweep.engines.engine import Engine, Job, Refusal
-from layerprof.sweep.experiment_file import Experiment
+from layerprof.sweep.experiment import Experiment, Table
+from layerprof.sweep.experiment import cells as cells_of
 from layerprof.sweep.folder import SWEEP_FILE, SweepFolder
 from layerprof.sweep.worker import REAL
 
@@ -87,7 +88,7 @@ def sweep(
     """
     show = show or Show()
     experiment = experiment_file.load(path)
-    cells = experiment_file.cells(experiment, overrides, only)
+    cells = cells_of(experiment, overrides, only)
     folder = _open_folder(experiment, output, resume)
     with folder.locked(), folder.kept_if_planned():
         folder.sweep_up()
@@ -123,7 +124,7 @@ def dry_run(
 ) -> list[Step]:
     """Return the cells that a sweep would have, with what is already there; nothing is measured or written."""
     experiment = experiment_file.load(path)
-    cells = experiment_file.cells(experiment, overrides, only)
+    cells = cells_of(experiment, overrides, only)
     with open_engine(engine, runner=runner, **options) as opened:
         return plan(cells, opened, SweepFolder(output) if output else _newest(experiment))
 
@@ -266,7 +267,7 @@ def _record(
     )
 
 
-def _planned(table: experiment_file.Table) -> PlannedTable:
+def _planned(table: Table) -> PlannedTable:
     rows, reasons = earlier_report.load(table.reference, table.reference_table)
     return PlannedTable(
         name=table.name,

@@ -1,4 +1,4 @@
-"""An experiment file (TOML) -> tables of cells; every mistake names the file and the line.
+"""An experiment file (TOML) -> its tables; every mistake names the file and the line.
 
 A table is base settings times axes::
 
@@ -30,21 +30,17 @@ What is asked for later wins: base, demo, command line, axes.
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from layerprof import settings
 from layerprof.errors import RequestError, nearest, suggestion
-from layerprof.sweep.cells import PADDING_SIDES, Cell
+from layerprof.sweep import choices
+from layerprof.sweep.experiment import DEFAULT_TIMEOUT_S, Experiment, Table
 
-NOT_A_CELLS = ("output",)
-CHOICES = (*(name for name in settings.Settings.model_fields if name not in NOT_A_CELLS), "padding_side")
 TOP = {
     "name": str,
     "title": str,
@@ -60,38 +56,7 @@ TOP = {
     "skip": list,
     "cells": list,
 }
-DEFAULT_TIMEOUT_S = 3600.0
-MOST_CELLS = 100_000
 _HOW = "docs/sweeps.md shows what an experiment file may hold."
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """One table of an experiment: what is held, what is varied, and the file of figures that it is compared to."""
-
-    name: str
-    title: str
-    about: str = ""
-    base: dict[str, Any] = field(default_factory=dict)
-    demo: dict[str, Any] = field(default_factory=dict)
-    axes: dict[str, tuple[Any, ...]] = field(default_factory=dict)
-    skip: tuple[dict[str, Any], ...] = ()
-    more: tuple[dict[str, Any], ...] = ()
-    repeats: int = 1
-    timeout_s: float = DEFAULT_TIMEOUT_S
-    reference: Path | None = None
-    reference_table: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Experiment:
-    """One or more tables under a name."""
-
-    name: str
-    title: str
-    about: str
-    path: Path
-    tables: tuple[Table, ...]
 
 
 def load(path: str | Path) -> Experiment:
@@ -101,134 +66,6 @@ def load(path: str | Path) -> Experiment:
     nearest one beside it.
     """
     return _load(Path(path).expanduser(), ())
-
-
-def cells(
-    experiment: Experiment, overrides: Mapping[str, Any] | None = None, only: Mapping[str, Any] | None = None
-) -> list[Cell]:
-    """Return the experiment's cells in the order of the file, those of several tables once, first repeats first.
-
-    `overrides` replace base settings (never an axis); `only` keeps the cells whose setting is, as text, among the
-    values. Raises RequestError for an override of an axis, an unknown setting, and an `only` that leaves nothing.
-    """
-    overrides = dict(overrides or {})
-    _check_overrides(experiment, overrides)
-    _check_number(experiment)
-    found: dict[str, Cell] = {}
-    for table in experiment.tables:
-        for cell in _of_table(table, overrides):
-            known = found.get(cell.request)
-            found[cell.request] = known.joined(cell) if known else cell
-    if not found:
-        raise RequestError(
-            f"{experiment.path} has no cells: [[skip]] leaves out every combination of its axes.",
-            "Take a rule out of [[skip]], or add a value to an axis.",
-        )
-    kept = _only(list(found.values()), dict(only or {}))
-    return sorted(kept, key=lambda cell: cell.repeat)
-
-
-def parse_assignments(pairs: list[str] | None, option: str) -> dict[str, tuple[str, ...]]:
-    """Return `NAME=VALUE[,VALUE...]` pairs as they were typed.
-
-    Raises RequestError for one without `=` or with an unknown name.
-    """
-    found: dict[str, tuple[str, ...]] = {}
-    for pair in pairs or []:
-        name, sign, values = pair.partition("=")
-        name = name.strip().replace("-", "_")
-        if not sign or not values:
-            raise RequestError(f"{option} {pair} is not of the form NAME=VALUE.", f"Write e.g. {option} batch_size=16.")
-        if name not in CHOICES:
-            raise settings.unknown_choice("setting", name, CHOICES)
-        found[name] = (*found.get(name, ()), *(value.strip() for value in values.split(",")))
-    return found
-
-
-def typed(name: str, text: str) -> Any:
-    """Return a setting's value from the command line as TOML would read it, or as text.
-
-    Raises RequestError as `settings.build`.
-    """
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    return checked(name, value)
-
-
-def checked(name: str, value: Any) -> Any:
-    """Return a setting's value as it is. Raises RequestError for one that no cell can have."""
-    _check_choice(name, value)
-    return value
-
-
-# --- cells ------------------------------------------------------------------------------------------------------
-
-
-def _of_table(table: Table, overrides: dict[str, Any]) -> Iterator[Cell]:
-    for repeat in range(table.repeats):
-        for point in _points(table):
-            demo = {name: value for name, value in table.demo.items() if name not in point and name not in overrides}
-            yield Cell(
-                choices=table.base | overrides | point,
-                demo=demo,
-                repeat=repeat,
-                timeout_s=table.timeout_s,
-                points={table.name: (point,)},
-            )
-
-
-def _points(table: Table) -> Iterator[dict[str, Any]]:
-    if table.axes or not table.more:
-        for values in itertools.product(*table.axes.values()):
-            point = dict(zip(table.axes, values, strict=True))
-            if not any(_matches(rule, table.base | point) for rule in table.skip):
-                yield point
-    yield from table.more
-
-
-def _matches(rule: Mapping[str, Any], choices: Mapping[str, Any]) -> bool:
-    return all(choices.get(name) in (value if isinstance(value, list) else [value]) for name, value in rule.items())
-
-
-def _check_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> None:
-    for name in overrides:
-        for table in experiment.tables:
-            if name in table.axes:
-                raise RequestError(
-                    f"{name} is an axis of the table '{table.name}', so it cannot be set for all of its cells.",
-                    f"Choose among its values with --only {name}=VALUE, or edit the experiment file.",
-                )
-
-
-def _check_number(experiment: Experiment) -> None:
-    number = sum(
-        table.repeats * (math.prod(len(values) for values in table.axes.values()) + len(table.more))
-        for table in experiment.tables
-    )
-    if number > MOST_CELLS:
-        raise RequestError(
-            f"{experiment.path} has {number:,} cells, which no sweep gets through.",
-            f"Give fewer repeats or values; {MOST_CELLS:,} is the most.",
-        )
-
-
-def _only(found: list[Cell], wanted: Mapping[str, Any]) -> list[Cell]:
-    for name, values in wanted.items():
-        there = {_as_text(cell.choices.get(name)) for cell in found}
-        found = [cell for cell in found if _as_text(cell.choices.get(name)) in values]
-        if not found:
-            listed = ", ".join(sorted(there))
-            raise RequestError(f"No cell has {name}={','.join(values)}.", f"The cells left have {name}: {listed}.")
-    return found
-
-
-def _as_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else "default" if value is None else str(value)
-
-
-# --- the file ---------------------------------------------------------------------------------------------------
 
 
 class _File:
@@ -346,22 +183,9 @@ def _check_settings(file: _File) -> None:
 
 def _check(file: _File, where: tuple[str, ...], name: str, value: Any) -> None:
     try:
-        _check_choice(name, value)
+        choices.check(name, value)
     except RequestError as error:
         file.wrong(where, error.problem[0].lower() + error.problem[1:], error.remedy)
-
-
-def _check_choice(name: str, value: Any) -> None:
-    """Raise RequestError for a setting that no cell can have."""
-    if name not in CHOICES:
-        raise settings.unknown_choice("setting", name, CHOICES)
-    if name == "padding_side":
-        if value not in PADDING_SIDES:
-            raise settings.unknown_choice("padding side", value, PADDING_SIDES)
-        return
-    if isinstance(value, bool) != (settings.Settings.model_fields[name].annotation is bool):
-        raise RequestError(f"Setting '{name}' cannot be {value!r}.", "Write true and false for switches only.")
-    settings.build(**{name: value})
 
 
 def _table(file: _File, name: str) -> Table:

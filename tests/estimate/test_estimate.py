@@ -18,9 +18,10 @@ from layerprof.hooks.shapes import ShapesHook
 from rich.console import Console
 
 from layerprof.errors import RequestError
-from layerprof.estimate.estimate import Estimate, estimate
+from layerprof.estimate.estimate import estimate
 from layerprof.estimate.ghost import Ghosts, is_ghost
 from layerprof.estimate.rehearsal import sum_of_lower
+from layerprof.estimate.result import Estimate
 from layerprof.flops import formulas
 from layerprof.layers.find import find_layers
 from layerprof.machine.gpus import gpu_by_name
@@ -111,6 +112,21 @@ def test_the_whole_answer_is_the_closed_form(rows: int, pixels: int, text: int, 
     rotary = families.rotary_products(CONFIG, rows, prompt + new_tokens - 1)
     assert got.totals.flops - form.total in rotary
     assert [r.flops for r in got.layers if r.kind == "vision_block"] == list(form.vision_blocks)
+
+
+def test_what_both_towers_have_has_two_names() -> None:
+    """Each tower's rotary is an account of its own, as in the books of a run, whatever work the version does there."""
+    got = estimate("demo", batch_size=2, image_size=112, text_tokens=7, new_tokens=1)
+    vision, language = (
+        sum(row.flops for row in got.layers if row.kind == "rotary" and row.tower == tower)
+        for tower in ("vision", "language")
+    )
+    rest = got.ledger["flops"].rest
+    assert (rest["vision rotary"], rest["language rotary"]) == (vision, language)
+    assert set(rest) - {"vision rotary", "language rotary"} == {
+        *("patch_embed", "merger", "embed_tokens", "norm", "lm_head")
+    }
+    assert got.ledger["flops"].residual == 0
 
 
 @pytest.mark.parametrize("name", LIKE_A_RUN)

@@ -91,9 +91,9 @@ def test_energy_has_a_label_and_a_source(run: Run) -> None:
 
 def test_the_roof_is_known(run: Run) -> None:
     """On a card of the table, each layer says which share of its bound it reaches, and none is above it by far."""
-    from layerprof.estimate import estimate
+    from layerprof.machine.gpus import gpu_by_device_name
 
-    if estimate.gpu_by_device_name(run.environment["device_name"]) is None:
+    if gpu_by_device_name(run.environment["device_name"]) is None:
         pytest.skip("this card is not in gpus.toml")
     shares = [row.roof_share for row in run.layers if row.kind == "decoder_layer"]
     assert all(share is not None and 0 < share < 1.2 for share in shares)

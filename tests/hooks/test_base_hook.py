@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import families
@@ -9,8 +10,13 @@ import pytest
 import torch
 from families_base import Family
 from layerprof.hooks.base import LayerHook
+from layerprof.hooks.energy.capture import CaptureHook
+from layerprof.hooks.kernels import KernelsHook
+from layerprof.hooks.latency import LatencyHook
+from layerprof.hooks.shapes import ShapesHook
 from torch import nn
 
+from layerprof.errors import RequestError
 from layerprof.layers.find import find_layers
 from layerprof.readings import Layer
 from layerprof.records import Phase
@@ -161,12 +167,15 @@ def test_nothing_stays_on_the_model() -> None:
     assert hooks_on(model) == 0
 
 
-def test_an_unknown_layer_leaves_nothing_attached() -> None:
-    """Attaching fails as a whole."""
-    model = nn.Sequential(nn.Linear(4, 4))
-    with pytest.raises(KeyError):
-        Log(model, (Layer("0", "language", "module", 0), Layer("7", "language", "module", 1))).__enter__()
+@pytest.mark.parametrize("kind", [Log, LatencyHook, ShapesHook, KernelsHook, CaptureHook])
+def test_an_unknown_layer_leaves_nothing_attached(kind: type[LayerHook]) -> None:
+    """Attaching fails as a whole, in whichever hook, and says which layer it is and which may be meant."""
+    model = nn.Sequential(OrderedDict(first=nn.Linear(4, 4)))
+    known, unknown = Layer("first", "language", "module", 0), Layer("firts", "language", "module", 1)
+    with pytest.raises(RequestError, match=r"Sequential has no layer 'firts'.*\n.*Did you mean 'first'"):
+        kind(model, (known, unknown)).__enter__()
     assert hooks_on(model) == 0
+    assert "forward" not in vars(model.first)
 
 
 @pytest.mark.parametrize(

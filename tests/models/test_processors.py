@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import transformers
-from small_models import CONFIG, samples, subject
+from small_models import CONFIG, picture, samples, subject
 
 from layerprof import demo
 from layerprof.data import batching
@@ -107,7 +107,6 @@ def test_other_families_answer_through_the_same_functions(make: Any) -> None:
     assert batch.tensors["attention_mask"][:, -1].tolist() == [1, 1]
     answered = generation.generate(other, batch, max_new_tokens=4, fixed=True)
     assert answered.new_tokens == (4, 4)
-    assert "own" in batching.image_rule(other, 100)
 
 
 def test_a_text_model_is_asked_without_images(tmp_path: Path) -> None:
@@ -120,7 +119,6 @@ def test_a_text_model_is_asked_without_images(tmp_path: Path) -> None:
     assert "pixel_values" not in batch.tensors
     assert batch.image_tokens == (0, 0)
     assert batch.tensors["attention_mask"][:, -1].tolist() == [1, 1]
-    assert "text only" in batching.image_rule(small, 224)
 
 
 def test_a_template_that_knows_of_no_images_gets_the_image_token(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,9 +268,17 @@ def test_an_image_processor_that_gives_pixels_alone_is_understood() -> None:
     """Idefics' returns one tensor, no mapping; its size does not follow the image's, which is then left alone."""
     other = llava(HF.AutoTokenizer.from_pretrained(demo.MODEL_FOLDER))
     bare = Wrapped(other.processor.image_processor, lambda inner, *args, **more: inner(*args, **more)["pixel_values"])
-    processor = Wrapped(other.processor, lambda inner, **asked: inner(**asked))
+    given: list[tuple[int, int]] = []
+
+    def call(inner: Any, *, images: Any, **asked: Any) -> Any:
+        given.extend(image.size for (image,) in images)
+        return inner(images=images, **asked)
+
+    processor = Wrapped(other.processor, call)
     processor.image_processor = bare
-    assert "does not change it" in batching.image_rule(Subject(other.model, processor), 224)
+    (batch,) = batching.batches(Subject(other.model, processor), samples(["a"]), image_size=100)
+    assert given == [picture().size]
+    assert batch.image_tokens == (16,)
 
 
 def test_kinds_of_tokens_are_asked_for_where_the_model_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ import pytest
 from paths import ROOT
 
 from layerprof.errors import RequestError
-from layerprof.sweep import experiment_file
+from layerprof.sweep import choices, experiment_file
+from layerprof.sweep.experiment import cells
 
 
 def _file(folder: Path, text: str, name: str = "table.toml") -> Path:
@@ -18,7 +19,7 @@ def _file(folder: Path, text: str, name: str = "table.toml") -> Path:
 
 
 def _choices(path: Path, **kwargs: object) -> list[dict[str, object]]:
-    return [cell.choices for cell in experiment_file.cells(experiment_file.load(path), **kwargs)]  # type: ignore[arg-type]  # test data
+    return [cell.choices for cell in cells(experiment_file.load(path), **kwargs)]  # type: ignore[arg-type]  # test data
 
 
 def test_axes_multiply_and_base_holds(tmp_path: Path) -> None:
@@ -51,7 +52,7 @@ def test_skip_takes_out_and_cells_adds(tmp_path: Path) -> None:
 def test_repeats_go_round_by_round(tmp_path: Path) -> None:
     """All cells come once before any comes again, so that a drift of the machine falls on all alike."""
     path = _file(tmp_path, "repeats = 2\n[axes]\nbatch_size = [1, 4]\n")
-    found = experiment_file.cells(experiment_file.load(path))
+    found = cells(experiment_file.load(path))
     assert [(cell.repeat, cell.choices["batch_size"]) for cell in found] == [(0, 1), (0, 4), (1, 1), (1, 4)]
 
 
@@ -59,7 +60,7 @@ def test_a_cell_of_two_tables_is_one_cell_that_stands_in_both(tmp_path: Path) ->
     """Included tables keep their names and share the cells that ask for the same."""
     _file(tmp_path, "[base]\nimage_size = 224\nsamples = 2\n[axes]\nbatch_size = [1, 16]\n", "a.toml")
     _file(tmp_path, "[base]\nbatch_size = 16\nsamples = 2\n[axes]\nimage_size = [224, 448]\n", "b.toml")
-    found = experiment_file.cells(experiment_file.load(_file(tmp_path, 'include = ["a.toml", "b.toml"]\n', "all.toml")))
+    found = cells(experiment_file.load(_file(tmp_path, 'include = ["a.toml", "b.toml"]\n', "all.toml")))
     assert len(found) == 3
     shared = [cell for cell in found if len(cell.points) == 2]
     assert [cell.points for cell in shared] == [{"a": ({"batch_size": 16},), "b": ({"image_size": 224},)}]
@@ -72,16 +73,16 @@ def test_demo_settings_give_way_to_axes_and_to_the_command_line(tmp_path: Path) 
         "[base]\nsamples = 300\nbatch_size = 16\n[demo]\nsamples = 8\nbatch_size = 2\nimage_size = 112\n"
         "[axes]\nbatch_size = [4]\n",
     )
-    (plain,) = experiment_file.cells(experiment_file.load(path))
+    (plain,) = cells(experiment_file.load(path))
     assert plain.demo == {"samples": 8, "image_size": 112}
-    (set_,) = experiment_file.cells(experiment_file.load(path), {"samples": 5})
+    (set_,) = cells(experiment_file.load(path), {"samples": 5})
     assert (set_.choices["samples"], set_.demo) == (5, {"image_size": 112})
 
 
 def test_only_keeps_cells_by_the_text_of_a_setting(tmp_path: Path) -> None:
     """`--only` takes several values, and says what there is when nothing is left."""
     path = _file(tmp_path, "[axes]\nbatch_size = [1, 4, 8]\n")
-    kept = _choices(path, only=experiment_file.parse_assignments(["batch-size=1,8"], "--only"))
+    kept = _choices(path, only=choices.parse_assignments(["batch-size=1,8"], "--only"))
     assert [cell["batch_size"] for cell in kept] == [1, 8]
     with pytest.raises(RequestError, match="batch_size=2") as caught:
         _choices(path, only={"batch_size": ("2",)})
@@ -92,7 +93,7 @@ def test_an_axis_cannot_be_overridden(tmp_path: Path) -> None:
     """An override of an axis would make all its cells the same, so it is refused and --only is named."""
     experiment = experiment_file.load(_file(tmp_path, "[axes]\nbatch_size = [1, 4]\n"))
     with pytest.raises(RequestError) as caught:
-        experiment_file.cells(experiment, {"batch_size": 2})
+        cells(experiment, {"batch_size": 2})
     assert "--only batch_size" in caught.value.remedy
 
 
@@ -169,22 +170,22 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
 def test_assignments_are_checked(pair: str) -> None:
     """`--only` and `--set` take NAME=VALUE of settings that exist."""
     with pytest.raises(RequestError):
-        experiment_file.parse_assignments([pair], "--set")
+        choices.parse_assignments([pair], "--set")
 
 
 def test_values_from_the_command_line_get_their_type() -> None:
     """A value is read as TOML where it is TOML, else as text, and then checked."""
-    assert experiment_file.typed("batch_size", "4") == 4
-    assert experiment_file.typed("trace", "false") is False
-    assert experiment_file.typed("dataset", "coco") == "coco"
+    assert choices.typed("batch_size", "4") == 4
+    assert choices.typed("trace", "false") is False
+    assert choices.typed("dataset", "coco") == "coco"
     with pytest.raises(RequestError, match="textvqe"):
-        experiment_file.typed("dataset", "textvqe")
+        choices.typed("dataset", "textvqe")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.toml")), ids=lambda path: path.stem)
 def test_the_experiments_that_are_shipped_load(path: Path) -> None:
     """Every experiment file of the repository has cells."""
-    assert experiment_file.cells(experiment_file.load(path))
+    assert cells(experiment_file.load(path))
 
 
 def test_the_reference_experiment_has_a_cell_for_every_row_of_the_report() -> None:
@@ -195,7 +196,7 @@ def test_the_reference_experiment_has_a_cell_for_every_row_of_the_report() -> No
     from layerprof.sweep import earlier_report
 
     experiment = experiment_file.load(ROOT / "experiments" / "reference.toml")
-    found = experiment_file.cells(experiment)
+    found = cells(experiment)
     matched = 0
     for table in experiment.tables:
         rows, _ = earlier_report.load(table.reference, table.reference_table)

@@ -7,26 +7,21 @@ processors, power and heat. Files travel through Ray, so the nodes need no commo
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from layerprof.errors import RequestError, RunFailedError
 from layerprof.sweep.cells import Cell, Guards, Identity, Outcome, Status
+from layerprof.sweep.engines import task
 from layerprof.sweep.engines.engine import Job, Refusal, Watcher
-from layerprof.sweep.worker import carry_out, load_runner
 
 MEASURE = "measure"
 ATTEMPTS = 2
 """A crash may be the node's fault, so it is tried once more; errors, lack of memory and timeouts are the cell's."""
 START_TIMEOUT_S = 600.0
 POLL_S = 0.5
-MOST_FILE_BYTES = 512 * 10**6
 CELLS_OPTIONS = {"max_calls": 1, "max_retries": 0, "num_returns": "streaming"}
 
 
@@ -91,10 +86,10 @@ class RayEngine:
         gpus = max(needs.values(), default=0.0)
         gpus = gpus if self._places(gpus) else 0.0  # cells that need what is not there are refused one by one
         self._refuse_if_infeasible(gpus)
-        task = self._task(_identify, gpus, {"max_calls": 1, "max_retries": 1})
+        asking = self._task(task.identify, gpus, {"max_calls": 1, "max_retries": 1})
         asked = [{"do": "identify", "choices": cell.choices, "demo": cell.demo} for cell in cells]
         try:
-            answers = self.ray.get(task.remote(self.runner, asked), timeout=START_TIMEOUT_S)
+            answers = self.ray.get(asking.remote(self.runner, asked), timeout=START_TIMEOUT_S)
         except self.ray.exceptions.GetTimeoutError:
             raise RunFailedError(
                 f"No node of the cluster told what the cells are within {START_TIMEOUT_S:.0f} s.",
@@ -163,9 +158,9 @@ class RayEngine:
 
     def _submit(self, job: Job) -> Flight:
         gpus = _gpus(job.identity.choices)
-        task = self._task(_carry_out, gpus, CELLS_OPTIONS)
+        running = self._task(task.run, gpus, CELLS_OPTIONS)
         request = {"do": "run", "identity": job.identity.model_dump(mode="json"), "repeat": job.repeat}
-        return Flight(job, task.remote(self.runner, request, gpus))
+        return Flight(job, running.remote(self.runner, request, gpus))
 
     def _task(self, function: Any, gpus: float, options: dict[str, Any]) -> Any:
         resources = {MEASURE: 1}
@@ -231,34 +226,6 @@ class RayEngine:
             attempts=flight.attempt,
             worker=flight.node,
         )
-
-
-# --- in the worker ----------------------------------------------------------------------------------------------
-
-
-def _identify(runner: str, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    loaded = load_runner(runner)
-    return [carry_out(loaded, request, lambda _: None) for request in requests]
-
-
-def _carry_out(runner: str, request: dict[str, Any], gpus: float) -> Iterator[dict[str, Any]]:
-    """Carry a cell out in a folder of its own; yield where it runs, then the answer with the folder's files."""
-    if not gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a CPU cell must not find a card that another cell measures
-    yield {"node": f"{socket.gethostname()} process {os.getpid()}"}
-    place = Path(tempfile.mkdtemp(prefix="layerprof-"))
-    try:
-        folder = place / "cell"
-        folder.mkdir()
-        answer = carry_out(load_runner(runner), request | {"folder": str(folder)}, lambda _: None)
-        yield {"answer": answer, "files": _files(folder) if "ok" in answer else {}}
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def _files(folder: Path) -> dict[str, bytes]:
-    found = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.stat().st_size <= MOST_FILE_BYTES]
-    return {str(file.relative_to(folder)): file.read_bytes() for file in found}
 
 
 def _environment() -> dict[str, str]:

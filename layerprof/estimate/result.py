@@ -1,0 +1,69 @@
+"""What an estimate says: a row a layer and phase, sums, memory, and the books of its FLOPs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from layerprof.machine.gpus import Bound
+from layerprof.records import LedgerColumn, Phase, Record, Tower
+
+
+class EstimateRow(Record):
+    """One layer in one phase. `time_bound_s` is the least time on the device; `energy_estimate_j` that at its power."""
+
+    name: str
+    tower: Tower
+    kind: str
+    index: int
+    phase: Phase
+    calls: int
+    flops: int
+    flops_causal: int
+    bytes: int
+    bytes_weights: int
+    bytes_activations: int
+    bytes_kv: int
+    flops_per_byte: float | None
+    time_bound_s: float | None = None
+    bound: Bound | None = None
+    energy_estimate_j: float | None = None
+
+
+class EstimateTotals(Record):
+    """Sums over rows, of one phase or of all; the times add, since layers run one after another."""
+
+    flops: int
+    bytes: int
+    time_bound_s: float | None = None
+    energy_estimate_j: float | None = None
+
+
+class EstimateMemory(Record):
+    """Bytes needed at the end of the answer; `activations` is the most that one operator reads and writes."""
+
+    weights: int
+    kv_cache: int
+    activations: int
+    total: int
+    device: int | None = None
+    fits: bool | None = None
+
+
+class Estimate(Record):
+    """The whole estimate; `to_json` gives it with the field names of `run.json`."""
+
+    format: Literal[1] = 1
+    model: dict[str, Any]
+    settings: dict[str, Any]
+    gpu: dict[str, Any] | None
+    totals: EstimateTotals
+    phases: dict[Phase, EstimateTotals]
+    memory: EstimateMemory
+    layers: tuple[EstimateRow, ...]
+    ledger: dict[Literal["flops"], LedgerColumn]
+    uncounted_ops: dict[str, int]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """Return the estimate as a JSON document."""
+        return self.model_dump_json(indent=2)
