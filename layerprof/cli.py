@@ -174,9 +174,9 @@ def compare(
     ] = None,
 ) -> None:
     """Tell what changed between two runs or sweeps, end to end and layer by layer, with paired intervals."""
-    from layerprof.commands import sweep as sweeping
+    from layerprof.commands import compare as comparing
 
-    if sweeping.show_comparison(before, after, fail_above, format, _file(output), _console(False), _say):
+    if comparing.show(before, after, fail_above, format, _file(output), _console(False), _say):
         raise typer.Exit(1)
 
 

@@ -1,8 +1,7 @@
-"""What the commands `sweep` and `compare` do between the command line and the library."""
+"""`layerprof sweep`: what it was asked for, checked; its cells, shown; carried out."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,15 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from layerprof.errors import RequestError
 from layerprof.report.sweep.progress import Bar, Lines
-from layerprof.report.write import format_for, to_file
 from layerprof.settings import unknown_choice
 from layerprof.sweep import conduct, experiment_file
 from layerprof.sweep.engines import Refusal
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-COMPARISON_FORMATS = ("terminal", "markdown", "json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,38 +123,3 @@ def carry_out(
 
         terminal.render(view.load(done.folder), console)
     return len(done.failed)
-
-
-def show_comparison(
-    before: Path,
-    after: Path,
-    fail_above: float | None,
-    format_name: str,
-    output: Path | None,
-    console: Console,
-    say: Callable[[str], None],
-) -> int:
-    """Compare, show it or write it to a file, and return how many figures are worse than allowed."""
-    from layerprof.report import comparison
-    from layerprof.runs import compare
-
-    if fail_above is not None and not 0 <= fail_above < math.inf:
-        raise RequestError(f"--fail-above is {fail_above:g}.", "Give percent, 0 or more.")
-    name = format_for(output) if output is not None and format_name == "terminal" else format_name
-    if name not in COMPARISON_FORMATS:
-        raise unknown_choice("format of a comparison", name, COMPARISON_FORMATS)
-    found = compare.compare(before, after)
-    text = io.StringIO()
-    if name == "terminal" and output is None:
-        comparison.render(found, console, fail_above)
-    elif name == "terminal":
-        comparison.render(found, text, fail_above)
-    elif name == "markdown":
-        comparison.render_markdown(found, text)
-    else:
-        comparison.render_json(found, text)
-    if output is not None:
-        say(f"Wrote {to_file(text.getvalue(), output.expanduser())}")
-    elif text.getvalue():
-        say(text.getvalue().rstrip("\n"))
-    return len(found.regressions(fail_above)) if fail_above is not None else 0

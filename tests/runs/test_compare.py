@@ -1,4 +1,4 @@
-"""Comparisons against sums done by hand: pairs over different batchings, intervals, regressions, settings, sweeps."""
+"""Comparisons against sums done by hand: pairs over different batchings, intervals, regressions, settings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from sample_run import sample_run
-from sample_sweep import run, sample_sweep, save_run
+from sample_sweep import run, save_run
 
 from layerprof.errors import RequestError
 from layerprof.runs import compare
@@ -133,30 +133,6 @@ def test_runs_of_different_samples_are_not_paired(tmp_path: Path) -> None:
     assert found.shared_samples == 0
     assert found.same_answers is None
     assert any("different samples" in note for note in found.notes)
-
-
-def test_sweeps_are_compared_cell_by_cell(tmp_path: Path) -> None:
-    """Cells are partners where they stand at the same point; those that one sweep could not measure are told."""
-    before, after = sample_sweep(tmp_path / "a"), sample_sweep(tmp_path / "b", slower=1.25)
-    found = compare.compare(before, after)
-    assert [cell.title for cell in found.cells] == ["sizes: batch_size=1", "sizes: batch_size=4"]
-    assert len(found.alone) == 2
-    assert "no CUDA device" in " ".join(found.alone)
-    worse = found.regressions(20)
-    assert {(cell, change.quantity) for cell, change in worse} == {
-        ("sizes: batch_size=1", "latency per sample"),
-        ("sizes: batch_size=4", "latency per sample"),
-    }
-    assert found.regressions(30) == []
-
-
-def test_a_run_and_a_sweep_are_not_compared(tmp_path: Path) -> None:
-    """What cannot be set side by side is refused, with the way to do it."""
-    save_run(run(0.25), tmp_path / "run", (0.2, 0.3))
-    with pytest.raises(RequestError, match=r"is a run and .* is a sweep"):
-        compare.compare(tmp_path / "run", sample_sweep(tmp_path / "sweep"))
-    with pytest.raises(RequestError):
-        compare.compare(tmp_path / "run", tmp_path / "nothing")
 
 
 def test_a_broken_batches_file_names_the_line(tmp_path: Path) -> None:

@@ -1,72 +1,13 @@
-"""The layer table as CSV: one line per layer and phase, every figure in its SI unit, empty where not measured."""
+"""The layer table, as `layers.csv` holds it."""
 
 from __future__ import annotations
 
-import csv
-import io
-from typing import IO, Any
+from typing import IO
 
-from layerprof.records import LayerRow, Run
-
-COLUMNS = (
-    "name",
-    "tower",
-    "kind",
-    "index",
-    "phase",
-    "calls",
-    "flops",
-    "flops_useful",
-    "flops_causal",
-    "bytes",
-    "bytes_weights",
-    "bytes_activations",
-    "bytes_kv",
-    "span_total_s",
-    "span_median_s",
-    "span_p95_s",
-    "busy_s",
-    "busy_calls",
-    "busy_span_s",
-    "busy_share",
-    "roof_share",
-    "energy_j",
-    "energy_ci95_low_j",
-    "energy_ci95_high_j",
-    "energy_quality",
-    "energy_source",
-    "energy_reason",
-    "energy_active_j",
-    "energy_hot_j",
-    "energy_reconciled_j",
-    "energy_estimate_j",
-)
+from layerprof.records import Run
+from layerprof.runs.layer_table import csv_text
 
 
 def render(run: Run, out: IO[str]) -> None:
     """Write the layer table as CSV with a header line."""
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat(row) for row in run.layers)
-
-
-def layers_csv(run: Run) -> str:
-    """Return the text of `layers.csv`."""
-    out = io.StringIO()
-    render(run, out)
-    return out.getvalue()
-
-
-def flat(row: LayerRow) -> dict[str, Any]:
-    """Return one row's figures under `COLUMNS`; None stays None, which CSV writes as nothing."""
-    span, interval = row.span_s, row.energy_ci95
-    nested = {
-        "phase": row.phase.value,
-        "span_total_s": span.total if span else None,
-        "span_median_s": span.median if span else None,
-        "span_p95_s": span.p95 if span else None,
-        "energy_ci95_low_j": interval[0] if interval else None,
-        "energy_ci95_high_j": interval[1] if interval else None,
-        "energy_quality": row.energy_quality.value,
-    }
-    return {name: nested[name] if name in nested else getattr(row, name) for name in COLUMNS}
+    out.write(csv_text(run))

@@ -1,0 +1,69 @@
+"""`layerprof compare`: two runs, or two sweeps cell by cell."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerprof.errors import RequestError
+from layerprof.report.write import format_for, to_file
+from layerprof.settings import unknown_choice
+from layerprof.sweep.folder import is_sweep
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from layerprof.runs.changes import Comparisons
+
+FORMATS = ("terminal", "markdown", "json")
+
+
+def show(
+    before: Path,
+    after: Path,
+    fail_above: float | None,
+    format_name: str,
+    output: Path | None,
+    console: Console,
+    say: Callable[[str], None],
+) -> int:
+    """Compare, show it or write it to a file, and return how many figures are worse than allowed."""
+    from layerprof.report import comparison
+
+    if fail_above is not None and not 0 <= fail_above < math.inf:
+        raise RequestError(f"--fail-above is {fail_above:g}.", "Give percent, 0 or more.")
+    name = format_for(output) if output is not None and format_name == "terminal" else format_name
+    if name not in FORMATS:
+        raise unknown_choice("format of a comparison", name, FORMATS)
+    found = compared(before, after)
+    text = io.StringIO()
+    if name == "terminal" and output is None:
+        comparison.render(found, console, fail_above)
+    elif name == "terminal":
+        comparison.render(found, text, fail_above)
+    elif name == "markdown":
+        comparison.render_markdown(found, text)
+    else:
+        comparison.render_json(found, text)
+    if output is not None:
+        say(f"Wrote {to_file(text.getvalue(), output.expanduser())}")
+    elif text.getvalue():
+        say(text.getvalue().rstrip("\n"))
+    return len(found.regressions(fail_above)) if fail_above is not None else 0
+
+
+def compared(before: Path, after: Path) -> Comparisons:
+    """Compare two runs or two sweeps by their folders. Raises RequestError for anything else, or a run and a sweep."""
+    from layerprof.runs import compare as runs
+    from layerprof.sweep import compare as sweeps
+
+    kinds = ["sweep" if is_sweep(path) else "run" for path in (before, after)]
+    if kinds[0] != kinds[1]:
+        raise RequestError(
+            f"{before} is a {kinds[0]} and {after} is a {kinds[1]}.",
+            "Compare two runs or two sweeps; the run of a cell lies in the sweep's folder under cells/.",
+        )
+    return sweeps.compare(before, after) if kinds[0] == "sweep" else runs.compare(before, after)
