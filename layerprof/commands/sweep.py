@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from layerprof.commands import printing
 from layerprof.errors import RequestError
 from layerprof.report.sweep.progress import Bar, Lines
 from layerprof.settings import unknown_choice
 from layerprof.sweep import conduct, experiment_file
-from layerprof.sweep.engines import Refusal
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +49,9 @@ def request(
     return Request(experiment, output, overrides, experiment_file.parse_assignments(only, "--only"), engine, options)
 
 
-def show_plan(asked: Request, console: Console) -> None:
-    """Print the cells of a sweep and what is there already."""
-    from layerprof.report.look import Column, Look
+def show_plan(asked: Request) -> None:
+    """Print the cells of a sweep and what is there already. Raises RequestError."""
+    from layerprof.report.sweep import plan
 
     steps = conduct.dry_run(
         asked.experiment,
@@ -65,45 +61,16 @@ def show_plan(asked: Request, console: Console) -> None:
         only=asked.only,
         **asked.options,
     )
-    look = Look.of(console)
-    states = [
-        f"cannot run: {step.who.reason}"
-        if isinstance(step.who, Refusal)
-        else f"cached: {step.before.status.value}"
-        if step.before
-        else "to measure"
-        for step in steps
-    ]
-    names = ("dataset", "batch_size", "image_size", "max_input_len", "optimization", "device", "dtype", "samples")
-    who = [step.cell.choices if isinstance(step.who, Refusal) else step.who.choices for step in steps]
-    columns = [
-        Column("cell", [look.text(step.key[:8]) for step in steps], 0, "left"),
-        Column("model", [look.text(choices.get("model", "auto")) for choices in who], 2, "left"),
-    ]
-    columns += [Column(name, [look.text(choices.get(name, "-")) for choices in who], 1) for name in names]
-    columns += [
-        Column("tables", [look.text(", ".join(step.cell.points)) for step in steps], 3, "left", wraps=True),
-        Column("state", [look.text(state) for state in states], 0, "left", wraps=True),
-    ]
-    console.print(look.table(columns), highlight=False)
-    left = sum(state == "to measure" for state in states)
-    console.print(look.text(f"{len(steps)} cells, {left} to measure."), highlight=False)
+    plan.render(steps, printing.console())
 
 
-def carry_out(
-    asked: Request,
-    resume: bool,
-    retry: bool,
-    timeout_s: float | None,
-    console: Console,
-    say: Callable[[str], None],
-    quiet: bool,
-) -> int:
-    """Run a sweep, show it, and return how many cells failed."""
+def carry_out(asked: Request, *, resume: bool, retry: bool, timeout_s: float | None, quiet: bool) -> int:
+    """Run a sweep, show it, and return the exit code: 1 where a cell failed. Raises RequestError and RunFailedError."""
     if retry and not resume:
         raise RequestError("--retry works on a sweep that is there.", "Add --resume.")
     if timeout_s is not None and not 0 < timeout_s < math.inf:
         raise RequestError(f"--timeout is {timeout_s:g}.", "Give seconds above 0.")
+    console = printing.console(quiet)
     done = conduct.sweep(
         asked.experiment,
         output=asked.output,
@@ -113,13 +80,13 @@ def carry_out(
         overrides=asked.overrides,
         only=asked.only,
         timeout_s=timeout_s,
-        show=Lines(say) if quiet or not console.is_terminal else Bar(console),
+        show=Lines(printing.say) if quiet or not console.is_terminal else Bar(console),
         **asked.options,
     )
     if quiet:
-        say(f"sweep: {done.folder}")
+        printing.say(f"sweep: {done.folder}")
     else:
         from layerprof.report.sweep import terminal, view
 
         terminal.render(view.load(done.folder), console)
-    return len(done.failed)
+    return 1 if done.failed else 0
