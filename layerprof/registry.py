@@ -1,6 +1,7 @@
 """Hooks by name: the entry-point group `layerprof.hooks`, or an import path `package.module:Class`.
 
-Nothing in layerprof imports an instrument statically, so ours and a user's own are found the same way.
+Nothing in layerprof imports an instrument statically, so ours and a user's own are found the same way. Report formats
+are found so, too, in a group of their own.
 """
 
 from __future__ import annotations
@@ -19,24 +20,30 @@ METHODS = ("__enter__", "__exit__", "batch", "reading")
 NOT_CALLED = "it cannot be called with (model, layers)"
 
 
-def names() -> tuple[str, ...]:
-    """Return the names of all installed hooks, sorted."""
-    return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
+def names(group: str = GROUP) -> tuple[str, ...]:
+    """Return the names of all that is installed in a group, sorted; the hooks' unless another is given."""
+    return tuple(sorted({point.name for point in entry_points(group=group)}))
 
 
 def load(name: str) -> Any:
-    """Return the class registered as `name`, or imported from `package.module:Class`.
+    """Return the hook registered as `name`, or imported from `package.module:Class`. Raises RequestError as `find`."""
+    return find(name, GROUP, "hook")
+
+
+def find(name: str, group: str, what: str) -> Any:
+    """Return what is registered as `name` in a group, or imported from `package.module:Class`; messages call it `what`.
 
     Raises RequestError when the name is not registered, or its module cannot be imported.
     """
-    point = next(iter(entry_points(group=GROUP, name=name)), None)
+    point = next(iter(entry_points(group=group, name=name)), None)
     if point is None and ":" in name and EntryPoint.pattern.match(name):
-        point = EntryPoint(name=name, value=name, group=GROUP)
+        point = EntryPoint(name=name, value=name, group=group)
         _see_current_folder()
     if point is None:
+        known = names(group)
         raise RequestError(
-            f"No hook is called '{name}'.",
-            f"{did_you_mean(name, names())}Installed: {', '.join(names()) or 'none (reinstall layerprof)'}; "
+            f"No {what} is called '{name}'.",
+            f"{did_you_mean(name, known)}Installed: {', '.join(known) or 'none (reinstall layerprof)'}; "
             "your own can be given as package.module:Class.",
         )
     try:
@@ -45,12 +52,12 @@ def load(name: str) -> Any:
             target = getattr(target, part)
     except (ImportError, AttributeError) as error:
         raise RequestError(
-            f"The hook '{name}' cannot be loaded from {point.value}: {error}.",
+            f"The {what} '{name}' cannot be loaded from {point.value}: {error}.",
             "Install the package that holds it, or correct the import path.",
         ) from error
     except (Exception, SystemExit) as error:  # a module of the user's may do anything while it is imported
         raise RequestError(
-            f"The hook '{name}' cannot be loaded: importing {point.module} raised {type(error).__name__}: {error}.",
+            f"The {what} '{name}' cannot be loaded: importing {point.module} raised {type(error).__name__}: {error}.",
             f"Correct the module until `python -c 'import {point.module}'` works.",
         ) from error
     return target

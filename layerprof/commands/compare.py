@@ -2,50 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerprof.commands import printing
 from layerprof.errors import RequestError
-from layerprof.report.write import format_for, to_file
-from layerprof.settings import unknown_choice
+from layerprof.report import kinds, write
 from layerprof.sweep.folder import is_sweep
 
 if TYPE_CHECKING:
     from layerprof.runs.changes import Comparisons
 
-FORMATS = ("terminal", "markdown", "json")
 
-
-def show(before: Path, after: Path, fail_above: float | None, format_name: str, target: Path | None) -> int:
+def show(before: Path, after: Path, fail_above: float | None, format_name: str, output: Path | None) -> int:
     """Compare, show it or write it to a file, and return the exit code: 1 where a figure is worse than allowed.
 
     Raises RequestError.
     """
-    from layerprof.report import comparison
-
     if fail_above is not None and not 0 <= fail_above < math.inf:
         raise RequestError(f"--fail-above is {fail_above:g}.", "Give percent, 0 or more.")
-    file = printing.file(target)
-    name = format_for(file) if file is not None and format_name == "terminal" else format_name
-    if name not in FORMATS:
-        raise unknown_choice("format of a comparison", name, FORMATS)
+    kind = kinds.comparison(fail_above)
+    kind.renderer(write.chosen(format_name, printing.file(output)))  # a wrong format is told before anything is read
     found = compared(before, after)
-    text = io.StringIO()
-    if name == "terminal" and file is None:
-        comparison.render(found, printing.console(), fail_above)
-    elif name == "terminal":
-        comparison.render(found, text, fail_above)
-    elif name == "markdown":
-        comparison.render_markdown(found, text)
-    else:
-        comparison.render_json(found, text)
-    if file is not None:
-        printing.say(f"Wrote {to_file(text.getvalue(), file.expanduser())}")
-    elif text.getvalue():
-        printing.say(text.getvalue().rstrip("\n"))
+    printing.show(found, kind, format_name, output)
     return 1 if fail_above is not None and found.regressions(fail_above) else 0
 
 

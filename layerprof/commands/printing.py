@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from layerprof.report import units
+from layerprof.report import units, write
+from layerprof.report.write import Kind
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+T = TypeVar("T")
 
 
 def console(plain: bool = False) -> Console:
@@ -30,6 +33,13 @@ def complain(text: str) -> None:
     sys.stderr.write(_shown(text) + "\n")
 
 
+def show(result: T, kind: Kind[T], format_name: str, output: Path | None) -> None:
+    """Show a result on standard output, or in the file of -o, and say so. Raises RequestError as `report.write`."""
+    written = write.write(result, kind, format_name, file(output), console())
+    if written is not None:
+        say(f"Wrote {written}")
+
+
 def file(output: Path | None) -> Path | None:
     """Return the file of -o; `-` is standard output, as with --json."""
     return None if output is None or str(output) == "-" else output
@@ -39,11 +49,9 @@ def emit(text: str, target: str) -> None:
     """Write JSON to the file of --json, or to standard output for `-`. Raises RequestError as `report.write`."""
     if target == "-":
         sys.stdout.write(text + "\n")
-        return
-    from layerprof.report import write
-
-    write.to_file(text + "\n", Path(target).expanduser())
-    say(f"Wrote {target}")
+    else:
+        write.to_file(text + "\n", Path(target).expanduser())
+        say(f"Wrote {target}")
 
 
 def _shown(text: str) -> str:

@@ -5,21 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from layerprof.commands import printing
-from layerprof.report import write
+from layerprof.report import kinds
 from layerprof.runs import store
 from layerprof.sweep import folder
 
 
-def show(path: Path, format_name: str, target: Path | None) -> None:
-    """Show a run or a sweep on standard output, or in a file. Raises RequestError."""
-    file = printing.file(target)
-    chosen = format_name if file is None or format_name != "terminal" else None
+def show(path: Path, format_name: str, output: Path | None) -> None:
+    """Show a run or a sweep on standard output, or in a file. Raises LayerprofError."""
     if folder.is_sweep(path):
-        from layerprof.report.sweep import view as sweep_view
-        from layerprof.report.sweep import write as sweep_reports
+        from layerprof.report.sweep import overview
 
-        written = sweep_reports.write(sweep_view.load(path), chosen, file, printing.console())
+        printing.show(overview.load(path), kinds.sweep(), format_name, output)
     else:
-        written = write.write(store.load(path), chosen, file, printing.console())
-    if written is not None:
-        printing.say(f"Wrote {written}")
+        printing.show(store.load(path), kinds.run(), format_name, output)

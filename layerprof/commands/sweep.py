@@ -86,7 +86,7 @@ def carry_out(asked: Request, *, resume: bool, retry: bool, timeout_s: float | N
     if quiet:
         printing.say(f"sweep: {done.folder}")
     else:
-        from layerprof.report.sweep import terminal, view
+        from layerprof.report.sweep import overview, terminal
 
-        terminal.render(view.load(done.folder), console)
+        terminal.render(overview.load(done.folder), console)
     return 1 if done.failed else 0

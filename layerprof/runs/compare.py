@@ -112,7 +112,7 @@ def _layer(
     key: tuple[str, Phase], x: LayerRow | None, y: LayerRow | None, a: Side, b: Side, paired: Paired
 ) -> LayerChange:
     counts = (a.run.samples, b.run.samples)
-    timed = paired.times(a.spans.get(key, {}), b.spans.get(key, {})) if paired.units else None
+    timed = paired.times(a.spans.get(key, {}), b.spans.get(key, {})) if paired.bundles else None
     if timed:
         span = Change("span per sample", "s", timed[0], timed[1], "ratio", timed[2], timed[3])
     else:
@@ -165,7 +165,7 @@ def _notes(a: Side, b: Side, paired: Paired) -> Iterator[str]:
         elif len(paired.shared) < max(len(a.samples), len(b.samples)):
             counts = f"{len(a.samples)} and {len(b.samples)}"
             yield f"The runs share {len(paired.shared)} of {counts} samples; pairs are of these."
-        elif not paired.units:
+        elif not paired.bundles:
             yield "No set of samples is made of whole batches in both runs, so latency is not paired."
     if bool(a.run.settings.get("fixed_tokens")) is False or bool(b.run.settings.get("fixed_tokens")) is False:
         x, y = a.run.totals.output_tokens, b.run.totals.output_tokens
