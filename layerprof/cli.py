@@ -83,7 +83,10 @@ def profile(
 @app.command()
 def report(
     path: Annotated[Path, typer.Argument(help="A run's folder, or its run.json; or a sweep's folder.")],
-    format: Annotated[str, typer.Option("--format", help="terminal, markdown, csv, json or html.")] = "terminal",
+    format: Annotated[
+        str,
+        typer.Option("--format", help="terminal, markdown, csv, json, html, or your own as package.module:Class."),
+    ] = "terminal",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; its suffix picks the format.")
     ] = None,

@@ -87,11 +87,10 @@ def _made(name: str) -> object:
 
 def _lacking(name: str, method: Method) -> RequestError:
     if method == "render":
-        return RequestError(
-            f"The report format '{name}' cannot be used: it has no method render.", f"{HOW}; or {OURS}."
-        )
+        problem = f"The report format '{name}' cannot be used: it has no method render."
+        return RequestError(problem, f"{HOW}; or {OURS}.")
     return RequestError(
-        f"The report format '{name}' shows no sweeps: it has no render_sweep.",
+        f"The report format '{name}' shows no sweeps: it has no method render_sweep.",
         f"Add the method ({HOW}), give the run of a cell, below cells/, or {OURS}.",
     )
 
