@@ -21,7 +21,7 @@ from layerprof.errors import LayerprofError
 from layerprof.records import LayerRow, LedgerColumn, Phase, Run
 from layerprof.report import units
 from layerprof.report.facts import known_overhead, overhead_interval, points
-from layerprof.report.formats.markdown import table
+from layerprof.report.markdown_text import table
 from layerprof.runs.store import load, load_samples
 
 RUNS = ("batch1", "batch16", "compiled")

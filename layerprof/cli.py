@@ -1,36 +1,18 @@
-"""The command line: the only place that prints and exits. Loads no torch for `--help`."""
+"""The command line: which commands there are, what they take, and their help. Loads no torch for `--help`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from layerprof.errors import LayerprofError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-
-class _StoppedError(Exception):
-    """Ctrl-C inside a command, under a name that typer does not catch: it would end without a word."""
-
-
-class _Commands(TyperGroup):
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            raise _StoppedError from stop
-
+from layerprof.commands import ending
 
 app = typer.Typer(
-    cls=_Commands,
+    cls=ending.Commands,
     name="layerprof",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -90,43 +72,29 @@ def profile(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights and intervals.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Plain lines, no bars, no tables.")] = False,
-) -> None:
+) -> int:
     """Profile every layer of a model on a dataset: FLOPs, latency and energy, with books that balance."""
-    from layerprof import settings
-    from layerprof.commands import api
+    chosen = dict(locals())
+    from layerprof.commands.profile import carry_out
 
-    chosen = {name: value for name, value in locals().items() if name in settings.Settings.model_fields}
-    console = _console(quiet)
-    run = api.profile(settings.build(**chosen, hooks=tuple(hook or ())), progress=_progress(console, quiet))
-    _render_run(run, console, quiet)
-    if run.status == "interrupted":
-        raise typer.Exit(130)
+    return carry_out(hooks=chosen.pop("hook"), quiet=chosen.pop("quiet"), **chosen)
 
 
 @app.command()
 def report(
     path: Annotated[Path, typer.Argument(help="A run's folder, or its run.json; or a sweep's folder.")],
-    format: Annotated[str, typer.Option("--format", help="terminal, markdown, csv, json or html.")] = "terminal",
+    format: Annotated[
+        str,
+        typer.Option("--format", help="terminal, markdown, csv, json, html, or your own as package.module:Class."),
+    ] = "terminal",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; its suffix picks the format.")
     ] = None,
 ) -> None:
     """Show a finished run or sweep again, in any format."""
-    from layerprof.report import write
-    from layerprof.runs import store
-    from layerprof.sweep import folder
+    from layerprof.commands.report import show
 
-    output = _file(output)
-    chosen = format if output is None or format != "terminal" else None
-    if folder.is_sweep(path):
-        from layerprof.report.sweep import view as sweep_view
-        from layerprof.report.sweep import write as sweep_reports
-
-        written = sweep_reports.write(sweep_view.load(path), chosen, output, _console(False))
-    else:
-        written = write.write(store.load(path), chosen, output, _console(False))
-    if written is not None:
-        _say(f"Wrote {written}")
+    show(path, format, output)
 
 
 @app.command()
@@ -147,18 +115,16 @@ def sweep(
         str | None, typer.Option(help="Default: the cluster that runs here, else a new one.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Plain lines, no bars, no tables.")] = False,
-) -> None:
+) -> int:
     """Measure every cell of an experiment, each in a process that may fail, and go on where it was stopped."""
-    from layerprof.commands import sweep as sweeping
+    from layerprof.commands.sweep import carry_out, request, show_plan
 
-    request = sweeping.request(
-        experiment, output, engine, only, set_, ray_address, model=model, weights=weights, samples=samples
-    )
-    console = _console(quiet)
+    named = {"model": model, "weights": weights, "samples": samples}
+    asked = request(experiment, output, engine, only, set_, ray_address, **named)
     if dry_run:
-        sweeping.show_plan(request, console)
-    elif sweeping.carry_out(request, resume, retry, timeout, console, _say, quiet):
-        raise typer.Exit(1)
+        show_plan(asked)
+        return 0
+    return carry_out(asked, resume=resume, retry=retry, timeout_s=timeout, quiet=quiet)
 
 
 @app.command()
@@ -172,12 +138,11 @@ def compare(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; its suffix picks the format.")
     ] = None,
-) -> None:
+) -> int:
     """Tell what changed between two runs or sweeps, end to end and layer by layer, with paired intervals."""
-    from layerprof.commands import sweep as sweeping
+    from layerprof.commands.compare import show
 
-    if sweeping.show_comparison(before, after, fail_above, format, _file(output), _console(False), _say):
-        raise typer.Exit(1)
+    return show(before, after, fail_above, format, output)
 
 
 @app.command()
@@ -186,9 +151,9 @@ def layers(
     layers: Annotated[str, typer.Option(help="Show only what this selector takes.")] = "all",
 ) -> None:
     """List the layers of a model with the names and selectors that --layers takes."""
-    from layerprof.commands import layers as listing
+    from layerprof.commands.layers import show
 
-    listing.show(model, layers, _console(False))
+    show(model, layers)
 
 
 @app.command()
@@ -205,11 +170,11 @@ def estimate(
     json: Annotated[str | None, typer.Option("--json", help="Write JSON to a file, or - for standard output.")] = None,
 ) -> None:
     """Predict FLOPs, bytes, memory and roofline bounds per layer of a model that is never loaded."""
-    from layerprof.estimate import estimate as estimates
-    from layerprof.report import estimate as view
+    from layerprof.commands.estimate import show
 
-    result = estimates.estimate(
+    show(
         model,
+        json,
         batch_size=batch_size,
         image_size=image_size,
         text_tokens=text_tokens,
@@ -217,10 +182,6 @@ def estimate(
         dtype=dtype,
         gpu=gpu,
     )
-    if json is None:
-        view.render(result, _console(False))
-    else:
-        _emit(result.to_json(), json)
 
 
 @app.command()
@@ -236,29 +197,20 @@ def attribute(
     json: Annotated[str | None, typer.Option("--json", help="Write JSON to a file, or - for standard output.")] = None,
 ) -> None:
     """Tell which layer launched each kernel of a trace, also of one that somebody else recorded."""
-    from layerprof.report import attribution as view
-    from layerprof.trace import attribute as attribution
+    from layerprof.commands.attribute import show
 
-    result = attribution.merged({str(trace): attribution.attribute(trace) for trace in traces})
-    if json is not None:
-        _emit(view.to_json(result), json)
-        return
-    output = _file(output)
-    chosen = format if output is None or format != "terminal" else None
-    written = view.write(result, chosen, output, _console(False))
-    if written is not None:
-        _say(f"Wrote {written}")
+    show(traces, format, output, json)
 
 
 @app.command()
 def view(
     path: Annotated[Path, typer.Argument(help="A run's folder, or a folder of runs.")],
     port: Annotated[int, typer.Option(help="TensorBoard's port.")] = 6006,
-) -> None:
+) -> int:
     """Open a run in TensorBoard: scalars per layer, the summary, and the profiler's trace."""
-    from layerprof.commands import view as viewing
+    from layerprof.commands.view import serve
 
-    raise typer.Exit(viewing.serve(path, port, _say))
+    return serve(path, port)
 
 
 @app.command()
@@ -268,127 +220,32 @@ def doctor(
     ] = None,
 ) -> None:
     """Tell what this machine can measure, and how well."""
-    from layerprof.doctor import examine
-    from layerprof.report import doctor as view
+    from layerprof.commands.doctor import show
 
-    result = examine.examine()
-    if json != "-":  # on a GPU the examination takes half a minute: nobody should have to ask twice
-        view.render(result, _console(False))
-    if json is not None:
-        _emit(examine.to_json(result), json)
+    show(json)
 
 
 @app.callback(invoke_without_command=True)
-def common(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+def common(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
     """Take the options that belong to no command."""
+    from layerprof.commands import printing
+
     if version:
         from layerprof import __version__
 
-        _say(f"layerprof {__version__}")
+        printing.say(f"layerprof {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        printing.complain(context.get_help())
+        raise typer.Exit(2)
 
 
 def main() -> None:
     """Run the command line; errors become one message and their exit code."""
-    from layerprof.machine import streams
-
-    with streams.lasting() as out, streams.stopped_like_an_interrupt():
-        status = _run()
-        out.flush()
-        if out.trouble is not None and not isinstance(out.trouble, BrokenPipeError):
-            _complain(
-                f"layerprof: standard output could not be written: {out.trouble.strerror}.\n"
-                "What was measured is saved (--output, else below traces/); show it again with `layerprof report RUN`."
-            )
-            status = status or 1
-    sys.exit(status)
-
-
-def _run() -> int:
-    try:
-        status = app(standalone_mode=False)
-    except LayerprofError as error:
-        _complain(f"layerprof: {error.problem}\n{error.remedy}")
-        return error.exit_code
-    except (KeyboardInterrupt, _StoppedError):
-        _complain("layerprof: interrupted.")
-        return 130
-    except typer.Exit as stop:
-        return stop.exit_code
-    except Exception as error:
-        return _usage(error)
-    return status if isinstance(status, int) else 0
-
-
-def _usage(error: Exception) -> int:
-    """Tell click's usage errors, since a wrong option is a wrong request; anything else is a fault of ours."""
-    if type(error).__name__ == "NoArgsIsHelpError":
-        error.show()  # type: ignore[attr-defined]  # its message is the help
-        return 2
-    if not hasattr(error, "format_message"):
-        raise error
-    context = getattr(error, "ctx", None)
-    told = error.format_message()
-    stop = "" if told.endswith((".", "?")) else "."
-    _complain(f"layerprof: {told}{stop}\nSee `{context.command_path if context else 'layerprof'} --help`.")
-    return 2
-
-
-def _console(quiet: bool) -> Console:
-    from rich.console import Console
-
-    return Console(quiet=False, highlight=False, soft_wrap=quiet)
-
-
-def _progress(console: Console, quiet: bool) -> Any:
-    from layerprof.measure import progress
-
-    return progress.Plain(_say) if quiet or not console.is_terminal else progress.Bars(console)
-
-
-def _render_run(run: Any, console: Console, quiet: bool) -> None:
-    from layerprof.report.formats import terminal
-
-    if quiet:
-        terminal.render_plain(run, _say)
-    else:
-        terminal.render(run, console)
-    if "cross_check" in run.passes:
-        from layerprof.flops.crosscheck import CrossCheck
-        from layerprof.report import crosscheck
-
-        crosscheck.render(CrossCheck.model_validate(run.passes["cross_check"]), console)
-
-
-def _file(output: Path | None) -> Path | None:
-    """Return the file of -o; `-` is standard output, as with --json."""
-    return None if output is None or str(output) == "-" else output
-
-
-def _emit(text: str, target: str) -> None:
-    if target == "-":
-        sys.stdout.write(text + "\n")
-    else:
-        from layerprof.report import write
-
-        write.to_file(text + "\n", Path(target).expanduser())
-        _say(f"Wrote {target}")
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(_shown(text) + "\n")
-    sys.stdout.flush()
-
-
-def _complain(text: str) -> None:
-    sys.stderr.write(_shown(text) + "\n")
-
-
-def _shown(text: str) -> str:
-    """Return text that no terminal obeys: names of files, samples and models come from anywhere."""
-    from layerprof.report import units
-
-    return units.printable(text, keep="\n\t")
+    sys.exit(ending.run(app))
 
 
 if __name__ == "__main__":

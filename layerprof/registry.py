@@ -2,7 +2,8 @@
 
 Nothing in layerprof imports an instrument statically, so ours and a user's own are found the same way. What is loaded
 is typed by a Protocol all the same: a `Kind` joins a name to the type that stands behind it. Kinds of walks are here,
-those of energy in `energy.instruments`, the profiler's in `trace.probe`.
+those of energy in `energy.instruments`, the profiler's in `trace.probe`. Report formats are found in the same way, in a
+group of their own.
 """
 
 from __future__ import annotations
@@ -153,9 +154,9 @@ MEMORY: Kind[MakesMemoryHook] = Kind("memory")
 # --- how it is found --------------------------------------------------------------------------------------------------
 
 
-def names() -> tuple[str, ...]:
-    """Return the names of all installed hooks, sorted."""
-    return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
+def names(group: str = GROUP) -> tuple[str, ...]:
+    """Return the names of all that is installed in a group, sorted; the hooks' unless another is given."""
+    return tuple(sorted({point.name for point in entry_points(group=group)}))
 
 
 def load(kind: Kind[T]) -> T:
@@ -163,19 +164,20 @@ def load(kind: Kind[T]) -> T:
     return cast(T, find(kind.name))
 
 
-def find(name: str) -> object:
-    """Return what is registered as `name`, or imported from `package.module:Class`.
+def find(name: str, group: str = GROUP, what: str = "hook") -> object:
+    """Return what is registered as `name` in a group, or imported from `package.module:Class`; messages call it `what`.
 
     Raises RequestError when the name is not registered, or its module cannot be imported.
     """
-    point = next(iter(entry_points(group=GROUP, name=name)), None)
+    point = next(iter(entry_points(group=group, name=name)), None)
     if point is None and ":" in name and EntryPoint.pattern.match(name):
-        point = EntryPoint(name=name, value=name, group=GROUP)
+        point = EntryPoint(name=name, value=name, group=group)
         _see_current_folder()
     if point is None:
+        known = names(group)
         raise RequestError(
-            f"No hook is called '{name}'.",
-            f"{did_you_mean(name, names())}Installed: {', '.join(names()) or 'none (reinstall layerprof)'}; "
+            f"No {what} is called '{name}'.",
+            f"{did_you_mean(name, known)}Installed: {', '.join(known) or 'none (reinstall layerprof)'}; "
             "your own can be given as package.module:Class.",
         )
     try:
@@ -184,12 +186,12 @@ def find(name: str) -> object:
             target = getattr(target, part)
     except (ImportError, AttributeError) as error:
         raise RequestError(
-            f"The hook '{name}' cannot be loaded from {point.value}: {error}.",
+            f"The {what} '{name}' cannot be loaded from {point.value}: {error}.",
             "Install the package that holds it, or correct the import path.",
         ) from error
     except (Exception, SystemExit) as error:  # a module of the user's may do anything while it is imported
         raise RequestError(
-            f"The hook '{name}' cannot be loaded: importing {point.module} raised {type(error).__name__}: {error}.",
+            f"The {what} '{name}' cannot be loaded: importing {point.module} raised {type(error).__name__}: {error}.",
             f"Correct the module until `python -c 'import {point.module}'` works.",
         ) from error
     return cast(object, target)

@@ -309,8 +309,9 @@ def furnish(folder: Path) -> None:
     (row,) = blocks("json")
     _samples(folder / "samples", [json.loads(row.text)])
     _samples(folder / "my-samples", [{"file_name": f"{n}.png", "answer": ["a red half", "a flag"]} for n in range(2)])
-    hook = next(block for block in blocks("python") if block.text.startswith("# my_hooks.py\n"))
-    (folder / "my_hooks.py").write_text(hook.text)
+    for name in ("my_hooks.py", "my_formats.py"):
+        module = next(block for block in blocks("python") if block.text.startswith(f"# {name}\n"))
+        (folder / name).write_text(module.text)
 
 
 def _samples(folder: Path, rows: list[dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import io
 import json
 import os
 import re
@@ -28,6 +29,8 @@ from layerprof.data import batching, datasets
 from layerprof.models.load import load_model
 from layerprof.models.source import resolve
 from layerprof.models.subject import Subject
+from layerprof.report.formats import find
+from layerprof.report.sweep import overview
 from layerprof.sweep import experiment, experiment_file
 
 NOT_RUN = {
@@ -268,6 +271,17 @@ def _counts(made: dict[str, Any]) -> None:
     assert issubclass(made["CallCounter"], LayerHook)
 
 
+def _rows_of_latex(made: dict[str, Any]) -> None:
+    """Check that it writes a row for each layer of a run, and for each cell of a sweep, measured or not."""
+    run, sweep = layerprof.load_run("RUN"), overview.load("SWEEP_A")
+    for method, result, rows in (("render", run, run.layers), ("render_sweep", sweep, sweep.record.cells)):
+        out = io.StringIO()
+        getattr(made["Latex"](), method)(result, out)
+        head, *body = out.getvalue().splitlines()
+        assert head.endswith(r"\hline")
+        assert [line.endswith(r" \\") for line in body] == [True] * len(rows)
+
+
 PROGRAMS: dict[tuple[str, str], Callable[[dict[str, Any]], None]] = {
     ("README.md", "LayerProfiler"): _profiled,
     ("docs/models.md", "LayerProfiler"): _profiled,
@@ -277,6 +291,7 @@ PROGRAMS: dict[tuple[str, str], Callable[[dict[str, Any]], None]] = {
     ("docs/traces.md", "attribute("): _attributed,
     ("docs/datasets.md", "load_dataset"): _copied,
     ("docs/hooks.md", "CallCounter"): _counts,
+    ("docs/formats.md", "Latex"): _rows_of_latex,
 }
 """What each program must have done, by its page and a word of it."""
 
@@ -311,14 +326,20 @@ def test_the_experiment_file_is_one(workplace: Path) -> None:
     assert found.tables[0].reference is not None
 
 
-def test_the_entry_point_names_the_hook_of_the_page(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("page", "group", "made"),
+    [("docs/hooks.md", registry.GROUP, "CallCounter"), ("docs/formats.md", find.GROUP, "Latex")],
+)
+def test_entry_points_name_the_class_of_their_page(
+    page: str, group: str, made: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Written into setup.cfg, it is found in the group that layerprof looks into."""
     monkeypatch.syspath_prepend(workplace)
-    (block,) = docs.blocks("ini")
+    (block,) = [block for block in docs.blocks("ini") if block.page == page]
     setup = configparser.ConfigParser()
     setup.read_string(block.text)
-    name, _, value = setup["options.entry_points"][registry.GROUP].strip().partition(" = ")
-    assert EntryPoint(name, value, registry.GROUP).load().__name__ == "CallCounter"
+    name, _, value = setup["options.entry_points"][group].strip().partition(" = ")
+    assert EntryPoint(name, value, group).load().__name__ == made
 
 
 def test_a_row_and_its_folder_are_samples(workplace: Path) -> None:
@@ -454,7 +475,7 @@ def test_flags_and_sources_are_those_of_the_code(page: str, heading: str) -> Non
 
 
 def test_a_page_answers_each_question() -> None:
-    """First run, own model, ledger, energy, FLOPs, sweeps, clusters, traces, hooks, datasets, troubleshooting."""
+    """First run, own model, ledger, energy, FLOPs, sweeps, clusters, traces, hooks, formats, datasets, trouble."""
     titles = {page: docs.text(page).splitlines()[0].removeprefix("# ") for page in docs.PAGES}
     asked = {
         "docs/first-run.md": "First run",
@@ -466,6 +487,7 @@ def test_a_page_answers_each_question() -> None:
         "docs/cluster.md": "Sweeps on a cluster",
         "docs/traces.md": "Traces, Perfetto and TensorBoard",
         "docs/hooks.md": "Adding a hook",
+        "docs/formats.md": "Adding a report format",
         "docs/datasets.md": "Datasets, and your own samples",
         "docs/troubleshooting.md": "Troubleshooting",
     }

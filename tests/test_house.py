@@ -72,7 +72,7 @@ def test_reports_import_neither_torch_nor_hooks() -> None:
     [
         "import layerprof",
         "import layerprof.cli",
-        "import layerprof.report.write, layerprof.report.formats.terminal, layerprof.report.formats.html",
+        "import layerprof.report.kinds, layerprof.report.formats.terminal, layerprof.report.formats.html",
         "import layerprof.report.formats.tensorboard",
         "import layerprof.books.ledger, layerprof.runs.store, layerprof.trace.attribute, layerprof.quality.wer",
         "import layerprof.energy",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from layerprof.commands import printing
 from layerprof.layers.find import find_layers, parse_selector, select
 from layerprof.readings import Layer
 from layerprof.records import BLOCK_KINDS
@@ -16,7 +17,7 @@ WIDE = 110
 """Columns from which the class of each layer fits beside it."""
 
 
-def show(model: str, selector: str, console: Console) -> None:
+def show(model: str, selector: str, console: Console | None = None) -> None:
     """Print the layers that a selector takes: the shortest selector of each, name, class, parameters.
 
     The model is built without storage, from its configuration alone. Raises RequestError for an unknown model and
@@ -24,6 +25,7 @@ def show(model: str, selector: str, console: Console) -> None:
     """
     from rich.table import Table
 
+    console = console or printing.console()
     wanted = parse_selector(selector)
     live = build(model)
     found = find_layers(live)

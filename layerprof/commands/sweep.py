@@ -1,25 +1,17 @@
-"""What the commands `sweep` and `compare` do between the command line and the library."""
+"""`layerprof sweep`: what it was asked for, checked; its cells, shown; carried out."""
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from layerprof.commands import printing
 from layerprof.errors import RequestError
 from layerprof.report.sweep.progress import Bar, Lines
-from layerprof.report.write import format_for, to_file
 from layerprof.settings import unknown_choice
 from layerprof.sweep import choices, conduct
-from layerprof.sweep.engines.engine import Refusal
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-COMPARISON_FORMATS = ("terminal", "markdown", "json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +49,9 @@ def request(
     return Request(experiment, output, overrides, choices.parse_assignments(only, "--only"), engine, options)
 
 
-def show_plan(asked: Request, console: Console) -> None:
-    """Print the cells of a sweep and what is there already."""
-    from layerprof.report.look import Column, Look
+def show_plan(asked: Request) -> None:
+    """Print the cells of a sweep and what is there already. Raises RequestError."""
+    from layerprof.report.sweep import plan
 
     steps = conduct.dry_run(
         asked.experiment,
@@ -69,45 +61,16 @@ def show_plan(asked: Request, console: Console) -> None:
         only=asked.only,
         **asked.options,
     )
-    look = Look.of(console)
-    states = [
-        f"cannot run: {step.who.reason}"
-        if isinstance(step.who, Refusal)
-        else f"cached: {step.before.status.value}"
-        if step.before
-        else "to measure"
-        for step in steps
-    ]
-    names = ("dataset", "batch_size", "image_size", "max_input_len", "optimization", "device", "dtype", "samples")
-    who = [step.cell.choices if isinstance(step.who, Refusal) else step.who.choices for step in steps]
-    columns = [
-        Column("cell", [look.text(step.key[:8]) for step in steps], 0, "left"),
-        Column("model", [look.text(choices.get("model", "auto")) for choices in who], 2, "left"),
-    ]
-    columns += [Column(name, [look.text(choices.get(name, "-")) for choices in who], 1) for name in names]
-    columns += [
-        Column("tables", [look.text(", ".join(step.cell.points)) for step in steps], 3, "left", wraps=True),
-        Column("state", [look.text(state) for state in states], 0, "left", wraps=True),
-    ]
-    console.print(look.table(columns), highlight=False)
-    left = sum(state == "to measure" for state in states)
-    console.print(look.text(f"{len(steps)} cells, {left} to measure."), highlight=False)
+    plan.render(steps, printing.console())
 
 
-def carry_out(
-    asked: Request,
-    resume: bool,
-    retry: bool,
-    timeout_s: float | None,
-    console: Console,
-    say: Callable[[str], None],
-    quiet: bool,
-) -> int:
-    """Run a sweep, show it, and return how many cells failed."""
+def carry_out(asked: Request, *, resume: bool, retry: bool, timeout_s: float | None, quiet: bool) -> int:
+    """Run a sweep, show it, and return the exit code: 1 where a cell failed. Raises RequestError and RunFailedError."""
     if retry and not resume:
         raise RequestError("--retry works on a sweep that is there.", "Add --resume.")
     if timeout_s is not None and not 0 < timeout_s < math.inf:
         raise RequestError(f"--timeout is {timeout_s:g}.", "Give seconds above 0.")
+    console = printing.console(quiet)
     done = conduct.sweep(
         asked.experiment,
         output=asked.output,
@@ -117,48 +80,13 @@ def carry_out(
         overrides=asked.overrides,
         only=asked.only,
         timeout_s=timeout_s,
-        show=Lines(say) if quiet or not console.is_terminal else Bar(console),
+        show=Lines(printing.say) if quiet or not console.is_terminal else Bar(console),
         **asked.options,
     )
     if quiet:
-        say(f"sweep: {done.folder}")
+        printing.say(f"sweep: {done.folder}")
     else:
-        from layerprof.report.sweep import terminal, view
+        from layerprof.report.sweep import overview, terminal
 
-        terminal.render(view.load(done.folder), console)
-    return len(done.failed)
-
-
-def show_comparison(
-    before: Path,
-    after: Path,
-    fail_above: float | None,
-    format_name: str,
-    output: Path | None,
-    console: Console,
-    say: Callable[[str], None],
-) -> int:
-    """Compare, show it or write it to a file, and return how many figures are worse than allowed."""
-    from layerprof.report import comparison
-    from layerprof.runs import compare
-
-    if fail_above is not None and not 0 <= fail_above < math.inf:
-        raise RequestError(f"--fail-above is {fail_above:g}.", "Give percent, 0 or more.")
-    name = format_for(output) if output is not None and format_name == "terminal" else format_name
-    if name not in COMPARISON_FORMATS:
-        raise unknown_choice("format of a comparison", name, COMPARISON_FORMATS)
-    found = compare.compare(before, after)
-    text = io.StringIO()
-    if name == "terminal" and output is None:
-        comparison.render(found, console, fail_above)
-    elif name == "terminal":
-        comparison.render(found, text, fail_above)
-    elif name == "markdown":
-        comparison.render_markdown(found, text)
-    else:
-        comparison.render_json(found, text)
-    if output is not None:
-        say(f"Wrote {to_file(text.getvalue(), output.expanduser())}")
-    elif text.getvalue():
-        say(text.getvalue().rstrip("\n"))
-    return len(found.regressions(fail_above)) if fail_above is not None else 0
+        terminal.render(overview.load(done.folder), console)
+    return 1 if done.failed else 0

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from layerprof.commands import printing
 from layerprof.errors import RequestError
 from layerprof.report.formats import tensorboard
 
 
-def serve(path: Path, port: int, say: Callable[[str], None]) -> int:
+def serve(path: Path, port: int, say: Callable[[str], None] = printing.say) -> int:
     """Run TensorBoard until it is stopped; return its exit code. Event files that are missing are written first.
 
     Raises RequestError when there is no run, the port is taken, or TensorBoard is not installed.

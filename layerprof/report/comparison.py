@@ -11,8 +11,8 @@ from rich.console import Console, RenderableType
 from rich.padding import Padding
 
 from layerprof.report import units
-from layerprof.report.formats.markdown import escape, table
 from layerprof.report.look import Column, Look
+from layerprof.report.markdown_text import escape, table
 
 if TYPE_CHECKING:
     from layerprof.runs.changes import Change, Comparison, Comparisons, LayerChange
@@ -43,11 +43,10 @@ def render(found: Comparisons, out: Console | IO[str], fail_above: float | None 
 
 def render_markdown(found: Comparisons, out: IO[str]) -> None:
     """Write the comparison with every layer."""
-    out.write(f"# {escape(found.before)} → {escape(found.after)}\n\n")
-    for cell in found.cells:
-        out.write("\n".join(_markdown(cell)) + "\n\n")
-    for line in found.alone:
-        out.write(f"- not compared: {escape(line)}\n")
+    blocks = [f"# {escape(found.before)} → {escape(found.after)}"]
+    blocks += ["\n".join(_markdown(cell)) for cell in found.cells]
+    blocks += ["\n".join(f"- not compared: {escape(line)}" for line in found.alone)] if found.alone else []
+    out.write("\n\n".join(blocks) + "\n")
 
 
 def render_json(found: Comparisons, out: IO[str]) -> None:

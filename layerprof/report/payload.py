@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from layerprof.records import LayerRow, Run
-from layerprof.report import facts, view
-from layerprof.report.balance import verdict
+from layerprof.report import balance, facts, layer_lines, run_parts
 
 QUANTITIES = (
     ("share", "share of time", "% time", "%"),
@@ -28,7 +27,7 @@ QUANTITIES = (
 
 def payload(run: Run) -> dict[str, Any]:
     """Return the run for a page: rows with the figures of one call, parts, books, settings; JSON types only."""
-    prefixes = {group.tower: group.prefix for group in view.layer_groups(run, fold=False)}
+    prefixes = {group.tower: group.prefix for group in layer_lines.layer_groups(run, fold=False)}
     total = run.ledger.span_s.total
     rows = [_row(row, prefixes[row.tower], total) for row in run.layers]
     return {
@@ -80,26 +79,26 @@ def flat_settings(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _row(row: LayerRow, prefix: str, total: float | None) -> dict[str, Any]:
     return {
         "name": row.name,
-        "label": view.short_name(row.name, prefix),
+        "label": layer_lines.short_name(row.name, prefix),
         "tower": row.tower,
         "kind": row.kind,
         "index": row.index,
         "phase": row.phase.value,
         "calls": row.calls,
         "share": row.span_s.total / total if row.span_s and total else None,
-        **{key: view.per_call(row, key) for key, *_ in QUANTITIES if key != "share"},
+        **{key: layer_lines.per_call(row, key) for key, *_ in QUANTITIES if key != "share"},
         "energy_quality": row.energy_quality.value,
         "energy_reason": row.energy_reason,
         "kernels": [list(kernel) for kernel in row.top_kernels[:5]],
     }
 
 
-def parts(run: Run, join_below: float = view.SMALL) -> list[dict[str, Any]]:
+def parts(run: Run, join_below: float = run_parts.SMALL) -> list[dict[str, Any]]:
     """Return where the run went, with what is smaller than `join_below` of everything joined; JSON types only."""
-    return [_part(part) for part in view.breakdown(run, join_below)]
+    return [_part(part) for part in run_parts.breakdown(run, join_below)]
 
 
-def _part(part: view.Part) -> dict[str, Any]:
+def _part(part: run_parts.RunPart) -> dict[str, Any]:
     return {
         "label": part.label,
         "phase": part.phase.value if part.phase else None,
@@ -113,8 +112,8 @@ def _part(part: view.Part) -> dict[str, Any]:
 
 
 def _ledger(run: Run) -> dict[str, Any]:
-    books = view.books(run)
-    labels = view.ledger_labels(run)
+    books = balance.books(run)
+    labels = balance.ledger_labels(run)
     return {
         "labels": labels,
         "columns": [
@@ -122,7 +121,7 @@ def _ledger(run: Run) -> dict[str, Any]:
                 "title": book.title,
                 "unit": book.scale.unit,
                 "measured": book.column.layers is not None,
-                "verdict": verdict(book),
+                "verdict": balance.verdict(book),
                 "notes": list(book.notes),
                 "cells": [_cell(book, label) for label in labels],
             }
@@ -131,7 +130,7 @@ def _ledger(run: Run) -> dict[str, Any]:
     }
 
 
-def _cell(book: view.Book, label: str) -> dict[str, Any]:
+def _cell(book: balance.Book, label: str) -> dict[str, Any]:
     return {"value": book.cell(label), "shown": book.shown(label), "share": book.share(label)}
 
 

@@ -1,87 +1,86 @@
-"""Everything that shows a run; imports records only, never torch or hooks.
+"""Shows any result in the format that was asked for: on the console, or in a file that is written whole or not at all.
 
-A reporter is a module with `render(run, out)`; it is loaded when its format is asked for.
+What can be shown, and what renders it in which format, is listed in `kinds`.
 """
 
 from __future__ import annotations
 
 import io
-from importlib import import_module
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import IO, TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from layerprof.errors import RequestError, did_you_mean
-from layerprof.records import Run
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-FORMATS = {
-    "terminal": "layerprof.report.formats.terminal",
-    "markdown": "layerprof.report.formats.markdown",
-    "csv": "layerprof.report.formats.table",
-    "json": "layerprof.report.formats.jsonfile",
-    "html": "layerprof.report.formats.html",
-}
+FORMATS = ("terminal", "markdown", "csv", "json", "html")
 SUFFIXES = {".txt": "terminal", ".md": "markdown", ".csv": "csv", ".json": "json", ".html": "html", ".htm": "html"}
 
-
-class Reporter(Protocol):
-    """Shows a run in one format."""
-
-    def render(self, run: Run, out: IO[str]) -> None:
-        """Write the run to a text stream."""
+T = TypeVar("T")
+Renderer: TypeAlias = Callable[[T, Any], None]
 
 
-def reporter(name: str) -> Reporter:
-    """Return the reporter of a format. Raises RequestError naming the formats and the nearest one."""
-    if name not in FORMATS:
-        guess = did_you_mean(name, FORMATS)
-        raise RequestError(f"Unknown report format '{name}'.", f"{guess}Choose one of: {', '.join(FORMATS)}.")
-    return cast(Reporter, import_module(FORMATS[name]))
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """One kind of result: what renders it, by format.
+
+    A renderer takes the result and a text stream; that of `terminal` takes a Rich console, too. `unknown` is said of a
+    format that is not there, `page` stands for a file of the user's. `own` returns what renders a user's own format,
+    `package.module:Class`; None where there can be none.
+    """
+
+    renderers: Mapping[str, Renderer[T]]
+    unknown: str = "Unknown report format '{}'."
+    page: str = "report.html"
+    own: Callable[[str], Renderer[T]] | None = None
+
+    def renderer(self, name: str) -> Renderer[T]:
+        """Return what renders a format. Raises RequestError naming the formats and the nearest one."""
+        if name in self.renderers:
+            return self.renderers[name]
+        if self.own is not None and ":" in name:
+            return self.own(name)
+        known = ", ".join(self.renderers)
+        raise RequestError(self.unknown.format(name), f"{did_you_mean(name, self.renderers)}Choose one of: {known}.")
 
 
-def format_for(path: str | PurePath | None) -> str:
-    """Return the format that a file name asks for by its suffix; `terminal` without a file.
+def chosen(name: str, output: str | PurePath | None) -> str:
+    """Return the format: what the file's suffix asks for, unless one was named that is not the terminal's.
 
     Raises RequestError for a suffix that no format has.
     """
-    if path is None:
-        return "terminal"
-    suffix = PurePath(path).suffix.lower()
+    if output is None or name != "terminal":
+        return name
+    suffix = PurePath(output).suffix.lower()
     if suffix not in SUFFIXES:
         raise RequestError(
-            f"The file name '{path}' does not say which format it should have.",
+            f"The file name '{output}' does not say which format it should have.",
             f"Use one of the endings {', '.join(SUFFIXES)}, or name a --format: {', '.join(FORMATS)}.",
         )
     return SUFFIXES[suffix]
 
 
-def write(run: Run, name: str | None, output: str | PurePath | None, console: Console) -> Path | None:
-    """Show a run on the console, or in a file when `output` is given; return the file.
+def write(result: T, kind: Kind[T], name: str, output: str | PurePath | None, console: Console) -> Path | None:
+    """Show a result on the console, or in a file when `output` is given; return the file.
 
-    The format is `name`, or what the file's suffix asks for. Raises RequestError for an unknown format, a file that
-    cannot be written, and HTML without a file on a terminal.
+    Raises RequestError for an unknown format, a file that cannot be written, and HTML without a file on a terminal.
     """
-    name = name or format_for(output)
-    chosen = reporter(name)
-    if output is not None:
-        return _to_file(run, chosen, Path(output).expanduser())
-    if name == "terminal":
-        from layerprof.report.formats import terminal
-
-        terminal.render(run, console)
-    elif name == "html" and console.is_terminal:
-        raise RequestError("An HTML page is of no use on a terminal.", "Name a file: -o report.html.")
-    else:
-        chosen.render(run, console.file)
-    return None
-
-
-def _to_file(run: Run, chosen: Reporter, path: Path) -> Path:
+    name = chosen(name, output)
+    render = kind.renderer(name)
+    if output is None and name == "terminal":
+        render(result, console)
+        return None
+    if output is None and name == "html" and console.is_terminal:
+        raise RequestError("An HTML page is of no use on a terminal.", f"Name a file: -o {kind.page}.")
     text = io.StringIO()
-    chosen.render(run, text)
-    return to_file(text.getvalue(), path)
+    render(result, text)
+    if output is not None:
+        return to_file(text.getvalue(), Path(output).expanduser())
+    console.file.write(text.getvalue())
+    return None
 
 
 def to_file(text: str, path: Path) -> Path:

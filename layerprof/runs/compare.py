@@ -1,4 +1,4 @@
-"""Two runs, or two sweeps cell by cell: what changed in what was measured, end to end and layer by layer, and in how.
+"""Two runs: what changed in what was measured, end to end and layer by layer, and in how.
 
 A difference has an interval where both runs kept their batches and answered the same samples; samples are then
 resampled in pairs, so that what is hard for both does not count as noise.
@@ -10,13 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from layerprof.errors import RequestError
 from layerprof.records import LayerRow, Phase
-from layerprof.runs import batch_files, store
+from layerprof.runs import batch_files
 from layerprof.runs.changes import Change, Comparison, Comparisons, LayerChange
 from layerprof.runs.pairing import Draws
 from layerprof.runs.sides import Paired, Side
-from layerprof.sweep.folder import SweepFolder, is_sweep
 
 NOT_SETTINGS = ("output", "hooks", "convention")
 PASSING = ("gpu.temperature_c", "gpu.clock_sm_mhz", "gpu.clock_memory_mhz")
@@ -24,17 +22,9 @@ PASSING = ("gpu.temperature_c", "gpu.clock_sm_mhz", "gpu.clock_memory_mhz")
 
 
 def compare(before: str | Path, after: str | Path) -> Comparisons:
-    """Compare two runs or two sweeps by their folders. Raises RequestError for anything else, or a run and a sweep."""
-    first, second = Path(before).expanduser(), Path(after).expanduser()
-    if is_sweep(first) != is_sweep(second):
-        kinds = ["sweep" if is_sweep(path) else "run" for path in (first, second)]
-        raise RequestError(
-            f"{before} is a {kinds[0]} and {after} is a {kinds[1]}.",
-            "Compare two runs or two sweeps; the run of a cell lies in the sweep's folder under cells/.",
-        )
-    if not is_sweep(first):
-        return Comparisons(str(before), str(after), (two(Side.of(first), Side.of(second)),))
-    return _sweeps(first, second)
+    """Compare two runs by their folders or their `run.json`. Raises RequestError for anything else."""
+    first, second = (Side.of(Path(path).expanduser()) for path in (before, after))
+    return Comparisons(str(before), str(after), (two(first, second),))
 
 
 def two(a: Side, b: Side, title: str = "") -> Comparison:
@@ -122,7 +112,7 @@ def _layer(
     key: tuple[str, Phase], x: LayerRow | None, y: LayerRow | None, a: Side, b: Side, paired: Paired
 ) -> LayerChange:
     counts = (a.run.samples, b.run.samples)
-    timed = paired.times(a.spans.get(key, {}), b.spans.get(key, {})) if paired.units else None
+    timed = paired.times(a.spans.get(key, {}), b.spans.get(key, {})) if paired.bundles else None
     if timed:
         span = Change("span per sample", "s", timed[0], timed[1], "ratio", timed[2], timed[3])
     else:
@@ -175,59 +165,9 @@ def _notes(a: Side, b: Side, paired: Paired) -> Iterator[str]:
         elif len(paired.shared) < max(len(a.samples), len(b.samples)):
             counts = f"{len(a.samples)} and {len(b.samples)}"
             yield f"The runs share {len(paired.shared)} of {counts} samples; pairs are of these."
-        elif not paired.units:
+        elif not paired.bundles:
             yield "No set of samples is made of whole batches in both runs, so latency is not paired."
     if bool(a.run.settings.get("fixed_tokens")) is False or bool(b.run.settings.get("fixed_tokens")) is False:
         x, y = a.run.totals.output_tokens, b.run.totals.output_tokens
         if x != y:
             yield f"The runs wrote {x} and {y} tokens; compare runs with --fixed-tokens for the same work."
-
-
-# --- sweeps -----------------------------------------------------------------------------------------------------
-
-
-def _sweeps(before: Path, after: Path) -> Comparisons:
-    """Compare sweeps cell by cell; cells are partners when they stand at the same point of a table of the same name."""
-    folders = [SweepFolder(path if path.is_dir() else path.parent) for path in (before, after)]
-    points: list[dict[str, tuple[str, str]]] = []
-    for folder in folders:
-        found: dict[str, tuple[str, str]] = {}
-        for cell in folder.record().cells:
-            for table, places in cell.points.items():
-                for values in places:
-                    where = " ".join(f"{name}={value}" for name, value in values.items())
-                    repeat = f" repeat={cell.repeat}" if cell.repeat else ""
-                    found[f"{table}: {where}{repeat}"] = (cell.key, cell.label)
-        points.append(found)
-    cells, alone, seen = [], [], set()
-    for place in {**points[0], **points[1]}:
-        keys = [found[place][0] if place in found else None for found in points]
-        if tuple(keys) in seen:
-            continue
-        seen.add(tuple(keys))
-        sides = [_side(folder, key) for folder, key in zip(folders, keys, strict=True)]
-        if sides[0] and sides[1]:
-            cells.append(two(sides[0], sides[1], place))
-        else:
-            alone.append(f"{place}: {_why_alone(folders, keys)}")
-    return Comparisons(str(before), str(after), tuple(cells), tuple(alone))
-
-
-def _side(folder: SweepFolder, key: str | None) -> Side | None:
-    if key is None or not (folder.cell_folder(key) / store.RUN_FILE).is_file():
-        return None
-    return Side.of(folder.cell_folder(key))
-
-
-def _why_alone(folders: Sequence[SweepFolder], keys: Sequence[str | None]) -> str:
-    told = []
-    for name, folder, key in zip(("first", "second"), folders, keys, strict=True):
-        if key is None:
-            told.append(f"not in the {name} sweep")
-            continue
-        outcome = folder.outcome(key)
-        if outcome is None:
-            told.append(f"not measured in the {name}")
-        elif outcome.reason:
-            told.append(f"{outcome.status.value} in the {name} ({outcome.reason})")
-    return ", ".join(told)

@@ -1,8 +1,8 @@
 """What two runs have in common, sample by sample, and intervals of paired differences. Pure numpy.
 
-Times are of batches, and two runs may have batched the same samples otherwise. The unit of pairing is therefore the
-smallest set of samples that is made of whole batches in both runs: a batch where both have the same batches, the larger
-batch where one has batches of one.
+Times are of batches, and two runs may have batched the same samples otherwise. What is paired is therefore a bundle,
+the smallest set of samples that is made of whole batches in both runs: a batch where both have the same batches, the
+larger batch where one has batches of one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class Bundle:
     """Samples that are whole batches in both runs: batch numbers in the one, in the other, and the samples' ids."""
 
     before: tuple[int, ...]
@@ -31,8 +31,8 @@ class Unit:
     ids: tuple[str, ...]
 
 
-def units(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[Unit, ...]:
-    """Return the units of two runs, each given as sample id -> batch.
+def bundles(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[Bundle, ...]:
+    """Return the bundles of two runs, each given as sample id -> batch.
 
     Batches with samples that one run lacks are left out.
     """
@@ -54,7 +54,7 @@ def units(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[Unit, ..
     for name in shared:
         groups[root(("a", before[name]))].append(name)
     return tuple(
-        Unit(
+        Bundle(
             tuple(sorted({before[name] for name in names})),
             tuple(sorted({after[name] for name in names})),
             tuple(names),
@@ -66,7 +66,7 @@ def units(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[Unit, ..
 
 @dataclass
 class Draws:
-    """Bootstrap resamples of n units, drawn once and used for every quantity: their intervals belong together."""
+    """Bootstrap resamples of n bundles, drawn once and used for every quantity: their intervals belong together."""
 
     n: int
     counts: NDArray[np.float32] = field(init=False)

@@ -11,7 +11,7 @@ from layerprof.quality import wer
 from layerprof.records import Phase, Run, Sample
 from layerprof.runs import batch_files, store
 from layerprof.runs.batch_files import BatchTime
-from layerprof.runs.pairing import Draws, Unit, units
+from layerprof.runs.pairing import Bundle, Draws, bundles
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Side:
 
 
 class Paired:
-    """The units of two runs, and sums over them."""
+    """The bundles of two runs, and sums over them."""
 
     def __init__(self, a: Side, b: Side) -> None:
         self.a, self.b = a, b
@@ -58,8 +58,8 @@ class Paired:
         self.second = {sample.id: sample for sample in b.samples}
         self.shared = [name for name in self.first if name in self.second]
         batches = ({s.id: s.batch for s in a.samples}, {s.id: s.batch for s in b.samples})
-        self.units: tuple[Unit, ...] = units(*batches)
-        self.draws = Draws(len(self.units)) if len(self.units) > 1 else None
+        self.bundles: tuple[Bundle, ...] = bundles(*batches)
+        self.draws = Draws(len(self.bundles)) if len(self.bundles) > 1 else None
 
     def same_answers(self) -> float | None:
         """Return the share of shared samples that got the same tokens; None where none is shared."""
@@ -72,11 +72,15 @@ class Paired:
         self, before: Mapping[int, float], after: Mapping[int, float]
     ) -> tuple[float, float, tuple[float, float] | None, int] | None:
         """Return seconds per sample on both sides and the interval of their ratio; None where batches are missing."""
-        known = [u for u in self.units if set(u.before) <= before.keys() and set(u.after) <= after.keys()]
-        if not known or len(known) != len(self.units):
+        known = [
+            bundle
+            for bundle in self.bundles
+            if set(bundle.before) <= before.keys() and set(bundle.after) <= after.keys()
+        ]
+        if not known or len(known) != len(self.bundles):
             return None
-        a = [sum(before[batch] for batch in unit.before) for unit in known]
-        b = [sum(after[batch] for batch in unit.after) for unit in known]
-        samples = sum(len(unit.ids) for unit in known)
+        a = [sum(before[batch] for batch in bundle.before) for bundle in known]
+        b = [sum(after[batch] for batch in bundle.after) for bundle in known]
+        samples = sum(len(bundle.ids) for bundle in known)
         interval = self.draws.ratio(b, a) if self.draws and sum(a) > 0 else None
         return sum(a) / samples, sum(b) / samples, interval, len(known)

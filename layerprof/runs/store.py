@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from layerprof.errors import RequestError, RunFailedError
 from layerprof.records import FORMAT, Run, Sample
+from layerprof.runs import layer_table
 
 RUN_FILE = "run.json"
 LAYERS_FILE = "layers.csv"
@@ -40,8 +41,6 @@ def save(run: Run, folder: str | Path, samples: Iterable[Sample] | None = None) 
     Each file is written beside its place and renamed, so a reader never sees half of one. `run.json` comes last: where
     it is, the rest is. Raises RunFailedError when the disk refuses.
     """
-    from layerprof.report.formats.table import layers_csv
-
     place = Path(folder)
     files = dict(run.files) | {"run": RUN_FILE, "layers": LAYERS_FILE}
     if samples is not None:
@@ -49,7 +48,7 @@ def save(run: Run, folder: str | Path, samples: Iterable[Sample] | None = None) 
     stored = run.model_copy(update={"files": files})
     try:
         place.mkdir(parents=True, exist_ok=True)
-        write_atomic(place / LAYERS_FILE, layers_csv(stored).encode())
+        write_atomic(place / LAYERS_FILE, layer_table.csv_text(stored).encode())
         if samples is not None:
             write_atomic(place / SAMPLES_FILE, b"".join(_line(sample) for sample in samples))
         write_atomic(place / RUN_FILE, dump(stored))

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from layerprof.errors import LayerprofError, RequestError, RunFailedError
-from layerprof.report.sweep.progress import Show
 from layerprof.runs import store
 from layerprof.sweep import earlier_report, experiment_file
+from layerprof.sweep.audience import Show
 from layerprof.sweep.cells import (
     Cell,
     Identity,

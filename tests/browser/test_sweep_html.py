@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sample_sweep import NASTY, sample_sweep
 
-from layerprof.report.sweep import view, write
+from layerprof.report.sweep import html, overview
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -47,7 +47,7 @@ def opened(browser: Browser, tmp_path: Path) -> Iterator[Opened]:
     """Return the sample sweep's page, opened offline."""
     file = tmp_path / "sweep.html"
     with file.open("w", encoding="utf-8") as out:
-        write.renderer("html")(view.load(sample_sweep(tmp_path / "sweep")), out)
+        html.render(overview.load(sample_sweep(tmp_path / "sweep")), out)
     context = browser.new_context(offline=True)
     context.set_default_timeout(180_000)
     yield Opened(context.new_page(), file)

@@ -178,6 +178,25 @@ def test_a_command_line_that_cannot_be_read_ends_in_one_message(run_cli: Cli, ar
     assert "--help" in _mistake(run_cli, *args)
 
 
+def test_the_command_alone_is_answered_with_its_help(run_cli: Cli) -> None:
+    """Nothing was asked for, so it is a wrong request, whose remedy is the list of what there is."""
+    code, out, err = run_cli()
+    assert (code, out) == (2, "")
+    assert "\n  profile " in err
+
+
+def test_a_fault_of_ours_is_not_told_as_a_mistake_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no error of the family says keeps its traceback, so that it can be reported."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(store, "load", broken)
+    monkeypatch.setattr(sys, "argv", ["layerprof", "report", "run"])
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        cli.main()
+
+
 def test_a_dash_as_file_is_standard_output(run_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`-o -` shows the report, as `--json -` does; no file of that name appears."""
     store.save(sample_run(), tmp_path / "run")

@@ -16,7 +16,7 @@ from rich.console import Console
 import layerprof
 from layerprof.errors import RequestError
 from layerprof.records import LayerRow, Phase, Quality, Run
-from layerprof.report import balance, write
+from layerprof.report import balance, kinds, write
 
 SAMPLES, NEW_TOKENS = 2, 4
 
@@ -136,10 +136,10 @@ def shown(run: Run, name: str, tmp_path: Path) -> str:
     """Return a report as one line of text."""
     if name == "terminal":
         out = io.StringIO()
-        write.write(run, "terminal", None, Console(file=out, width=120))
+        write.write(run, kinds.run(), "terminal", None, Console(file=out, width=120))
         return " ".join(out.getvalue().split())
     file = tmp_path / "report"
-    write.write(run, name, file, Console(file=io.StringIO()))
+    write.write(run, kinds.run(), name, file, Console(file=io.StringIO()))
     return " ".join(file.read_text().replace("\\_", "_").split())
 
 
@@ -159,7 +159,7 @@ def test_no_joules_without_their_label(replayed: Run, tmp_path: Path) -> None:
 
 def _file(run: Run, name: str, tmp_path: Path) -> str:
     file = tmp_path / f"run.{name}"
-    write.write(run, name, file, Console(file=io.StringIO()))
+    write.write(run, kinds.run(), name, file, Console(file=io.StringIO()))
     return file.read_text()
 
 

@@ -13,7 +13,9 @@ from rich.console import Console
 from traces_synthetic import OUTSIDE, Scenario
 
 from layerprof.errors import RequestError
-from layerprof.report.attribution import COLUMNS, busy_share, render, to_csv, to_json, to_markdown
+from layerprof.report.attribution.documents import COLUMNS, to_csv, to_json, to_markdown
+from layerprof.report.attribution.terminal import render
+from layerprof.report.attribution.words import busy_share
 from layerprof.trace.attribute import NO_LAUNCH, attribute, merged
 
 GEMM = "sm90_xmma_gemm_f16f16_f16f32_f32_tn_n_tilesize128x128x64_warpgroupsize1x1x1_cublas"

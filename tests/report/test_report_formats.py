@@ -18,14 +18,14 @@ from sample_run import bare_run, large_run, sample_run
 
 from layerprof.errors import RequestError
 from layerprof.records import Run
-from layerprof.report import write
+from layerprof.report import kinds, write
 from layerprof.runs import store
 
 
 def rendered(run: Run, name: str) -> str:
     """Return a run in a format."""
     out = io.StringIO()
-    write.reporter(name).render(run, out)
+    kinds.run().renderer(name)(run, out)
     return out.getvalue()
 
 
@@ -47,24 +47,24 @@ def test_every_format_takes_every_run(name: str, run: Run) -> None:
 def test_the_suffix_picks_the_format(tmp_path: Path) -> None:
     """`-o report.md` is Markdown, `.HTML` is HTML, `.csv` is the layer table."""
     for name, start in (("a.md", "# demo"), ("b.HTML", "<!DOCTYPE html>"), ("c.csv", "name,tower"), ("d.json", "{")):
-        written = write.write(sample_run(), None, tmp_path / "new" / name, console())
+        written = write.write(sample_run(), kinds.run(), "terminal", tmp_path / "new" / name, console())
         assert written == tmp_path / "new" / name
         assert written.read_text(encoding="utf-8").startswith(start)
 
 
 def test_a_named_format_beats_the_suffix(tmp_path: Path) -> None:
     """`--format csv -o layers.txt` is CSV."""
-    write.write(sample_run(), "csv", tmp_path / "layers.txt", console())
+    write.write(sample_run(), kinds.run(), "csv", tmp_path / "layers.txt", console())
     assert (tmp_path / "layers.txt").read_text().startswith("name,tower")
 
 
 def test_without_a_file_the_report_goes_to_the_console() -> None:
     """Terminal by default, any other text format when asked for."""
     screen = console()
-    assert write.write(sample_run(), None, None, screen) is None
+    assert write.write(sample_run(), kinds.run(), "terminal", None, screen) is None
     assert "Ledger" in screen.file.getvalue()  # type: ignore[attr-defined]  # it is a StringIO
     screen = console()
-    write.write(sample_run(), "json", None, screen)
+    write.write(sample_run(), kinds.run(), "json", None, screen)
     assert json.loads(screen.file.getvalue())["format"] == 2  # type: ignore[attr-defined]  # it is a StringIO
 
 
@@ -73,15 +73,15 @@ def test_without_a_file_the_report_goes_to_the_console() -> None:
     [
         ("htlm", None, "Did you mean 'html'"),
         ("pdf", None, "Choose one of"),
-        (None, "report.pdf", "endings"),
-        (None, "report", "endings"),
+        ("terminal", "report.pdf", "endings"),
+        ("terminal", "report", "endings"),
         ("html", None, "-o report.html"),
     ],
 )
-def test_what_cannot_be_written_is_refused_with_a_remedy(name: str | None, output: str | None, said: str) -> None:
+def test_what_cannot_be_written_is_refused_with_a_remedy(name: str, output: str | None, said: str) -> None:
     """Unknown formats, telling-nothing file names, and a page on a terminal."""
     with pytest.raises(RequestError) as caught:
-        write.write(sample_run(), name, output, console(tty=True))
+        write.write(sample_run(), kinds.run(), name, output, console(tty=True))
     assert said in caught.value.remedy
 
 
@@ -89,13 +89,22 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     """A folder in the file's place ends in one message, and leaves no part file."""
     (tmp_path / "out.md").mkdir()
     with pytest.raises(RequestError, match="cannot be written"):
-        write.write(sample_run(), None, tmp_path / "out.md", console())
+        write.write(sample_run(), kinds.run(), "terminal", tmp_path / "out.md", console())
     assert [path.name for path in tmp_path.iterdir()] == ["out.md"]
 
 
-def test_reports_need_no_torch() -> None:
+def test_reports_need_no_torch(tmp_path: Path) -> None:
     """Showing a stored run works, and is quick, where torch is not even imported."""
-    code = "import sys, layerprof.report.write as r; [r.reporter(x) for x in r.FORMATS]; print('torch' in sys.modules)"
+    store.save(sample_run(), tmp_path)
+    code = (
+        "import io, sys\n"
+        "from layerprof.report import kinds\n"
+        "from layerprof.runs import store\n"
+        f"run = store.load({str(tmp_path)!r})\n"
+        "for render in kinds.run().renderers.values():\n"
+        "    render(run, io.StringIO())\n"
+        "print('torch' in sys.modules)\n"
+    )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
 

@@ -14,28 +14,28 @@ from sample_sweep import NASTY, run, sample_sweep, save_run
 
 from layerprof import cli
 from layerprof.errors import RequestError
-from layerprof.report import comparison
-from layerprof.report.sweep import view, write
+from layerprof.report import comparison, kinds, write
+from layerprof.report.sweep import overview, tables
 from layerprof.runs import compare
 from layerprof.sweep import guards
 from layerprof.sweep.cells import Guards
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> view.SweepData:
+def data(tmp_path: Path) -> overview.SweepData:
     """Return the sample sweep, read from its folder."""
-    return view.load(sample_sweep(tmp_path / "sweep"))
+    return overview.load(sample_sweep(tmp_path / "sweep"))
 
 
-def _text(data: view.SweepData, name: str) -> str:
+def _text(data: overview.SweepData, name: str) -> str:
     out = io.StringIO()
-    write.renderer(name)(data, out)
+    kinds.sweep().renderer(name)(data, out)
     return out.getvalue()
 
 
-def test_rows_come_in_the_order_of_the_axes_with_the_report_beside(data: view.SweepData) -> None:
+def test_rows_come_in_the_order_of_the_axes_with_the_report_beside(data: overview.SweepData) -> None:
     """Each row has its cell's figures, its state, and the earlier report's row of the same settings."""
-    sizes, devices = view.tables(data)
+    sizes, devices = tables.tables(data)
     assert [row.point for row in sizes.rows] == [{"batch_size": 1}, {"batch_size": 4}, {"batch_size": 16}]
     assert [row.reference["wer"] if row.reference else None for row in sizes.rows] == [28.2, 14.3, None]
     assert [row.figures.latency_s if row.figures else None for row in sizes.rows] == [0.1, 0.15, None]
@@ -43,19 +43,19 @@ def test_rows_come_in_the_order_of_the_axes_with_the_report_beside(data: view.Sw
     assert [line["wer"] for line in sizes.unmatched] == [10.3]
 
 
-def test_ratios_are_over_the_first_row_that_both_have(data: view.SweepData) -> None:
+def test_ratios_are_over_the_first_row_that_both_have(data: overview.SweepData) -> None:
     """0.15 s over 0.1 s, and the report's 1.2 s over 0.8 s."""
-    sizes = view.tables(data)[0]
+    sizes = tables.tables(data)[0]
     assert sizes.ratios("latency_s") == [1.0, pytest.approx(1.5), None]
     assert sizes.ratios("latency_s", of_reference=True) == [1.0, pytest.approx(1.5), None]
 
 
-def test_cells_are_set_against_the_first_on_the_same_samples(data: view.SweepData) -> None:
+def test_cells_are_set_against_the_first_on_the_same_samples(data: overview.SweepData) -> None:
     """Two batches of 0.15 s against two of 0.1 s: 1.5 times as long, both pairs alike; the rate 0.05 lower.
 
     The first row of a table has nothing to be set against, nor has one without figures.
     """
-    sizes, devices = view.tables(data)
+    sizes, devices = tables.tables(data)
     first, second, crashed = (row.against for row in sizes.rows)
     assert first is None
     assert crashed is None
@@ -84,21 +84,21 @@ def test_a_broken_file_beside_a_run_leaves_it_unpaired(tmp_path: Path) -> None:
     folder = sample_sweep(tmp_path / "sweep")
     broken = next(path for path in folder.rglob("batches.csv") if "bb" in path.parts)
     broken.write_text("batch,rows\nnothing\n")
-    sizes = view.tables(view.load(folder))[0]
+    sizes = tables.tables(overview.load(folder))[0]
     assert sizes.rows[1].figures is not None
     assert sizes.rows[1].against is None
 
 
 def test_repeats_are_joined_by_their_median_and_range() -> None:
     """Three repeats of 0.1, 0.4 and 0.2 s give 0.2 s, from 0.1 to 0.4."""
-    found = view.figures([run(0.1), run(0.4), run(0.2)])
+    found = tables.figures([run(0.1), run(0.4), run(0.2)])
     assert (found.repeats, found.latency_s, found.latency_ci) == (3, 0.2, (0.1, 0.4))
 
 
-def test_the_terminal_names_every_cell_and_why_some_have_no_figures(data: view.SweepData) -> None:
+def test_the_terminal_names_every_cell_and_why_some_have_no_figures(data: overview.SweepData) -> None:
     """Tables, the guard that struck, and both cells without figures with their reasons."""
     out = io.StringIO()
-    write.renderer("terminal")(data, out)
+    kinds.sweep().renderer("terminal")(data, out)
     text = " ".join(out.getvalue().split())
     for words in ("Batch size", "GPU against CPU", "crashed", "no CUDA device", "answers depend on the batch", "28.2"):
         assert words in text
@@ -106,7 +106,7 @@ def test_the_terminal_names_every_cell_and_why_some_have_no_figures(data: view.S
     assert "4.8 % of it around the cells" in text
 
 
-def test_markdown_cannot_be_broken_from_outside(data: view.SweepData) -> None:
+def test_markdown_cannot_be_broken_from_outside(data: overview.SweepData) -> None:
     """Tags and markup in titles and reasons are shown as they stand, and no cell breaks a table."""
     text = _text(data, "markdown")
     assert "<script>" not in text
@@ -115,7 +115,7 @@ def test_markdown_cannot_be_broken_from_outside(data: view.SweepData) -> None:
         assert len(widths) == 1
 
 
-def test_csv_has_a_line_for_each_cell_of_each_table(data: view.SweepData) -> None:
+def test_csv_has_a_line_for_each_cell_of_each_table(data: overview.SweepData) -> None:
     """SI units under their names, the report's figures under report_*, empty where there is nothing."""
     rows = list(csv.DictReader(io.StringIO(_text(data, "csv"))))
     assert [(row["table"], row["status"]) for row in rows] == [
@@ -132,7 +132,7 @@ def test_csv_has_a_line_for_each_cell_of_each_table(data: view.SweepData) -> Non
     assert rows[3]["device"] == "cuda"
 
 
-def test_json_holds_the_tables(data: view.SweepData) -> None:
+def test_json_holds_the_tables(data: overview.SweepData) -> None:
     """The JSON report is JSON, with figures, guards, reasons and the report's rows."""
     found = json.loads(_text(data, "json"))
     first = found["tables"][0]["rows"][0]
@@ -141,7 +141,7 @@ def test_json_holds_the_tables(data: view.SweepData) -> None:
     assert found["tables"][0]["rows"][2]["reason"].endswith(NASTY)
 
 
-def test_the_page_asks_for_nothing_and_obeys_nothing(data: view.SweepData) -> None:
+def test_the_page_asks_for_nothing_and_obeys_nothing(data: overview.SweepData) -> None:
     """One file, a policy that forbids requests, and text from outside escaped in markup and data alike."""
     page = _text(data, "html")
     assert "default-src 'none'" in page
@@ -150,13 +150,13 @@ def test_the_page_asks_for_nothing_and_obeys_nothing(data: view.SweepData) -> No
     assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=\"(?!data:)", page)
 
 
-def test_a_file_gets_the_format_of_its_suffix(data: view.SweepData, tmp_path: Path) -> None:
+def test_a_file_gets_the_format_of_its_suffix(data: overview.SweepData, tmp_path: Path) -> None:
     """`-o sweep.md` is Markdown; an unknown format is refused with the nearest."""
-    written = write.write(data, None, tmp_path / "new" / "sweep.md", Console(file=io.StringIO()))
+    written = write.write(data, kinds.sweep(), "terminal", tmp_path / "new" / "sweep.md", Console(file=io.StringIO()))
     assert written is not None
     assert written.read_text().startswith("# Sample")
     with pytest.raises(RequestError, match="mardown"):
-        write.write(data, "mardown", None, Console(file=io.StringIO()))
+        write.write(data, kinds.sweep(), "mardown", None, Console(file=io.StringIO()))
 
 
 def test_a_comparison_reads_in_every_format(tmp_path: Path) -> None:

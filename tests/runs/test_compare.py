@@ -1,4 +1,4 @@
-"""Comparisons against sums done by hand: pairs over different batchings, intervals, regressions, settings, sweeps."""
+"""Comparisons against sums done by hand: pairs over different batchings, intervals, regressions, settings."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ from pathlib import Path
 
 import pytest
 from sample_run import sample_run
-from sample_sweep import run, sample_sweep, save_run
+from sample_sweep import run, save_run
 
 from layerprof.errors import RequestError
 from layerprof.runs import compare
 from layerprof.runs.changes import Change
-from layerprof.runs.pairing import Draws, units
+from layerprof.runs.pairing import Draws, bundles
 
 
 def test_batches_of_the_same_samples_are_paired_batch_by_batch() -> None:
-    """Two runs with the same batches have one unit a batch."""
+    """Two runs with the same batches have one bundle a batch."""
     batches = {"a": 0, "b": 0, "c": 1, "d": 1}
-    assert [(unit.before, unit.after, unit.ids) for unit in units(batches, batches)] == [
+    assert [(bundle.before, bundle.after, bundle.ids) for bundle in bundles(batches, batches)] == [
         ((0,), (0,), ("a", "b")),
         ((1,), (1,), ("c", "d")),
     ]
 
 
 def test_single_rows_are_paired_with_the_batch_they_are_in() -> None:
-    """A run of batches of one against a run of batches of two: the unit is the larger batch."""
+    """A run of batches of one against a run of batches of two: the bundle is the larger batch."""
     alone, together = {"a": 0, "b": 1, "c": 2, "d": 3}, {"a": 0, "b": 0, "c": 1, "d": 1}
-    assert [(unit.before, unit.after) for unit in units(alone, together)] == [((0, 1), (0,)), ((2, 3), (1,))]
+    assert [(bundle.before, bundle.after) for bundle in bundles(alone, together)] == [((0, 1), (0,)), ((2, 3), (1,))]
 
 
-def test_batches_that_cross_are_one_unit() -> None:
+def test_batches_that_cross_are_one_bundle() -> None:
     """Batches of two against batches of three over six samples have no common border but the end."""
     twos, threes = ({name: index // size for index, name in enumerate("abcdef")} for size in (2, 3))
-    assert [(unit.before, unit.after) for unit in units(twos, threes)] == [((0, 1, 2), (0, 1))]
+    assert [(bundle.before, bundle.after) for bundle in bundles(twos, threes)] == [((0, 1, 2), (0, 1))]
 
 
 def test_batches_with_samples_that_one_run_lacks_are_left_out() -> None:
     """Time of a batch cannot be shared out among its samples, so a batch that is not wholly shared does not count."""
-    assert [unit.ids for unit in units({"a": 0, "b": 0, "c": 1}, {"a": 0, "c": 1, "x": 2})] == [("c",)]
+    assert [bundle.ids for bundle in bundles({"a": 0, "b": 0, "c": 1}, {"a": 0, "c": 1, "x": 2})] == [("c",)]
 
 
 def test_a_constant_ratio_has_an_interval_of_no_width() -> None:
@@ -133,30 +133,6 @@ def test_runs_of_different_samples_are_not_paired(tmp_path: Path) -> None:
     assert found.shared_samples == 0
     assert found.same_answers is None
     assert any("different samples" in note for note in found.notes)
-
-
-def test_sweeps_are_compared_cell_by_cell(tmp_path: Path) -> None:
-    """Cells are partners where they stand at the same point; those that one sweep could not measure are told."""
-    before, after = sample_sweep(tmp_path / "a"), sample_sweep(tmp_path / "b", slower=1.25)
-    found = compare.compare(before, after)
-    assert [cell.title for cell in found.cells] == ["sizes: batch_size=1", "sizes: batch_size=4"]
-    assert len(found.alone) == 2
-    assert "no CUDA device" in " ".join(found.alone)
-    worse = found.regressions(20)
-    assert {(cell, change.quantity) for cell, change in worse} == {
-        ("sizes: batch_size=1", "latency per sample"),
-        ("sizes: batch_size=4", "latency per sample"),
-    }
-    assert found.regressions(30) == []
-
-
-def test_a_run_and_a_sweep_are_not_compared(tmp_path: Path) -> None:
-    """What cannot be set side by side is refused, with the way to do it."""
-    save_run(run(0.25), tmp_path / "run", (0.2, 0.3))
-    with pytest.raises(RequestError, match=r"is a run and .* is a sweep"):
-        compare.compare(tmp_path / "run", sample_sweep(tmp_path / "sweep"))
-    with pytest.raises(RequestError):
-        compare.compare(tmp_path / "run", tmp_path / "nothing")
 
 
 def test_a_broken_batches_file_names_the_line(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from paths import TESTS
 
 from layerprof.errors import RequestError, RunFailedError
 from layerprof.records import Run
-from layerprof.report.sweep.progress import Lines, Show
+from layerprof.report.sweep.progress import Lines
 from layerprof.sweep import conduct
+from layerprof.sweep.audience import Show
 from layerprof.sweep.cells import Outcome, Status
 from layerprof.sweep.engines.engine import Job
 from layerprof.sweep.folder import CELL_FILE, SweepFolder

@@ -19,8 +19,8 @@ from layerprof.books.evidence import Read
 from layerprof.measure import passes, remarks
 from layerprof.readings import KernelReading, Layer, Lost
 from layerprof.records import FORMAT, NotRecorded, Phase, Run
-from layerprof.report import facts, view
-from layerprof.report.balance import verdict
+from layerprof.report import facts
+from layerprof.report.balance import books, verdict
 from layerprof.report.formats import html, markdown, tensorboard, terminal
 from layerprof.report.payload import payload
 from layerprof.runs import store
@@ -139,14 +139,14 @@ class TestReports:
 
     def test_without_a_guess_there_is_a_question_mark(self) -> None:
         """Never a zero."""
-        busy = view.books(lossy(None))[2]
+        busy = books(lossy(None))[2]
         assert busy.shown("launched, not recorded") == "?"
         assert "for how long is not known" in busy.notes[-1]
 
     def test_a_run_that_lost_nothing_has_no_such_line(self) -> None:
         """The word is not there."""
         assert "not recorded" not in shown(sample_run(), 120)
-        assert verdict(view.books(sample_run())[2]) == "balanced exactly"
+        assert verdict(books(sample_run())[2]) == "balanced exactly"
 
 
 def cost(**changes: Any) -> facts.Fact:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import html
-import re
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 from layerprof.records import Run
-from layerprof.report import facts, units, view
-from layerprof.report.balance import verdict
-
-_SPECIAL = re.compile(r"([\\`*_{}\[\]|~])")
-
+from layerprof.report import balance, facts, layer_lines, run_parts, units
+from layerprof.report.markdown_text import escape, table
 
 BESIDE_REPLAYED = (("active", "energy_active_j"), ("hot", "energy_hot_j"), ("scaled to close", "energy_reconciled_j"))
 
@@ -31,19 +26,6 @@ def render(run: Run, out: IO[str]) -> None:
         lines = list(block)
         if lines:
             out.write("\n".join(lines) + "\n\n")
-
-
-def escape(text: object) -> str:
-    """Return text that Markdown shows as it stands, on one line, in a table cell too."""
-    return _SPECIAL.sub(r"\\\1", html.escape(units.printable(" ".join(str(text).split())), quote=False))
-
-
-def table(titles: Sequence[str], rows: Iterable[Sequence[object]], left: Container[int] = (0,)) -> Iterator[str]:
-    """Yield the lines of a table whose `left` columns are set left and the others right; cells are escaped."""
-    yield "| " + " | ".join(escape(title) for title in titles) + " |"
-    yield "|" + "|".join(" --- " if index in left else " ---: " for index in range(len(titles))) + "|"
-    for row in rows:
-        yield "| " + " | ".join(escape(cell) for cell in row) + " |"
 
 
 def _head(run: Run) -> Iterator[str]:
@@ -66,7 +48,7 @@ def _fact_rows(run: Run) -> Iterator[Sequence[str]]:
 
 
 def _parts(run: Run) -> Iterator[str]:
-    parts = view.breakdown(run)
+    parts = run_parts.breakdown(run)
     if not parts:
         return
     yield "## Where it goes"
@@ -91,7 +73,7 @@ def _parts(run: Run) -> Iterator[str]:
 
 
 def _hot_spots(run: Run) -> Iterator[str]:
-    spots = view.hot_spots(run)
+    spots = layer_lines.hot_spots(run)
     if not spots:
         return
     yield "## Hot spots"
@@ -119,7 +101,7 @@ def _layers(run: Run) -> Iterator[str]:
     yield "Figures of one call, median; time as the share of all batches' windows."
     measured = {name for row in run.layers for _, name in BESIDE_REPLAYED if getattr(row, name) is not None}
     more = [(title, name) for title, name in BESIDE_REPLAYED if name in measured]
-    for group in view.layer_groups(run, fold=False):
+    for group in layer_lines.layer_groups(run, fold=False):
         yield ""
         where = group.tower if group.tower == group.phase.value else f"{group.tower}, {group.phase.value}"
         yield f"### {where}" + (escape(f" ({group.prefix}.*)") if group.prefix else "")
@@ -146,7 +128,7 @@ def _energy_title(run: Run) -> str:
     return f"energy ({label})" if label else "energy"
 
 
-def _layer_row(line: view.Line, more: Sequence[str]) -> Sequence[str]:
+def _layer_row(line: layer_lines.LayerLine, more: Sequence[str]) -> Sequence[str]:
     return (
         line.label,
         units.count(line.calls),
@@ -166,24 +148,24 @@ def _layer_row(line: view.Line, more: Sequence[str]) -> Sequence[str]:
 def _books(run: Run) -> Iterator[str]:
     yield "## Ledger"
     yield ""
-    books = [book for book in view.books(run) if book.column.layers is not None]
+    books = [book for book in balance.books(run) if book.column.layers is not None]
     titles = ["", *(title for book in books for title in (f"{book.name.partition('_')[0]}, {book.scale.unit}", "%"))]
     if books:
-        yield from table(titles, (_ledger_row(books, label) for label in view.ledger_labels(run)))
+        yield from table(titles, (_ledger_row(books, label) for label in balance.ledger_labels(run)))
         yield ""
-    for book in view.books(run):
-        yield f"- {escape(book.title)}: {escape(verdict(book))}"
+    for book in balance.books(run):
+        yield f"- {escape(book.title)}: {escape(balance.verdict(book))}"
         yield from (f"  - {escape(note)}" for note in book.notes)
 
 
-def _ledger_row(books: Sequence[view.Book], label: str) -> Sequence[str]:
+def _ledger_row(books: Sequence[balance.Book], label: str) -> Sequence[str]:
     cells = [label]
     for book in books:
         cells += [book.shown(label), _share(book, label)]
     return cells
 
 
-def _share(book: view.Book, label: str) -> str:
+def _share(book: balance.Book, label: str) -> str:
     share = book.share(label)
     return units.percent(share).removesuffix(" %") if share is not None else ""
 

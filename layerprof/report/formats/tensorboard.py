@@ -18,7 +18,7 @@ from typing import Any
 
 from layerprof.errors import LayerprofError, RequestError
 from layerprof.records import BLOCK_KINDS, Run
-from layerprof.report import facts, view
+from layerprof.report import balance, facts
 from layerprof.report.formats import markdown
 from layerprof.report.payload import QUANTITIES, payload
 from layerprof.runs.store import RUN_FILE, load, write_atomic
@@ -121,7 +121,7 @@ def scalars(run: Run) -> Iterator[tuple[str, int, float]]:
         yield "decode over steps/median_s", int(step["step"]), float(step["median_s"])
     for name, value in results(run).items():
         yield f"end to end/{name}", 0, value
-    for book in view.books(run):
+    for book in balance.books(run):
         for label in ("layers", "residual", "total"):
             figure = book.cell(label)
             if figure is not None:

@@ -15,8 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layerprof.records import Run
-from layerprof.report import facts, units, view
-from layerprof.report.balance import verdict
+from layerprof.report import balance, facts, units
 from layerprof.report.formats import terminal_layers
 from layerprof.report.look import Column, Look
 
@@ -47,8 +46,8 @@ def render_plain(run: Run, say: Callable[[str], None]) -> None:
     look = Look(width=100, ascii_only=True)
     lines = [f"{facts.title(run)} ({run.status})"]
     lines += [f"{fact.label}: {fact.value}{f' ({fact.note})' if fact.note else ''}" for fact in facts.end_to_end(run)]
-    for book in view.books(run):
-        lines.append(f"ledger {book.title}: {verdict(book)}")
+    for book in balance.books(run):
+        lines.append(f"ledger {book.title}: {balance.verdict(book)}")
         lines += [f"ledger {book.title}: {note}" for note in book.notes]
     lines += [f"warning: {warning}" for warning in facts.warnings(run)]
     if place := run.settings.get("output"):
@@ -59,22 +58,22 @@ def render_plain(run: Run, say: Callable[[str], None]) -> None:
 
 def ledger(run: Run, look: Look) -> Iterator[RenderableType]:
     """Yield the books of the measured quantities, and for the others why there are none."""
-    measured = [book for book in view.books(run) if book.column.layers is not None]
-    labels = view.ledger_labels(run)
+    measured = [book for book in balance.books(run) if book.column.layers is not None]
+    labels = balance.ledger_labels(run)
     yield look.heading("Ledger", "layers + rest + residual = total, which is measured on its own")
     if measured:
         columns = [Column("", [look.text(label, _weight(label)) for label in labels], 0, "left", wraps=True)]
         columns += [_book_column(look, book, labels) for book in measured]
         yield look.table(columns)
-    for book in view.books(run):
+    for book in balance.books(run):
         said = book.column.reason and book.column.reason == run.totals.energy.reason
-        state = "not measured, for the reason above" if said else verdict(book)
+        state = "not measured, for the reason above" if said else balance.verdict(book)
         yield look.text(f"{book.title}: {state}", "" if book.column.residual is not None else "dim")
         for note in book.notes:
             yield Padding(look.text(note, "dim"), (0, 0, 0, 2))
 
 
-def _book_column(look: Look, book: view.Book, labels: Sequence[str]) -> Column:
+def _book_column(look: Look, book: balance.Book, labels: Sequence[str]) -> Column:
     cells = []
     for label in labels:
         share = book.share(label)

@@ -8,13 +8,13 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from layerprof.records import Phase, Run
-from layerprof.report import facts, units, view
+from layerprof.report import facts, layer_lines, run_parts, units
 from layerprof.report.look import PHASE_STYLE, Column, Look
 
 
 def breakdown(run: Run, look: Look) -> Iterator[RenderableType]:
     """Yield the parts of the run with bars of their share of the time, or of the FLOPs where there is no time."""
-    parts = view.breakdown(run)
+    parts = run_parts.breakdown(run)
     if not parts:
         return
     timed = any(part.span_share is not None for part in parts)
@@ -44,7 +44,7 @@ def breakdown(run: Run, look: Look) -> Iterator[RenderableType]:
 
 
 def _phases(run: Run, look: Look) -> Iterator[RenderableType]:
-    shares = view.phase_shares(run)
+    shares = run_parts.phase_shares(run)
     signs = {Phase.VISION: "v", Phase.PREFILL: "p", Phase.DECODE: "d", None: "."}
     pieces = [(share, PHASE_STYLE[phase], signs[phase]) for _, phase, share in shares]
     yield look.stacked(pieces, min(look.width, 100) - 2)
@@ -58,7 +58,7 @@ def _phases(run: Run, look: Look) -> Iterator[RenderableType]:
 
 def hot_spots(run: Run, look: Look, most: int = 5) -> Iterator[RenderableType]:
     """Yield the layers that take most."""
-    spots = view.hot_spots(run, most)
+    spots = layer_lines.hot_spots(run, most)
     if not spots:
         return
     rows = [spot.row for spot in spots]
@@ -83,7 +83,7 @@ def hot_spots(run: Run, look: Look, most: int = 5) -> Iterator[RenderableType]:
 
 def groups(run: Run, look: Look, every_layer: bool = False) -> Iterator[RenderableType]:
     """Yield the layer tables, one per phase and tower; figures are of one call."""
-    found = view.layer_groups(run, fold=False if every_layer else None)
+    found = layer_lines.layer_groups(run, fold=False if every_layer else None)
     folded = any(len(line.rows) > 1 for group in found for line in group.lines)
     note = _with_label(run, "figures of one call, median")
     yield look.heading("Layers", f"{note}; neighbours alike share a line, all in layers.csv" if folded else note)
@@ -102,7 +102,7 @@ def _with_label(run: Run, note: str) -> str:
     return f"{note}; joules {label}" if label else note
 
 
-def _layer_columns(look: Look, group: view.Group, label_width: int) -> list[Column]:
+def _layer_columns(look: Look, group: layer_lines.Group, label_width: int) -> list[Column]:
     lines = group.lines
     style = PHASE_STYLE[group.phase]
 
@@ -156,7 +156,7 @@ def _dim_missing(text: Callable[..., Text], cell: str) -> Text:
     return text(cell, "dim" if cell in (units.MISSING, "0") else "")
 
 
-def _many(line: view.Line) -> str:
+def _many(line: layer_lines.LayerLine) -> str:
     return f"×{len(line.rows)}" if len(line.rows) > 1 else ""
 
 

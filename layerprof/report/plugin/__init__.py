@@ -17,13 +17,13 @@ from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
 from layerprof.errors import RequestError
-from layerprof.report.formats.html import plotly_js
 from layerprof.report.formats.tensorboard import run_folders
+from layerprof.report.page import plotly_js
 from layerprof.report.payload import payload
 from layerprof.runs.store import load
 from layerprof.sweep import folder as sweep_folder
 
-Answer = Callable[[wrappers.Request], wrappers.Response]
+Handler = Callable[[wrappers.Request], wrappers.Response]
 App = Callable[[dict[str, Any], Any], Iterable[bytes]]
 """A WSGI application, which is what TensorBoard takes."""
 
@@ -46,7 +46,7 @@ class LayersPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # tensorboard c
     def get_plugin_apps(self) -> dict[str, App]:
         """Return what answers each address below `data/plugin/layerprof`."""
         static = {route: _static(*source) for route, source in PAGE.items()}
-        live: dict[str, Answer] = {"/plotly.js": self.plotly, "/runs": self.runs, "/run": self.run}
+        live: dict[str, Handler] = {"/plotly.js": self.plotly, "/runs": self.runs, "/run": self.run}
         return {route: _app(answer) for route, answer in (static | live).items()}
 
     def is_active(self) -> bool:
@@ -102,14 +102,14 @@ def _cell_labels(place: Path) -> dict[Path, str]:
     return {}
 
 
-def _app(answer: Answer) -> App:
+def _app(answer: Handler) -> App:
     def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         return answer(wrappers.Request(environ))(environ, start_response)
 
     return serve
 
 
-def _static(package: str, name: str, kind: str) -> Answer:
+def _static(package: str, name: str, kind: str) -> Handler:
     return lambda request: _respond(request, files(package).joinpath(name).read_bytes(), kind)
 
 

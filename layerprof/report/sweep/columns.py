@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from layerprof.report import units
 from layerprof.report.facts import METRIC_NAMES
-from layerprof.report.sweep.view import Row, TableView
+from layerprof.report.sweep.tables import CellRow, TableView
 from layerprof.runs.changes import Change
 from layerprof.sweep.cells import Guards, Status
 
@@ -118,7 +118,7 @@ LEGEND = (
 )
 
 
-def without_figures(rows: Sequence[Row]) -> list[str]:
+def without_figures(rows: Sequence[CellRow]) -> list[str]:
     """Return one line for each row that has a reason to tell."""
     return [f"{row.label}: {row.status.value if row.status else 'open'}: {row.reason}" for row in rows if row.reason]
 
@@ -145,7 +145,7 @@ def _short(value: object) -> str:
     return units.number(value) if isinstance(value, float) else str(value)
 
 
-def _reported(row: Row, name: str) -> float | None:
+def _reported(row: CellRow, name: str) -> float | None:
     value = (row.reference or {}).get(name)
     return value if isinstance(value, (int, float)) else None
 

@@ -1,49 +1,42 @@
-"""A sweep as one HTML page that needs nothing else: tables, plots and data inside, no request to anywhere."""
+"""A sweep as one HTML page: tables, plots and data inside."""
 
 from __future__ import annotations
 
-from importlib.resources import files
 from itertools import groupby
 from typing import IO, Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
 from layerprof.records import Run
-from layerprof.report.formats.html import embedded, plotly_js
+from layerprof.report import page
 from layerprof.report.payload import parts, payload
-from layerprof.report.sweep import columns as sweep_columns
-from layerprof.report.sweep import view as sweep_view
+from layerprof.report.sweep import columns, overview, tables
 from layerprof.report.sweep.columns import TextColumn
-from layerprof.report.sweep.view import Row, SweepData, TableView
+from layerprof.report.sweep.overview import SweepData
+from layerprof.report.sweep.tables import CellRow, TableView
 
 RUN_PARTS = ("rows", "quantities", "peaks")
 FIGURES = ("latency_s", "energy_j", "flops", "memory", "wer", "wer_first", "metric", "ttft_s", "token_s", "samples")
 
 
 def render(data: SweepData, out: IO[str]) -> None:
-    """Write the page. Everything from models and datasets is escaped; its policy forbids any request."""
-    here = files("layerprof.report")
-    views = sweep_view.tables(data)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    scripts = [plotly_js(), *(here.joinpath(name).read_text(encoding="utf-8") for name in ("charts.js", "sweep.js"))]
-    page = environment.from_string(here.joinpath("sweep.html").read_text(encoding="utf-8")).stream(
+    """Write the page."""
+    views = tables.tables(data)
+    page.write(
+        out,
+        "sweep.html",
+        _plots(views),
+        ["charts.js", "sweep.js"],
         record=data.record,
-        facts=sweep_view.facts(data),
+        facts=overview.facts(data),
         tables=[_table(view) for view in views],
-        guards=sweep_view.flagged(data),
-        problems=sweep_view.problems(data),
-        legend=sweep_columns.LEGEND,
+        guards=overview.flagged(data),
+        problems=overview.problems(data),
+        legend=columns.LEGEND,
         folder=str(data.folder),
-        data=embedded(_plots(views)),
-        style=Markup(here.joinpath("page.css").read_text(encoding="utf-8")),
-        scripts=[Markup(text) for text in scripts],
     )
-    page.dump(out)  # type: ignore[arg-type]  # jinja2 types its text streams as binary
 
 
 def _table(view: TableView) -> dict[str, Any]:
-    found = sweep_columns.columns(view)
+    found = columns.columns(view)
     shown = [column for column in found if not column.aside]
     return {
         "name": view.planned.name,
@@ -53,9 +46,9 @@ def _table(view: TableView) -> dict[str, Any]:
         "columns": [_heading(column) for column in shown],
         "rows": [{"bad": bool(row.reason), "cells": _cells(found, nth)} for nth, row in enumerate(view.rows)],
         "notes": [
-            *sweep_columns.without_figures(view.rows),
-            *sweep_columns.not_measured(view),
-            *sweep_columns.unmatched(view),
+            *columns.without_figures(view.rows),
+            *columns.not_measured(view),
+            *columns.unmatched(view),
         ],
         "reasons": list(view.planned.reasons),
     }
@@ -103,7 +96,7 @@ def _run(run: Run) -> dict[str, Any]:
     return {name: value for name, value in payload(run).items() if name in RUN_PARTS} | {"parts": parts(run, 0.0)}
 
 
-def _point(row: Row) -> dict[str, Any]:
+def _point(row: CellRow) -> dict[str, Any]:
     assert row.run is not None
     assert row.figures is not None
     return {

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO
 
-from layerprof.report.formats.markdown import escape, table
-from layerprof.report.sweep import columns
-from layerprof.report.sweep import view as sweep_view
-from layerprof.report.sweep.view import SweepData, TableView
+from layerprof.report.markdown_text import escape, table
+from layerprof.report.sweep import columns, overview, tables
+from layerprof.report.sweep.overview import SweepData
+from layerprof.report.sweep.tables import TableView
 
 
 def render(data: SweepData, out: IO[str]) -> None:
     """Write the whole report."""
-    blocks = [_head(data), *(_table(view) for view in sweep_view.tables(data)), _guards(data), _problems(data)]
+    blocks = [_head(data), *(_table(view) for view in tables.tables(data)), _guards(data), _problems(data)]
     for block in blocks:
         lines = list(block)
         if lines:
@@ -26,7 +26,7 @@ def _head(data: SweepData) -> Iterator[str]:
     if data.record.about:
         yield escape(data.record.about)
         yield ""
-    yield escape(" · ".join(sweep_view.facts(data)))
+    yield escape(" · ".join(overview.facts(data)))
 
 
 def _table(view: TableView) -> Iterator[str]:
@@ -50,7 +50,7 @@ def _table(view: TableView) -> Iterator[str]:
 
 
 def _guards(data: SweepData) -> Iterator[str]:
-    found = sweep_view.flagged(data)
+    found = overview.flagged(data)
     if found:
         yield "## Guards"
         yield ""
@@ -59,7 +59,7 @@ def _guards(data: SweepData) -> Iterator[str]:
 
 
 def _problems(data: SweepData) -> Iterator[str]:
-    found = sweep_view.problems(data)
+    found = overview.problems(data)
     if found:
         yield "## Cells without figures"
         yield ""

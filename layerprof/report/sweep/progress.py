@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from layerprof.report import units
+from layerprof.sweep.audience import Show
 from layerprof.sweep.cells import Guards, Outcome, Status
 
 if TYPE_CHECKING:
@@ -15,27 +16,6 @@ if TYPE_CHECKING:
 
     from layerprof.records import Run
     from layerprof.sweep.engines.engine import Job
-
-
-class Show:
-    """Tells one audience how a sweep goes; the base says nothing."""
-
-    def note(self, text: str) -> None:
-        """Say one thing that the user should know now."""
-
-    @contextmanager
-    def cells(self, total: int, done: int) -> Iterator[None]:
-        """Hold while `total` cells are carried out, `done` of which already were."""
-        yield
-
-    def started(self, job: Job) -> None:
-        """Say that a cell has begun."""
-
-    def told(self, job: Job, text: str) -> None:
-        """Say what a cell is doing."""
-
-    def ended(self, job: Job, outcome: Outcome, run: Run | None) -> None:
-        """Say how a cell ended."""
 
 
 class Lines(Show):

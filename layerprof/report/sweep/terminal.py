@@ -11,15 +11,16 @@ from rich.padding import Padding
 from rich.text import Text
 
 from layerprof.report.look import Column, Look
-from layerprof.report.sweep import columns, view
-from layerprof.report.sweep.view import SweepData, TableView
+from layerprof.report.sweep import columns, overview, tables
+from layerprof.report.sweep.overview import SweepData
+from layerprof.report.sweep.tables import TableView
 
 
 def render(data: SweepData, out: Console | IO[str]) -> None:
     """Print the sweep on a Rich console, or write it to a text stream."""
     console = out if isinstance(out, Console) else Console(file=out, width=140, highlight=False)
     look = Look.of(console)
-    sections = [_header(data, look), *(_table(table, look) for table in view.tables(data)), _guards(data, look)]
+    sections = [_header(data, look), *(_table(table, look) for table in tables.tables(data)), _guards(data, look)]
     for section in (*sections, _problems(data, look), _notes(data, look), _files(data, look)):
         pieces = list(section)
         for piece in pieces:
@@ -30,7 +31,7 @@ def render(data: SweepData, out: Console | IO[str]) -> None:
 
 def _header(data: SweepData, look: Look) -> Iterator[RenderableType]:
     yield look.text("layerprof sweep ", "dim").append_text(look.text(data.record.title, "bold"))
-    yield look.packed(view.facts(data))
+    yield look.packed(overview.facts(data))
 
 
 def _table(table: TableView, look: Look) -> Iterator[RenderableType]:
@@ -44,9 +45,9 @@ def _table(table: TableView, look: Look) -> Iterator[RenderableType]:
 
 def _notes(data: SweepData, look: Look) -> Iterator[RenderableType]:
     """Yield what is to be known of the tables, each thing once."""
-    tables = view.tables(data)
-    notes = [columns.LEGEND, *(note for table in tables for note in columns.not_measured(table))]
-    reasons = [reason for table in tables for reason in table.planned.reasons]
+    shown = tables.tables(data)
+    notes = [columns.LEGEND, *(note for table in shown for note in columns.not_measured(table))]
+    reasons = [reason for table in shown for reason in table.planned.reasons]
     notes += [f"{reason.get('quantity', '')}: {reason.get('text', '')}" for reason in reasons]
     yield look.heading("Notes", "and known reasons why the earlier report's figures differ" if reasons else "")
     for note in dict.fromkeys(notes):
@@ -65,7 +66,7 @@ def _column(look: Look, column: columns.TextColumn, table: TableView) -> Column:
 
 
 def _guards(data: SweepData, look: Look) -> Iterator[RenderableType]:
-    found = view.flagged(data)
+    found = overview.flagged(data)
     if found:
         yield look.heading("Guards", "answers that should not be believed as they are")
     for cell, flag in found:
@@ -73,7 +74,7 @@ def _guards(data: SweepData, look: Look) -> Iterator[RenderableType]:
 
 
 def _problems(data: SweepData, look: Look) -> Iterator[RenderableType]:
-    found = view.problems(data)
+    found = overview.problems(data)
     if found:
         yield look.heading("Cells without figures")
     for cell, state, reason in found:

@@ -7,8 +7,9 @@ import json
 from dataclasses import asdict
 from typing import IO, Any
 
-from layerprof.report.sweep import view
-from layerprof.report.sweep.view import Row, SweepData, TableView
+from layerprof.report.sweep import overview, tables
+from layerprof.report.sweep.overview import SweepData
+from layerprof.report.sweep.tables import CellRow, TableView
 
 FIGURES = (
     "samples",
@@ -57,13 +58,13 @@ SETTINGS = (
 
 def render_csv(data: SweepData, out: IO[str]) -> None:
     """Write the cells with a header line; empty where not measured."""
-    axes = list(dict.fromkeys(axis for table in view.tables(data) for axis in table.axes if axis not in SETTINGS))
+    axes = list(dict.fromkeys(axis for table in tables.tables(data) for axis in table.axes if axis not in SETTINGS))
     names = ["table", *SETTINGS, *axes, "status", "reason", *FIGURES, "latency_ci_low_s", "latency_ci_high_s", *MORE]
     names += [*GUARDS, "flags", *(f"report_{name}" for name in REFERENCE), *PAIRED, "cell"]
     writer = csv.DictWriter(out, names, lineterminator="\n", restval="", extrasaction="ignore")
     writer.writeheader()
     choices = {cell.key: cell.choices for cell in data.record.cells}
-    for table in view.tables(data):
+    for table in tables.tables(data):
         for row in table.rows:
             writer.writerow({name: _safe(value) for name, value in _flat(table, row, choices[row.keys[0]]).items()})
 
@@ -80,7 +81,7 @@ def plain(data: SweepData) -> dict[str, Any]:
         "title": data.record.title,
         "about": data.record.about,
         "created": data.record.created,
-        "facts": view.facts(data),
+        "facts": overview.facts(data),
         "tables": [
             {
                 "name": table.planned.name,
@@ -91,12 +92,12 @@ def plain(data: SweepData) -> dict[str, Any]:
                 "only_in_report": list(table.unmatched),
                 "reasons": list(table.planned.reasons),
             }
-            for table in view.tables(data)
+            for table in tables.tables(data)
         ],
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: CellRow) -> dict[str, Any]:
     return {
         "point": row.point,
         "cells": list(row.keys),
@@ -109,7 +110,7 @@ def _row(row: Row) -> dict[str, Any]:
     }
 
 
-def _difference(row: Row) -> dict[str, Any] | None:
+def _difference(row: CellRow) -> dict[str, Any] | None:
     """Return how a cell differs from the first measured one of its dataset, on the same samples."""
     if row.against is None:
         return None
@@ -117,7 +118,7 @@ def _difference(row: Row) -> dict[str, Any] | None:
     return {name: {"value": c.value, "ci95": c.ci95, "pairs": c.n} if c else None for name, c in pair.items()}
 
 
-def _flat(table: TableView, row: Row, choices: dict[str, Any]) -> dict[str, Any]:
+def _flat(table: TableView, row: CellRow, choices: dict[str, Any]) -> dict[str, Any]:
     figures = asdict(row.figures) if row.figures else {}
     ends = figures.get("latency_ci") or (None, None)
     return {
@@ -137,7 +138,7 @@ def _flat(table: TableView, row: Row, choices: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def _paired(row: Row) -> dict[str, Any]:
+def _paired(row: CellRow) -> dict[str, Any]:
     pair = row.against
     values: list[Any] = []
     for change in (pair.time, pair.wer) if pair else (None, None):

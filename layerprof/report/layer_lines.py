@@ -1,4 +1,4 @@
-"""What every report shows of the layers, as plain data: parts of the whole, hot spots, layer groups, and books."""
+"""The layers of a run as plain data: the lines of the layer table, and the hot spots among them."""
 
 from __future__ import annotations
 
@@ -6,28 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from layerprof.books.ledger import Sum, outermost, sums
+from layerprof.books.ledger import Sum, outermost
 from layerprof.records import LayerRow, Phase, Run
-from layerprof.report.balance import Book, books, ledger_labels
+from layerprof.report.run_parts import KIND_NAMES, main_quantity
 
-__all__ = [
-    "Book",
-    "Group",
-    "HotSpot",
-    "Line",
-    "Part",
-    "books",
-    "breakdown",
-    "hot_spots",
-    "layer_groups",
-    "ledger_labels",
-    "per_call",
-    "phase_shares",
-    "short_name",
-]
-
-SMALL = 0.01
-"""Parts below this share of everything measured are shown together."""
 FOLD_ABOVE = 40
 """With more rows than this, similar neighbours share a line."""
 ALIKE = 0.15
@@ -35,24 +17,9 @@ ALIKE = 0.15
 LAUNCH_BOUND = 0.5
 """Below this busy share a GPU layer waits for its kernels to be launched more than it computes."""
 
-KIND_NAMES = {"vision_block": "vision blocks", "decoder_layer": "decoder layers", "encoder_layer": "encoder layers"}
-
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A kind of layers in one phase, or what is left over, with its shares of the run."""
-
-    label: str
-    phase: Phase | None
-    sum: Sum
-    span_share: float | None
-    flops_share: float | None
-    energy_share: float | None
-    blocks: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
+class LayerLine:
     """One line of the layer table: a layer, or `layers` similar neighbours of which it shows the median."""
 
     label: str
@@ -78,7 +45,7 @@ class HotSpot:
     `against_kind` is the median span over the median of all layers of its kind in that phase.
     """
 
-    line: Line
+    line: LayerLine
     share: float
     against_kind: float | None
     remark: str
@@ -96,7 +63,7 @@ class Group:
     tower: str
     phase: Phase
     prefix: str
-    lines: tuple[Line, ...]
+    lines: tuple[LayerLine, ...]
 
 
 def per_call(row: LayerRow, name: str) -> float | None:
@@ -109,50 +76,12 @@ def per_call(row: LayerRow, name: str) -> float | None:
     return value / row.calls if row.calls else None
 
 
-def breakdown(run: Run, join_below: float = SMALL) -> list[Part]:
-    """Return where the run went, by phase and kind of layer.
-
-    Parts whose share of everything is below `join_below` are joined.
-    """
-    grouped = sums(run.layers, lambda row: (row.phase, row.tower, row.kind))
-    whole = _whole(run)
-    towers: dict[str, set[str]] = {}
-    for _, tower, kind in grouped:
-        towers.setdefault(kind, set()).add(tower)
-    parts: list[Part] = []
-    small: list[Part] = []
-    for (phase, tower, kind), total in grouped.items():
-        name = KIND_NAMES.get(kind, kind if len(towers[kind]) == 1 else f"{tower} {kind}")
-        label = _counted(total.rows, name) if kind in KIND_NAMES else name
-        part = replace(_part(label, phase, total, whole), blocks=kind in KIND_NAMES)
-        shares = [share for share in (part.span_share, part.flops_share, part.energy_share) if share is not None]
-        (parts if max(shares, default=1.0) >= join_below else small).append(part)
-    if small:
-        joined = sum((part.sum for part in small), Sum())
-        parts.append(_part(_counted(len(small), "small parts"), None, joined, whole))
-    left = _left_over(whole, sum(grouped.values(), Sum()))
-    if left is not None:
-        parts.append(_part(_left_over_name(run), None, left, whole))
-    return parts
-
-
-def phase_shares(run: Run) -> list[tuple[str, Phase | None, float]]:
-    """Return each phase's share of the time, or of the FLOPs where no time was measured, and what is in no layer."""
-    quantity, total = _main_quantity(run)
-    if not total:
-        return []
-    found = sums(run.layers, lambda row: row.phase)
-    shares = [(phase.value, phase, (getattr(found[phase], quantity) or 0) / total) for phase in Phase if phase in found]
-    left = 1 - sum(share for _, _, share in shares)
-    return [*shares, (_left_over_name(run), None, left)] if left > 0 else [*shares]
-
-
 def hot_spots(run: Run, most: int = 5) -> list[HotSpot]:
     """Return the layers that take the largest share of the time, or of the FLOPs where no time was measured.
 
     Neighbours that are alike count as one find, ranked by what each of them takes.
     """
-    quantity, total = _main_quantity(run)
+    quantity, total = main_quantity(run)
     if not total:
         return []
     whole = outermost(run.layers)
@@ -190,53 +119,6 @@ def short_name(name: str, prefix: str) -> str:
     return (name.removeprefix(f"{prefix}.") if prefix else name) or "(model)"
 
 
-def _main_quantity(run: Run) -> tuple[str, float | None]:
-    name = "span_s" if run.ledger.span_s.total else "flops"
-    return name, getattr(run.ledger, name).total
-
-
-def _left_over_name(run: Run) -> str:
-    return "outside layers" if run.settings.get("layers", "all") == "all" else "everything else"
-
-
-def _whole(run: Run) -> Sum:
-    books_ = run.ledger
-    flops = int(books_.flops.total) if books_.flops.total is not None else None
-    return Sum(flops=flops, span_s=books_.span_s.total, energy_j=books_.energy_j.total)
-
-
-def _part(label: str, phase: Phase | None, total: Sum, whole: Sum) -> Part:
-    return Part(
-        label,
-        phase,
-        total,
-        _over(total.span_s, whole.span_s),
-        _over(total.flops, whole.flops),
-        _over(total.energy_j, whole.energy_j),
-    )
-
-
-def _counted(number: int, plural: str) -> str:
-    return f"{number} {plural.removesuffix('s') if number == 1 else plural}"
-
-
-def _over(value: float | None, whole: float | None) -> float | None:
-    return value / whole if value is not None and whole else None
-
-
-def _left_over(whole: Sum, listed: Sum) -> Sum | None:
-    def minus(a: float | None, b: float | None) -> float | None:
-        return None if a is None or b is None else a - b
-
-    flops = minus(whole.flops, listed.flops)
-    left = Sum(
-        flops=None if flops is None else int(flops),
-        span_s=minus(whole.span_s, listed.span_s),
-        energy_j=minus(whole.energy_j, listed.energy_j),
-    )
-    return left if any(value for value in (left.flops, left.span_s, left.energy_j)) else None
-
-
 def _against_kind(row: LayerRow, rows: Sequence[LayerRow]) -> float | None:
     alike = [r.span_s.median for r in rows if r.kind == row.kind and r.phase == row.phase and r.span_s]
     if row.span_s is None or len(alike) < 2 or not median(alike):
@@ -260,7 +142,7 @@ def _prefix(rows: Sequence[LayerRow]) -> str:
     return ".".join(parts[:-2]) if len(parts) >= 2 and parts[-1].isdigit() else ".".join(parts[:-1])
 
 
-def _line(rows: tuple[LayerRow, ...], prefix: str, names: set[str], total: float | None) -> Line:
+def _line(rows: tuple[LayerRow, ...], prefix: str, names: set[str], total: float | None) -> LayerLine:
     label = short_name(rows[0].name, prefix)
     if len(rows) > 1:
         stem, _, first = label.rpartition(".")
@@ -269,7 +151,7 @@ def _line(rows: tuple[LayerRow, ...], prefix: str, names: set[str], total: float
     share = sum(spent) / total if spent and total else None
     parts = rows[0].name.split(".")
     depth = sum(".".join(parts[:n]) in names for n in range(1, len(parts)))
-    return Line(label, rows, share, depth)
+    return LayerLine(label, rows, share, depth)
 
 
 def _folded(rows: Sequence[LayerRow]) -> list[tuple[LayerRow, ...]]:

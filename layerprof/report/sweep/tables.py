@@ -1,34 +1,17 @@
-"""What every report shows of a sweep, as plain data.
-
-That is tables of cells with their figures, guards, and the earlier report beside them.
-"""
+"""The tables of a sweep as plain data: cells with their figures, guards, and the earlier report beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from layerprof.records import Run, Statistic
-from layerprof.report.sweep.pairs import Pair, Pairs
-from layerprof.sweep.cells import Guards, Outcome, PlannedTable, Status, SweepRecord
+from layerprof.report.sweep.overview import NOT_MEASURED, SweepData
+from layerprof.report.sweep.pairs import Pair
+from layerprof.sweep.cells import Guards, PlannedTable, Status
 from layerprof.sweep.earlier_report import match
-from layerprof.sweep.folder import SweepFolder
-
-NOT_MEASURED = "not measured yet"
-
-
-@dataclass(frozen=True, slots=True)
-class SweepData:
-    """A sweep read from its folder: what was planned, and each cell's outcome and run by key."""
-
-    folder: Path
-    record: SweepRecord
-    outcomes: dict[str, Outcome]
-    runs: dict[str, Run]
-    pairs: Pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +40,7 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CellRow:
     """One cell in one table: where it stands, its figures or why there are none, and the earlier report's row.
 
     `against` is its difference from the table's first row of the same dataset, None for that row itself.
@@ -88,7 +71,7 @@ class TableView:
 
     planned: PlannedTable
     axes: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[CellRow, ...]
     unmatched: tuple[dict[str, Any], ...]
 
     def ratios(self, name: str, of_reference: bool = False) -> list[float | None]:
@@ -108,83 +91,9 @@ class TableView:
         return [value / base if value is not None and base else None for value, base in values]
 
 
-def load(path: str | Path) -> SweepData:
-    """Read a sweep's folder. Raises RequestError when it holds none or a file is broken."""
-    place = Path(path).expanduser()
-    folder = SweepFolder(place if place.is_dir() else place.parent)
-    record = folder.record()
-    outcomes = {cell.key: outcome for cell in record.cells if (outcome := folder.outcome(cell.key)) is not None}
-    done = [key for key, outcome in outcomes.items() if outcome.status is Status.DONE]
-    runs = {key: run for key in done if (run := folder.run(key)) is not None}
-    return SweepData(folder.path, record, outcomes, runs, Pairs(folder))
-
-
 def tables(data: SweepData) -> list[TableView]:
     """Return the sweep's tables."""
     return [_table(data, planned) for planned in data.record.tables]
-
-
-def problems(data: SweepData) -> list[tuple[str, str, str]]:
-    """Return (cell, how it ended, reason) of the cells that have no figures, in order."""
-    found = []
-    for cell in data.record.cells:
-        outcome = data.outcomes.get(cell.key)
-        if outcome is None:
-            found.append((_where(cell.points), NOT_MEASURED, "the sweep was stopped; go on with --resume"))
-        elif outcome.status is not Status.DONE:
-            found.append((_where(cell.points), outcome.status.value, outcome.reason or ""))
-    return found
-
-
-def flagged(data: SweepData) -> list[tuple[str, str]]:
-    """Return (cells, what is wrong) for every guard that struck; cells with the same finding together."""
-    found: dict[str, list[str]] = {}
-    for cell in data.record.cells:
-        outcome = data.outcomes.get(cell.key)
-        for flag in outcome.guards.flags if outcome and outcome.guards else ():
-            found.setdefault(flag, []).append(_where(cell.points))
-    return [("; ".join(cells), flag) for flag, cells in found.items()]
-
-
-def facts(data: SweepData) -> list[str]:
-    """Return what holds for all of the sweep, a few words each: counts, model, device, versions, time."""
-    record, done = data.record, len(data.runs)
-    words = [f"{done} of {len(record.cells)} cells measured"]
-    for name, values in _common(data).items():
-        words.append(f"{name} {values}" if name not in ("model", "device") else values)
-    if record.cells_s and record.wall_s:
-        around = record.wall_s - record.cells_s  # below 0 where cells ran side by side
-        share = f", {100 * around / record.wall_s:.1f} % of it around the cells" if around >= 0 else ""
-        words.append(f"{record.wall_s:.0f} s{share}")
-    return words
-
-
-def _common(data: SweepData) -> dict[str, str]:
-    found: dict[str, str] = {}
-    readers: tuple[tuple[str, Callable[[Run], Any]], ...] = (
-        ("model", lambda run: run.model.get("name")),
-        ("device", lambda run: run.environment.get("device_name")),
-        ("dtype", lambda run: run.settings.get("dtype")),
-        ("torch", lambda run: run.environment.get("torch")),
-        ("transformers", lambda run: run.environment.get("transformers")),
-    )
-    for label, read in readers:
-        values = sorted({str(value) for run in data.runs.values() if (value := read(run)) is not None})
-        if values:
-            found[label] = " and ".join(values)
-    return found
-
-
-def _where(points: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    places = []
-    for table, where in points.items():
-        for point in where:
-            words = ", ".join(f"{name} {value}" for name, value in point.items())
-            places.append(f"{table}: {words}" if words else table)
-    return "; ".join(places)
-
-
-# --- one table --------------------------------------------------------------------------------------------------
 
 
 def _table(data: SweepData, planned: PlannedTable) -> TableView:
@@ -197,7 +106,7 @@ def _table(data: SweepData, planned: PlannedTable) -> TableView:
     return TableView(planned, tuple(dict.fromkeys(axes)), tuple(_paired(data, rows)), unmatched)
 
 
-def _paired(data: SweepData, rows: Sequence[Row]) -> Iterator[Row]:
+def _paired(data: SweepData, rows: Sequence[CellRow]) -> Iterator[CellRow]:
     """Yield the rows with what each differs by from the first measured one of its dataset, on the same samples."""
     bases: dict[Any, str] = {}
     for row in rows:
@@ -212,7 +121,7 @@ def _rank(point: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[i
     return [axes[name].index(point[name]) if point.get(name) in axes[name] else len(axes[name]) for name in axes]
 
 
-def _rows(data: SweepData, planned: PlannedTable) -> Iterator[Row]:
+def _rows(data: SweepData, planned: PlannedTable) -> Iterator[CellRow]:
     groups: dict[str, list[Any]] = {}
     points: dict[str, dict[str, Any]] = {}
     for cell in data.record.cells:
@@ -226,7 +135,7 @@ def _rows(data: SweepData, planned: PlannedTable) -> Iterator[Row]:
         bad = next((outcome for outcome in outcomes if outcome.status is not Status.DONE), None)
         reference = next((line for line in planned.reference if match(line, cells[0].choices)), None)
         first = next((outcome for outcome in outcomes if outcome.status is Status.DONE), bad)
-        yield Row(
+        yield CellRow(
             point=points[label],
             keys=tuple(cell.key for cell in cells),
             status=first.status if first else None,
@@ -279,10 +188,10 @@ def _range(values: Sequence[float | None]) -> tuple[float, float] | None:
     return (min(known), max(known)) if known else None
 
 
-def _figure(row: Row, name: str) -> float | None:
+def _figure(row: CellRow, name: str) -> float | None:
     return getattr(row.figures, name) if row.figures else None
 
 
-def _reference(row: Row, name: str) -> float | None:
+def _reference(row: CellRow, name: str) -> float | None:
     value = row.reference.get(name) if row.reference else None
     return value if isinstance(value, (int, float)) else None

@@ -1,10 +1,10 @@
-"""The layer table as CSV: one line per layer and phase, every figure in its SI unit, empty where not measured."""
+"""`layers.csv`: one line per layer and phase, every figure in its SI unit, empty where not measured."""
 
 from __future__ import annotations
 
 import csv
 import io
-from typing import IO, Any
+from typing import Any
 
 from layerprof.records import LayerRow, Run
 
@@ -43,21 +43,16 @@ COLUMNS = (
 )
 
 
-def render(run: Run, out: IO[str]) -> None:
-    """Write the layer table as CSV with a header line."""
+def csv_text(run: Run) -> str:
+    """Return the layer table as CSV with a header line."""
+    out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(flat(row) for row in run.layers)
-
-
-def layers_csv(run: Run) -> str:
-    """Return the text of `layers.csv`."""
-    out = io.StringIO()
-    render(run, out)
+    writer.writerows(_flat(row) for row in run.layers)
     return out.getvalue()
 
 
-def flat(row: LayerRow) -> dict[str, Any]:
+def _flat(row: LayerRow) -> dict[str, Any]:
     """Return one row's figures under `COLUMNS`; None stays None, which CSV writes as nothing."""
     span, interval = row.span_s, row.energy_ci95
     nested = {

@@ -1,0 +1,38 @@
+"""The cells that a sweep would have, in a terminal: what is there already, and what is left to measure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from layerprof.report.look import Column, Look
+from layerprof.sweep.conduct import Step
+from layerprof.sweep.engines.engine import Refusal
+
+SETTINGS = ("dataset", "batch_size", "image_size", "max_input_len", "optimization", "device", "dtype", "samples")
+
+
+def render(steps: Sequence[Step], console: Console) -> None:
+    """Print a line for each cell, and how many are left."""
+    look = Look.of(console)
+    states = [_state(step) for step in steps]
+    who = [step.cell.choices if isinstance(step.who, Refusal) else step.who.choices for step in steps]
+    columns = [
+        Column("cell", [look.text(step.key[:8]) for step in steps], 0, "left"),
+        Column("model", [look.text(choices.get("model", "auto")) for choices in who], 2, "left"),
+    ]
+    columns += [Column(name, [look.text(choices.get(name, "-")) for choices in who], 1) for name in SETTINGS]
+    columns += [
+        Column("tables", [look.text(", ".join(step.cell.points)) for step in steps], 3, "left", wraps=True),
+        Column("state", [look.text(state) for state in states], 0, "left", wraps=True),
+    ]
+    console.print(look.table(columns), highlight=False)
+    left = sum(state == "to measure" for state in states)
+    console.print(look.text(f"{len(steps)} cells, {left} to measure."), highlight=False)
+
+
+def _state(step: Step) -> str:
+    if isinstance(step.who, Refusal):
+        return f"cannot run: {step.who.reason}"
+    return f"cached: {step.before.status.value}" if step.before else "to measure"
