@@ -73,7 +73,7 @@ def layer_energy(asked: Asked, read: Read, modelled: EnergyEstimate | None = Non
         return _replayed_energy(data, spans, outer)
     gaps = {(name, gap_phase(name)): seconds for name, seconds in spans.gaps_s.items()}
     times = span_seconds(spans, outer)
-    shared = attribute(data.whole.reading, times, phases=data.phases(), phase_gaps_s=gaps)
+    shared = attribute(data.whole.reading, times, gaps, data.phases())
     joules = {key: row.joules for key, row in shared.rows.items() if row.joules is not None}
     ranges = {key: row.ci95 for key, row in shared.rows.items() if row.ci95 is not None}
     reason = next((row.reason for row in shared.rows.values()), None)

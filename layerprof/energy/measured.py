@@ -17,14 +17,10 @@ NOT_ABOVE_ZERO = "the windows differ by less than their own doubt, so one phase 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One window scaled to one walk over all batches; `host` is what the sensor beside the device's read.
-
-    `walks` is how many walks fell into it.
-    """
+    """One window scaled to one walk over all batches; `host` is what the sensor beside the device's read."""
 
     reading: WindowReading
     host: WindowReading | None
-    walks: int
     active_j: float | None = None
 
 
@@ -90,7 +86,7 @@ def measured(
     if walk.joules is not None and window.baseline_w is not None:
         walking_s = (window.duration_s - repeated.paused_s) / repeated.walks
         active = walk.joules - window.baseline_w * walking_s
-    return Measured(walk, _per_walk(host, repeated, host_rest_w) if host else None, repeated.walks, active)
+    return Measured(walk, _per_walk(host, repeated, host_rest_w) if host else None, active)
 
 
 def _per_walk(window: WindowReading, repeated: Repeated, rest_w: Amount | None) -> WindowReading:

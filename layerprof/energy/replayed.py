@@ -123,13 +123,7 @@ class ReplayReading:
         found = {key: getattr(row, figure) for key in calls if (row := self.rows.get(key)) is not None}
         return {key: joules * calls[key] for key, joules in found.items() if joules is not None}
 
-    def closure(
-        self,
-        total: Amount,
-        calls: Mapping[Key, int],
-        rest: Mapping[str, Amount] | None = None,
-        gap_s: float = 0.0,
-    ) -> Closure:
+    def closure(self, total: Amount, calls: Mapping[Key, int], gap_s: float = 0.0) -> Closure:
         """Close the books of a window in which each row ran `calls[row]` times and nothing ran for `gap_s` seconds."""
         parts, missing = [], []
         for key, count in calls.items():
@@ -139,7 +133,7 @@ class ReplayReading:
                 continue
             u = row.relative_u if np.isfinite(row.relative_u) else 0.0
             parts.append(Part(key, row.joules, u, count, row.common_u, str(key[1])))
-        return close(total, parts, rest, self.gap_w, gap_s, missing)
+        return close(total, parts, self.gap_w, gap_s, missing)
 
 
 def summarise(

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from math import sqrt
 
 from layerprof.energy.windows import WindowReading
-from layerprof.readings import Span
 from layerprof.records import Energy, Phase, Quality
 
 Key = tuple[str, Phase]
@@ -70,61 +69,44 @@ class LayerEnergy:
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """The shares: `rows[(layer, phase)]` and `rest[gap]`; together with `unshared_j` they add up to `total_j`.
-
-    `unshared_j` is what was measured outside the measured phases; 0 where the total itself was shared.
-    """
+    """The shares: `rows[(layer, phase)]` and `rest[gap]`, which add up to what was shared."""
 
     rows: dict[Key, LayerEnergy]
     rest: dict[str, float]
-    unshared_j: float
-    total_j: float | None
-
-
-def span_seconds(spans: Iterable[Span]) -> dict[Key, float]:
-    """Sum spans (their own time, without that of layers inside them) by layer and phase, seconds."""
-    found: dict[Key, float] = {}
-    for span in spans:
-        key = (span.layer, span.phase)
-        found[key] = found.get(key, 0.0) + span.self_s
-    return found
 
 
 def attribute(
     total: Amount | WindowReading,
     spans_s: Mapping[Key, float],
-    gaps_s: Mapping[str, float] | None = None,
+    gaps_s: Mapping[tuple[str, Phase], float],
     phases: Mapping[Phase, Amount] | None = None,
-    phase_gaps_s: Mapping[tuple[str, Phase], float] | None = None,
 ) -> Attribution:
     """Share joules by time.
 
-    `spans_s` is the time of each layer in each phase (seconds; shares count, not the scale). `phases`, where they were
-    measured, are each shared among the phase's own layers and `phase_gaps_s`; the layers of a phase without a figure
-    have no joules. Otherwise `total` is shared among all layers, `gaps_s` and `phase_gaps_s`. A total without joules
-    gives rows without joules, with its reason. The intervals are those of what was shared: they hold the sensor's
-    error, not the guess that power is equal.
+    `spans_s` is the time of each layer in each phase, `gaps_s` that of each named gap (seconds; shares count, not the
+    scale). `phases`, where they were measured, are each shared among the phase's own layers and gaps; the layers of a
+    phase without a figure have no joules. Otherwise `total` is shared among all of them. A total without joules gives
+    rows without joules, with its reason. The intervals are those of what was shared: they hold the sensor's error, not
+    the guess that power is equal.
     """
     whole = amount(total) if isinstance(total, WindowReading) else total
     if whole is None:
         reason = total.reason if isinstance(total, WindowReading) else None
-        return Attribution(unavailable(spans_s, reason or "no energy was measured"), {}, 0.0, None)
-    gaps: dict[tuple[str, Phase | None], float] = {(name, p): s for (name, p), s in (phase_gaps_s or {}).items()}
+        return Attribution(unavailable(spans_s, reason or "no energy was measured"), {})
     if phases is None:
-        gaps.update({(name, None): seconds for name, seconds in (gaps_s or {}).items()})
-        rows, rest = _share(whole, spans_s, gaps, SHARED_BY_TOTAL)
-        return Attribution(rows, rest, 0.0, whole.joules)
-    rows, rest = {}, {}
+        return Attribution(*_share(whole, spans_s, gaps_s, SHARED_BY_TOTAL))
+    rows: dict[Key, LayerEnergy] = {}
+    rest: dict[str, float] = {}
     for phase in Phase:
         inside = {k: s for k, s in spans_s.items() if k[1] is phase}
         if phase not in phases:
             rows.update(unavailable(inside, f"the energy of {phase} was not measured"))
             continue
-        own = {k: s for k, s in gaps.items() if k[1] is phase}
+        own = {k: s for k, s in gaps_s.items() if k[1] is phase}
         more, gap = _share(phases[phase], inside, own, SHARED_BY_PHASE)
         rows.update(more)
         rest.update({name: rest.get(name, 0.0) + joules for name, joules in gap.items()})
-    return Attribution(rows, rest, whole.joules - sum(p.joules for p in phases.values()), whole.joules)
+    return Attribution(rows, rest)
 
 
 def unavailable(keys: Iterable[Key], reason: str) -> dict[Key, LayerEnergy]:
@@ -172,7 +154,7 @@ def totals(
 def _share(
     whole: Amount,
     spans_s: Mapping[Key, float],
-    gaps_s: Mapping[tuple[str, Phase | None], float],
+    gaps_s: Mapping[tuple[str, Phase], float],
     reason: str,
 ) -> tuple[dict[Key, LayerEnergy], dict[str, float]]:
     time = sum(spans_s.values()) + sum(gaps_s.values())

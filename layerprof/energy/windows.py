@@ -77,8 +77,7 @@ class Record:
 class WindowReading:
     """Joules of one window. `joules` is None exactly where `quality` is `unavailable`, and then `reason` says why.
 
-    `baseline_w` is the quiet power around the window; `active_j` the joules above it. `ticks` counts the counter's
-    updates inside.
+    `baseline_w` is the quiet power around the window. `ticks` counts the counter's updates inside.
     """
 
     label: str
@@ -99,13 +98,6 @@ class WindowReading:
     def duration_s(self) -> float:
         """Length of the window in seconds."""
         return self.end_s - self.start_s
-
-    @property
-    def active_j(self) -> float | None:
-        """Joules above the quiet power; None where no quiet power was measured."""
-        if self.joules is None or self.baseline_w is None:
-            return None
-        return self.joules - self.baseline_w * self.duration_s
 
     def facts(self) -> dict[str, Any]:
         """Return the window as plain values for a file."""

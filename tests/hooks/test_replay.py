@@ -339,15 +339,13 @@ PARTS = [
 
 
 def test_the_books_close_within_five_percent_or_their_own_uncertainty() -> None:
-    """80 J of layers, 10 J of rest, 6 J of gaps (3 W for 2 s) against 100 J: 4 J are left, which passes."""
-    found = close(around(100, 1), PARTS, {"sampling": around(10, 0.5)}, around(3, 0.3), 2.0)
+    """80 J of layers, 16 J of gaps (8 W for 2 s) against 100 J: 4 J are left, which passes."""
+    found = close(around(100, 1), PARTS, around(8, 0.3), 2.0)
     assert found.residual.joules == pytest.approx(4.0)
     assert found.passed
-    assert "+4.0 %" in found.verdict()
-    failing = close(around(120, 1), PARTS, {"sampling": around(10, 0.5)}, around(3, 0.3), 2.0)
+    failing = close(around(120, 1), PARTS, around(8, 0.3), 2.0)
     assert not failing.passed
-    assert "does not close" in failing.verdict()
-    unsure = close(around(120, 30), PARTS, {"sampling": around(10, 0.5)}, around(3, 0.3), 2.0)
+    unsure = close(around(120, 30), PARTS, around(8, 0.3), 2.0)
     assert unsure.passed
     assert unsure.tolerance == pytest.approx(unsure.residual.half / 120)
 
@@ -365,18 +363,14 @@ def test_the_residuals_interval_adds_shared_drift_and_own_scatter() -> None:
 @given(
     st.floats(1, 1e5),
     st.lists(st.tuples(st.floats(0, 50), st.integers(0, 500)), max_size=20),
-    st.lists(st.floats(0, 100), max_size=4),
     st.floats(0, 300),
     st.floats(0, 10),
 )
-def test_the_books_always_add_up(
-    total: float, rows: list[tuple[float, int]], rest: list[float], gap_w: float, gap_s: float
-) -> None:
-    """Layers + rest + gaps + residual = total, whatever the figures; scaled rows leave no residual."""
+def test_the_books_always_add_up(total: float, rows: list[tuple[float, int]], gap_w: float, gap_s: float) -> None:
+    """Layers + gaps + residual = total, whatever the figures."""
     parts = [Part((f"l{k}", Phase.DECODE), j, 0.01, n) for k, (j, n) in enumerate(rows)]
-    named = {f"r{k}": around(j, 0.1) for k, j in enumerate(rest)}
-    found = close(around(total, 1), parts, named, around(gap_w, 1), gap_s)
-    summed = found.parts_j + sum(found.rest_j.values()) + found.gap_j + found.residual.joules
+    found = close(around(total, 1), parts, around(gap_w, 1), gap_s)
+    summed = found.parts_j + found.gap_j + found.residual.joules
     assert summed == pytest.approx(total, rel=1e-9)
     assert found.residual.ci95[0] <= found.residual.joules <= found.residual.ci95[1]
 
@@ -516,12 +510,11 @@ def test_replayed_layers_close_against_the_end_to_end_counter() -> None:
     assert total.ci95 is not None
     found = reading.closure(Amount(total.joules or 0, total.ci95), calls, gap_s=0.05 * answers)
     assert found.passed
-    assert abs(found.residual_share) < 0.02
+    assert abs(found.residual.joules) < 0.02 * found.total.joules
     rows = reading.layer_energy(calls)
     assert sum(r.joules or 0 for r in rows.values()) == pytest.approx(found.parts_j)
     forgotten = reading.closure(Amount(total.joules or 0, total.ci95), {**calls, ("x", Phase.DECODE): 1})
     assert forgotten.missing == (("x", Phase.DECODE),)
-    assert "1 row(s)" in forgotten.verdict()
 
 
 def test_what_was_replayed_can_be_written_to_a_file(measured: ReplayReading) -> None:
