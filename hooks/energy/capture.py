@@ -13,10 +13,8 @@ from layerprof.hooks.base import LayerHook
 from layerprof.hooks.energy.state import Inputs, cache_indices, outputs
 from torch import Tensor, nn
 
-from layerprof.readings import Layer
+from layerprof.readings import Key, Layer
 from layerprof.records import Phase
-
-Key = tuple[str, Phase]
 
 
 @dataclass

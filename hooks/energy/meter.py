@@ -5,7 +5,7 @@
     with EnergyMeter("cuda:0") as meter:
         with meter.window("bare"):
             run_all_batches()
-    print(meter.reading().window("bare").joules)
+    print(meter.reading().window("bare").energy)
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
     with replay.capture():
         model.generate(**batch)
     reading = replay.measure()
-    reading.rows["model.visual.blocks.0", Phase.VISION].joules
+    reading.rows["model.visual.blocks.0", Phase.VISION].energy
 
 Works against any `Sensor`. The order of layers is shuffled in every round (randomised complete blocks); each window
 opens in a load that already runs, and closes inside it.
@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
-from layerprof.hooks.energy.capture import Captured, CaptureHook, Key, kind_of
+from layerprof.hooks.energy.capture import Captured, CaptureHook, kind_of
 from layerprof.hooks.energy.clock import Clock, HostClock
 from layerprof.hooks.energy.copies import rotate
 from layerprof.hooks.energy.loop import Loop, verify
@@ -29,7 +29,7 @@ from layerprof.hooks.energy.meter import EnergyMeter
 from layerprof.energy.measured import mean_power
 from layerprof.energy.replay_plan import HOT_SETTLE_S, SETTLE_S, TARGET, Plan, Unit, make_plan
 from layerprof.energy.replayed import INTERRUPTED, Calls, ReplayReading, summarise
-from layerprof.readings import Layer
+from layerprof.readings import Key, Layer
 from layerprof.records import Phase
 
 CONTEXT, GAP = "context", "gap"

@@ -2,7 +2,7 @@
 
     residual = E_e2e - (sum n_i e_i + P_gap T_gap)
     u^2 = u^2(E_e2e) + sum n_i^2 u_i^2 + (common * sum n_i e_i)^2 + u^2(gap)
-    PASS if |residual| / E_e2e <= max(5 %, 1.96 u / E_e2e)
+    PASS if |residual| / E_e2e <= max(TOLERANCE, 1.96 u / E_e2e)
 
 The residual is printed whatever it is. A negative one says that gaps or warm caches were counted twice, a positive one
 that something ran which is in no row.
@@ -14,10 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 
-from layerprof.energy.fit import NORMAL_95
-from layerprof.energy.share import Amount, Key, around
-
-TOLERANCE = 0.05
+from layerprof.energy.amount import NORMAL_95, TOLERANCE, Amount, around
+from layerprof.readings import Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +67,11 @@ def close(
     parts_j = sum(p.calls * p.joules for p in parts)
     gap_j = gap_w.joules * gap_s if gap_w else 0.0
     residual = total.joules - parts_j - gap_j
-    variance = (total.half / NORMAL_95) ** 2 + sum((p.calls * p.joules * p.relative_u) ** 2 for p in parts)
+    variance = _u(total) ** 2 + sum((p.calls * p.joules * p.relative_u) ** 2 for p in parts)
     for group in dict.fromkeys(p.group for p in parts):
         # What a round's drift does to one layer it does to all of its phase: these add up, not in quadrature.
         variance += sum(p.calls * p.joules * p.common_u for p in parts if p.group == group) ** 2
-    variance += (gap_w.half / NORMAL_95 * gap_s) ** 2 if gap_w else 0.0
+    variance += (_u(gap_w) * gap_s) ** 2 if gap_w else 0.0
     half = NORMAL_95 * sqrt(variance)
     tolerance = max(TOLERANCE, half / total.joules)
     named = total.joules - residual
@@ -88,3 +86,8 @@ def close(
         missing=tuple(missing),
         reconciled_j={p.key: p.calls * p.joules * scale for p in parts},
     )
+
+
+def _u(amount: Amount) -> float:
+    """Return the standard uncertainty; 0 for what was measured once: a doubt that nobody knows widens no interval."""
+    return amount.half / NORMAL_95 if amount.half is not None else 0.0

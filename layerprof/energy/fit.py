@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 import scipy.special
 
+from layerprof.energy.amount import NORMAL_95, Amount, around
 from layerprof.energy.counter import Floats, Ticks
 
 LAG_MAX_S = 0.15
@@ -28,22 +29,19 @@ LAG_MAX_S = 0.15
 ENOUGH_TICKS = 20
 """A window with fewer counter updates is flagged as too short."""
 
-NORMAL_95 = 1.959964
-
 Method = Literal["steady", "pulse", "edges"]
 _Part = tuple[float, int | None]  # a variance and its degrees of freedom (None: known, not estimated)
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Joules of one window with their interval; all None where the ticks do not carry a figure (`reason` says why).
+    """Joules of one window; None where the ticks do not carry a figure, and then `reason` says why.
 
     `baseline_w` is the quiet power around the window (pulse only), `ticks` how many fell inside it. `steady` is False
     where a window that was said to be steady clearly was not.
     """
 
-    joules: float | None
-    ci95: tuple[float, float] | None
+    energy: Amount | None
     mean_power_w: float | None
     ticks: int
     method: Method
@@ -248,10 +246,10 @@ def _ranged(joules: float, parts: Sequence[_Part], seconds: float, inside: int, 
     doubt = sum(part**2 / df for part, df in parts if df)
     df = variance**2 / doubt if doubt > 0 else np.inf
     half = float(np.sqrt(variance)) * (NORMAL_95 if df > 1e6 else student(max(1.0, df)))
-    return Fit(joules, (joules - half, joules + half), joules / seconds, inside, method)
+    return Fit(around(joules, half), joules / seconds, inside, method)
 
 
 def _nothing(method: Method, inside: int, start_s: float, end_s: float, period_s: float | None) -> Fit:
     step = "its counter did not move" if period_s is None else f"its counter steps every {period_s:.3g} s"
     reason = f"a window of {end_s - start_s:.3g} s with {inside} counter updates is too short for this sensor: {step}"
-    return Fit(None, None, None, inside, method, reason=reason)
+    return Fit(None, None, inside, method, reason=reason)

@@ -11,8 +11,7 @@ from layerprof.energy.replay_plan import Plan
 from layerprof.energy.replayed import ReplayReading
 from layerprof.energy.selftest import SelfTest
 from layerprof.energy.windows import EnergyReading, State
-from layerprof.readings import Layer
-from layerprof.records import Phase
+from layerprof.readings import Key, Layer
 from layerprof.registry import Attached, Kind
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class Replays(Protocol):
     def plan(self) -> Plan:
         """Return what will be measured, and how often."""
 
-    def measure(self, in_situ_s: Mapping[tuple[str, Phase], float], advance: Callable[[], None]) -> ReplayReading:
+    def measure(self, in_situ_s: Mapping[Key, float], advance: Callable[[], None]) -> ReplayReading:
         """Measure; `in_situ_s` are seconds a call where the layer stands in the model."""
 
 

@@ -7,11 +7,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from layerprof.energy.amount import TOLERANCE
 from layerprof.energy.counter import Floats, Sample, find_ticks
 from layerprof.energy.fit import LAG_MAX_S
-
-GAIN_TOLERANCE = 0.05
-"""Counter and integrated power may differ by this share before the pair is called suspect."""
 
 LAGS_S = np.arange(0.0, 0.5, 0.005)
 
@@ -39,9 +37,9 @@ class SelfTest:
         """Return `good`, or what is wrong with the counter."""
         if self.period_s is None or self.load_w is None or self.idle_w is None:
             return "the counter did not move: do not trust its joules"
-        if self.load_w < 1.05 * self.idle_w:
+        if self.load_w < (1 + TOLERANCE) * self.idle_w:
             return "the counter did not follow the load: does it belong to this device?"
-        if self.gain is not None and abs(self.gain - 1) > GAIN_TOLERANCE:
+        if self.gain is not None and abs(self.gain - 1) > TOLERANCE:
             return f"suspect: the counter gives {self.gain:.2f} times the integrated power"
         if self.lag_s is not None and self.lag_s > LAG_MAX_S:
             return f"suspect: the counter lags by {self.lag_s:.2f} s, more than windows allow for"

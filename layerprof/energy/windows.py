@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any
 
+from layerprof.energy.amount import TOLERANCE, Amount, around, ends_of, joules_of
 from layerprof.energy.counter import Sample, Ticks, find_ticks
 from layerprof.energy.fit import ENOUGH_TICKS, Fit, edge_window, pulse_window, steady_window
 from layerprof.records import Quality
@@ -18,9 +19,6 @@ CLOCK_DRIFT = "clock drift"
 RESET = "counter reset"
 FAILED_READS = "failed reads"
 UNSTEADY = "unsteady load"
-
-CLOCK_TOLERANCE = 0.05
-"""A window whose SM clock leaves its median by more than this share is flagged."""
 
 GAIN_NOTE = "the sensor's own gain error (typically 5 %, the same for all windows of one card) is not in the interval"
 
@@ -75,7 +73,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class WindowReading:
-    """Joules of one window. `joules` is None exactly where `quality` is `unavailable`, and then `reason` says why.
+    """Joules of one window. `energy` is None exactly where `quality` is `unavailable`, and then `reason` says why.
 
     `baseline_w` is the quiet power around the window. `ticks` counts the counter's updates inside.
     """
@@ -83,8 +81,7 @@ class WindowReading:
     label: str
     start_s: float
     end_s: float
-    joules: float | None
-    ci95: tuple[float, float] | None
+    energy: Amount | None
     mean_power_w: float | None
     baseline_w: float | None
     quality: Quality
@@ -103,8 +100,8 @@ class WindowReading:
         """Return the window as plain values for a file."""
         return {
             "seconds": self.duration_s,
-            "joules": self.joules,
-            "ci95": list(self.ci95) if self.ci95 else None,
+            "joules": joules_of(self.energy),
+            "ci95": ends_of(self.energy),
             "quality": str(self.quality),
             "source": self.source,
             "mean_power_w": self.mean_power_w,
@@ -183,14 +180,13 @@ def read_window(record: Record, window: Window, ticks: Ticks | None = None) -> W
     fit = _fit(record, window, ticks)
     flags += (TOO_SHORT,) if _too_short(record, window, fit) else ()
     flags += () if fit.steady else (UNSTEADY,)
-    if fit.joules is None:
+    if fit.energy is None:
         return _unavailable(window, fit.reason or "no figure", flags)
     return WindowReading(
         label=window.label,
         start_s=window.start_s,
         end_s=window.end_s,
-        joules=fit.joules,
-        ci95=fit.ci95,
+        energy=fit.energy,
         mean_power_w=fit.mean_power_w,
         baseline_w=fit.baseline_w,
         quality=Quality.MEASURED,
@@ -206,7 +202,7 @@ _REMARKS = {
     TOO_SHORT: f"fewer than {ENOUGH_TICKS} counter updates fell into the window, see its interval",
     FOREIGN: "another process was on the device, its joules are in this figure",
     THROTTLED: "the device was held back by its power or heat limit",
-    CLOCK_DRIFT: "the SM clock moved by more than 5 %",
+    CLOCK_DRIFT: f"the SM clock moved by more than {100 * TOLERANCE:g} %",
     RESET: "the counter was reset",
     FAILED_READS: "some reads of the counter failed",
     UNSTEADY: "the load was not constant, so the counter was read at the window's edges",
@@ -219,22 +215,21 @@ def combine(windows: Sequence[WindowReading], label: str) -> WindowReading:
         raise KeyError(label)
     if len(windows) == 1:
         return windows[0]
-    known = [w for w in windows if w.joules is not None and w.ci95 is not None]
-    missing = [w for w in windows if w.joules is None]
+    known = [w.energy for w in windows if w.energy is not None]
+    missing = len(known) < len(windows)
     flags = tuple(dict.fromkeys(f for w in windows for f in w.flags))
     reasons = list(dict.fromkeys(w.reason for w in windows if w.reason))
-    joules = None if missing else sum(w.joules or 0.0 for w in known)
-    half = sqrt(sum(((w.ci95[1] - w.ci95[0]) / 2) ** 2 for w in known if w.ci95))
+    half = sqrt(sum((it.half or 0.0) ** 2 for it in known))
+    energy = None if missing else around(sum(it.joules for it in known), half)
     duration = sum(w.duration_s for w in windows)
-    baselines = [w.baseline_w for w in known if w.baseline_w is not None]
+    baselines = [w.baseline_w for w in windows if w.baseline_w is not None]
     start = windows[0].start_s
     return WindowReading(
         label=label,
         start_s=start,
         end_s=start + duration,
-        joules=joules,
-        ci95=None if joules is None else (joules - half, joules + half),
-        mean_power_w=None if joules is None or not duration else joules / duration,
+        energy=energy,
+        mean_power_w=energy.joules / duration if energy and duration else None,
         baseline_w=sum(baselines) / len(baselines) if baselines and not missing else None,
         quality=Quality.UNAVAILABLE if missing else Quality.MEASURED,
         source=windows[0].source if not missing else "none",
@@ -253,7 +248,7 @@ def _fit(record: Record, window: Window, ticks: Ticks) -> Fit:
         pulse = pulse_window(
             ticks, window.start_s, window.end_s, quiet_s=window.quiet_s, duty=record.duty, lag_s=record.lag_s
         )
-        if pulse.joules is not None:
+        if pulse.energy is not None:
             return pulse
     return edge_window(ticks, window.start_s, window.end_s, record.duty, record.lag_s)
 
@@ -287,7 +282,7 @@ def _flags(record: Record, window: Window) -> tuple[str, ...]:
     states = [s for s in record.states if inside(s.t_s)]
     clocks = sorted(s.sm_clock_mhz for s in states if s.sm_clock_mhz)
     median = clocks[len(clocks) // 2] if clocks else 0.0
-    drift = bool(clocks) and max(clocks[-1] - median, median - clocks[0]) > CLOCK_TOLERANCE * median
+    drift = bool(clocks) and max(clocks[-1] - median, median - clocks[0]) > TOLERANCE * median
     found = {
         FOREIGN: any(pids for t, pids in record.foreign if inside(t)),
         THROTTLED: any(s.throttle for s in states),
@@ -302,8 +297,7 @@ def _unavailable(window: Window, reason: str, flags: tuple[str, ...] = ()) -> Wi
         label=window.label,
         start_s=window.start_s,
         end_s=window.end_s,
-        joules=None,
-        ci95=None,
+        energy=None,
         mean_power_w=None,
         baseline_w=None,
         quality=Quality.UNAVAILABLE,

@@ -23,11 +23,11 @@ from layerprof.hooks.energy.replay import Replay
 from layerprof.hooks.energy.state import Inputs, difference
 from torch import Tensor, nn
 
+from layerprof.energy.amount import Amount, around, joules_of
 from layerprof.energy.blocks import fit_blocks
 from layerprof.energy.closure import Part, close
 from layerprof.energy.replay_plan import Unit, make_plan
 from layerprof.energy.replayed import ReplayReading
-from layerprof.energy.share import Amount, around
 from layerprof.readings import Layer
 from layerprof.records import Phase, Quality
 
@@ -347,7 +347,7 @@ def test_the_books_close_within_five_percent_or_their_own_uncertainty() -> None:
     assert not failing.passed
     unsure = close(around(120, 30), PARTS, around(8, 0.3), 2.0)
     assert unsure.passed
-    assert unsure.tolerance == pytest.approx(unsure.residual.half / 120)
+    assert unsure.tolerance == pytest.approx((unsure.residual.half or 0.0) / 120)
 
 
 def test_the_residuals_interval_adds_shared_drift_and_own_scatter() -> None:
@@ -372,6 +372,7 @@ def test_the_books_always_add_up(total: float, rows: list[tuple[float, int]], ga
     found = close(around(total, 1), parts, around(gap_w, 1), gap_s)
     summed = found.parts_j + found.gap_j + found.residual.joules
     assert summed == pytest.approx(total, rel=1e-9)
+    assert found.residual.ci95 is not None
     assert found.residual.ci95[0] <= found.residual.joules <= found.residual.ci95[1]
 
 
@@ -467,7 +468,7 @@ def test_replay_finds_the_joules_of_every_layer_in_every_phase(measured: ReplayR
     assert len(measured.rows) == 3 + 2 * 3
     for (name, _), row in measured.rows.items():
         assert row.quality is Quality.REPLAYED
-        assert row.joules == pytest.approx(TRUE_COLD[name], rel=0.015)
+        assert joules_of(row.energy) == pytest.approx(TRUE_COLD[name], rel=0.015)
         assert row.rounds >= 5
         assert row.measured_on == name
     assert measured.worst_share < 0.02
@@ -475,7 +476,7 @@ def test_replay_finds_the_joules_of_every_layer_in_every_phase(measured: ReplayR
 
 def test_replay_gives_the_warm_figure_beside_one_layer_of_each_kind(measured: ReplayReading) -> None:
     """A quarter less where the same weights are called again."""
-    hot = {key: row.hot_j / row.joules for key, row in measured.rows.items() if row.hot_j and row.joules}
+    hot = {key: row.hot_j / row.energy.joules for key, row in measured.rows.items() if row.hot_j and row.energy}
     assert {key[0] for key in hot} == {"visual.0", "visual.2", "layers.0", "head"}
     assert all(share == pytest.approx(0.75, rel=0.03) for share in hot.values())
 
@@ -485,7 +486,8 @@ def test_replay_gives_active_joules_above_the_idle_model(measured: ReplayReading
     row = measured.rows["head", Phase.DECODE]
     assert measured.context_w is not None
     assert measured.context_w.joules == pytest.approx(80.0, rel=0.01)
-    assert row.active_j == pytest.approx((row.joules or 0) - 80 * 0.015, rel=0.01)
+    assert row.energy is not None
+    assert joules_of(row.active) == pytest.approx(row.energy.joules - 80 * 0.015, rel=0.01)
 
 
 def test_replayed_layers_close_against_the_end_to_end_counter() -> None:
@@ -501,19 +503,19 @@ def test_replayed_layers_close_against_the_end_to_end_counter() -> None:
             model.generate()
             machine.clock.sleep(0.05)
         true = machine.energy(start, machine.clock.now())
-    total = meter.reading().window("whole")
+    total = meter.reading().window("whole").energy
+    assert total is not None
     assert total.joules == pytest.approx(true, rel=0.01)
     calls = {(name, Phase.VISION): answers for name in ("visual.0", "visual.1", "visual.2")}
     for name in ("layers.0", "layers.1", "head"):
         calls[name, Phase.PREFILL] = answers
         calls[name, Phase.DECODE] = 3 * answers
-    assert total.ci95 is not None
-    found = reading.closure(Amount(total.joules or 0, total.ci95), calls, gap_s=0.05 * answers)
+    found = reading.closure(total, calls, gap_s=0.05 * answers)
     assert found.passed
     assert abs(found.residual.joules) < 0.02 * found.total.joules
-    rows = reading.layer_energy(calls)
-    assert sum(r.joules or 0 for r in rows.values()) == pytest.approx(found.parts_j)
-    forgotten = reading.closure(Amount(total.joules or 0, total.ci95), {**calls, ("x", Phase.DECODE): 1})
+    rows = reading.over_all(calls)
+    assert sum(joules_of(r.energy) or 0 for r in rows.values()) == pytest.approx(found.parts_j)
+    forgotten = reading.closure(total, {**calls, ("x", Phase.DECODE): 1})
     assert forgotten.missing == (("x", Phase.DECODE),)
 
 
@@ -535,7 +537,7 @@ def test_a_small_budget_measures_representatives_and_says_so() -> None:
     lent = [row for key, row in reading.rows.items() if row.measured_on != key[0]]
     assert lent
     assert all("class representative" in str(row.reason) for row in lent)
-    assert reading.rows["layers.1", Phase.DECODE].joules == reading.rows["layers.0", Phase.DECODE].joules
+    assert reading.rows["layers.1", Phase.DECODE].energy == reading.rows["layers.0", Phase.DECODE].energy
     assert reading.rows["layers.1", Phase.DECODE].measured_on == "layers.0"
 
 
@@ -543,7 +545,7 @@ def test_a_budget_too_small_for_anything_leaves_rows_with_the_remedy() -> None:
     """No joules rather than joules from half a second."""
     replay, _, _ = _bench(budget_s=4.0)
     reading = replay.measure()
-    assert {row.joules for row in reading.rows.values()} == {None}
+    assert {row.energy for row in reading.rows.values()} == {None}
     assert all("--energy-budget" in str(row.reason) for row in reading.rows.values())
 
 
@@ -556,7 +558,7 @@ def test_without_a_sensor_every_row_says_why() -> None:
     with replay.capture():
         model.generate()
     reading = replay.measure()
-    assert {(r.joules, r.quality, r.reason) for r in reading.rows.values()} == {
+    assert {(r.energy, r.quality, r.reason) for r in reading.rows.values()} == {
         (None, Quality.UNAVAILABLE, "no counter; get one")
     }
 
@@ -574,7 +576,7 @@ def test_an_interrupt_keeps_what_was_measured() -> None:
 
     reading = replay.measure(advance=advance)
     assert reading.interrupted
-    assert all(row.joules for row in reading.rows.values())
+    assert all(row.energy for row in reading.rows.values())
 
 
 def test_calls_unlike_those_in_the_model_are_flagged() -> None:
@@ -589,7 +591,7 @@ def test_windows_of_a_failing_counter_have_reasons_not_figures() -> None:
     """A counter whose every read fails in the rounds: unavailable, with the counter's own reason."""
     replay, _, _ = _bench(budget_s=70.0, failing=1.0)
     reading = replay.measure()
-    assert {row.joules for row in reading.rows.values()} == {None}
+    assert {row.energy for row in reading.rows.values()} == {None}
     assert all(row.reason for row in reading.rows.values())
 
 

@@ -19,6 +19,7 @@ from layerprof.hooks.energy.clock import HostClock
 from layerprof.hooks.energy.meter import EnergyMeter
 from layerprof.hooks.energy.nvml import NvmlSensor, explain, find_nvml
 
+from layerprof.energy.amount import joules_of
 from layerprof.energy.windows import State
 from layerprof.records import Quality
 
@@ -303,7 +304,7 @@ def test_the_meter_measures_what_ran_inside_the_window() -> None:
         machine.run(400.0, 2.0)
         true = machine.energy(start, machine.clock.now())
     found = meter.reading().window("bare")
-    assert found.joules == pytest.approx(true, rel=0.01)
+    assert joules_of(found.energy) == pytest.approx(true, rel=0.01)
     assert found.baseline_w == pytest.approx(80.0, rel=0.02)
     assert found.quality is Quality.MEASURED
     assert meter.reading().period_s == pytest.approx(0.1, rel=0.05)
@@ -321,7 +322,7 @@ def test_a_steady_window_does_not_rest() -> None:
         assert machine.clock.now() - before == pytest.approx(3.0)
         machine.clock.sleep(0.2)
     found = meter.reading().window("layer")
-    assert found.joules == pytest.approx(900.0, rel=0.01)
+    assert joules_of(found.energy) == pytest.approx(900.0, rel=0.01)
     assert found.method == "steady"
 
 
@@ -370,7 +371,7 @@ def test_a_reset_in_the_window_leaves_none() -> None:
     with meter, meter.window("bare"):
         machine.run(400.0, 3.0)
     found = meter.reading().window("bare")
-    assert (found.joules, found.quality) == (None, Quality.UNAVAILABLE)
+    assert (found.energy, found.quality) == (None, Quality.UNAVAILABLE)
     assert "counter reset" in found.flags
 
 
@@ -403,11 +404,11 @@ def test_the_host_has_its_own_row() -> None:
         host.set(120.0)
         card.run(400.0, 2.0)
     reading = meter.reading()
-    assert reading.window("bare").joules == pytest.approx(800.0, rel=0.01)
+    assert joules_of(reading.window("bare").energy) == pytest.approx(800.0, rel=0.01)
     host_side = reading.host_window("bare")
     assert host_side is not None
     assert host_side.source == "rapl_powercap"
-    assert host_side.joules == pytest.approx(240.0, rel=0.01)
+    assert joules_of(host_side.energy) == pytest.approx(240.0, rel=0.01)
 
 
 def test_a_reading_tells_its_instrument() -> None:
@@ -431,7 +432,7 @@ def test_a_meter_without_sensor_costs_nothing_and_gives_the_reason() -> None:
         pass
     assert clock.now() == before
     found = meter.reading().window("bare")
-    assert (found.joules, found.source, found.reason) == (None, "none", "no counter; load intel_rapl_msr")
+    assert (found.energy, found.source, found.reason) == (None, "none", "no counter; load intel_rapl_msr")
     assert not meter.available
 
 

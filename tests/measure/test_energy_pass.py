@@ -16,12 +16,12 @@ from fake_counter import FakeClock, FakeCounter
 from layerprof.hooks.energy.meter import EnergyMeter
 from sessions import ask_setting, assembled, prepared
 
-from layerprof.books import joules as energy_books
 from layerprof.books.evidence import Read
+from layerprof.books.span_sums import gap_phase
+from layerprof.energy.amount import Amount, around, ci95_of, joules_of
 from layerprof.energy.measured import EnergyData, Repeated, measured
 from layerprof.energy.replay_plan import Plan, Unit, make_plan
 from layerprof.energy.replayed import ReplayReading, ReplayRow
-from layerprof.energy.share import Amount, around
 from layerprof.energy.windows import EnergyReading, Record, WindowReading
 from layerprof.measure import energy_pass, passes
 from layerprof.measure.session import Session
@@ -70,8 +70,7 @@ class FakeMeter:
             label=label,
             start_s=0.0,
             end_s=1.0,
-            joules=joules,
-            ci95=None if joules is None else (joules - 1, joules + 1),
+            energy=None if joules is None else around(joules, 1),
             mean_power_w=joules,
             baseline_w=None,
             quality=Quality.UNAVAILABLE if joules is None else Quality.MEASURED,
@@ -112,7 +111,7 @@ def test_phases_come_by_difference_and_layers_by_time(session: Session) -> None:
     books = run.ledger.energy_j
     gaps = {name: books.rest.get(name, 0.0) for name in session.read.spans.gaps_s} if session.read.spans else {}
     for phase, joules in (("vision", 20.0), ("prefill", 30.0), ("decode", 48.0)):
-        own = sum(value for name, value in gaps.items() if energy_books.gap_phase(name) == phase)
+        own = sum(value for name, value in gaps.items() if gap_phase(name) == phase)
         assert shared[Phase(phase)] + own == pytest.approx(joules)
     assert books.total == 100.0
     assert books.residual == pytest.approx(2.0), "the end-to-end window knows nothing of the phases"
@@ -141,17 +140,15 @@ class FakeReplay:
         return ReplayReading(rows={key: self._row(key) for key in self.keys}, gap_w=Amount(10.0, (9.0, 11.0)), rounds=5)
 
     def _row(self, key: tuple[str, Phase]) -> ReplayRow:
-        joules = None if key == self.refused else 2.0
+        refused = key == self.refused
         return ReplayRow(
-            joules=joules,
-            ci95=None if joules is None else (1.9, 2.1),
-            active_j=None,
-            active_ci95=None,
+            energy=None if refused else Amount(2.0, (1.9, 2.1)),
+            active=None,
             hot_j=None,
             seconds=None,
             rounds=5,
-            quality=Quality.UNAVAILABLE if joules is None else Quality.REPLAYED,
-            reason="its output changed" if joules is None else None,
+            quality=Quality.UNAVAILABLE if refused else Quality.REPLAYED,
+            reason="its output changed" if refused else None,
         )
 
 
@@ -289,9 +286,9 @@ class Lingering:
 
 def _excess(data: EnergyData, truth: dict[str, float]) -> float:
     """Return by which share of the truth the vision walk's joules are too many."""
-    joules = data.upto[Phase.VISION].reading.joules
-    assert joules is not None
-    return joules / truth["up to vision"] - 1
+    energy = data.upto[Phase.VISION].reading.energy
+    assert energy is not None
+    return energy.joules / truth["up to vision"] - 1
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -309,7 +306,7 @@ def test_the_rests_of_a_card_whose_power_lingers_are_not_charged_to_its_walks(
     assert set(windows) == {*SHORT, energy_pass.REST}
     assert windows[energy_pass.REST]["estimator"] == "steady"
     for label, found in zip(SHORT, (data.whole, *data.upto.values()), strict=True):
-        assert found.reading.joules == pytest.approx(card.truth[label], rel=0.01)
+        assert joules_of(found.reading.energy) == pytest.approx(card.truth[label], rel=0.01)
         assert windows[label]["baseline_w"] == pytest.approx(QUIET_W, rel=0.02)
         assert found.active_j == pytest.approx(card.truth[label] - QUIET_W * SHORT[label], rel=0.015)
         assert found.reading.mean_power_w == pytest.approx(300.0, rel=0.01)
@@ -325,8 +322,9 @@ def test_a_sensor_without_lag_reads_short_walks_within_their_interval(monkeypatc
     card = Lingering(PROCESSOR)
     data = card.measure(monkeypatch)
     for label, found in zip(SHORT, (data.whole, *data.upto.values()), strict=True):
-        assert found.reading.ci95 is not None
-        low, high = found.reading.ci95
+        assert found.reading.energy is not None
+        assert found.reading.energy.ci95 is not None
+        low, high = found.reading.energy.ci95
         assert low <= card.truth[label] <= high
         assert high - low < 0.002 * card.truth[label]
         assert found.active_j is None
@@ -365,8 +363,7 @@ def _window(baseline_w: float | None) -> WindowReading:
         label="up to vision",
         start_s=0.0,
         end_s=10.0,
-        joules=1000.0,
-        ci95=(997.0, 1003.0),
+        energy=around(1000.0, 3.0),
         mean_power_w=100.0,
         baseline_w=baseline_w,
         quality=Quality.MEASURED,
@@ -390,12 +387,12 @@ def test_a_walks_interval_grows_with_that_of_the_rest(
 ) -> None:
     """100 walks in 10 s with 2 s of rest, by hand: joules, interval, mean power and joules above the quiet power."""
     found = measured(_window(baseline_w), _window(None), Repeated(100, 2.0), rest_w, around(40.0, 0.0))
-    assert found.reading.joules == pytest.approx(joules)
-    assert found.reading.ci95 == pytest.approx((joules - half, joules + half))
+    assert joules_of(found.reading.energy) == pytest.approx(joules)
+    assert ci95_of(found.reading.energy) == pytest.approx((joules - half, joules + half))
     assert found.reading.mean_power_w == pytest.approx(power_w)
     assert found.active_j == (None if active_j is None else pytest.approx(active_j))
     assert found.host is not None
-    assert found.host.joules == pytest.approx(9.2), "the host rests at its own power"
+    assert joules_of(found.host.energy) == pytest.approx(9.2), "the host rests at its own power"
 
 
 def test_an_interrupt_in_the_window_of_rests_ends_the_pass(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
