@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from layerprof.energy.counter import Sample
-from layerprof.energy.windows import State
+from layerprof.energy.counter import CounterRead
+from layerprof.energy.sensor_record import State
 
 
 class NoSensorError(Exception):
@@ -34,9 +34,9 @@ class AbsentSensor:
         self.remedy: str | None = remedy
         self.reason: str | None = f"{problem}; {remedy}"
 
-    def read(self) -> Sample:
-        """Return a failed sample."""
-        return Sample(time.perf_counter(), None, None, "failed")
+    def read(self) -> CounterRead:
+        """Return a failed read."""
+        return CounterRead(time.perf_counter(), None, None, "failed")
 
     def foreign_processes(self) -> tuple[int, ...]:
         """Return nobody: nothing is known."""

@@ -75,7 +75,7 @@ def verify(captured: Captured, device: str, clock: Clock) -> str | None:
     """Check that the call gives again what it gave in the model; return why it does not, None where it does.
 
     Three calls in a row: state that grows shows from the second on. Where putting references back is not enough, the
-    contents of caches are copied back from then on (`Inputs.copies_state`).
+    contents of caches are copied back from then on (`CallInputs.copies_state`).
     """
     try:
         worst = _worst(captured, device, clock)

@@ -27,8 +27,8 @@ from layerprof.hooks.energy.loop import Loop, verify
 from layerprof.hooks.energy.meter import EnergyMeter
 
 from layerprof.energy.measured import mean_power
-from layerprof.energy.replay_plan import HOT_SETTLE_S, SETTLE_S, TARGET, Plan, Unit, make_plan
-from layerprof.energy.replayed import INTERRUPTED, Calls, ReplayReading, summarise
+from layerprof.energy.replay_plan import HOT_SETTLE_S, SETTLE_S, TARGET, Candidate, Plan, make_plan
+from layerprof.energy.replayed import INTERRUPTED, CallWindows, ReplayReading, summarise
 from layerprof.readings import Key, Layer
 from layerprof.records import Phase
 
@@ -85,7 +85,7 @@ class Replay:
         self.cache = cache
         self._random = random.Random(seed)
         # A language layer runs in two phases: an upper bound of the units, known before the first call.
-        most = make_plan([Unit(k, k) for k in range(2 * len(layers))], budget_s)
+        most = make_plan([Candidate(k, k) for k in range(2 * len(layers))], budget_s)
         self._hook = CaptureHook(model, layers, decode_step, one_of_a_kind=most.representative)
 
     @contextmanager
@@ -96,7 +96,7 @@ class Replay:
 
     def plan(self) -> Plan:
         """Return what will be measured of the calls that were caught, and for how long."""
-        units = [Unit(k, kind_of(c.signature), _weight(c)) for k, c in enumerate(self._hook.calls.values())]
+        units = [Candidate(k, kind_of(c.signature), _weight(c)) for k, c in enumerate(self._hook.calls.values())]
         return make_plan(units, self.budget_s)
 
     def measure(
@@ -110,7 +110,7 @@ class Replay:
         """
         members = {key: kind_of(signature) for key, signature in self._hook.members.items()}
         if not self.meter.available:
-            return summarise([], members, {}, reason=self.meter.reason)
+            return summarise([], members, reason=self.meter.reason)
         work = _Work(self.plan(), list(self._hook.calls.values()), members, advance or (lambda: None))
         with torch.no_grad(), self.meter:
             try:
@@ -188,9 +188,8 @@ class Replay:
 
     def _summary(self, work: _Work, in_situ_s: Mapping[Key, float] | None = None, stopped: str = "") -> ReplayReading:
         windows = {w.label: w for w in self.meter.reading().windows}
-        quiet = {label: power for label in (CONTEXT, GAP) if (power := mean_power(windows.get(label)))}
         calls = [
-            Calls(
+            CallWindows(
                 key=bench.captured.key,
                 cold=tuple((windows[label], count) for label, count in bench.cold.items()),
                 hot=tuple((windows[label], count) for label, count in bench.hot.items()),
@@ -199,7 +198,14 @@ class Replay:
             )
             for bench in work.benches.values()
         ]
-        return summarise(calls, work.members, quiet, in_situ_s=in_situ_s, stopped=stopped)
+        return summarise(
+            calls,
+            work.members,
+            context_w=mean_power(windows.get(CONTEXT)),
+            gap_w=mean_power(windows.get(GAP)),
+            in_situ_s=in_situ_s,
+            stopped=stopped,
+        )
 
 
 def _weight(captured: Captured) -> float:

@@ -43,7 +43,7 @@ def square_wave(
             clock.sleep(half_s)
     finally:
         stop()
-    return analyse(channel.record().samples, loaded, read_s)
+    return analyse(channel.record().reads, loaded, read_s)
 
 
 def cuda_load(device: str) -> Callable[[float], None]:

@@ -19,7 +19,7 @@ from layerprof.readings import Key
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RowPart:
     """One replayed row: joules a call, its relative standard uncertainty, and how often it ran in the window.
 
     `common_u` is the relative uncertainty that all parts of one `group` (a phase) share.
@@ -52,7 +52,7 @@ class Closure:
 
 def close(
     total: Amount,
-    parts: Sequence[Part],
+    parts: Sequence[RowPart],
     gap_w: Amount | None = None,
     gap_s: float = 0.0,
     missing: Sequence[Key] = (),

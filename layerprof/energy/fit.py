@@ -51,7 +51,7 @@ class Fit:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Slope:
     """Slope of a counter in watts, its standard error, the residuals' Durbin-Watson ratio, each of shape (...).
 
     `df` is the number of ticks less two.
@@ -63,7 +63,7 @@ class Line:
     df: int
 
 
-def line(t_s: Floats, joules: Floats) -> Line:
+def line(t_s: Floats, joules: Floats) -> Slope:
     """Fit joules over time by ordinary least squares; both of shape (..., n), n >= 3.
 
     `P = sum((t - mean t)(C - mean C)) / sum((t - mean t)^2)`, `se = sqrt(sum(r^2) / (n - 2) / sum((t - mean t)^2))`.
@@ -77,10 +77,10 @@ def line(t_s: Floats, joules: Floats) -> Line:
     # A counter without any error has no residuals: neither a division by zero nor a verdict on their order.
     exact = squares <= 1e-18 * (c * c).sum(-1)
     ratio = (np.diff(residual) ** 2).sum(-1) / np.where(exact, 1.0, squares)
-    return Line(power, np.sqrt(squares / (n - 2) / (t * t).sum(-1)), np.where(exact, 2.0, ratio), n - 2)
+    return Slope(power, np.sqrt(squares / (n - 2) / (t * t).sum(-1)), np.where(exact, 2.0, ratio), n - 2)
 
 
-def is_steady(fitted: Line, sigma: float = 1.3) -> bool:
+def is_steady(fitted: Slope, sigma: float = 1.3) -> bool:
     """Whether the ticks scatter about the line instead of wandering around it (Durbin-Watson, one-sided).
 
     A wandering power makes the error of a fitted line too small. One that just escapes this test (3-10 % from tick to

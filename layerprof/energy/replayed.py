@@ -10,7 +10,7 @@ import numpy as np
 
 from layerprof.energy.amount import TOLERANCE, Amount, ends_of, joules_of
 from layerprof.energy.blocks import BlockFit, fit_blocks
-from layerprof.energy.closure import Closure, Part, close
+from layerprof.energy.closure import Closure, RowPart, close
 from layerprof.energy.counter import Floats
 from layerprof.energy.share import RowEnergy
 from layerprof.energy.windows import WindowReading
@@ -23,8 +23,11 @@ Counted = tuple[WindowReading, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Calls:
-    """The windows of one unit with the calls in each, by round; `cold` with weights in turn, `hot` with one set."""
+class CallWindows:
+    """The windows of one captured call, by round, with how often it was made in each.
+
+    `cold` are those with weights in turn, `hot` those with one set.
+    """
 
     key: Key
     cold: tuple[Counted, ...]
@@ -39,7 +42,7 @@ class ReplayRow:
 
     `active` is above the power of the resident, idle model (`energy - P_ctx x seconds`); `hot_j` with warm weights.
     `measured_on` is the layer whose calls were measured, another one of the same kind under a small budget.
-    `relative_u` and `common_u` are for sums, see `closure.Part`.
+    `relative_u` and `common_u` are for sums, see `closure.RowPart`.
     """
 
     energy: Amount | None
@@ -143,23 +146,24 @@ class ReplayReading:
                 missing.append(key)
                 continue
             u = row.relative_u if np.isfinite(row.relative_u) else 0.0
-            parts.append(Part(key, row.energy.joules, u, count, row.common_u, str(key[1])))
+            parts.append(RowPart(key, row.energy.joules, u, count, row.common_u, str(key[1])))
         return close(total, parts, self.gap_w, gap_s, missing)
 
 
 def summarise(
-    calls: Sequence[Calls],
+    calls: Sequence[CallWindows],
     members: Mapping[Key, Hashable],
-    quiet: Mapping[str, Amount],
     *,
+    context_w: Amount | None = None,
+    gap_w: Amount | None = None,
     in_situ_s: Mapping[Key, float] | None = None,
     stopped: str = "",
     reason: str | None = None,
 ) -> ReplayReading:
     """Return a row for every member: its own figure, that of its kind's representative, or why there is none.
 
-    `members` are all layers and phases that were called, with their kind; `quiet` the baselines in watts. Rows of one
-    phase are fitted together.
+    `members` are all layers and phases that were called, with their kind. `context_w` is the power of the resident,
+    idle model, `gap_w` that between kernels, both in watts. Rows of one phase are fitted together.
     """
     if reason is not None:
         rows = {key: _missing(reason) for key in members}
@@ -167,7 +171,7 @@ def summarise(
     own: dict[Key, ReplayRow] = {}
     for phase in Phase:
         group = [c for c in calls if c.key[1] is phase]
-        own.update(_phase_rows([c for c in group if c.refusal is None], quiet.get("context")))
+        own.update(_phase_rows([c for c in group if c.refusal is None], context_w))
         own.update({c.key: _missing(c.refusal) for c in group if c.refusal is not None})
     by_kind = {members[key]: key for key in own if key in members and own[key].energy is not None}
     rows = {}
@@ -182,14 +186,14 @@ def summarise(
         rows = {key: _compared(row, in_situ_s.get(key)) for key, row in rows.items()}
     return ReplayReading(
         rows=rows,
-        context_w=quiet.get("context"),
-        gap_w=quiet.get("gap"),
+        context_w=context_w,
+        gap_w=gap_w,
         stopped=stopped,
         rounds=max((len(c.cold) for c in calls), default=0),
     )
 
 
-def _phase_rows(group: Sequence[Calls], context: Amount | None) -> dict[Key, ReplayRow]:
+def _phase_rows(group: Sequence[CallWindows], context: Amount | None) -> dict[Key, ReplayRow]:
     if not group:
         return {}
     cold = _matrix([c.cold for c in group])
@@ -197,7 +201,7 @@ def _phase_rows(group: Sequence[Calls], context: Amount | None) -> dict[Key, Rep
     return {c.key: _row(c, fit, index, int(np.isfinite(cold[index]).sum()), context) for index, c in enumerate(group)}
 
 
-def _row(calls: Calls, fit: BlockFit, index: int, rounds: int, context: Amount | None) -> ReplayRow:
+def _row(calls: CallWindows, fit: BlockFit, index: int, rounds: int, context: Amount | None) -> ReplayRow:
     joules = float(fit.joules[index])
     if not np.isfinite(joules):
         reasons = dict.fromkeys(w.reason for w, _ in calls.cold if w.reason)

@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
-from layerprof.energy.amount import TOLERANCE, Amount, around, ends_of, joules_of
-from layerprof.energy.counter import Sample, Ticks, find_ticks
+from layerprof.energy.amount import Amount, around, ends_of, joules_of
+from layerprof.energy.counter import Ticks, find_ticks
 from layerprof.energy.fit import ENOUGH_TICKS, Fit, edge_window, pulse_window, steady_window
+from layerprof.energy.flags import REMARKS, RESET, TOO_SHORT, UNSTEADY, disturbances, was_reset, why_unreadable
+from layerprof.energy.sensor_record import SensorRecord
 from layerprof.records import Quality
 
-TOO_SHORT = "too short for the counter"
-FOREIGN = "foreign process"
-THROTTLED = "throttled"
-CLOCK_DRIFT = "clock drift"
-RESET = "counter reset"
-FAILED_READS = "failed reads"
-UNSTEADY = "unsteady load"
-
 GAIN_NOTE = "the sensor's own gain error (typically 5 %, the same for all windows of one card) is not in the interval"
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """How a device is running: clocks in MHz, temperature in degrees Celsius, what holds it back, power limit in W.
-
-    A field the device does not tell is None. `throttle` holds only what changes the result (power, heat, a brake), not
-    idling.
-    """
-
-    t_s: float
-    sm_clock_mhz: float | None = None
-    memory_clock_mhz: float | None = None
-    temperature_c: float | None = None
-    throttle: tuple[str, ...] = ()
-    power_limit_w: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,27 +26,6 @@ class Window:
     end_s: float
     quiet_s: float = 0.0
     steady: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """All that one sensor showed: its samples, states, and when which other processes were seen on the device.
-
-    `update_s`, `duty` and `lag_s` describe the sensor (`layerprof.hooks.energy.Sensor`); `details` is what else it
-    tells of itself (driver, uuid, default power limit).
-    """
-
-    name: str
-    source: str
-    scope: str
-    samples: tuple[Sample, ...] = ()
-    states: tuple[State, ...] = ()
-    foreign: tuple[tuple[float, tuple[int, ...]], ...] = ()
-    update_s: float | None = None
-    duty: float = 1.0
-    lag_s: float = 0.0
-    reason: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +79,8 @@ class EnergyReading:
 
     windows: tuple[WindowReading, ...]
     host: tuple[WindowReading, ...]
-    device_record: Record
-    host_record: Record | None
+    device_record: SensorRecord
+    host_record: SensorRecord | None
     period_s: float | None
 
     def facts(self) -> dict[str, Any]:
@@ -140,8 +97,8 @@ class EnergyReading:
             "counter_period_s": self.period_s,
             "duty": record.duty,
             "lag_allowed_s": record.lag_s,
-            "reads": len(record.samples),
-            "failed_reads": sum(s.event == "failed" for s in record.samples),
+            "reads": len(record.reads),
+            "failed_reads": sum(read.event == "failed" for read in record.reads),
             "sm_clock_mhz": clocks[len(clocks) // 2] if clocks else None,
             "temperature_c": [min(heat), max(heat)] if heat else None,
             "power_limit_w": record.states[-1].power_limit_w if record.states else None,
@@ -161,22 +118,23 @@ class EnergyReading:
         return combine(found, label) if found else None
 
 
-def _host_facts(record: Record | None) -> dict[str, Any] | None:
+def _host_facts(record: SensorRecord | None) -> dict[str, Any] | None:
     """Return what the sensor beside the device's is, None where there is none to speak of."""
     if record is None:
         return None
     return {"sensor": record.name, "source": record.source, "scope": record.scope, "reason": record.reason}
 
 
-def read_window(record: Record, window: Window, ticks: Ticks | None = None) -> WindowReading:
+def read_window(record: SensorRecord, window: Window, ticks: Ticks | None = None) -> WindowReading:
     """Evaluate one window over one sensor's record. `ticks`, where given, are those of the record."""
     if record.reason is not None:
         return _unavailable(window, record.reason)
-    ticks = find_ticks(record.samples, record.update_s) if ticks is None else ticks
-    flags = _flags(record, window)
-    broken = _broken(record, window, ticks)
-    if broken is not None:
-        return _unavailable(window, broken, (RESET, *flags) if "reset" in broken else flags)
+    ticks = find_ticks(record.reads, record.update_s) if ticks is None else ticks
+    flags = disturbances(record, window.start_s, window.end_s)
+    around_it = (window.start_s - window.quiet_s, window.end_s + window.quiet_s)
+    unreadable = why_unreadable(record, ticks, *around_it)
+    if unreadable is not None:
+        return _unavailable(window, unreadable, (RESET, *flags) if was_reset(ticks, *around_it) else flags)
     fit = _fit(record, window, ticks)
     flags += (TOO_SHORT,) if _too_short(record, window, fit) else ()
     flags += () if fit.steady else (UNSTEADY,)
@@ -191,22 +149,11 @@ def read_window(record: Record, window: Window, ticks: Ticks | None = None) -> W
         baseline_w=fit.baseline_w,
         quality=Quality.MEASURED,
         source=record.source,
-        reason="; ".join(_REMARKS[f] for f in flags) or None,
+        reason="; ".join(REMARKS[f] for f in flags) or None,
         flags=flags,
         ticks=fit.ticks,
         method=fit.method,
     )
-
-
-_REMARKS = {
-    TOO_SHORT: f"fewer than {ENOUGH_TICKS} counter updates fell into the window, see its interval",
-    FOREIGN: "another process was on the device, its joules are in this figure",
-    THROTTLED: "the device was held back by its power or heat limit",
-    CLOCK_DRIFT: f"the SM clock moved by more than {100 * TOLERANCE:g} %",
-    RESET: "the counter was reset",
-    FAILED_READS: "some reads of the counter failed",
-    UNSTEADY: "the load was not constant, so the counter was read at the window's edges",
-}
 
 
 def combine(windows: Sequence[WindowReading], label: str) -> WindowReading:
@@ -240,7 +187,7 @@ def combine(windows: Sequence[WindowReading], label: str) -> WindowReading:
     )
 
 
-def _fit(record: Record, window: Window, ticks: Ticks) -> Fit:
+def _fit(record: SensorRecord, window: Window, ticks: Ticks) -> Fit:
     # A counter without lag is exact at the edges, whatever the load does.
     if window.steady and record.lag_s > 0:
         return steady_window(ticks, window.start_s, window.end_s, record.duty, record.lag_s)
@@ -253,43 +200,10 @@ def _fit(record: Record, window: Window, ticks: Ticks) -> Fit:
     return edge_window(ticks, window.start_s, window.end_s, record.duty, record.lag_s)
 
 
-def _too_short(record: Record, window: Window, fit: Fit) -> bool:
+def _too_short(record: SensorRecord, window: Window, fit: Fit) -> bool:
     if record.update_s:
         return (window.end_s - window.start_s) / record.update_s < ENOUGH_TICKS
     return fit.ticks < ENOUGH_TICKS
-
-
-def _broken(record: Record, window: Window, ticks: Ticks) -> str | None:
-    """Why no joules can be read from the record for this window; None where they can."""
-    low, high = window.start_s - window.quiet_s, window.end_s + window.quiet_s
-    if any(low <= t <= high for t in ticks.resets_s):
-        return (
-            "the counter was reset during the window (a driver reload?), so what it gained is unknown; "
-            "on NVIDIA cards turn persistence mode on (nvidia-smi -pm 1) and measure again"
-        )
-    inside = [s for s in record.samples if low <= s.t_s <= high]
-    if not inside:
-        return "the sensor was not read during the window; is the process starved of CPU time?"
-    if all(s.joules is None for s in inside):
-        return f"all {len(inside)} reads of {record.name} failed during the window; `layerprof doctor` tries one alone"
-    return None
-
-
-def _flags(record: Record, window: Window) -> tuple[str, ...]:
-    def inside(t_s: float) -> bool:
-        return window.start_s <= t_s <= window.end_s
-
-    states = [s for s in record.states if inside(s.t_s)]
-    clocks = sorted(s.sm_clock_mhz for s in states if s.sm_clock_mhz)
-    median = clocks[len(clocks) // 2] if clocks else 0.0
-    drift = bool(clocks) and max(clocks[-1] - median, median - clocks[0]) > TOLERANCE * median
-    found = {
-        FOREIGN: any(pids for t, pids in record.foreign if inside(t)),
-        THROTTLED: any(s.throttle for s in states),
-        CLOCK_DRIFT: drift,
-        FAILED_READS: any(s.event == "failed" for s in record.samples if inside(s.t_s)),
-    }
-    return tuple(name for name, there in found.items() if there)
 
 
 def _unavailable(window: Window, reason: str, flags: tuple[str, ...] = ()) -> WindowReading:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from layerprof.energy import share, tdp, windows
 from layerprof.energy.amount import Amount, around, ci95_of, joules_of
-from layerprof.energy.counter import Sample, Unwrapper, find_ticks
+from layerprof.energy.counter import CounterRead, Unwrapper, find_ticks
 from layerprof.energy.fit import Fit, edge_window, line, pulse_window, steady_window
+from layerprof.energy.sensor_record import SensorRecord, State
 from layerprof.energy.share import attribute, by_difference
 from layerprof.records import Phase, Quality
 
@@ -121,7 +122,7 @@ def test_a_load_that_is_not_steady_is_read_by_its_edges() -> None:
 
 def test_an_exact_counter_gives_an_exact_figure() -> None:
     """No scatter at all: no division by zero, no width."""
-    samples = [Sample(k * 0.1, 30.0 * k) for k in range(40)]
+    samples = [CounterRead(k * 0.1, 30.0 * k) for k in range(40)]
     fit = steady_window(find_ticks(samples, update_s=1e-9), 1.0, 3.0)
     assert joules_of(fit.energy) == pytest.approx(600.0)
     assert ci95_of(fit.energy) == pytest.approx((600.0, 600.0))
@@ -189,7 +190,12 @@ def test_unwrapping_gives_back_what_was_used(steps: list[float], wrap: float, da
 
 def test_the_bracket_of_a_tick_is_between_the_reads_around_it() -> None:
     """Read at 0.00, 0.02, 0.06 (failed), 0.08: the change seen at 0.08 fell after 0.02."""
-    samples = [Sample(0.0, 1.0), Sample(0.02, 1.0), Sample(0.06, None, None, "failed"), Sample(0.08, 9.0)]
+    samples = [
+        CounterRead(0.0, 1.0),
+        CounterRead(0.02, 1.0),
+        CounterRead(0.06, None, None, "failed"),
+        CounterRead(0.08, 9.0),
+    ]
     ticks = find_ticks(samples)
     assert ticks.t_s.tolist() == pytest.approx([0.05])
     assert ticks.width_s.tolist() == pytest.approx([0.06])
@@ -199,12 +205,12 @@ def test_the_bracket_of_a_tick_is_between_the_reads_around_it() -> None:
 # --- windows -----------------------------------------------------------------------------------------------------
 
 
-def _record(samples: list[Sample], **more: object) -> windows.Record:
+def _record(samples: list[CounterRead], **more: object) -> SensorRecord:
     settings: dict[str, object] = {"lag_s": 0.15, **more}
-    return windows.Record("Fake", "nvml_counter", "board", tuple(samples), **settings)  # type: ignore[arg-type]  # free settings
+    return SensorRecord("Fake", "nvml_counter", "board", tuple(samples), **settings)  # type: ignore[arg-type]  # free settings
 
 
-def _constant(seconds: float = 6.0, watts: float = 300.0) -> list[Sample]:
+def _constant(seconds: float = 6.0, watts: float = 300.0) -> list[CounterRead]:
     return trace([(8.0, watts)], 8.0 + seconds, Faults(), np.random.default_rng(0))[0]
 
 
@@ -219,10 +225,10 @@ def test_a_clean_window_is_measured_and_says_by_what() -> None:
 def test_flags_say_what_disturbed_the_window() -> None:
     """Another process, a power cap and a clock that moved, inside; the same outside are no flags."""
     states = (
-        windows.State(8.5, 900.0, throttle=("power cap",)),
-        windows.State(10.0, 1980.0),
-        windows.State(11.0, 1700.0, throttle=("power cap",)),
-        windows.State(12.0, 1980.0),
+        State(8.5, 900.0, throttle=("power cap",)),
+        State(10.0, 1980.0),
+        State(11.0, 1700.0, throttle=("power cap",)),
+        State(12.0, 1980.0),
     )
     record = _record(_constant(), states=states, foreign=((8.6, (7,)), (11.0, (4242,)), (12.0, ())))
     disturbed = windows.read_window(record, windows.Window("w", 9.0, 13.0, steady=True))
@@ -235,7 +241,7 @@ def test_flags_say_what_disturbed_the_window() -> None:
 def test_a_reset_inside_leaves_no_joules() -> None:
     """What a reset counter gained is unknown: None, a flag, a reason with its remedy; not an absolute value."""
     samples = _constant()
-    samples[len(samples) // 2] = Sample(samples[len(samples) // 2].t_s, 1.0, None, "reset")
+    samples[len(samples) // 2] = CounterRead(samples[len(samples) // 2].t_s, 1.0, None, "reset")
     found = windows.read_window(_record(samples), windows.Window("w", 9.0, 13.0, steady=True))
     assert (found.energy, found.quality) == (None, Quality.UNAVAILABLE)
     assert "counter reset" in found.flags
@@ -245,10 +251,10 @@ def test_a_reset_inside_leaves_no_joules() -> None:
 def test_failed_reads_are_flagged_and_all_failed_is_no_figure() -> None:
     """Some: a flag. All: None with a reason."""
     samples = _constant()
-    some = [Sample(s.t_s, None, None, "failed") if k % 9 == 0 else s for k, s in enumerate(samples)]
+    some = [CounterRead(s.t_s, None, None, "failed") if k % 9 == 0 else s for k, s in enumerate(samples)]
     window = windows.Window("w", 9.0, 13.0, steady=True)
     assert windows.read_window(_record(some), window).flags == ("failed reads",)
-    none = [Sample(s.t_s, None, None, "failed") for s in samples]
+    none = [CounterRead(s.t_s, None, None, "failed") for s in samples]
     found = windows.read_window(_record(none), window)
     assert found.energy is None
     assert "failed" in str(found.reason)

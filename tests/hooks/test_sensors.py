@@ -20,7 +20,7 @@ from layerprof.hooks.energy.meter import EnergyMeter
 from layerprof.hooks.energy.nvml import NvmlSensor, explain, find_nvml
 
 from layerprof.energy.amount import joules_of
-from layerprof.energy.windows import State
+from layerprof.energy.sensor_record import State
 from layerprof.records import Quality
 
 

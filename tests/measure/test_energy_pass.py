@@ -20,9 +20,10 @@ from layerprof.books.evidence import Read
 from layerprof.books.span_sums import gap_phase
 from layerprof.energy.amount import Amount, around, ci95_of, joules_of
 from layerprof.energy.measured import EnergyData, Repeated, measured
-from layerprof.energy.replay_plan import Plan, Unit, make_plan
+from layerprof.energy.replay_plan import Candidate, Plan, make_plan
 from layerprof.energy.replayed import ReplayReading, ReplayRow
-from layerprof.energy.windows import EnergyReading, Record, WindowReading
+from layerprof.energy.sensor_record import SensorRecord
+from layerprof.energy.windows import EnergyReading, WindowReading
 from layerprof.measure import energy_pass, passes
 from layerprof.measure.session import Session
 from layerprof.records import Phase, Quality
@@ -59,7 +60,7 @@ class FakeMeter:
         return EnergyReading(
             windows=tuple(self._window(label) for label in self.labels),
             host=(),
-            device_record=Record("fake", "fake_counter", "board"),
+            device_record=SensorRecord("fake", "fake_counter", "board"),
             host_record=None,
             period_s=0.1,
         )
@@ -132,7 +133,7 @@ class FakeReplay:
 
     def plan(self) -> Plan:
         """Return a plan for all of them."""
-        return make_plan([Unit(k, k) for k in range(len(self.keys))], 10_000.0)
+        return make_plan([Candidate(k, k) for k in range(len(self.keys))], 10_000.0)
 
     def measure(self, in_situ_s: Mapping[tuple[str, Phase], float], advance: Callable[[], None]) -> ReplayReading:
         """Return what is known of each call that ran in the model."""
