@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from layerprof.quality.bootstrap import SEED, Floats, interval
 from layerprof.records import Statistic
 
-RESAMPLES = 2000
-SEED = 0
-
-Floats = NDArray[np.float64]
+MEDIANS = 2_000
+"""Resampled medians that are drawn for an interval."""
 
 
 def median(values: Sequence[float]) -> float:
@@ -32,7 +30,7 @@ def describe(values: Sequence[float]) -> Statistic | None:
     return Statistic(median=median(values), p95=p95(values), ci95=median_ci(values), n=len(values))
 
 
-def median_ci(values: Sequence[float], resamples: int = RESAMPLES) -> tuple[float, float] | None:
+def median_ci(values: Sequence[float], drawn: int = MEDIANS) -> tuple[float, float] | None:
     """Return the bootstrap percentile 95 % interval of the median; None for fewer than two values.
 
     The resampled medians are drawn from their exact distribution instead of from resamples, so a million values cost as
@@ -45,11 +43,9 @@ def median_ci(values: Sequence[float], resamples: int = RESAMPLES) -> tuple[floa
         return None
     random = np.random.default_rng(SEED)
     k = (n + 1) // 2
-    lower = random.beta(k, n + 1 - k, resamples)
-    upper = lower if n % 2 else lower + (1 - lower) * random.beta(1, n - k, resamples)
-    medians = (_at(ordered, lower) + _at(ordered, upper)) / 2
-    low, high = np.percentile(medians, [2.5, 97.5])
-    return float(low), float(high)
+    lower = random.beta(k, n + 1 - k, drawn)
+    upper = lower if n % 2 else lower + (1 - lower) * random.beta(1, n - k, drawn)
+    return interval((_at(ordered, lower) + _at(ordered, upper)) / 2)
 
 
 def _at(ordered: Floats, position: Floats) -> Floats:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from layerprof.errors import RequestError
+from layerprof.quality.bootstrap import Draws
 from layerprof.records import LayerRow, Phase
 from layerprof.runs import batch_files, store
 from layerprof.runs.changes import Change, Comparison, Comparisons, LayerChange
-from layerprof.runs.pairing import Draws
 from layerprof.runs.sides import Paired, Side
 from layerprof.sweep.folder import SweepFolder, is_sweep
 

@@ -52,14 +52,14 @@ def test_the_median_interval_is_that_of_all_resamples(count: int) -> None:
     sample = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0][:count])
     every = np.median(sample[np.indices([count] * count).reshape(count, -1)], axis=0)
     expected = np.percentile(every, [2.5, 97.5])
-    assert statistics.median_ci(list(sample), resamples=200_000) == pytest.approx(tuple(expected))
+    assert statistics.median_ci(list(sample), drawn=200_000) == pytest.approx(tuple(expected))
 
 
 def test_the_median_interval_of_many_values_is_the_binomial_one() -> None:
     """Of 101 values, a resample's median is at most the k-th with P(Bin(101, k/101) >= 51)."""
     reached = [sum(comb(101, m) * k**m * (101 - k) ** (101 - m) for m in range(51, 102)) / 101**101 for k in range(102)]
     low, high = (next(k for k, share in enumerate(reached) if share >= level) for level in (0.025, 0.975))
-    assert statistics.median_ci(range(1, 102), resamples=200_000) == (low, high)
+    assert statistics.median_ci(range(1, 102), drawn=200_000) == (low, high)
 
 
 def test_the_same_values_give_the_same_interval() -> None:
