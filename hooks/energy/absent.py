@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from layerprof.energy.counter import CounterRead
+from layerprof.energy.instruments import Sensor
 from layerprof.energy.sensor_record import State
 
 
@@ -18,7 +19,7 @@ class NoSensorError(Exception):
         self.remedy = remedy
 
 
-class AbsentSensor:
+class AbsentSensor(Sensor):
     """A `Sensor` without a counter. `reason` says what was tried (`problem`) and what would help (`remedy`)."""
 
     source = "none"

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from layerprof.hooks.energy.capture import Captured
-from layerprof.hooks.energy.clock import Clock
 from layerprof.hooks.energy.state import difference, outputs
 from torch import nn
+
+from layerprof.energy.instruments import Clock
 
 SAME = 1e-3
 """Largest difference between a replayed output and the original, over the original's largest value."""

@@ -16,12 +16,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
-from layerprof.hooks.energy.clock import Clock, HostClock
+from layerprof.hooks.energy.clock import HostClock
 
 from layerprof.energy.counter import CounterRead, find_ticks
-from layerprof.energy.instruments import Sensor
+from layerprof.energy.instruments import Clock, Meter, Sensor
 from layerprof.energy.sensor_record import SensorRecord, State
 from layerprof.energy.windows import EnergyReading, Window, read_window
 
@@ -101,7 +101,7 @@ class EnergyMeter:
 
     def __init__(
         self,
-        device: Any = "cpu",
+        device: object = "cpu",
         sensors: Sequence[Sensor] | None = None,
         clock: Clock | None = None,
         poll_s: float = POLL_S,
@@ -209,3 +209,7 @@ def find_sensors(device: str) -> list[Sensor]:
         return [find_rapl()]
     problem = f"layerprof knows no energy sensor for a {device} device"
     return [AbsentSensor(device, problem, "pass one as sensors=[...]")]
+
+
+if TYPE_CHECKING:
+    _: Callable[[str], Meter] = EnergyMeter

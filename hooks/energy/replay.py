@@ -18,14 +18,17 @@ import random
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from layerprof.hooks.energy.capture import Captured, CaptureHook, kind_of
-from layerprof.hooks.energy.clock import Clock, HostClock
+from layerprof.hooks.energy.clock import HostClock
 from layerprof.hooks.energy.copies import rotate
 from layerprof.hooks.energy.loop import Loop, verify
 from layerprof.hooks.energy.meter import EnergyMeter
 
+from layerprof.energy.awake import rest_awake
+from layerprof.energy.instruments import Clock, MakesReplay, Meter
 from layerprof.energy.measured import mean_power
 from layerprof.energy.replay_plan import HOT_SETTLE_S, SETTLE_S, TARGET, Candidate, Plan, make_plan
 from layerprof.energy.replayed import INTERRUPTED, CallWindows, ReplayReading, summarise
@@ -73,14 +76,14 @@ class Replay:
         *,
         budget_s: float | None = None,
         decode_step: int = 1,
-        meter: EnergyMeter | None = None,
+        meter: Meter | None = None,
         clock: Clock | None = None,
         cache: int | None = None,
         seed: int = 0,
     ) -> None:
         self.device = str(device)
         self.clock: Clock = clock or HostClock()
-        self.meter = meter or EnergyMeter(self.device, clock=self.clock)
+        self.meter: Meter = meter or EnergyMeter(self.device, clock=self.clock)
         self.budget_s = budget_s
         self.cache = cache
         self._random = random.Random(seed)
@@ -144,11 +147,8 @@ class Replay:
         """Measure the power between kernels: clocks up, next to nothing to do."""
         there = self.device.startswith("cuda") and torch.cuda.is_available()
         mark = torch.zeros(1, device=self.device if there else "cpu")
-        end = self.clock.now() + seconds
         with self.meter.window(GAP, steady=True):
-            while self.clock.now() < end:
-                mark.add_(1)
-                self.clock.sleep(GAP_STEP_S)
+            rest_awake(self.clock, seconds, lambda: GAP_STEP_S, lambda: mark.add_(1))
 
     def _round(self, number: int, work: _Work) -> None:
         """Measure each unit once, in a new order."""
@@ -212,3 +212,7 @@ def _weight(captured: Captured) -> float:
     """How much of a run a call is thought to be: its weights are read once a call, in decode once a token."""
     size = sum(p.numel() for p in captured.module.parameters())
     return float(size) * (8.0 if captured.phase is Phase.DECODE else 1.0) + 1.0
+
+
+if TYPE_CHECKING:
+    _: MakesReplay = Replay

@@ -58,13 +58,16 @@ class Sensor(Protocol):
 
 
 class Clock(Protocol):
-    """Host time in seconds, and rest."""
+    """Host time in seconds that never goes back, rest, and repetition in the background."""
 
     def now(self) -> float:
         """Return seconds since some moment."""
 
     def sleep(self, seconds: float) -> None:
         """Rest."""
+
+    def repeat(self, action: Callable[[], float]) -> Callable[[], None]:
+        """Call `action` until the returned function is called; `action` returns the seconds to its next call."""
 
 
 class Meter(Attached, Protocol):

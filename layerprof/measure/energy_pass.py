@@ -16,6 +16,7 @@ from typing import Any
 from layerprof import registry
 from layerprof.books.span_sums import span_calls, span_seconds
 from layerprof.energy.amount import Amount, ends_of, joules_of
+from layerprof.energy.awake import rest_awake
 from layerprof.energy.instruments import METER, REPLAY, Clock, Meter, Replays
 from layerprof.energy.measured import EnergyData, Repeated, mean_power, measured
 from layerprof.energy.replay_plan import SETTLE_S
@@ -218,14 +219,10 @@ def _rest(device: str, meter: Meter) -> None:
     """
     import torch
 
-    clock, pause, mark = meter.clock, random.Random(0), torch.zeros(1, device=device)
+    pause, mark = random.Random(0), torch.zeros(1, device=device)
 
     def rests(seconds: float) -> None:
-        end = clock.now() + seconds
-        while clock.now() < end:
-            # Without any work the clocks would drop, as they do not between walks.
-            mark.add_(1)
-            clock.sleep(pause.uniform(0, JITTER_S))
+        rest_awake(meter.clock, seconds, lambda: pause.uniform(0, JITTER_S), lambda: mark.add_(1))
 
     rests(SETTLE_S)
     with meter.window(REST, steady=True):
