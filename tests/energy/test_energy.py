@@ -1,4 +1,4 @@
-"""Joules with intervals: estimators against a counter whose truth is known, attribution, totals, estimates."""
+"""Joules with intervals: estimators against a counter whose truth is known, windows, shares, totals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fake_counter import Faults, trace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerprof.energy import share, tdp, windows
+from layerprof.energy import share, windows
 from layerprof.energy.amount import Amount, around, ci95_of, joules_of
 from layerprof.energy.counter import CounterRead, Unwrapper, find_ticks
 from layerprof.energy.fit import Fit, edge_window, line, pulse_window, steady_window
@@ -288,7 +288,7 @@ def test_windows_of_one_label_add_up_and_one_without_joules_leaves_no_sum() -> N
     assert broken.reason
 
 
-# --- attribution, totals, estimate -----------------------------------------------------------------------------------
+# --- shares and totals -----------------------------------------------------------------------------------
 
 V0, P0, D0, D1 = ("v.0", Phase.VISION), ("d.0", Phase.PREFILL), ("d.0", Phase.DECODE), ("d.1", Phase.DECODE)
 SPANS = {V0: 2.0, P0: 1.0, D0: 4.0, D1: 2.0}
@@ -367,42 +367,3 @@ def test_totals_of_nothing_are_none_with_the_reason() -> None:
     record = share.totals(window, samples=4, output_tokens=0)
     assert (record.joules, record.per_sample, record.per_output_token) == (None, None, None)
     assert (record.quality, record.source, record.reason) == (Quality.UNAVAILABLE, "none", "no counter here")
-
-
-def test_the_estimate_prints_its_formula_and_inputs() -> None:
-    """EPYC 7763: 280 W for 128 threads (AMD); 64 thread-seconds take 140 J."""
-    found, reason = tdp.estimate("AMD EPYC 7763 64-Core Processor", process_cpu_s=64, wall_s=10, samples=7)
-    assert reason is None
-    assert found is not None
-    assert (found.joules, found.per_sample) == (140.0, 20.0)
-    assert "tdp_w" in found.formula
-    assert found.inputs["tdp_w"] == 280.0
-    assert "amd.com" in found.inputs["tdp_source"]
-
-
-def test_an_unknown_processor_gets_no_estimate_but_a_remedy() -> None:
-    """No default wattage is made up; the user may assume one."""
-    found, reason = tdp.estimate("Imaginary 9000", 64, 10, 7)
-    assert found is None
-    assert "--assume-watts" in str(reason)
-    assumed, _ = tdp.estimate("Imaginary 9000", 64, 10, 5, assume_watts=30)
-    assert assumed is not None
-    assert (assumed.joules, assumed.per_sample) == (300.0, 60.0)
-
-
-@pytest.mark.parametrize(
-    ("name", "watts"),
-    [
-        ("Intel(R) Xeon(R) Platinum 8480+", 350.0),
-        ("Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz", 120.0),
-        ("AMD Ryzen 5 5600X 6-Core Processor", 65.0),
-        ("AMD EPYC 7742X 64-Core Processor", None),
-        ("Intel(R) Xeon(R) Gold 6230N CPU", None),
-        ("AMD EPYC", None),
-        ("", None),
-    ],
-)
-def test_processors_are_known_by_their_whole_model_number(name: str, watts: float | None) -> None:
-    """A near name is another processor."""
-    found = tdp.find_tdp(name)
-    assert (found.watts if found else None) == watts
