@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from layerprof.books.spans import NOT_RECORDED, Log, Window
+from layerprof.books.spans import NOT_RECORDED, BatchLog, Log
 from layerprof.machine.internals import stream_number
 from layerprof.readings import Layer
 from layerprof.records import BLOCK_KINDS
@@ -41,7 +41,7 @@ class Timeline(Protocol):
     def open(self) -> None:
         """Begin a window."""
 
-    def close(self, log: Log) -> Window:
+    def close(self, log: Log) -> BatchLog:
         """End the window; `log` holds its marks."""
 
     def cancel(self) -> None:
@@ -64,12 +64,12 @@ class HostTimeline:
         """Begin a window."""
         self._origin = self._clock()
 
-    def close(self, log: Log) -> Window:
+    def close(self, log: Log) -> BatchLog:
         """End the window; both of its lengths are the host's."""
         length = self._clock() - self._origin
         moved = list(log)
         moved[3::4] = [at - self._origin for at in log[3::4]]
-        return Window(length, length, moved)
+        return BatchLog(length, length, moved)
 
     def cancel(self) -> None:
         """Nothing to give back."""
@@ -239,7 +239,7 @@ class EventTimeline:
             pool.record()
         self._opened_ns = self.cuda.now()
 
-    def close(self, log: Log) -> Window:
+    def close(self, log: Log) -> BatchLog:
         """End the window: a last event, one synchronise, the host's clock; then read the events."""
         last = self.pools[self._main].record()
         for pool in self.pools.values():
@@ -252,7 +252,7 @@ class EventTimeline:
             NOT_RECORDED if mark < 0 else at[slot if slot >= 0 else ~slot][mark]
             for slot, mark in zip(log[0::4], log[3::4], strict=True)
         ]
-        return Window(wall, times[self._main][last], moved)
+        return BatchLog(wall, times[self._main][last], moved)
 
     def cancel(self) -> None:
         """All events go back to the pools."""

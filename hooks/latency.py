@@ -57,7 +57,7 @@ class LatencyHook(LayerHook):
         self._timeline = _timeline(str(device), clock)
         self._starts: list[Mark] = []
         self._ends: list[Mark] = []
-        self._windows: list[spans.Window] = []
+        self._windows: list[spans.BatchLog] = []
         self._log: spans.Log = []
         self._append = self._log.extend
         self._open = False

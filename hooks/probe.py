@@ -9,9 +9,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
 
-from layerprof.hooks.energy.clock import Clock, HostClock
+from layerprof.hooks.energy.clock import HostClock
 from layerprof.hooks.recording import Recording
 
+from layerprof.energy.instruments import Clock
 from layerprof.trace.attribute import attribute
 from layerprof.trace.probe import Probe, Session
 

@@ -11,6 +11,9 @@ from typing import Literal
 
 from layerprof.records import Phase, Tower
 
+Key = tuple[str, Phase]
+"""A layer's name and a phase: what has a row."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:

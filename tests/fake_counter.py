@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from layerprof.energy.counter import Floats, Sample, Unwrapper
-from layerprof.energy.windows import State
+from layerprof.energy.counter import CounterRead, Floats, Unwrapper
+from layerprof.energy.sensor_record import State
 
 
 class FakeClock:
@@ -155,11 +155,11 @@ class FakeCounter:
             value -= self.offset_j + self.gain * self.machine.energy(self._origin, max(past))
         return max(0.0, value) % self.wrap_j if self.wrap_j else max(0.0, value)
 
-    def read(self) -> Sample:
+    def read(self) -> CounterRead:
         """Read through the product's own unwrapping, as a vendor's sensor does."""
         now = self.machine.clock.now()
         step = self._unwrapper.feed(now, self.raw())
-        return Sample(now, step.joules, None, step.event)
+        return CounterRead(now, step.joules, None, step.event)
 
     def foreign_processes(self) -> tuple[int, ...]:
         """Return the intruder while it is there."""
@@ -195,7 +195,7 @@ class Faults:
 
 def trace(
     power: Sequence[tuple[float, float]], end_s: float, faults: Faults, rng: np.random.Generator, poll_s: float = 0.02
-) -> tuple[list[Sample], Callable[[float, float], float]]:
+) -> tuple[list[CounterRead], Callable[[float, float], float]]:
     """Return the samples of a counter over a power `[(from_s, watts), ...]` up to `end_s`, and the true energy.
 
     The same device as `FakeCounter` (0.1 s steps with 2 ms of jitter), computed at once for many repetitions.
@@ -228,5 +228,5 @@ def trace(
         polls.tolist(), raw.tolist(), *(bad < [[faults.failing], [faults.zeros]]), strict=True
     ):
         step = unwrapper.feed(t, None if fails else 0.0 if zero else value)
-        samples.append(Sample(t, step.joules, None, step.event))
+        samples.append(CounterRead(t, step.joules, None, step.event))
     return samples, lambda a, b: float(total(b) - total(a))

@@ -28,6 +28,7 @@ from rows import machine, save, show
 from subject import answer, image_and_question, subject
 
 from layerprof.energy import tdp
+from layerprof.energy.amount import joules_of
 
 TOKENS = 32
 
@@ -72,7 +73,7 @@ def layerprof(device: str) -> Iterator[Found]:
     reading = meter.reading()
     for part, windows in (("gpu" if device != "cpu" else "cpu", reading.windows), ("cpu", reading.host)):
         for window in windows:
-            found.append(Joules("layerprof", part, window.joules, "measured", window.reason or ""))
+            found.append(Joules("layerprof", part, joules_of(window.energy), "measured", window.reason or ""))
     processor = machine()["processor"]
     estimate, reason = tdp.estimate(processor, cpu, wall, samples=1)
     joules = None if estimate is None else estimate.joules

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from layerprof.energy.counter import Sample
-from layerprof.energy.windows import State
+from layerprof.energy.counter import CounterRead
+from layerprof.energy.instruments import Sensor
+from layerprof.energy.sensor_record import State
 
 
 class NoSensorError(Exception):
@@ -18,7 +19,7 @@ class NoSensorError(Exception):
         self.remedy = remedy
 
 
-class AbsentSensor:
+class AbsentSensor(Sensor):
     """A `Sensor` without a counter. `reason` says what was tried (`problem`) and what would help (`remedy`)."""
 
     source = "none"
@@ -34,9 +35,9 @@ class AbsentSensor:
         self.remedy: str | None = remedy
         self.reason: str | None = f"{problem}; {remedy}"
 
-    def read(self) -> Sample:
-        """Return a failed sample."""
-        return Sample(time.perf_counter(), None, None, "failed")
+    def read(self) -> CounterRead:
+        """Return a failed read."""
+        return CounterRead(time.perf_counter(), None, None, "failed")
 
     def foreign_processes(self) -> tuple[int, ...]:
         """Return nobody: nothing is known."""

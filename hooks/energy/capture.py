@@ -10,13 +10,11 @@ from typing import Any
 
 import torch
 from layerprof.hooks.base import LayerHook
-from layerprof.hooks.energy.state import Inputs, cache_indices, outputs
+from layerprof.hooks.energy.state import CallInputs, cache_indices, outputs
 from torch import Tensor, nn
 
-from layerprof.readings import Layer
+from layerprof.readings import Key, Layer
 from layerprof.records import Phase
-
-Key = tuple[str, Phase]
 
 
 @dataclass
@@ -30,7 +28,7 @@ class Captured:
     phase: Phase
     step: int
     module: nn.Module
-    inputs: Inputs
+    inputs: CallInputs
     output: list[Tensor]
     signature: Hashable
 
@@ -55,7 +53,7 @@ class CaptureHook(LayerHook):
         self.one_of_a_kind = one_of_a_kind
         self.calls: dict[Key, Captured] = {}
         self.members: dict[Key, Hashable] = {}
-        self._open: list[tuple[int, Phase, int, Inputs | None, Hashable]] = []
+        self._open: list[tuple[int, Phase, int, CallInputs | None, Hashable]] = []
         self._clones: dict[int, tuple[Any, Tensor]] = {}
 
     def _attach(self, slot: int, layer: Layer, module: nn.Module) -> None:
@@ -73,7 +71,7 @@ class CaptureHook(LayerHook):
             decoded[0] += phase is Phase.DECODE
             step = decoded[0] if phase is Phase.DECODE else 0
             wanted = self._wanted(layer, phase, step, signature)
-            inputs = Inputs(args, kwargs, indices, self._clone) if wanted else None
+            inputs = CallInputs(args, kwargs, indices, self._clone) if wanted else None
             self._open.append((slot, phase, step, inputs, signature))
 
         def after(called: nn.Module, _args: tuple[Any, ...], output: Any) -> None:

@@ -5,23 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+
+from layerprof.energy.instruments import Clock
 
 
-class Clock(Protocol):
-    """Seconds that never go back, and repetition in the background."""
-
-    def now(self) -> float:
-        """Return the time in seconds."""
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-
-    def repeat(self, action: Callable[[], float]) -> Callable[[], None]:
-        """Call `action` until the returned function is called; `action` returns the seconds to its next call."""
-
-
-class HostClock:
+class HostClock(Clock):
     """The machine's monotonic clock; repetition runs in a daemon thread.
 
     Sensors release the interpreter while they read (a counter read takes milliseconds), so the thread costs the

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from layerprof.hooks.energy.capture import Captured
-from layerprof.hooks.energy.clock import Clock
 from layerprof.hooks.energy.state import difference, outputs
 from torch import nn
+
+from layerprof.energy.instruments import Clock
 
 SAME = 1e-3
 """Largest difference between a replayed output and the original, over the original's largest value."""
@@ -75,7 +76,7 @@ def verify(captured: Captured, device: str, clock: Clock) -> str | None:
     """Check that the call gives again what it gave in the model; return why it does not, None where it does.
 
     Three calls in a row: state that grows shows from the second on. Where putting references back is not enough, the
-    contents of caches are copied back from then on (`Inputs.copies_state`).
+    contents of caches are copied back from then on (`CallInputs.copies_state`).
     """
     try:
         worst = _worst(captured, device, clock)

@@ -5,7 +5,7 @@
     with EnergyMeter("cuda:0") as meter:
         with meter.window("bare"):
             run_all_batches()
-    print(meter.reading().window("bare").joules)
+    print(meter.reading().window("bare").energy)
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
-from layerprof.hooks.energy.clock import Clock, HostClock
+from layerprof.hooks.energy.clock import HostClock
 
-from layerprof.energy.counter import Sample, find_ticks
-from layerprof.energy.instruments import Sensor
-from layerprof.energy.windows import EnergyReading, Record, State, Window, read_window
+from layerprof.energy.counter import CounterRead, find_ticks
+from layerprof.energy.instruments import Clock, Meter, Sensor
+from layerprof.energy.sensor_record import SensorRecord, State
+from layerprof.energy.windows import EnergyReading, Window, read_window
 
 QUIET_S = 1.0
 """Rest before and after a window that is not steady, seconds: the baseline is read there, and the lag passes."""
@@ -41,7 +42,7 @@ class Channel:
         self.sensor = sensor
         self.clock = clock
         self.poll_s = poll_s
-        self.samples: list[Sample] = []
+        self.reads: list[CounterRead] = []
         self.states: list[State] = []
         self.foreign: list[tuple[float, tuple[int, ...]]] = []
         # Asked now: a closed sensor is no longer available, its record still is.
@@ -56,7 +57,7 @@ class Channel:
         """Read once; return the seconds to the next read."""
         # A window's edge reads from another thread than the poller.
         with self._lock:
-            self.samples.append(self.sensor.read())
+            self.reads.append(self.sensor.read())
             if self.clock.now() - self._looked_s >= STATE_S:
                 self._look()
         return self.poll_s * self._random.uniform(0.5, 1.5)
@@ -64,7 +65,7 @@ class Channel:
     def mark(self) -> None:
         """Read at a window's edge, with clocks, throttling and other processes."""
         with self._lock:
-            self.samples.append(self.sensor.read())
+            self.reads.append(self.sensor.read())
             self._look()
 
     def _look(self) -> None:
@@ -72,14 +73,14 @@ class Channel:
         self.states.append(self.sensor.state())
         self.foreign.append((self._looked_s, self.sensor.foreign_processes()))
 
-    def record(self) -> Record:
+    def record(self) -> SensorRecord:
         """Return what was shown so far, in time order."""
         sensor = self.sensor
-        return Record(
+        return SensorRecord(
             name=sensor.name,
             source=sensor.source,
             scope=sensor.scope,
-            samples=tuple(sorted(self.samples, key=lambda s: s.t_s)),
+            reads=tuple(sorted(self.reads, key=lambda read: read.t_s)),
             states=tuple(self.states),
             foreign=tuple(self.foreign),
             update_s=sensor.update_s,
@@ -100,7 +101,7 @@ class EnergyMeter:
 
     def __init__(
         self,
-        device: Any = "cpu",
+        device: object = "cpu",
         sensors: Sequence[Sensor] | None = None,
         clock: Clock | None = None,
         poll_s: float = POLL_S,
@@ -169,7 +170,7 @@ class EnergyMeter:
     def reading(self) -> EnergyReading:
         """Evaluate every window over every sensor."""
         records = [c.record() for c in self.channels]
-        ticks = [find_ticks(r.samples, r.update_s) for r in records]
+        ticks = [find_ticks(r.reads, r.update_s) for r in records]
         sides = [
             tuple(read_window(record, w, found) for w in self._windows)
             for record, found in zip(records, ticks, strict=True)
@@ -208,3 +209,7 @@ def find_sensors(device: str) -> list[Sensor]:
         return [find_rapl()]
     problem = f"layerprof knows no energy sensor for a {device} device"
     return [AbsentSensor(device, problem, "pass one as sensors=[...]")]
+
+
+if TYPE_CHECKING:
+    _: Callable[[str], Meter] = EnergyMeter

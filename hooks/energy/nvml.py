@@ -14,10 +14,10 @@ from typing import Any
 
 from layerprof.hooks.energy.absent import AbsentSensor, NoSensorError
 
-from layerprof.energy.counter import Sample, Unwrapper
+from layerprof.energy.counter import CounterRead, Unwrapper
 from layerprof.energy.fit import LAG_MAX_S
 from layerprof.energy.instruments import Sensor
-from layerprof.energy.windows import State
+from layerprof.energy.sensor_record import State
 
 QUARTER_DUTY = 0.25
 """A100 and H100 look at the power for 25 ms of every 100 ms (Yang et al., arXiv:2312.02741)."""
@@ -141,14 +141,14 @@ class NvmlSensor:
         self.duty = self._duty(card)
         self.lag_s = LAG_MAX_S
 
-    def read(self) -> Sample:
+    def read(self) -> CounterRead:
         """Read joules (and, if asked for, instant watts); the time is the middle of the call, which takes a while."""
         before = self._now()
         power = self._power() if self.with_power else None
         raw = self._joules() if self._counts else self._integrate(before, power)
         t_s = (before + self._now()) / 2
         step = self._unwrapper.feed(t_s, raw)
-        return Sample(t_s, step.joules, power, step.event)
+        return CounterRead(t_s, step.joules, power, step.event)
 
     def foreign_processes(self) -> tuple[int, ...]:
         """Return process ids of others on the card.

@@ -20,9 +20,9 @@ from typing import Any
 
 from layerprof.hooks.energy.absent import AbsentSensor, NoSensorError
 
-from layerprof.energy.counter import Event, Sample, Unwrapper
+from layerprof.energy.counter import CounterRead, Event, Unwrapper
 from layerprof.energy.instruments import Sensor
-from layerprof.energy.windows import State
+from layerprof.energy.sensor_record import State
 
 POWERCAP = Path("/sys/class/powercap")
 PERF = Path("/sys/bus/event_source/devices/power")
@@ -53,7 +53,7 @@ class Zone:
 class RaplSensor:
     """The processor packages (and DRAM) of this machine as one counter.
 
-    A read in which one zone fails is failed as a whole; a zone that was reset marks the sample.
+    A read in which one zone fails is failed as a whole; a zone that was reset marks the read.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class RaplSensor:
         self.lag_s = 0.0
         self._now = now
 
-    def read(self) -> Sample:
+    def read(self) -> CounterRead:
         """Read all zones; joules since the first read."""
         t_s = self._now()
         steps = [zone.unwrapper.feed(t_s, zone.read()) for zone in self.zones]
         events = [s.event for s in steps]
         if "failed" in events:
-            return Sample(t_s, None, None, "failed")
+            return CounterRead(t_s, None, None, "failed")
         joules = sum(s.joules or 0.0 for s in steps)
         event: Event | None = "reset" if "reset" in events else "wrap" if "wrap" in events else None
-        return Sample(t_s, joules, None, event)
+        return CounterRead(t_s, joules, None, event)
 
     def foreign_processes(self) -> tuple[int, ...]:
         """Return nobody: a processor always runs others too, and the counter holds them all."""

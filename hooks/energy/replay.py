@@ -6,7 +6,7 @@
     with replay.capture():
         model.generate(**batch)
     reading = replay.measure()
-    reading.rows["model.visual.blocks.0", Phase.VISION].joules
+    reading.rows["model.visual.blocks.0", Phase.VISION].energy
 
 Works against any `Sensor`. The order of layers is shuffled in every round (randomised complete blocks); each window
 opens in a load that already runs, and closes inside it.
@@ -18,18 +18,21 @@ import random
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
-from layerprof.hooks.energy.capture import Captured, CaptureHook, Key, kind_of
-from layerprof.hooks.energy.clock import Clock, HostClock
+from layerprof.hooks.energy.capture import Captured, CaptureHook, kind_of
+from layerprof.hooks.energy.clock import HostClock
 from layerprof.hooks.energy.copies import rotate
 from layerprof.hooks.energy.loop import Loop, verify
 from layerprof.hooks.energy.meter import EnergyMeter
 
+from layerprof.energy.awake import rest_awake
+from layerprof.energy.instruments import Clock, MakesReplay, Meter
 from layerprof.energy.measured import mean_power
-from layerprof.energy.replay_plan import HOT_SETTLE_S, SETTLE_S, TARGET, Plan, Unit, make_plan
-from layerprof.energy.replayed import INTERRUPTED, Calls, ReplayReading, summarise
-from layerprof.readings import Layer
+from layerprof.energy.replay_plan import HOT_SETTLE_S, SETTLE_S, TARGET, Candidate, Plan, make_plan
+from layerprof.energy.replayed import INTERRUPTED, CallWindows, ReplayReading, summarise
+from layerprof.readings import Key, Layer
 from layerprof.records import Phase
 
 CONTEXT, GAP = "context", "gap"
@@ -73,19 +76,19 @@ class Replay:
         *,
         budget_s: float | None = None,
         decode_step: int = 1,
-        meter: EnergyMeter | None = None,
+        meter: Meter | None = None,
         clock: Clock | None = None,
         cache: int | None = None,
         seed: int = 0,
     ) -> None:
         self.device = str(device)
         self.clock: Clock = clock or HostClock()
-        self.meter = meter or EnergyMeter(self.device, clock=self.clock)
+        self.meter: Meter = meter or EnergyMeter(self.device, clock=self.clock)
         self.budget_s = budget_s
         self.cache = cache
         self._random = random.Random(seed)
         # A language layer runs in two phases: an upper bound of the units, known before the first call.
-        most = make_plan([Unit(k, k) for k in range(2 * len(layers))], budget_s)
+        most = make_plan([Candidate(k, k) for k in range(2 * len(layers))], budget_s)
         self._hook = CaptureHook(model, layers, decode_step, one_of_a_kind=most.representative)
 
     @contextmanager
@@ -96,7 +99,7 @@ class Replay:
 
     def plan(self) -> Plan:
         """Return what will be measured of the calls that were caught, and for how long."""
-        units = [Unit(k, kind_of(c.signature), _weight(c)) for k, c in enumerate(self._hook.calls.values())]
+        units = [Candidate(k, kind_of(c.signature), _weight(c)) for k, c in enumerate(self._hook.calls.values())]
         return make_plan(units, self.budget_s)
 
     def measure(
@@ -110,7 +113,7 @@ class Replay:
         """
         members = {key: kind_of(signature) for key, signature in self._hook.members.items()}
         if not self.meter.available:
-            return summarise([], members, {}, reason=self.meter.reason)
+            return summarise([], members, reason=self.meter.reason)
         work = _Work(self.plan(), list(self._hook.calls.values()), members, advance or (lambda: None))
         with torch.no_grad(), self.meter:
             try:
@@ -144,11 +147,8 @@ class Replay:
         """Measure the power between kernels: clocks up, next to nothing to do."""
         there = self.device.startswith("cuda") and torch.cuda.is_available()
         mark = torch.zeros(1, device=self.device if there else "cpu")
-        end = self.clock.now() + seconds
         with self.meter.window(GAP, steady=True):
-            while self.clock.now() < end:
-                mark.add_(1)
-                self.clock.sleep(GAP_STEP_S)
+            rest_awake(self.clock, seconds, lambda: GAP_STEP_S, lambda: mark.add_(1))
 
     def _round(self, number: int, work: _Work) -> None:
         """Measure each unit once, in a new order."""
@@ -188,9 +188,8 @@ class Replay:
 
     def _summary(self, work: _Work, in_situ_s: Mapping[Key, float] | None = None, stopped: str = "") -> ReplayReading:
         windows = {w.label: w for w in self.meter.reading().windows}
-        quiet = {label: power for label in (CONTEXT, GAP) if (power := mean_power(windows.get(label)))}
         calls = [
-            Calls(
+            CallWindows(
                 key=bench.captured.key,
                 cold=tuple((windows[label], count) for label, count in bench.cold.items()),
                 hot=tuple((windows[label], count) for label, count in bench.hot.items()),
@@ -199,10 +198,21 @@ class Replay:
             )
             for bench in work.benches.values()
         ]
-        return summarise(calls, work.members, quiet, in_situ_s=in_situ_s, stopped=stopped)
+        return summarise(
+            calls,
+            work.members,
+            context_w=mean_power(windows.get(CONTEXT)),
+            gap_w=mean_power(windows.get(GAP)),
+            in_situ_s=in_situ_s,
+            stopped=stopped,
+        )
 
 
 def _weight(captured: Captured) -> float:
     """How much of a run a call is thought to be: its weights are read once a call, in decode once a token."""
     size = sum(p.numel() for p in captured.module.parameters())
     return float(size) * (8.0 if captured.phase is Phase.DECODE else 1.0) + 1.0
+
+
+if TYPE_CHECKING:
+    _: MakesReplay = Replay

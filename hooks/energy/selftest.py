@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from layerprof.hooks.energy.clock import Clock, HostClock
+from layerprof.hooks.energy.clock import HostClock
 from layerprof.hooks.energy.meter import Channel
 
-from layerprof.energy.instruments import Sensor
+from layerprof.energy.instruments import Clock, Sensor
 from layerprof.energy.selftest import SelfTest, analyse
 
 POLL_S = 0.01
@@ -43,7 +42,7 @@ def square_wave(
             clock.sleep(half_s)
     finally:
         stop()
-    return analyse(channel.record().samples, loaded, read_s)
+    return analyse(channel.record().reads, loaded, read_s)
 
 
 def cuda_load(device: str) -> Callable[[float], None]:
@@ -64,6 +63,6 @@ def cuda_load(device: str) -> Callable[[float], None]:
     return load
 
 
-def cuda_self_test(device: str, sensor: Any) -> SelfTest:
+def cuda_self_test(device: str, sensor: Sensor) -> SelfTest:
     """Run the square wave on a CUDA device."""
     return square_wave(sensor, cuda_load(device))

@@ -32,7 +32,7 @@ def cache_indices(module: nn.Module) -> frozenset[int] | None:
     return frozenset(found) or None
 
 
-class Inputs:
+class CallInputs:
     """Arguments of one call as they were before it; `fresh()` gives them again in that state.
 
     Tensors and caches are cloned when made (`clone` may share clones among layers). Of a cache only the layers in

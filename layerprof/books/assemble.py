@@ -5,11 +5,10 @@ from __future__ import annotations
 import datetime
 from typing import Any, Literal
 
-from layerprof.books import joules, ledger, totals
+from layerprof.books import joules, layer_joules, ledger, rows, totals
 from layerprof.books.answers import Scored
 from layerprof.books.device import roof, surroundings
 from layerprof.books.evidence import Asked, Read
-from layerprof.books.rows import LayerEnergy, decode_by_step
 from layerprof.errors import LayerprofError
 from layerprof.flops.formulas import CONVENTION
 from layerprof.records import EnergyEstimate, LayerRow, Ledger, Run, Totals
@@ -25,7 +24,7 @@ def run(asked: Asked, read: Read, scored: Scored, failed: LayerprofError | None 
     status: Literal["done", "interrupted", "failed"]
     status = "interrupted" if read.interrupted else "failed" if failed else "done"
     estimate, why_none = joules.estimate(asked, read)
-    rows, books = books_of(asked, read, joules.layer_energy(asked, read, estimate))
+    layers, books = books_of(asked, read, layer_joules.layer_energy(asked, read, estimate))
     reasons = read.reasons | ({"energy_estimate": why_none} if why_none else {})
     ended = (f"The run failed: {failed.problem} {failed.remedy}",) if failed else ()
     return Run(
@@ -37,9 +36,9 @@ def run(asked: Asked, read: Read, scored: Scored, failed: LayerprofError | None 
         dataset=_dataset(asked),
         samples=read.rows,
         totals=_totals(asked, read, scored, estimate),
-        layers=rows,
+        layers=layers,
         ledger=books,
-        energy_closure=joules.closure(asked.layers, read.energy, read.spans),
+        energy_closure=layer_joules.closure(asked.layers, read.energy, read.spans),
         passes=read.passes | _pass_facts(read, reasons) | {"other_load": dict(read.other_load)},
         uncounted_ops=dict(read.work.uncounted) if read.work else {},
         warnings=(*read.warnings, *ended),
@@ -47,11 +46,11 @@ def run(asked: Asked, read: Read, scored: Scored, failed: LayerprofError | None 
     )
 
 
-def books_of(asked: Asked, read: Read, energy: LayerEnergy) -> tuple[tuple[LayerRow, ...], Ledger]:
+def books_of(asked: Asked, read: Read, energy: rows.LayerEnergy) -> tuple[tuple[LayerRow, ...], Ledger]:
     """Return the rows of the selected layers and the ledger of all of them."""
     reasons = {column: read.reasons[name] for name, column in COLUMNS.items() if name in read.reasons}
     best = roof(asked.device, asked.model["dtype"])
-    every = ledger.rows(asked.layers, read.spans, read.work, read.kernels, energy, roof=best)
+    every = rows.rows(asked.layers, read.spans, read.work, read.kernels, energy, roof=best)
     books = ledger.close(
         asked.layers,
         read.spans,
@@ -132,7 +131,7 @@ def _pass_facts(read: Read, reasons: dict[str, str]) -> dict[str, Any]:
         "bare_s": read.wall_s,
         "latency_s": sum(walked.latency_s for walked in read.hooked) or None,
         "spans_dropped": read.spans.dropped if read.spans else None,
-        "decode_by_step": decode_by_step(read.spans) if read.spans else [],
+        "decode_by_step": rows.decode_by_step(read.spans) if read.spans else [],
         "reasons": reasons,
         "energy": joules.facts(read.energy),
     }

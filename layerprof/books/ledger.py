@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Literal, TypeVar
 
-from layerprof.books.rows import NOT_MEASURED, Key, LayerEnergy, Roof, rows
+from layerprof.books.rows import NOT_MEASURED, LayerEnergy
 from layerprof.layers.nesting import LAYERS, accounts, short_names, whole_layers
 from layerprof.readings import KernelReading, Layer, SpanReading, WorkReading
 from layerprof.records import LayerRow, Ledger, LedgerColumn, NotRecorded
-
-__all__ = ["Key", "LayerEnergy", "Roof", "Sum", "close", "outermost", "rows", "sums"]
 
 Group = TypeVar("Group", bound=Hashable)
 
@@ -92,11 +90,11 @@ def _not_recorded(reading: KernelReading) -> NotRecorded:
 def _energy(
     layers: Sequence[Layer], energy: LayerEnergy | None, account: Mapping[str, str], total: float | None, reason: str
 ) -> LedgerColumn:
-    if energy is None or not (energy.joules or energy.rest_j):
+    if energy is None or not (energy.amounts or energy.rest_j):
         known = energy.reason if energy and energy.reason else reason
         return LedgerColumn(layers=None, rest={}, residual=None, total=total, reason=known)
     whole = whole_layers(layers)
-    parts = [(account.get(name, name), j) for (name, _), j in energy.joules.items() if name in whole]
+    parts = [(account.get(name, name), amount.joules) for (name, _), amount in energy.amounts.items() if name in whole]
     label = {"quality": energy.quality, "source": energy.source}
     column = _column([*parts, *energy.rest_j.items()], total or 0.0)
     if total is None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from layerprof.books import ledger, totals
+from layerprof.books import ledger, rows, totals
 from layerprof.books.assemble import now
 from layerprof.books.device import roof, surroundings
-from layerprof.books.rows import decode_by_step
 from layerprof.flops.formulas import CONVENTION
 from layerprof.readings import Layer, SpanReading, WorkReading
 from layerprof.records import Run
@@ -37,7 +36,7 @@ def run(
     warnings: tuple[str, ...] = (),
 ) -> Run:
     """Return the run. `why_no_work` is the reason for FLOPs of None, `failed` whether the block raised."""
-    every = ledger.rows(calls.layers, spans, work, roof=roof(calls.device, calls.dtype))
+    every = rows.rows(calls.layers, spans, work, roof=roof(calls.device, calls.dtype))
     wanted = {layer.name for layer in calls.selected}
     return Run(
         created=now(),
@@ -50,7 +49,7 @@ def run(
         totals=totals.of_windows(spans, work, calls.rows),
         layers=tuple(row for row in every if row.name in wanted),
         ledger=ledger.close(calls.layers, spans, work, reasons={"flops": why_no_work} if why_no_work else {}),
-        passes={"decode_by_step": decode_by_step(spans)},
+        passes={"decode_by_step": rows.decode_by_step(spans)},
         uncounted_ops=dict(work.uncounted) if work else {},
         warnings=warnings,
     )

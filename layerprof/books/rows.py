@@ -8,11 +8,11 @@ from math import fsum
 from typing import Any
 
 from layerprof.books.statistics import median, p95
+from layerprof.energy.amount import Amount, ci95_of, joules_of
 from layerprof.layers.nesting import enclosing
-from layerprof.readings import KernelReading, Layer, Span, SpanReading, Work, WorkReading
+from layerprof.readings import KernelReading, Key, Layer, Span, SpanReading, Work, WorkReading
 from layerprof.records import LayerRow, Phase, Quality, SpanStatistic
 
-Key = tuple[str, Phase]
 Roof = Callable[[float, float, float], float | None]
 """(FLOPs, bytes, seconds) of one mean call -> share of the device's roofline that it reaches, None where unknown."""
 
@@ -33,10 +33,9 @@ class LayerEnergy:
     `hot_j` and `reconciled_j` are further figures of replayed rows (`records.LayerRow`).
     """
 
-    joules: Mapping[Key, float]
+    amounts: Mapping[Key, Amount]
     quality: Quality
     reason: str | None = None
-    ci95: Mapping[Key, tuple[float, float]] = field(default_factory=dict)
     rest_j: Mapping[str, float] = field(default_factory=dict)
     estimate_j: Mapping[Key, float] = field(default_factory=dict)
     labels: Mapping[Key, tuple[Quality, str | None]] = field(default_factory=dict)
@@ -65,7 +64,7 @@ def rows(
     done = _inclusive_work(work, inside)
     busy = _inclusive(kernels.busy_s if kernels else {}, inside)
     host = _inclusive(kernels.host_s if kernels else {}, inside)
-    joules = energy.joules if energy else {}
+    joules = energy.amounts if energy else {}
     found = {*timed, *done, *busy, *(kernels.calls if kernels else ()), *joules}
     named = {layer.name: layer for layer in layers}
     keys = [key for key in found if key[0] in named]
@@ -153,17 +152,17 @@ def _work_fields(work: Work | None) -> dict[str, Any]:
 
 
 def _energy_fields(energy: LayerEnergy | None, key: Key) -> dict[str, Any]:
-    joules = energy.joules.get(key) if energy else None
+    amount = energy.amounts.get(key) if energy else None
     own = energy.labels.get(key) if energy else None
     quality, reason = own or ((energy.quality, energy.reason) if energy else (None, NOT_MEASURED["energy_j"]))
-    if joules is None and reason is None:
+    if amount is None and reason is None:
         reason = "not measured for this layer in this phase"
     return {
-        "energy_j": joules,
-        "energy_ci95": energy.ci95.get(key) if energy and joules is not None else None,
-        "energy_quality": quality if quality and joules is not None else Quality.UNAVAILABLE,
+        "energy_j": joules_of(amount),
+        "energy_ci95": ci95_of(amount),
+        "energy_quality": quality if quality and amount else Quality.UNAVAILABLE,
         "energy_reason": reason,
-        "energy_source": energy.source if energy and joules is not None else None,
+        "energy_source": energy.source if energy and amount else None,
         "energy_active_j": energy.active_j.get(key) if energy else None,
         "energy_hot_j": energy.hot_j.get(key) if energy else None,
         "energy_reconciled_j": energy.reconciled_j.get(key) if energy else None,

@@ -25,7 +25,7 @@ time` for an end. Times in nanoseconds since the start of the window.
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class BatchLog:
     """One batch as it was logged.
 
     `wall_ns` is the host's wall time; `length_ns` is the same stretch on the clock of the log (equal on a CPU; on CUDA
@@ -51,7 +51,7 @@ class _Call:
     depth: int = 0
 
 
-def read(windows: Sequence[Window], layers: Sequence[Layer], clock: str) -> SpanReading:
+def read(windows: Sequence[BatchLog], layers: Sequence[Layer], clock: str) -> SpanReading:
     """Return what the windows hold. `Span.batch` is the position of its window.
 
     Per window, on the clock of the log: sum of `self_s` + gaps = `length_ns`, unless layers ran at the same time on

@@ -1,18 +1,16 @@
-"""Medians, percentiles and seeded bootstrap intervals; numpy only, the same figures every time."""
+"""Medians, percentiles and the seeded interval of a median; numpy only, the same figures every time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from layerprof.quality.bootstrap import SEED, Floats, interval
 from layerprof.records import Statistic
 
-RESAMPLES = 2000
-SEED = 0
-
-Floats = NDArray[np.float64]
+MEDIANS = 2_000
+"""Resampled medians that are drawn for an interval."""
 
 
 def median(values: Sequence[float]) -> float:
@@ -25,14 +23,14 @@ def p95(values: Sequence[float]) -> float:
     return float(np.percentile(_some(values), 95))
 
 
-def describe(values: Sequence[float], seed: int = SEED) -> Statistic | None:
+def describe(values: Sequence[float]) -> Statistic | None:
     """Return median, p95 and the median's interval in the values' own unit; None when there are no values."""
     if not len(values):
         return None
-    return Statistic(median=median(values), p95=p95(values), ci95=median_ci(values, seed=seed), n=len(values))
+    return Statistic(median=median(values), p95=p95(values), ci95=median_ci(values), n=len(values))
 
 
-def median_ci(values: Sequence[float], seed: int = SEED, resamples: int = RESAMPLES) -> tuple[float, float] | None:
+def median_ci(values: Sequence[float], drawn: int = MEDIANS) -> tuple[float, float] | None:
     """Return the bootstrap percentile 95 % interval of the median; None for fewer than two values.
 
     The resampled medians are drawn from their exact distribution instead of from resamples, so a million values cost as
@@ -43,45 +41,11 @@ def median_ci(values: Sequence[float], seed: int = SEED, resamples: int = RESAMP
     n = len(ordered)
     if n < 2:
         return None
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(SEED)
     k = (n + 1) // 2
-    lower = random.beta(k, n + 1 - k, resamples)
-    upper = lower if n % 2 else lower + (1 - lower) * random.beta(1, n - k, resamples)
-    medians = (_at(ordered, lower) + _at(ordered, upper)) / 2
-    low, high = np.percentile(medians, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def bootstrap_ci(
-    statistic: Callable[..., float], *columns: Sequence[float], seed: int = SEED, resamples: int = RESAMPLES
-) -> tuple[float, float] | None:
-    """Return the bootstrap percentile 95 % interval of `statistic(*columns)`; None for fewer than two rows.
-
-    Rows are resampled together, so a ratio of sums (errors over words) or a paired difference keeps its pairs.
-    Resamples whose statistic is not finite (an empty denominator) are left out; None when nothing is left. Raises
-    ValueError when the columns differ in length.
-    """
-    table = [np.asarray(column, dtype=np.float64) for column in columns]
-    n = len(table[0])
-    if any(len(column) != n for column in table):
-        raise ValueError("columns of unequal length cannot be resampled together")
-    if n < 2:
-        return None
-    random = np.random.default_rng(seed)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = [_resampled(statistic, table, random.integers(0, n, n)) for _ in range(resamples)]
-    finite = [value for value in drawn if np.isfinite(value)]
-    if not finite:
-        return None
-    low, high = np.percentile(finite, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _resampled(statistic: Callable[..., float], table: list[Floats], rows: NDArray[np.int64]) -> float:
-    try:
-        return float(statistic(*(column[rows] for column in table)))
-    except ZeroDivisionError:
-        return float("nan")
+    lower = random.beta(k, n + 1 - k, drawn)
+    upper = lower if n % 2 else lower + (1 - lower) * random.beta(1, n - k, drawn)
+    return interval((_at(ordered, lower) + _at(ordered, upper)) / 2)
 
 
 def _at(ordered: Floats, position: Floats) -> Floats:

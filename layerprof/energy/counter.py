@@ -22,7 +22,7 @@ JUMP_SLACK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class CounterRead:
     """One read: host seconds (monotonic), joules since the first read, and the power the sensor itself states.
 
     `joules` is None for a failed read, never 0. `event` marks a read at which the counter wrapped (already undone in
@@ -36,8 +36,8 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What one raw value adds: joules (None when the read failed) and what happened."""
+class Unwrapped:
+    """What one raw value comes to: joules since the first one (None when the read failed), and what happened."""
 
     joules: float | None
     event: Event | None = None
@@ -60,10 +60,10 @@ class Unwrapper:
         self._total = 0.0
         self._suspect = False
 
-    def feed(self, t_s: float, raw: float | None) -> Step:
+    def feed(self, t_s: float, raw: float | None) -> Unwrapped:
         """Take one raw value in joules, read at `t_s` seconds; None is a failed read."""
         if raw is None or (raw == 0 and self._raw):
-            return Step(None, "failed")
+            return Unwrapped(None, "failed")
         if self._raw is None:
             return self._accept(t_s, raw, 0.0, None)
         possible = self.max_power_w * (t_s - self._t_s + JUMP_SLACK_S)
@@ -75,12 +75,12 @@ class Unwrapper:
         if self._suspect:
             return self._accept(t_s, raw, 0.0, "reset")
         self._suspect = True
-        return Step(None, "failed")
+        return Unwrapped(None, "failed")
 
-    def _accept(self, t_s: float, raw: float, delta: float, event: Event | None) -> Step:
+    def _accept(self, t_s: float, raw: float, delta: float, event: Event | None) -> Unwrapped:
         self._raw, self._t_s, self._suspect = raw, t_s, False
         self._total += delta
-        return Step(self._total, event)
+        return Unwrapped(self._total, event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +89,15 @@ class Ticks:
 
     `t_s[k]` (seconds) is the middle of the bracket in which change k fell, `width_s[k]` the bracket's width,
     `joules[k]` the counter after it. `period_s` is the median spacing, None below three ticks. `resets_s` and
-    `failed_s` are when the counter was reset and when reads failed; `span_s` is from the first to the last read.
+    `failed_s` are when the counter was reset and when reads failed.
     """
 
     t_s: Floats
     joules: Floats
     width_s: Floats
     period_s: float | None
-    reads: int
     resets_s: tuple[float, ...] = ()
     failed_s: tuple[float, ...] = ()
-    wraps: int = 0
-    span_s: tuple[float, float] = (0.0, 0.0)
 
     def between(self, start_s: float, end_s: float) -> tuple[Floats, Floats]:
         """Return times and joules of the ticks in [start_s, end_s], each of shape (ticks,)."""
@@ -117,8 +114,8 @@ class Ticks:
         return float(self.width_s[np.argmin(np.abs(self.t_s - t_s))]) if len(self.t_s) else 0.0
 
 
-def find_ticks(samples: Sequence[Sample], update_s: float | None = None) -> Ticks:
-    """Return the ticks in `samples` (time order).
+def find_ticks(reads: Sequence[CounterRead], update_s: float | None = None) -> Ticks:
+    """Return the ticks in `reads` (time order).
 
     `update_s` is how often the counter is known to update, in seconds; it narrows the bracket where the counter is
     read more rarely than it changes. The first good read opens the record and is no tick.
@@ -126,26 +123,23 @@ def find_ticks(samples: Sequence[Sample], update_s: float | None = None) -> Tick
     times: list[float] = []
     joules: list[float] = []
     widths: list[float] = []
-    last: Sample | None = None
-    for sample in samples:
-        if sample.joules is None:
+    last: CounterRead | None = None
+    for read in reads:
+        if read.joules is None:
             continue
-        if last is not None and last.joules is not None and sample.joules > last.joules:
-            width = sample.t_s - last.t_s
+        if last is not None and last.joules is not None and read.joules > last.joules:
+            width = read.t_s - last.t_s
             width = width if update_s is None else min(width, update_s)
-            times.append(sample.t_s - width / 2)
-            joules.append(sample.joules)
+            times.append(read.t_s - width / 2)
+            joules.append(read.joules)
             widths.append(width)
-        last = sample
+        last = read
     t_s = np.asarray(times)
     return Ticks(
         t_s=t_s,
         joules=np.asarray(joules),
         width_s=np.asarray(widths),
         period_s=float(np.median(np.diff(t_s))) if len(t_s) > 2 else None,
-        reads=len(samples),
-        resets_s=tuple(s.t_s for s in samples if s.event == "reset"),
-        failed_s=tuple(s.t_s for s in samples if s.event == "failed"),
-        wraps=sum(s.event == "wrap" for s in samples),
-        span_s=(samples[0].t_s, samples[-1].t_s) if samples else (0.0, 0.0),
+        resets_s=tuple(read.t_s for read in reads if read.event == "reset"),
+        failed_s=tuple(read.t_s for read in reads if read.event == "failed"),
     )

@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 import scipy.special
 
+from layerprof.energy.amount import NORMAL_95, Amount, around
 from layerprof.energy.counter import Floats, Ticks
 
 LAG_MAX_S = 0.15
@@ -28,22 +29,19 @@ LAG_MAX_S = 0.15
 ENOUGH_TICKS = 20
 """A window with fewer counter updates is flagged as too short."""
 
-NORMAL_95 = 1.959964
-
 Method = Literal["steady", "pulse", "edges"]
 _Part = tuple[float, int | None]  # a variance and its degrees of freedom (None: known, not estimated)
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Joules of one window with their interval; all None where the ticks do not carry a figure (`reason` says why).
+    """Joules of one window; None where the ticks do not carry a figure, and then `reason` says why.
 
     `baseline_w` is the quiet power around the window (pulse only), `ticks` how many fell inside it. `steady` is False
     where a window that was said to be steady clearly was not.
     """
 
-    joules: float | None
-    ci95: tuple[float, float] | None
+    energy: Amount | None
     mean_power_w: float | None
     ticks: int
     method: Method
@@ -53,7 +51,7 @@ class Fit:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Slope:
     """Slope of a counter in watts, its standard error, the residuals' Durbin-Watson ratio, each of shape (...).
 
     `df` is the number of ticks less two.
@@ -65,7 +63,7 @@ class Line:
     df: int
 
 
-def line(t_s: Floats, joules: Floats) -> Line:
+def line(t_s: Floats, joules: Floats) -> Slope:
     """Fit joules over time by ordinary least squares; both of shape (..., n), n >= 3.
 
     `P = sum((t - mean t)(C - mean C)) / sum((t - mean t)^2)`, `se = sqrt(sum(r^2) / (n - 2) / sum((t - mean t)^2))`.
@@ -79,10 +77,10 @@ def line(t_s: Floats, joules: Floats) -> Line:
     # A counter without any error has no residuals: neither a division by zero nor a verdict on their order.
     exact = squares <= 1e-18 * (c * c).sum(-1)
     ratio = (np.diff(residual) ** 2).sum(-1) / np.where(exact, 1.0, squares)
-    return Line(power, np.sqrt(squares / (n - 2) / (t * t).sum(-1)), np.where(exact, 2.0, ratio), n - 2)
+    return Slope(power, np.sqrt(squares / (n - 2) / (t * t).sum(-1)), np.where(exact, 2.0, ratio), n - 2)
 
 
-def is_steady(fitted: Line, sigma: float = 1.3) -> bool:
+def is_steady(fitted: Slope, sigma: float = 1.3) -> bool:
     """Whether the ticks scatter about the line instead of wandering around it (Durbin-Watson, one-sided).
 
     A wandering power makes the error of a fitted line too small. One that just escapes this test (3-10 % from tick to
@@ -248,10 +246,10 @@ def _ranged(joules: float, parts: Sequence[_Part], seconds: float, inside: int, 
     doubt = sum(part**2 / df for part, df in parts if df)
     df = variance**2 / doubt if doubt > 0 else np.inf
     half = float(np.sqrt(variance)) * (NORMAL_95 if df > 1e6 else student(max(1.0, df)))
-    return Fit(joules, (joules - half, joules + half), joules / seconds, inside, method)
+    return Fit(around(joules, half), joules / seconds, inside, method)
 
 
 def _nothing(method: Method, inside: int, start_s: float, end_s: float, period_s: float | None) -> Fit:
     step = "its counter did not move" if period_s is None else f"its counter steps every {period_s:.3g} s"
     reason = f"a window of {end_s - start_s:.3g} s with {inside} counter updates is too short for this sensor: {step}"
-    return Fit(None, None, None, inside, method, reason=reason)
+    return Fit(None, None, inside, method, reason=reason)

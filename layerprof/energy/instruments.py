@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from layerprof.energy.counter import Sample
+from layerprof.energy.counter import CounterRead
 from layerprof.energy.replay_plan import Plan
 from layerprof.energy.replayed import ReplayReading
 from layerprof.energy.selftest import SelfTest
-from layerprof.energy.windows import EnergyReading, State
-from layerprof.readings import Layer
-from layerprof.records import Phase
+from layerprof.energy.sensor_record import State
+from layerprof.energy.windows import EnergyReading
+from layerprof.readings import Key, Layer
 from layerprof.registry import Attached, Kind
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Sensor(Protocol):
     `source` is the label that stands with every joule (`nvml_counter`, `rapl_powercap`, ...), `scope` what it covers
     (`board`, `package + dram`). `update_s` is the counter's update period in seconds where it is known beforehand;
     `duty` the share of the time at which the sensor looks at the power; `lag_s` how late, at most, a load shows. Where
-    `available` is False, `reason` says what was tried and what would help, and `read` gives failed samples.
+    `available` is False, `reason` says what was tried and what would help, and `read` gives failed reads.
 
     `problem` and `remedy` are the two halves of that reason.
     """
@@ -41,8 +41,8 @@ class Sensor(Protocol):
     duty: float
     lag_s: float
 
-    def read(self) -> Sample:
-        """Read the counter now. Never raises: a failed read is a sample without joules."""
+    def read(self) -> CounterRead:
+        """Read the counter now. Never raises: a failed one has no joules."""
 
     def foreign_processes(self) -> tuple[int, ...]:
         """Return the process ids of others on the device; empty where that cannot be told."""
@@ -58,13 +58,16 @@ class Sensor(Protocol):
 
 
 class Clock(Protocol):
-    """Host time in seconds, and rest."""
+    """Host time in seconds that never goes back, rest, and repetition in the background."""
 
     def now(self) -> float:
         """Return seconds since some moment."""
 
     def sleep(self, seconds: float) -> None:
         """Rest."""
+
+    def repeat(self, action: Callable[[], float]) -> Callable[[], None]:
+        """Call `action` until the returned function is called; `action` returns the seconds to its next call."""
 
 
 class Meter(Attached, Protocol):
@@ -98,7 +101,7 @@ class Replays(Protocol):
     def plan(self) -> Plan:
         """Return what will be measured, and how often."""
 
-    def measure(self, in_situ_s: Mapping[tuple[str, Phase], float], advance: Callable[[], None]) -> ReplayReading:
+    def measure(self, in_situ_s: Mapping[Key, float], advance: Callable[[], None]) -> ReplayReading:
         """Measure; `in_situ_s` are seconds a call where the layer stands in the model."""
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from layerprof.energy.amount import Amount, around
 from layerprof.energy.replayed import ReplayReading
-from layerprof.energy.share import Amount, amount, around, by_difference
+from layerprof.energy.share import by_difference
 from layerprof.energy.typical import Typical
 from layerprof.energy.windows import WindowReading
 from layerprof.records import Phase
@@ -17,14 +18,10 @@ NOT_ABOVE_ZERO = "the windows differ by less than their own doubt, so one phase 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One window scaled to one walk over all batches; `host` is what the sensor beside the device's read.
-
-    `walks` is how many walks fell into it.
-    """
+    """One window scaled to one walk over all batches; `host` is what the sensor beside the device's read."""
 
     reading: WindowReading
     host: WindowReading | None
-    walks: int
     active_j: float | None = None
 
 
@@ -52,9 +49,8 @@ class EnergyData:
 
     def phases(self) -> dict[Phase, Amount] | None:
         """Return joules by phase, by difference; None where a window has none, or a difference is not above zero."""
-        amounts = [amount(self.upto[phase].reading) for phase in Phase]
-        known = [it for it in amounts if it is not None]
-        if len(known) < len(amounts):
+        known = [energy for phase in Phase if (energy := self.upto[phase].reading.energy) is not None]
+        if len(known) < len(Phase):
             return None
         found = by_difference(*known)
         return found if all(it.joules > 0 for it in found.values()) else None
@@ -63,14 +59,13 @@ class EnergyData:
         """Say why there are no joules by phase; None where there are."""
         if self.phases() is not None:
             return None
-        reasons = dict.fromkeys(it.reading.reason for it in self.upto.values() if it.reading.joules is None)
+        reasons = dict.fromkeys(it.reading.reason for it in self.upto.values() if it.reading.energy is None)
         return "; ".join(reason for reason in reasons if reason) or NOT_ABOVE_ZERO
 
 
 def mean_power(window: WindowReading | None) -> Amount | None:
     """Return a window's mean power in watts with its interval; None where it has no joules."""
-    joules = amount(window) if window else None
-    return joules * (1 / window.duration_s) if window and joules else None
+    return window.energy * (1 / window.duration_s) if window and window.energy else None
 
 
 def measured(
@@ -87,20 +82,19 @@ def measured(
     """
     walk = _per_walk(window, repeated, rest_w)
     active = None
-    if walk.joules is not None and window.baseline_w is not None:
+    if walk.energy is not None and window.baseline_w is not None:
         walking_s = (window.duration_s - repeated.paused_s) / repeated.walks
-        active = walk.joules - window.baseline_w * walking_s
-    return Measured(walk, _per_walk(host, repeated, host_rest_w) if host else None, repeated.walks, active)
+        active = walk.energy.joules - window.baseline_w * walking_s
+    return Measured(walk, _per_walk(host, repeated, host_rest_w) if host else None, active)
 
 
 def _per_walk(window: WindowReading, repeated: Repeated, rest_w: Amount | None) -> WindowReading:
-    joules, power = amount(window), window.mean_power_w
-    if joules is None:
+    energy, power = window.energy, window.mean_power_w
+    if energy is None:
         return window
     if rest_w is None and window.baseline_w is not None:
         rest_w = around(window.baseline_w, 0.0)
     if rest_w is not None:
-        joules -= rest_w * repeated.paused_s
-        power = joules.joules / (window.duration_s - repeated.paused_s)
-    walk = joules * (1 / repeated.walks)
-    return replace(window, joules=walk.joules, ci95=walk.ci95, mean_power_w=power)
+        energy -= rest_w * repeated.paused_s
+        power = energy.joules / (window.duration_s - repeated.paused_s)
+    return replace(window, energy=energy * (1 / repeated.walks), mean_power_w=power)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SETTLE_S = 1.0
 WINDOW_S = 2.5
 HOT_SETTLE_S = 0.3
 BASELINE_S = 10.0
+BASELINE_SHARE = 0.05
+"""Share of a budget that each of the two baselines may take at most."""
 VISIT_S = 0.25
 """What making copies and finding a call's length take, beside settling and window."""
 SHORTEST = (0.6, 2.0)
@@ -21,8 +23,11 @@ TARGET = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """One captured call: what it stands for, and how much of the run it is thought to be (for a budget's order)."""
+class Candidate:
+    """One captured call that may be measured: its kind, and how much of the run it is thought to be.
+
+    One call of a kind may stand for all of it; the weights give the order of kinds where the budget is small.
+    """
 
     index: int
     kind: Hashable
@@ -31,20 +36,19 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which units are measured, how long and how often.
+    """Which captured calls are measured, by index, how long and how often.
 
-    `stands_for[i]` is the unit whose figure unit i takes (itself, where it is measured); a unit that is in neither has
-    no figure. `hot` are measured with warm caches too.
+    `hot` are measured with warm caches too. `representative` says that one of each kind is measured for all of it; a
+    kind that none is measured of has no figure.
     """
 
     measured: tuple[int, ...]
-    stands_for: dict[int, int]
     hot: frozenset[int]
     rounds: tuple[int, int]
-    settle_s: float
-    window_s: float
-    baseline_s: float
-    representative: bool
+    settle_s: float = SETTLE_S
+    window_s: float = WINDOW_S
+    baseline_s: float = BASELINE_S
+    representative: bool = False
 
     @property
     def round_s(self) -> float:
@@ -53,55 +57,45 @@ class Plan:
         return visits + len(self.hot) * (HOT_SETTLE_S + self.window_s)
 
 
-def make_plan(units: Sequence[Unit], budget_s: float | None = None) -> Plan:
+def make_plan(candidates: Sequence[Candidate], budget_s: float | None = None) -> Plan:
     """Plan the rounds.
 
-    Without a budget every unit is measured in 5 to 10 rounds, and one of each kind with warm caches too. A budget that
-    holds three rounds of all units keeps all; a smaller one measures one unit of each kind (heaviest first, as many as
+    Without a budget every call is measured in 5 to 10 rounds, and one of each kind with warm caches too. A budget that
+    holds three rounds of all calls keeps all; a smaller one measures one call of each kind (heaviest first, as many as
     fit twice) for all of its kind.
     """
     first: dict[Hashable, int] = {}
-    for unit in units:
-        first.setdefault(unit.kind, unit.index)
+    for one in candidates:
+        first.setdefault(one.kind, one.index)
     hot = frozenset(first.values())
-    everything = _plan(tuple(u.index for u in units), {u.index: u.index for u in units}, hot, (MIN_ROUNDS, MAX_ROUNDS))
+    everything = Plan(tuple(one.index for one in candidates), hot, (MIN_ROUNDS, MAX_ROUNDS))
     if budget_s is None:
         return everything
-    baseline = min(BASELINE_S, 0.05 * budget_s)
+    baseline = min(BASELINE_S, BASELINE_SHARE * budget_s)
     time = budget_s - 2 * baseline
     if FEW_ROUNDS * everything.round_s <= time:
         most = min(MAX_ROUNDS, int(time / everything.round_s))
-        return _plan(everything.measured, everything.stands_for, hot, (FEW_ROUNDS, most), baseline_s=baseline)
+        return replace(everything, rounds=(FEW_ROUNDS, most), baseline_s=baseline)
     weights: dict[Hashable, float] = {}
-    for unit in units:
-        weights[unit.kind] = weights.get(unit.kind, 0.0) + unit.weight
+    for one in candidates:
+        weights[one.kind] = weights.get(one.kind, 0.0) + one.weight
     kinds = sorted(first, key=lambda kind: -weights[kind])
-    for settle, window in ((SETTLE_S, WINDOW_S), SHORTEST):
-        fits = [k for k in range(1, len(kinds) + 1) if 2 * k * (VISIT_S + settle + window) <= time]
-        if fits and (fits[-1] == len(kinds) or (settle, window) == SHORTEST):
-            kinds = kinds[: fits[-1]]
-            break
-    else:
-        kinds = []
-    chosen = {kind: first[kind] for kind in kinds}
-    stands = {u.index: chosen[u.kind] for u in units if u.kind in chosen}
-    measured = tuple(chosen.values())
+    kinds, settle, window = _that_fit(kinds, time)
+    measured = tuple(first[kind] for kind in kinds)
     once = len(measured) * (VISIT_S + settle + window)
     with_hot = once + len(measured) * (HOT_SETTLE_S + window)
     warm = frozenset(measured) if measured and FEW_ROUNDS * with_hot <= time else frozenset()
     most = min(MAX_ROUNDS, int(time / (with_hot if warm else once))) if measured else 0
-    return _plan(measured, stands, warm, (min(2, most), most), settle, window, baseline, representative=True)
+    return Plan(measured, warm, (min(2, most), most), settle, window, baseline, representative=True)
 
 
-def _plan(
-    measured: tuple[int, ...],
-    stands_for: dict[int, int],
-    hot: frozenset[int],
-    rounds: tuple[int, int],
-    settle_s: float = SETTLE_S,
-    window_s: float = WINDOW_S,
-    baseline_s: float = BASELINE_S,
-    *,
-    representative: bool = False,
-) -> Plan:
-    return Plan(measured, stands_for, hot, rounds, settle_s, window_s, baseline_s, representative)
+def _that_fit(kinds: list[Hashable], time: float) -> tuple[list[Hashable], float, float]:
+    """Return the kinds of which one call each fits twice into `time`, with the settling and the window it then gets.
+
+    Windows shrink before a kind is left out.
+    """
+    for settle, window in ((SETTLE_S, WINDOW_S), SHORTEST):
+        fits = sum(2 * k * (VISIT_S + settle + window) <= time for k in range(1, len(kinds) + 1))
+        if fits and fits == len(kinds):
+            break
+    return kinds[:fits], settle, window

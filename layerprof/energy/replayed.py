@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from layerprof.energy.amount import TOLERANCE, Amount, ends_of, joules_of
 from layerprof.energy.blocks import BlockFit, fit_blocks
-from layerprof.energy.closure import Closure, Part, close
+from layerprof.energy.closure import Closure, RowPart, close
 from layerprof.energy.counter import Floats
-from layerprof.energy.fit import NORMAL_95
-from layerprof.energy.share import Amount, Key, LayerEnergy, around
+from layerprof.energy.share import RowEnergy
 from layerprof.energy.windows import WindowReading
+from layerprof.readings import Key
 from layerprof.records import Phase, Quality
 
-TIME_TOLERANCE = 0.05
 TIME_RATIO = "time unlike in the model"
 INTERRUPTED = "interrupted"
 Counted = tuple[WindowReading, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Calls:
-    """The windows of one unit with the calls in each, by round; `cold` with weights in turn, `hot` with one set."""
+class CallWindows:
+    """The windows of one captured call, by round, with how often it was made in each.
+
+    `cold` are those with weights in turn, `hot` those with one set.
+    """
 
     key: Key
     cold: tuple[Counted, ...]
@@ -35,17 +38,15 @@ class Calls:
 
 @dataclass(frozen=True, slots=True)
 class ReplayRow:
-    """Joules a call of one layer in one phase. `joules` is None exactly where `quality` is `unavailable`.
+    """Joules a call of one layer in one phase. `energy` is None exactly where `quality` is `unavailable`.
 
-    `active_j` is above the power of the resident, idle model (`joules - P_ctx x seconds`); `hot_j` with warm weights.
+    `active` is above the power of the resident, idle model (`energy - P_ctx x seconds`); `hot_j` with warm weights.
     `measured_on` is the layer whose calls were measured, another one of the same kind under a small budget.
-    `relative_u` and `common_u` are for sums, see `closure.Part`.
+    `relative_u` and `common_u` are for sums, see `closure.RowPart`.
     """
 
-    joules: float | None
-    ci95: tuple[float, float] | None
-    active_j: float | None
-    active_ci95: tuple[float, float] | None
+    energy: Amount | None
+    active: Amount | None
     hot_j: float | None
     seconds: float | None
     rounds: int
@@ -55,6 +56,24 @@ class ReplayRow:
     measured_on: str | None = None
     relative_u: float = float("nan")
     common_u: float = 0.0
+
+    def facts(self) -> dict[str, Any]:
+        """Return the row as plain values for a file; JSON knows no NaN, so None stands for it."""
+        return {
+            "joules": joules_of(self.energy),
+            "ci95": ends_of(self.energy),
+            "active_j": joules_of(self.active),
+            "active_ci95": ends_of(self.active),
+            "hot_j": self.hot_j,
+            "seconds": self.seconds,
+            "rounds": self.rounds,
+            "quality": self.quality,
+            "reason": self.reason,
+            "flags": self.flags,
+            "measured_on": self.measured_on,
+            "relative_u": self.relative_u if np.isfinite(self.relative_u) else None,
+            "common_u": self.common_u if np.isfinite(self.common_u) else None,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +96,17 @@ class ReplayReading:
     @property
     def worst_share(self) -> float:
         """Largest 95 % half-width over its figure; infinite where a measured row has no interval yet."""
-        shares = [
-            (row.ci95[1] - row.ci95[0]) / 2 / row.joules if row.ci95 else float("inf")
-            for row in self.rows.values()
-            if row.joules
-        ]
+        known = [row.energy for row in self.rows.values() if row.energy and row.energy.joules]
+        shares = [float("inf") if it.half is None else it.half / it.joules for it in known]
         return max(shares, default=float("inf"))
 
     def facts(self) -> dict[str, Any]:
         """Return everything as plain values for a file: baselines, why it ended, and each row by `layer, phase`."""
 
         def told(watts: Amount | None) -> dict[str, Any] | None:
-            return None if watts is None else {"watts": watts.joules, "ci95": list(watts.ci95)}
+            return None if watts is None else {"watts": watts.joules, "ci95": ends_of(watts)}
 
-        rows = [
-            {"name": name, "phase": str(phase)} | {k: _finite(v) for k, v in asdict(row).items()}
-            for (name, phase), row in self.rows.items()
-        ]
+        rows = [{"name": name, "phase": str(phase)} | row.facts() for (name, phase), row in self.rows.items()]
         return {
             "stopped": self.stopped,
             "interrupted": self.interrupted,
@@ -105,56 +118,52 @@ class ReplayReading:
             "rows": rows,
         }
 
-    def layer_energy(self, calls: Mapping[Key, int]) -> dict[Key, LayerEnergy]:
+    def over_all(self, calls: Mapping[Key, int]) -> dict[Key, RowEnergy]:
         """Return joules over all calls of the run, by layer and phase."""
         found = {}
         for key, count in calls.items():
             row = self.rows.get(key)
-            if row is None or row.joules is None:
-                why = row.reason if row else "it was not captured for replay"
-                found[key] = LayerEnergy(None, None, Quality.UNAVAILABLE, why)
-                continue
-            ci95 = (row.ci95[0] * count, row.ci95[1] * count) if row.ci95 else None
-            found[key] = LayerEnergy(row.joules * count, ci95, row.quality, row.reason)
+            if row is None:
+                found[key] = RowEnergy(None, Quality.UNAVAILABLE, "it was not captured for replay")
+            else:
+                found[key] = RowEnergy(row.energy * count if row.energy else None, row.quality, row.reason)
         return found
 
-    def over_calls(self, figure: str, calls: Mapping[Key, int]) -> dict[Key, float]:
-        """Return `active_j` or `hot_j` over all calls of the run, for the rows that have it."""
-        found = {key: getattr(row, figure) for key in calls if (row := self.rows.get(key)) is not None}
-        return {key: joules * calls[key] for key, joules in found.items() if joules is not None}
+    def active_j(self, calls: Mapping[Key, int]) -> dict[Key, float]:
+        """Return joules above the idle model's over all calls of the run, for the rows that have them."""
+        return _times(calls, {key: joules_of(row.active) for key, row in self.rows.items()})
 
-    def closure(
-        self,
-        total: Amount,
-        calls: Mapping[Key, int],
-        rest: Mapping[str, Amount] | None = None,
-        gap_s: float = 0.0,
-    ) -> Closure:
+    def hot_j(self, calls: Mapping[Key, int]) -> dict[Key, float]:
+        """Return joules with warm weights over all calls of the run, for the rows that have them."""
+        return _times(calls, {key: row.hot_j for key, row in self.rows.items()})
+
+    def closure(self, total: Amount, calls: Mapping[Key, int], gap_s: float = 0.0) -> Closure:
         """Close the books of a window in which each row ran `calls[row]` times and nothing ran for `gap_s` seconds."""
         parts, missing = [], []
         for key, count in calls.items():
             row = self.rows.get(key)
-            if row is None or row.joules is None:
+            if row is None or row.energy is None:
                 missing.append(key)
                 continue
             u = row.relative_u if np.isfinite(row.relative_u) else 0.0
-            parts.append(Part(key, row.joules, u, count, row.common_u, str(key[1])))
-        return close(total, parts, rest, self.gap_w, gap_s, missing)
+            parts.append(RowPart(key, row.energy.joules, u, count, row.common_u, str(key[1])))
+        return close(total, parts, self.gap_w, gap_s, missing)
 
 
 def summarise(
-    calls: Sequence[Calls],
+    calls: Sequence[CallWindows],
     members: Mapping[Key, Hashable],
-    quiet: Mapping[str, Amount],
     *,
+    context_w: Amount | None = None,
+    gap_w: Amount | None = None,
     in_situ_s: Mapping[Key, float] | None = None,
     stopped: str = "",
     reason: str | None = None,
 ) -> ReplayReading:
     """Return a row for every member: its own figure, that of its kind's representative, or why there is none.
 
-    `members` are all layers and phases that were called, with their kind; `quiet` the baselines in watts. Rows of one
-    phase are fitted together.
+    `members` are all layers and phases that were called, with their kind. `context_w` is the power of the resident,
+    idle model, `gap_w` that between kernels, both in watts. Rows of one phase are fitted together.
     """
     if reason is not None:
         rows = {key: _missing(reason) for key in members}
@@ -162,9 +171,9 @@ def summarise(
     own: dict[Key, ReplayRow] = {}
     for phase in Phase:
         group = [c for c in calls if c.key[1] is phase]
-        own.update(_phase_rows([c for c in group if c.refusal is None], quiet.get("context")))
+        own.update(_phase_rows([c for c in group if c.refusal is None], context_w))
         own.update({c.key: _missing(c.refusal) for c in group if c.refusal is not None})
-    by_kind = {members[key]: key for key in own if key in members and own[key].joules is not None}
+    by_kind = {members[key]: key for key in own if key in members and own[key].energy is not None}
     rows = {}
     for key, kind in members.items():
         if key in own:
@@ -177,14 +186,14 @@ def summarise(
         rows = {key: _compared(row, in_situ_s.get(key)) for key, row in rows.items()}
     return ReplayReading(
         rows=rows,
-        context_w=quiet.get("context"),
-        gap_w=quiet.get("gap"),
+        context_w=context_w,
+        gap_w=gap_w,
         stopped=stopped,
         rounds=max((len(c.cold) for c in calls), default=0),
     )
 
 
-def _phase_rows(group: Sequence[Calls], context: Amount | None) -> dict[Key, ReplayRow]:
+def _phase_rows(group: Sequence[CallWindows], context: Amount | None) -> dict[Key, ReplayRow]:
     if not group:
         return {}
     cold = _matrix([c.cold for c in group])
@@ -192,26 +201,23 @@ def _phase_rows(group: Sequence[Calls], context: Amount | None) -> dict[Key, Rep
     return {c.key: _row(c, fit, index, int(np.isfinite(cold[index]).sum()), context) for index, c in enumerate(group)}
 
 
-def _row(calls: Calls, fit: BlockFit, index: int, rounds: int, context: Amount | None) -> ReplayRow:
+def _row(calls: CallWindows, fit: BlockFit, index: int, rounds: int, context: Amount | None) -> ReplayRow:
     joules = float(fit.joules[index])
     if not np.isfinite(joules):
         reasons = dict.fromkeys(w.reason for w, _ in calls.cold if w.reason)
         return _missing("; ".join(reasons) or "no window was measured before the end")
     low, high = (float(x) for x in fit.ci95[index])
-    ci95 = (low, high) if np.isfinite(low) else None
-    good = [(w, n) for w, n in calls.cold if w.joules is not None]
+    energy = Amount(joules, (low, high) if np.isfinite(low) else None)
+    good = [(w, n) for w, n in calls.cold if w.energy is not None]
     seconds = float(np.mean([w.duration_s / n for w, n in good]))
-    active, active_ci95 = _active(joules, ci95, seconds, context)
     hot = _matrix([calls.hot])[0]
     flags = tuple(dict.fromkeys(f for w, _ in good for f in w.flags))
     notes = [calls.remark] if calls.remark else []
     notes += [f"some windows: {', '.join(flags)}"] if flags else []
-    notes += ["one round only, so no interval"] if ci95 is None else []
+    notes += ["one round only, so no interval"] if energy.ci95 is None else []
     return ReplayRow(
-        joules=joules,
-        ci95=ci95,
-        active_j=active,
-        active_ci95=active_ci95,
+        energy=energy,
+        active=_active(energy, seconds, context),
         hot_j=float(np.nanmean(hot)) if np.isfinite(hot).any() else None,
         seconds=seconds,
         rounds=rounds,
@@ -230,22 +236,14 @@ def _matrix(rows: Sequence[Sequence[Counted]]) -> Floats:
     found = np.full((len(rows), max(1, most)), np.nan)
     for i, row in enumerate(rows):
         for r, (window, count) in enumerate(row):
-            if window.joules is not None and count:
-                found[i, r] = window.joules / count
+            if window.energy is not None and count:
+                found[i, r] = window.energy.joules / count
     return found
 
 
-def _active(
-    joules: float, ci95: tuple[float, float] | None, seconds: float, context: Amount | None
-) -> tuple[float | None, tuple[float, float] | None]:
+def _active(energy: Amount, seconds: float, context: Amount | None) -> Amount | None:
     """Joules above the resident idle power, `u^2 = u^2(e) + t^2 u^2(P_ctx)`."""
-    if context is None:
-        return None, None
-    active = joules - context.joules * seconds
-    if ci95 is None:
-        return active, None
-    half = float(np.hypot((ci95[1] - ci95[0]) / 2, context.half / NORMAL_95 * seconds * NORMAL_95))
-    return active, around(active, half).ci95
+    return energy - context * seconds if context else None
 
 
 def _lent(row: ReplayRow, name: str) -> ReplayRow:
@@ -254,16 +252,15 @@ def _lent(row: ReplayRow, name: str) -> ReplayRow:
 
 
 def _compared(row: ReplayRow, in_situ_s: float | None) -> ReplayRow:
-    if not in_situ_s or row.seconds is None or abs(row.seconds / in_situ_s - 1) <= TIME_TOLERANCE:
+    if not in_situ_s or row.seconds is None or abs(row.seconds / in_situ_s - 1) <= TOLERANCE:
         return row
     text = f"a replayed call took {row.seconds / in_situ_s:.2f} of its time in the model"
     return replace(row, flags=(*row.flags, TIME_RATIO), reason=f"{row.reason}; {text}" if row.reason else text)
 
 
-def _finite(value: Any) -> Any:
-    """JSON knows no NaN."""
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+def _times(calls: Mapping[Key, int], each: Mapping[Key, float | None]) -> dict[Key, float]:
+    return {key: joules * count for key, count in calls.items() if (joules := each.get(key)) is not None}
 
 
 def _missing(reason: str) -> ReplayRow:
-    return ReplayRow(None, None, None, None, None, None, 0, Quality.UNAVAILABLE, reason)
+    return ReplayRow(None, None, None, None, 0, Quality.UNAVAILABLE, reason)

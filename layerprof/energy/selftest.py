@@ -7,18 +7,16 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from layerprof.energy.counter import Floats, Sample, find_ticks
+from layerprof.energy.amount import TOLERANCE
+from layerprof.energy.counter import CounterRead, Floats, find_ticks
 from layerprof.energy.fit import LAG_MAX_S
-
-GAIN_TOLERANCE = 0.05
-"""Counter and integrated power may differ by this share before the pair is called suspect."""
 
 LAGS_S = np.arange(0.0, 0.5, 0.005)
 
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """What was found; None where the samples do not show it.
+    """What was found; None where the reads do not show it.
 
     `period_s` is the median time between counter updates, `lag_s` how late the load shows, `idle_w` and `load_w` the
     two levels as the counter saw them, `gain` joules of the counter over the integral of the instant power, `read_s`
@@ -39,9 +37,9 @@ class SelfTest:
         """Return `good`, or what is wrong with the counter."""
         if self.period_s is None or self.load_w is None or self.idle_w is None:
             return "the counter did not move: do not trust its joules"
-        if self.load_w < 1.05 * self.idle_w:
+        if self.load_w < (1 + TOLERANCE) * self.idle_w:
             return "the counter did not follow the load: does it belong to this device?"
-        if self.gain is not None and abs(self.gain - 1) > GAIN_TOLERANCE:
+        if self.gain is not None and abs(self.gain - 1) > TOLERANCE:
             return f"suspect: the counter gives {self.gain:.2f} times the integrated power"
         if self.lag_s is not None and self.lag_s > LAG_MAX_S:
             return f"suspect: the counter lags by {self.lag_s:.2f} s, more than windows allow for"
@@ -52,12 +50,14 @@ class SelfTest:
         return asdict(self)
 
 
-def analyse(samples: Sequence[Sample], loaded: Sequence[tuple[float, float]], read_s: float | None = None) -> SelfTest:
-    """Evaluate the samples of a test in which the device was loaded in `loaded` [(from_s, to_s), ...] and idle else.
+def analyse(
+    reads: Sequence[CounterRead], loaded: Sequence[tuple[float, float]], read_s: float | None = None
+) -> SelfTest:
+    """Evaluate the reads of a test in which the device was loaded in `loaded` [(from_s, to_s), ...] and idle else.
 
     The counter is fitted by `C(t) = c + P_idle t + (P_load - P_idle) loaded_time(t - lag)` for each lag on a grid.
     """
-    ticks = find_ticks(samples)
+    ticks = find_ticks(reads)
     failed = len(ticks.failed_s)
     if len(ticks.t_s) < 10:
         return SelfTest(ticks.period_s, None, None, None, None, read_s, len(ticks.t_s), failed)
@@ -69,7 +69,7 @@ def analyse(samples: Sequence[Sample], loaded: Sequence[tuple[float, float]], re
         lag_s=float(LAGS_S[best]),
         idle_w=idle,
         load_w=idle + step,
-        gain=_gain(samples),
+        gain=_gain(reads),
         read_s=read_s,
         ticks=len(ticks.t_s),
         failed_reads=failed,
@@ -87,11 +87,11 @@ def _fit(
     return error, float(solution[1]), float(solution[2])
 
 
-def _gain(samples: Sequence[Sample]) -> float | None:
-    """Joules of the counter over the trapezoids of the stated power, between the first and the last good sample."""
-    good = [s for s in samples if s.joules is not None and s.power_w is not None]
+def _gain(reads: Sequence[CounterRead]) -> float | None:
+    """Joules of the counter over the trapezoids of the stated power, between the first and the last good read."""
+    good = [read for read in reads if read.joules is not None and read.power_w is not None]
     if len(good) < 10:
         return None
-    power = np.array([s.power_w for s in good])
-    integral = float(np.trapezoid(power, [s.t_s for s in good]))
+    power = np.array([read.power_w for read in good])
+    integral = float(np.trapezoid(power, [read.t_s for read in good]))
     return (good[-1].joules or 0.0) / integral - (good[0].joules or 0.0) / integral if integral > 0 else None

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import sqrt
 
+from layerprof.energy.amount import Amount, ci95_of, joules_of
 from layerprof.energy.windows import WindowReading
-from layerprof.readings import Span
+from layerprof.readings import Key
 from layerprof.records import Energy, Phase, Quality
-
-Key = tuple[str, Phase]
 
 SHARED_BY_PHASE = "energy of the phase shared by span: takes the power to be equal within a phase"
 SHARED_BY_TOTAL = (
@@ -27,109 +25,59 @@ SHARED_BY_TOTAL = (
 
 
 @dataclass(frozen=True, slots=True)
-class Amount:
-    """Joules with their 95 % interval."""
+class RowEnergy:
+    """Joules of one row over all its calls; `energy` is None exactly where `quality` is `unavailable`."""
 
-    joules: float
-    ci95: tuple[float, float]
-
-    @property
-    def half(self) -> float:
-        """Half the width of the interval."""
-        return (self.ci95[1] - self.ci95[0]) / 2
-
-    def __mul__(self, share: float) -> Amount:
-        low, high = sorted((self.ci95[0] * share, self.ci95[1] * share))
-        return Amount(self.joules * share, (low, high))
-
-    def __sub__(self, other: Amount) -> Amount:
-        return around(self.joules - other.joules, sqrt(self.half**2 + other.half**2))
-
-
-def around(joules: float, half: float) -> Amount:
-    """Return `joules` +- `half`."""
-    return Amount(joules, (joules - half, joules + half))
-
-
-def amount(reading: WindowReading) -> Amount | None:
-    """Return a window's joules and interval, None where it has none."""
-    if reading.joules is None or reading.ci95 is None:
-        return None
-    return Amount(reading.joules, reading.ci95)
-
-
-@dataclass(frozen=True, slots=True)
-class LayerEnergy:
-    """Joules of one layer in one phase over all its calls, as `records.LayerRow` holds them."""
-
-    joules: float | None
-    ci95: tuple[float, float] | None
+    energy: Amount | None
     quality: Quality
     reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Attribution:
-    """The shares: `rows[(layer, phase)]` and `rest[gap]`; together with `unshared_j` they add up to `total_j`.
+class Shares:
+    """`rows[(layer, phase)]` and the joules of each named gap in `rest`, which add up to what was shared."""
 
-    `unshared_j` is what was measured outside the measured phases; 0 where the total itself was shared.
-    """
-
-    rows: dict[Key, LayerEnergy]
+    rows: dict[Key, RowEnergy]
     rest: dict[str, float]
-    unshared_j: float
-    total_j: float | None
-
-
-def span_seconds(spans: Iterable[Span]) -> dict[Key, float]:
-    """Sum spans (their own time, without that of layers inside them) by layer and phase, seconds."""
-    found: dict[Key, float] = {}
-    for span in spans:
-        key = (span.layer, span.phase)
-        found[key] = found.get(key, 0.0) + span.self_s
-    return found
 
 
 def attribute(
-    total: Amount | WindowReading,
+    total: Amount | None,
     spans_s: Mapping[Key, float],
-    gaps_s: Mapping[str, float] | None = None,
+    gaps_s: Mapping[tuple[str, Phase], float],
     phases: Mapping[Phase, Amount] | None = None,
-    phase_gaps_s: Mapping[tuple[str, Phase], float] | None = None,
-) -> Attribution:
+    *,
+    why_none: str | None = None,
+) -> Shares:
     """Share joules by time.
 
-    `spans_s` is the time of each layer in each phase (seconds; shares count, not the scale). `phases`, where they were
-    measured, are each shared among the phase's own layers and `phase_gaps_s`; the layers of a phase without a figure
-    have no joules. Otherwise `total` is shared among all layers, `gaps_s` and `phase_gaps_s`. A total without joules
-    gives rows without joules, with its reason. The intervals are those of what was shared: they hold the sensor's
-    error, not the guess that power is equal.
+    `spans_s` is the time of each layer in each phase, `gaps_s` that of each named gap (seconds; shares count, not the
+    scale). `phases`, where they were measured, are each shared among the phase's own layers and gaps; the layers of a
+    phase without a figure have no joules. Otherwise `total` is shared among all of them. Without it no row has joules,
+    and `why_none` is their reason. The intervals are those of what was shared: they hold the sensor's error, not the
+    guess that power is equal.
     """
-    whole = amount(total) if isinstance(total, WindowReading) else total
-    if whole is None:
-        reason = total.reason if isinstance(total, WindowReading) else None
-        return Attribution(unavailable(spans_s, reason or "no energy was measured"), {}, 0.0, None)
-    gaps: dict[tuple[str, Phase | None], float] = {(name, p): s for (name, p), s in (phase_gaps_s or {}).items()}
+    if total is None:
+        return Shares(unavailable(spans_s, why_none or "no energy was measured"), {})
     if phases is None:
-        gaps.update({(name, None): seconds for name, seconds in (gaps_s or {}).items()})
-        rows, rest = _share(whole, spans_s, gaps, SHARED_BY_TOTAL)
-        return Attribution(rows, rest, 0.0, whole.joules)
-    rows, rest = {}, {}
+        return Shares(*_share(total, spans_s, gaps_s, SHARED_BY_TOTAL))
+    rows: dict[Key, RowEnergy] = {}
+    rest: dict[str, float] = {}
     for phase in Phase:
         inside = {k: s for k, s in spans_s.items() if k[1] is phase}
         if phase not in phases:
             rows.update(unavailable(inside, f"the energy of {phase} was not measured"))
             continue
-        own = {k: s for k, s in gaps.items() if k[1] is phase}
+        own = {k: s for k, s in gaps_s.items() if k[1] is phase}
         more, gap = _share(phases[phase], inside, own, SHARED_BY_PHASE)
         rows.update(more)
         rest.update({name: rest.get(name, 0.0) + joules for name, joules in gap.items()})
-    return Attribution(rows, rest, whole.joules - sum(p.joules for p in phases.values()), whole.joules)
+    return Shares(rows, rest)
 
 
-def unavailable(keys: Iterable[Key], reason: str) -> dict[Key, LayerEnergy]:
+def unavailable(keys: Iterable[Key], reason: str) -> dict[Key, RowEnergy]:
     """Return rows without joules, for a reason."""
-    return {key: LayerEnergy(None, None, Quality.UNAVAILABLE, reason) for key in keys}
+    return {key: RowEnergy(None, Quality.UNAVAILABLE, reason) for key in keys}
 
 
 def by_difference(vision: Amount, encoded: Amount, full: Amount) -> dict[Phase, Amount]:
@@ -149,7 +97,7 @@ def totals(
     by_phase: Mapping[Phase, Amount] | None = None,
 ) -> Energy:
     """Return the run's energy record from the bare pass's window; joules per sample are joules over samples."""
-    joules = window.joules
+    joules = joules_of(window.energy)
     return Energy(
         joules=joules,
         per_sample=None if joules is None or not samples else joules / samples,
@@ -158,13 +106,13 @@ def totals(
         source=window.source,
         reason=window.reason,
         mean_power_w=window.mean_power_w,
-        ci95=window.ci95,
+        ci95=ci95_of(window.energy),
         baseline_w=window.baseline_w,
         by_phase=None if by_phase is None else {str(p): a.joules for p, a in by_phase.items()},
-        by_phase_ci95=None if by_phase is None else {str(p): a.ci95 for p, a in by_phase.items()},
-        host_joules=None if host is None else host.joules,
-        host_ci95=None if host is None else host.ci95,
-        host_source=None if host is None or host.joules is None else host.source,
+        by_phase_ci95=None if by_phase is None else {str(p): a.ci95 for p, a in by_phase.items() if a.ci95},
+        host_joules=joules_of(host.energy) if host else None,
+        host_ci95=ci95_of(host.energy) if host else None,
+        host_source=host.source if host and host.energy else None,
         flags=window.flags,
     )
 
@@ -172,16 +120,15 @@ def totals(
 def _share(
     whole: Amount,
     spans_s: Mapping[Key, float],
-    gaps_s: Mapping[tuple[str, Phase | None], float],
+    gaps_s: Mapping[tuple[str, Phase], float],
     reason: str,
-) -> tuple[dict[Key, LayerEnergy], dict[str, float]]:
+) -> tuple[dict[Key, RowEnergy], dict[str, float]]:
     time = sum(spans_s.values()) + sum(gaps_s.values())
     if time <= 0:
         return unavailable(spans_s, "no span was measured to share the energy by"), {}
     rows = {}
     for key, seconds in spans_s.items():
-        share = whole * (seconds / time)
-        rows[key] = LayerEnergy(share.joules, share.ci95, Quality.ATTRIBUTED, reason)
+        rows[key] = RowEnergy(whole * (seconds / time), Quality.ATTRIBUTED, reason)
     rest: dict[str, float] = {}
     for (name, _), seconds in gaps_s.items():
         rest[name] = rest.get(name, 0.0) + whole.joules * seconds / time

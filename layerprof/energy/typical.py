@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-FAR = 0.05
-"""A captured call that is longer or shorter than the mean call by more than this share is told."""
+from layerprof.energy.amount import TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Typical:
         shares = {"prefill": self.prompt_tokens / self.mean_prompt_tokens}
         if self.cache_entries and self.mean_cache_entries:
             shares["decode"] = self.cache_entries / self.mean_cache_entries
-        far = [f"{share:.2f} of the mean in {phase}" for phase, share in shares.items() if abs(share - 1) > FAR]
+        far = [f"{share:.2f} of the mean in {phase}" for phase, share in shares.items() if abs(share - 1) > TOLERANCE]
         if not far:
             return None
         return (

@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
-from layerprof.energy.counter import Sample, Ticks, find_ticks
+from layerprof.energy.amount import Amount, around, ends_of, joules_of
+from layerprof.energy.counter import Ticks, find_ticks
 from layerprof.energy.fit import ENOUGH_TICKS, Fit, edge_window, pulse_window, steady_window
+from layerprof.energy.flags import REMARKS, RESET, TOO_SHORT, UNSTEADY, disturbances, was_reset, why_unreadable
+from layerprof.energy.sensor_record import SensorRecord
 from layerprof.records import Quality
 
-TOO_SHORT = "too short for the counter"
-FOREIGN = "foreign process"
-THROTTLED = "throttled"
-CLOCK_DRIFT = "clock drift"
-RESET = "counter reset"
-FAILED_READS = "failed reads"
-UNSTEADY = "unsteady load"
-
-CLOCK_TOLERANCE = 0.05
-"""A window whose SM clock leaves its median by more than this share is flagged."""
-
 GAIN_NOTE = "the sensor's own gain error (typically 5 %, the same for all windows of one card) is not in the interval"
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """How a device is running: clocks in MHz, temperature in degrees Celsius, what holds it back, power limit in W.
-
-    A field the device does not tell is None. `throttle` holds only what changes the result (power, heat, a brake), not
-    idling.
-    """
-
-    t_s: float
-    sm_clock_mhz: float | None = None
-    memory_clock_mhz: float | None = None
-    temperature_c: float | None = None
-    throttle: tuple[str, ...] = ()
-    power_limit_w: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,39 +29,16 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """All that one sensor showed: its samples, states, and when which other processes were seen on the device.
-
-    `update_s`, `duty` and `lag_s` describe the sensor (`layerprof.hooks.energy.Sensor`); `details` is what else it
-    tells of itself (driver, uuid, default power limit).
-    """
-
-    name: str
-    source: str
-    scope: str
-    samples: tuple[Sample, ...] = ()
-    states: tuple[State, ...] = ()
-    foreign: tuple[tuple[float, tuple[int, ...]], ...] = ()
-    update_s: float | None = None
-    duty: float = 1.0
-    lag_s: float = 0.0
-    reason: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class WindowReading:
-    """Joules of one window. `joules` is None exactly where `quality` is `unavailable`, and then `reason` says why.
+    """Joules of one window. `energy` is None exactly where `quality` is `unavailable`, and then `reason` says why.
 
-    `baseline_w` is the quiet power around the window; `active_j` the joules above it. `ticks` counts the counter's
-    updates inside.
+    `baseline_w` is the quiet power around the window. `ticks` counts the counter's updates inside.
     """
 
     label: str
     start_s: float
     end_s: float
-    joules: float | None
-    ci95: tuple[float, float] | None
+    energy: Amount | None
     mean_power_w: float | None
     baseline_w: float | None
     quality: Quality
@@ -100,19 +53,12 @@ class WindowReading:
         """Length of the window in seconds."""
         return self.end_s - self.start_s
 
-    @property
-    def active_j(self) -> float | None:
-        """Joules above the quiet power; None where no quiet power was measured."""
-        if self.joules is None or self.baseline_w is None:
-            return None
-        return self.joules - self.baseline_w * self.duration_s
-
     def facts(self) -> dict[str, Any]:
         """Return the window as plain values for a file."""
         return {
             "seconds": self.duration_s,
-            "joules": self.joules,
-            "ci95": list(self.ci95) if self.ci95 else None,
+            "joules": joules_of(self.energy),
+            "ci95": ends_of(self.energy),
             "quality": str(self.quality),
             "source": self.source,
             "mean_power_w": self.mean_power_w,
@@ -133,8 +79,8 @@ class EnergyReading:
 
     windows: tuple[WindowReading, ...]
     host: tuple[WindowReading, ...]
-    device_record: Record
-    host_record: Record | None
+    device_record: SensorRecord
+    host_record: SensorRecord | None
     period_s: float | None
 
     def facts(self) -> dict[str, Any]:
@@ -151,8 +97,8 @@ class EnergyReading:
             "counter_period_s": self.period_s,
             "duty": record.duty,
             "lag_allowed_s": record.lag_s,
-            "reads": len(record.samples),
-            "failed_reads": sum(s.event == "failed" for s in record.samples),
+            "reads": len(record.reads),
+            "failed_reads": sum(read.event == "failed" for read in record.reads),
             "sm_clock_mhz": clocks[len(clocks) // 2] if clocks else None,
             "temperature_c": [min(heat), max(heat)] if heat else None,
             "power_limit_w": record.states[-1].power_limit_w if record.states else None,
@@ -172,53 +118,42 @@ class EnergyReading:
         return combine(found, label) if found else None
 
 
-def _host_facts(record: Record | None) -> dict[str, Any] | None:
+def _host_facts(record: SensorRecord | None) -> dict[str, Any] | None:
     """Return what the sensor beside the device's is, None where there is none to speak of."""
     if record is None:
         return None
     return {"sensor": record.name, "source": record.source, "scope": record.scope, "reason": record.reason}
 
 
-def read_window(record: Record, window: Window, ticks: Ticks | None = None) -> WindowReading:
+def read_window(record: SensorRecord, window: Window, ticks: Ticks | None = None) -> WindowReading:
     """Evaluate one window over one sensor's record. `ticks`, where given, are those of the record."""
     if record.reason is not None:
         return _unavailable(window, record.reason)
-    ticks = find_ticks(record.samples, record.update_s) if ticks is None else ticks
-    flags = _flags(record, window)
-    broken = _broken(record, window, ticks)
-    if broken is not None:
-        return _unavailable(window, broken, (RESET, *flags) if "reset" in broken else flags)
+    ticks = find_ticks(record.reads, record.update_s) if ticks is None else ticks
+    flags = disturbances(record, window.start_s, window.end_s)
+    around_it = (window.start_s - window.quiet_s, window.end_s + window.quiet_s)
+    unreadable = why_unreadable(record, ticks, *around_it)
+    if unreadable is not None:
+        return _unavailable(window, unreadable, (RESET, *flags) if was_reset(ticks, *around_it) else flags)
     fit = _fit(record, window, ticks)
     flags += (TOO_SHORT,) if _too_short(record, window, fit) else ()
     flags += () if fit.steady else (UNSTEADY,)
-    if fit.joules is None:
+    if fit.energy is None:
         return _unavailable(window, fit.reason or "no figure", flags)
     return WindowReading(
         label=window.label,
         start_s=window.start_s,
         end_s=window.end_s,
-        joules=fit.joules,
-        ci95=fit.ci95,
+        energy=fit.energy,
         mean_power_w=fit.mean_power_w,
         baseline_w=fit.baseline_w,
         quality=Quality.MEASURED,
         source=record.source,
-        reason="; ".join(_REMARKS[f] for f in flags) or None,
+        reason="; ".join(REMARKS[f] for f in flags) or None,
         flags=flags,
         ticks=fit.ticks,
         method=fit.method,
     )
-
-
-_REMARKS = {
-    TOO_SHORT: f"fewer than {ENOUGH_TICKS} counter updates fell into the window, see its interval",
-    FOREIGN: "another process was on the device, its joules are in this figure",
-    THROTTLED: "the device was held back by its power or heat limit",
-    CLOCK_DRIFT: "the SM clock moved by more than 5 %",
-    RESET: "the counter was reset",
-    FAILED_READS: "some reads of the counter failed",
-    UNSTEADY: "the load was not constant, so the counter was read at the window's edges",
-}
 
 
 def combine(windows: Sequence[WindowReading], label: str) -> WindowReading:
@@ -227,22 +162,21 @@ def combine(windows: Sequence[WindowReading], label: str) -> WindowReading:
         raise KeyError(label)
     if len(windows) == 1:
         return windows[0]
-    known = [w for w in windows if w.joules is not None and w.ci95 is not None]
-    missing = [w for w in windows if w.joules is None]
+    known = [w.energy for w in windows if w.energy is not None]
+    missing = len(known) < len(windows)
     flags = tuple(dict.fromkeys(f for w in windows for f in w.flags))
     reasons = list(dict.fromkeys(w.reason for w in windows if w.reason))
-    joules = None if missing else sum(w.joules or 0.0 for w in known)
-    half = sqrt(sum(((w.ci95[1] - w.ci95[0]) / 2) ** 2 for w in known if w.ci95))
+    half = sqrt(sum((it.half or 0.0) ** 2 for it in known))
+    energy = None if missing else around(sum(it.joules for it in known), half)
     duration = sum(w.duration_s for w in windows)
-    baselines = [w.baseline_w for w in known if w.baseline_w is not None]
+    baselines = [w.baseline_w for w in windows if w.baseline_w is not None]
     start = windows[0].start_s
     return WindowReading(
         label=label,
         start_s=start,
         end_s=start + duration,
-        joules=joules,
-        ci95=None if joules is None else (joules - half, joules + half),
-        mean_power_w=None if joules is None or not duration else joules / duration,
+        energy=energy,
+        mean_power_w=energy.joules / duration if energy and duration else None,
         baseline_w=sum(baselines) / len(baselines) if baselines and not missing else None,
         quality=Quality.UNAVAILABLE if missing else Quality.MEASURED,
         source=windows[0].source if not missing else "none",
@@ -253,7 +187,7 @@ def combine(windows: Sequence[WindowReading], label: str) -> WindowReading:
     )
 
 
-def _fit(record: Record, window: Window, ticks: Ticks) -> Fit:
+def _fit(record: SensorRecord, window: Window, ticks: Ticks) -> Fit:
     # A counter without lag is exact at the edges, whatever the load does.
     if window.steady and record.lag_s > 0:
         return steady_window(ticks, window.start_s, window.end_s, record.duty, record.lag_s)
@@ -261,48 +195,15 @@ def _fit(record: Record, window: Window, ticks: Ticks) -> Fit:
         pulse = pulse_window(
             ticks, window.start_s, window.end_s, quiet_s=window.quiet_s, duty=record.duty, lag_s=record.lag_s
         )
-        if pulse.joules is not None:
+        if pulse.energy is not None:
             return pulse
     return edge_window(ticks, window.start_s, window.end_s, record.duty, record.lag_s)
 
 
-def _too_short(record: Record, window: Window, fit: Fit) -> bool:
+def _too_short(record: SensorRecord, window: Window, fit: Fit) -> bool:
     if record.update_s:
         return (window.end_s - window.start_s) / record.update_s < ENOUGH_TICKS
     return fit.ticks < ENOUGH_TICKS
-
-
-def _broken(record: Record, window: Window, ticks: Ticks) -> str | None:
-    """Why no joules can be read from the record for this window; None where they can."""
-    low, high = window.start_s - window.quiet_s, window.end_s + window.quiet_s
-    if any(low <= t <= high for t in ticks.resets_s):
-        return (
-            "the counter was reset during the window (a driver reload?), so what it gained is unknown; "
-            "on NVIDIA cards turn persistence mode on (nvidia-smi -pm 1) and measure again"
-        )
-    inside = [s for s in record.samples if low <= s.t_s <= high]
-    if not inside:
-        return "the sensor was not read during the window; is the process starved of CPU time?"
-    if all(s.joules is None for s in inside):
-        return f"all {len(inside)} reads of {record.name} failed during the window; `layerprof doctor` tries one alone"
-    return None
-
-
-def _flags(record: Record, window: Window) -> tuple[str, ...]:
-    def inside(t_s: float) -> bool:
-        return window.start_s <= t_s <= window.end_s
-
-    states = [s for s in record.states if inside(s.t_s)]
-    clocks = sorted(s.sm_clock_mhz for s in states if s.sm_clock_mhz)
-    median = clocks[len(clocks) // 2] if clocks else 0.0
-    drift = bool(clocks) and max(clocks[-1] - median, median - clocks[0]) > CLOCK_TOLERANCE * median
-    found = {
-        FOREIGN: any(pids for t, pids in record.foreign if inside(t)),
-        THROTTLED: any(s.throttle for s in states),
-        CLOCK_DRIFT: drift,
-        FAILED_READS: any(s.event == "failed" for s in record.samples if inside(s.t_s)),
-    }
-    return tuple(name for name, there in found.items() if there)
 
 
 def _unavailable(window: Window, reason: str, flags: tuple[str, ...] = ()) -> WindowReading:
@@ -310,8 +211,7 @@ def _unavailable(window: Window, reason: str, flags: tuple[str, ...] = ()) -> Wi
         label=window.label,
         start_s=window.start_s,
         end_s=window.end_s,
-        joules=None,
-        ci95=None,
+        energy=None,
         mean_power_w=None,
         baseline_w=None,
         quality=Quality.UNAVAILABLE,

@@ -14,12 +14,13 @@ from dataclasses import replace
 from typing import Any
 
 from layerprof import registry
-from layerprof.books.joules import span_calls, span_seconds
+from layerprof.books.span_sums import span_calls, span_seconds
+from layerprof.energy.amount import Amount, ends_of, joules_of
+from layerprof.energy.awake import rest_awake
 from layerprof.energy.instruments import METER, REPLAY, Clock, Meter, Replays
 from layerprof.energy.measured import EnergyData, Repeated, mean_power, measured
 from layerprof.energy.replay_plan import SETTLE_S
 from layerprof.energy.replayed import ReplayReading
-from layerprof.energy.share import Amount
 from layerprof.energy.typical import Size, Typical, typical
 from layerprof.energy.windows import EnergyReading
 from layerprof.layers.nesting import whole_layers
@@ -98,10 +99,7 @@ def _read(reading: EnergyReading, counts: dict[str, Repeated]) -> EnergyData:
 
 def _rest_facts(rest_w: Amount | None) -> dict[str, Any]:
     """Return the power of a rest in watts as plain values, None where its window has no joules."""
-    return {
-        "rest_w": rest_w.joules if rest_w else None,
-        "rest_w_ci95": list(rest_w.ci95) if rest_w else None,
-    }
+    return {"rest_w": joules_of(rest_w), "rest_w_ci95": ends_of(rest_w)}
 
 
 def _replayed(session: Session, data: EnergyData, replay: Replays | None) -> None:
@@ -221,14 +219,10 @@ def _rest(device: str, meter: Meter) -> None:
     """
     import torch
 
-    clock, pause, mark = meter.clock, random.Random(0), torch.zeros(1, device=device)
+    pause, mark = random.Random(0), torch.zeros(1, device=device)
 
     def rests(seconds: float) -> None:
-        end = clock.now() + seconds
-        while clock.now() < end:
-            # Without any work the clocks would drop, as they do not between walks.
-            mark.add_(1)
-            clock.sleep(pause.uniform(0, JITTER_S))
+        rest_awake(meter.clock, seconds, lambda: pause.uniform(0, JITTER_S), lambda: mark.add_(1))
 
     rests(SETTLE_S)
     with meter.window(REST, steady=True):

@@ -13,12 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from layerprof.quality import normalise
+from layerprof.quality.bootstrap import RESAMPLES, Draws
 from layerprof.records import TaskMetric, Wer
-
-RESAMPLES = 10_000
-SEED = 0
-DRAWS = 4_000_000
-"""Random rows held at once by the bootstrap: 32 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +158,7 @@ def _rates(scores: Sequence[SampleScore], truncated: Sequence[bool]) -> Wer:
         hypothesis_words=sum(e.answer_words for e in best),
         truncated_share=sum(truncated) / len(truncated) if len(truncated) else 0.0,
         unscored=len(scores) - len(best),
-        ci95=_interval([e.errors for e in best], [e.words for e in best]),
+        ci95=Draws(len(best), RESAMPLES).ratio([e.errors for e in best], [e.words for e in best]),
     )
 
 
@@ -172,23 +168,5 @@ def _task(metric: str | None, scores: Sequence[SampleScore]) -> TaskMetric | Non
     values = [score.metric for score in scores if score.metric is not None]
     if not values:
         return TaskMetric(name=metric, value=None)
-    return TaskMetric(name=metric, value=float(np.mean(values)), ci95=_interval(values, [1.0] * len(values)))
-
-
-def _interval(above: Sequence[float], below: Sequence[float]) -> tuple[float, float] | None:
-    """Return the bootstrap percentile 95 % interval of sum(above) / sum(below); None for fewer than two samples.
-
-    Samples are drawn with their own denominators. All resamples are drawn as arrays, in parts that fit the memory.
-    """
-    count = len(above)
-    if count < 2:
-        return None
-    random = np.random.default_rng(SEED)
-    top, bottom = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
-    part = max(1, min(RESAMPLES, DRAWS // count))
-    ratios = []
-    for start in range(0, RESAMPLES, part):
-        rows = random.integers(0, count, (min(part, RESAMPLES - start), count))
-        ratios.append(top[rows].sum(axis=1) / bottom[rows].sum(axis=1))
-    low, high = np.percentile(np.concatenate(ratios), [2.5, 97.5])
-    return float(low), float(high)
+    ci95 = Draws(len(values), RESAMPLES).ratio(values, [1.0] * len(values))
+    return TaskMetric(name=metric, value=float(np.mean(values)), ci95=ci95)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from layerprof.energy.closure import TOLERANCE
+from layerprof.energy.amount import TOLERANCE
 from layerprof.records import EnergyClosure, LedgerColumn, NotRecorded, Quality, Run
 from layerprof.report import units
 from layerprof.report.facts import energy_label

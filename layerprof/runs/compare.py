@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from layerprof.quality.bootstrap import Draws
 from layerprof.records import LayerRow, Phase
 from layerprof.runs import batch_files
 from layerprof.runs.changes import Change, Comparison, Comparisons, LayerChange
-from layerprof.runs.pairing import Draws
 from layerprof.runs.sides import Paired, Side
 
 NOT_SETTINGS = ("output", "hooks", "convention")

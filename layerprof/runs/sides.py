@@ -8,10 +8,11 @@ from functools import cached_property
 from pathlib import Path
 
 from layerprof.quality import wer
+from layerprof.quality.bootstrap import Draws
 from layerprof.records import Phase, Run, Sample
 from layerprof.runs import batch_files, store
 from layerprof.runs.batch_files import BatchTime
-from layerprof.runs.pairing import Bundle, Draws, bundles
+from layerprof.runs.pairing import Bundle, bundles
 
 
 @dataclass(frozen=True)

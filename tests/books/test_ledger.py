@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from sample_run import sample_run
 
 from layerprof.books import ledger
+from layerprof.books.rows import LayerEnergy
+from layerprof.books.rows import rows as layer_rows
+from layerprof.energy.amount import Amount
 from layerprof.layers.nesting import accounts
 from layerprof.readings import KernelReading, Layer, Span, SpanReading, Work, WorkReading
 from layerprof.records import LedgerColumn, Phase, Quality
@@ -106,7 +109,7 @@ def test_busy_closes(busy: dict[tuple[str, Phase], float], buckets: dict[str, fl
 )
 def test_energy_closes(joules: dict[tuple[str, Phase], float], rest: dict[str, float], spent: float) -> None:
     """Joules of layers, gaps and residual add up to the run's; without any there is nothing to balance."""
-    energy = ledger.LayerEnergy(joules, Quality.REPLAYED, rest_j=rest)
+    energy = LayerEnergy({key: Amount(j) for key, j in joules.items()}, Quality.REPLAYED, rest_j=rest)
     column = ledger.close(LAYERS, energy=energy, total_energy_j=spent).energy_j
     assert adds_up(column) if joules or rest else column.residual is None
 
@@ -119,7 +122,7 @@ def test_nested_layers_are_counted_once() -> None:
         (Span(*key, 0, 1, 0.0, 10.0, 4.0), Span(*inner, 0, 1, 3.0, 9.0, 6.0)), (12.0,), {"within decode": 2.0}, "fake"
     )
     kernels = KernelReading({key: 1.0, inner: 2.0}, {key: 1, inner: 1}, {}, 3.0, {}, "cuda", 1)
-    energy = ledger.LayerEnergy({key: 5.0, inner: 3.0}, Quality.REPLAYED)
+    energy = LayerEnergy({key: Amount(5.0), inner: Amount(3.0)}, Quality.REPLAYED)
     books = ledger.close(LAYERS, spans, work, kernels, energy, total_energy_j=6.0)
     assert (books.flops.layers, books.flops.residual) == (100, 0)
     assert (books.span_s.layers, books.span_s.residual) == (10.0, 0.0)
@@ -139,7 +142,7 @@ def test_a_submodule_around_layers_keeps_only_what_is_its_own() -> None:
     tower = Layer("visual", "vision", "module", 0)
     key, inside = ("visual", Phase.VISION), (BLOCK0.name, Phase.VISION)
     work = WorkReading({key: Work(1, flops=3), inside: Work(1, flops=7)}, {}, 10)
-    energy = ledger.LayerEnergy({key: 9.0, inside: 6.0}, Quality.REPLAYED)
+    energy = LayerEnergy({key: Amount(9.0), inside: Amount(6.0)}, Quality.REPLAYED)
     books = ledger.close((tower, BLOCK0), work=work, energy=energy, total_energy_j=9.0)
     assert (books.flops.layers, books.flops.rest, books.flops.residual) == (7, {"visual": 3}, 0)
     assert (books.energy_j.layers, books.energy_j.rest, books.energy_j.residual) == (6.0, {}, 3.0)
@@ -178,7 +181,7 @@ def test_what_was_not_read_is_none_with_its_reason() -> None:
 
 def test_energy_without_an_end_to_end_total_is_not_closed() -> None:
     """Joules per layer without joules of the run are shown, with no residual and the reason why."""
-    energy = ledger.LayerEnergy({(LAYER0.name, Phase.DECODE): 2.0}, Quality.REPLAYED)
+    energy = LayerEnergy({(LAYER0.name, Phase.DECODE): Amount(2.0)}, Quality.REPLAYED)
     column = ledger.close(LAYERS, energy=energy).energy_j
     assert (column.layers, column.residual, column.total) == (2.0, None, None)
     assert column.reason
@@ -207,7 +210,7 @@ def test_rows_stand_in_the_order_of_execution_within_each_phase() -> None:
         span(BLOCK0, Phase.VISION, 1.0, 2.0),
     )
     work = WorkReading({(LAYER0_MLP.name, Phase.PREFILL): Work(1, flops=1)}, {}, 1)
-    rows = ledger.rows(LAYERS, SpanReading(spans, (10.0,), {}, "fake"), work)
+    rows = layer_rows(LAYERS, SpanReading(spans, (10.0,), {}, "fake"), work)
     assert [(row.name, row.phase) for row in rows] == [
         (BLOCK0.name, Phase.VISION),
         (LAYER1.name, Phase.PREFILL),
@@ -220,7 +223,7 @@ def test_rows_stand_in_the_order_of_execution_within_each_phase() -> None:
 def test_a_row_has_the_distribution_of_its_calls() -> None:
     """Total is the sum, median and p95 are of single calls: 1, 2, ..., 21 s give 231, 11 and 20 s."""
     spans = tuple(span(LAYER0, Phase.DECODE, 100.0 * n, 100.0 * n + n) for n in range(1, 22))
-    (row,) = ledger.rows(LAYERS, SpanReading(spans, (1.0,), {}, "fake"))
+    (row,) = layer_rows(LAYERS, SpanReading(spans, (1.0,), {}, "fake"))
     assert row.calls == 21
     assert row.span_s is not None
     assert (row.span_s.total, row.span_s.median, row.span_s.p95) == pytest.approx((231.0, 11.0, 20.0))
@@ -231,7 +234,7 @@ def test_a_row_shows_its_layer_with_everything_inside() -> None:
     key, inner = (LAYER0.name, Phase.DECODE), (LAYER0_MLP.name, Phase.DECODE)
     work = WorkReading({key: Work(3, 30, 30, 30, 1, 2, 3), inner: Work(6, 70, 70, 70, 10, 20, 30)}, {}, 100)
     kernels = KernelReading({key: 1.0, inner: 2.0}, {key: 3, inner: 6}, {}, 3.0, {}, "cuda", 1)
-    outer, mlp = ledger.rows(LAYERS, work=work, kernels=kernels)
+    outer, mlp = layer_rows(LAYERS, work=work, kernels=kernels)
     assert (outer.calls, outer.flops, outer.bytes, outer.busy_s, outer.busy_calls) == (3, 100, 66, 3.0, 3)
     assert (mlp.calls, mlp.flops, mlp.bytes, mlp.busy_s, mlp.busy_calls) == (6, 70, 60, 2.0, 6)
 
@@ -242,7 +245,7 @@ def test_busy_share_compares_mean_calls_when_only_some_batches_were_traced() -> 
     kernels = KernelReading(
         {(LAYER0.name, Phase.PREFILL): 0.5}, {(LAYER0.name, Phase.PREFILL): 1}, {}, 0.5, {}, "cuda", 1
     )
-    (row,) = ledger.rows(LAYERS, SpanReading(spans, (8.0,), {}, "fake"), None, kernels)
+    (row,) = layer_rows(LAYERS, SpanReading(spans, (8.0,), {}, "fake"), None, kernels)
     assert (row.calls, row.busy_s, row.busy_calls, row.busy_share) == (4, 0.5, 1, 0.25)
 
 
@@ -251,7 +254,7 @@ def test_busy_share_on_a_gpu_is_over_the_spans_of_the_traced_batches() -> None:
     spans = tuple(span(LAYER0, Phase.PREFILL, 0.0, 4.0 if batch == 0 else 1.0, batch) for batch in range(5))
     key = (LAYER0.name, Phase.PREFILL)
     kernels = KernelReading({key: 3.0}, {key: 1}, {}, 3.0, {}, "cuda", 1, host_s={key: 0.1})
-    (row,) = ledger.rows(LAYERS, SpanReading(spans, (8.0,), {}, "fake"), None, kernels)
+    (row,) = layer_rows(LAYERS, SpanReading(spans, (8.0,), {}, "fake"), None, kernels)
     assert (row.busy_s, row.busy_span_s, row.busy_share) == (3.0, 4.0, 0.75)
 
 
@@ -260,7 +263,7 @@ def test_busy_share_on_a_cpu_is_over_the_range_in_the_same_trace() -> None:
     key = (LAYER0.name, Phase.DECODE)
     kernels = KernelReading({key: 3.0}, {key: 2}, {}, 3.0, {}, "cpu", 1, host_s={key: 4.0})
     spans = SpanReading((span(LAYER0, Phase.DECODE, 0.0, 1.0),), (1.0,), {}, "fake")
-    (row,) = ledger.rows(LAYERS, spans, None, kernels)
+    (row,) = layer_rows(LAYERS, spans, None, kernels)
     assert (row.busy_s, row.busy_span_s, row.busy_share) == (3.0, 4.0, 0.75)
 
 
@@ -269,7 +272,7 @@ def test_busy_share_of_a_layer_holds_the_layers_inside_it() -> None:
     key, inner = (LAYER0.name, Phase.DECODE), (LAYER0_MLP.name, Phase.DECODE)
     calls = {key: 1, inner: 1}
     kernels = KernelReading({key: 1.0, inner: 2.0}, calls, {}, 3.0, {}, "cpu", 1, host_s={key: 4.0, inner: 4.0})
-    outer, mlp = ledger.rows(LAYERS, kernels=kernels)
+    outer, mlp = layer_rows(LAYERS, kernels=kernels)
     assert (outer.busy_share, mlp.busy_share) == (0.375, 0.5)
 
 
@@ -278,7 +281,7 @@ def test_busy_share_is_unknown_where_cuda_graphs_ran_inside_the_layer() -> None:
     key = (LAYER0.name, Phase.DECODE)
     kernels = KernelReading({key: 0.1}, {key: 1}, {"graph launch": 0.8}, 0.9, {}, "cuda", 1, graph_s={key: 0.8})
     spans = SpanReading((span(LAYER0, Phase.DECODE, 0.0, 1.0),), (1.0,), {}, "fake")
-    (row,) = ledger.rows(LAYERS, spans, None, kernels)
+    (row,) = layer_rows(LAYERS, spans, None, kernels)
     assert (row.busy_s, row.busy_span_s, row.busy_share) == (0.1, None, None)
 
 
@@ -286,7 +289,7 @@ def test_a_layer_that_was_not_traced_has_no_busy_time_and_one_without_kernels_ha
     """None where the trace did not reach, 0 where it did and nothing ran."""
     spans = (span(LAYER0, Phase.DECODE, 0.0, 1.0), span(LAYER1, Phase.DECODE, 1.0, 2.0))
     kernels = KernelReading({}, {(LAYER0.name, Phase.DECODE): 1}, {}, 0.0, {}, "cuda", 1)
-    seen, unseen = ledger.rows(LAYERS, SpanReading(spans, (2.0,), {}, "fake"), None, kernels)
+    seen, unseen = layer_rows(LAYERS, SpanReading(spans, (2.0,), {}, "fake"), None, kernels)
     assert (seen.busy_s, seen.busy_share) == (0.0, 0.0)
     assert (unseen.busy_s, unseen.busy_share) == (None, None)
 
@@ -295,8 +298,8 @@ def test_energy_of_a_row_is_none_with_a_reason_or_a_figure_with_its_quality() ->
     """Each row says how its joules were obtained, or why there are none."""
     key = (LAYER0.name, Phase.DECODE)
     spans = SpanReading((span(LAYER0, Phase.DECODE, 0, 1), span(NORM, Phase.DECODE, 1, 2)), (2.0,), {}, "fake")
-    energy = ledger.LayerEnergy({key: 3.0}, Quality.REPLAYED, ci95={key: (2.5, 3.5)})
-    measured, short = ledger.rows(LAYERS, spans, energy=energy)
+    energy = LayerEnergy({key: Amount(3.0, (2.5, 3.5))}, Quality.REPLAYED)
+    measured, short = layer_rows(LAYERS, spans, energy=energy)
     assert (measured.energy_j, measured.energy_ci95, measured.energy_quality) == (3.0, (2.5, 3.5), Quality.REPLAYED)
     assert (short.energy_j, short.energy_quality) == (None, Quality.UNAVAILABLE)
     assert short.energy_reason
@@ -313,22 +316,22 @@ def test_the_roof_is_asked_about_a_mean_call() -> None:
         asked.append((flops, moved, seconds))
         return 0.5
 
-    (row,) = ledger.rows(LAYERS, spans, work, roof=roof)
+    (row,) = layer_rows(LAYERS, spans, work, roof=roof)
     assert asked == [(50.0, 30.0, 2.0)]
     assert row.roof_share == 0.5
-    assert ledger.rows(LAYERS, spans, work)[0].roof_share is None
+    assert layer_rows(LAYERS, spans, work)[0].roof_share is None
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), works, min_size=1))
 def test_rows_of_outermost_layers_sum_to_all_work(layers: dict[tuple[str, Phase], Work]) -> None:
     """However layers are nested, the outermost rows hold each FLOP once."""
-    rows = ledger.rows(LAYERS, work=WorkReading(layers, {}, 0))
+    rows = layer_rows(LAYERS, work=WorkReading(layers, {}, 0))
     assert sum(row.flops or 0 for row in ledger.outermost(rows)) == sum(work.flops for work in layers.values())
 
 
 def test_no_reading_no_rows() -> None:
     """Layers that nothing saw have no rows."""
-    assert ledger.rows(LAYERS) == ()
+    assert layer_rows(LAYERS) == ()
 
 
 # --- sums -------------------------------------------------------------------------------------------------------

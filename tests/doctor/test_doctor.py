@@ -21,7 +21,7 @@ from layerprof.hooks.energy.selftest import square_wave
 from rich.console import Console
 
 from layerprof.doctor import examine
-from layerprof.energy.counter import Sample
+from layerprof.energy.counter import CounterRead
 from layerprof.energy.selftest import SelfTest
 from layerprof.registry import Kind
 from layerprof.report import doctor as view
@@ -217,10 +217,10 @@ def _mig(device: str, power: bool) -> AbsentSensor:
 class _WithPower(FakeCounter):
     """A counter that also states its instant power."""
 
-    def read(self) -> Sample:
+    def read(self) -> CounterRead:
         """Read, with the machine's power now."""
         found = super().read()
-        return Sample(found.t_s, found.joules, self.machine.energy(found.t_s - 1e-3, found.t_s) * 1e3, found.event)
+        return CounterRead(found.t_s, found.joules, self.machine.energy(found.t_s - 1e-3, found.t_s) * 1e3, found.event)
 
 
 @pytest.mark.usefixtures("offline")

@@ -1,4 +1,4 @@
-"""Joules with intervals: estimators against a counter whose truth is known, attribution, totals, estimates."""
+"""Joules with intervals: estimators against a counter whose truth is known, windows, shares, totals."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from fake_counter import Faults, trace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerprof import energy
-from layerprof.energy.counter import Sample, Unwrapper, find_ticks
-from layerprof.energy.fit import edge_window, line, pulse_window, steady_window
-from layerprof.readings import Span
+from layerprof.energy import share, windows
+from layerprof.energy.amount import Amount, around, ci95_of, joules_of
+from layerprof.energy.counter import CounterRead, Unwrapper, find_ticks
+from layerprof.energy.fit import Fit, edge_window, line, pulse_window, steady_window
+from layerprof.energy.sensor_record import SensorRecord, State
+from layerprof.energy.share import attribute, by_difference
 from layerprof.records import Phase, Quality
 
 FAULTS = {
@@ -50,9 +52,9 @@ def _errors(kind: str, faults: Faults, repetitions: int, seconds: float, changin
         else:
             fit = steady_window(ticks, start, start + length, faults.look)
         true = truth(start, start + length)
-        if fit.joules is not None and fit.ci95 is not None:
-            errors.append(fit.joules / true - 1)
-            covered += fit.ci95[0] <= true <= fit.ci95[1]
+        if fit.energy is not None and fit.energy.ci95 is not None:
+            errors.append(fit.energy.joules / true - 1)
+            covered += fit.energy.ci95[0] <= true <= fit.energy.ci95[1]
     # Too many reads may fail in a quiet second to read it; then there is a reason and no figure.
     assert len(errors) >= 0.99 * repetitions
     return np.array(errors), covered / len(errors)
@@ -95,7 +97,7 @@ def test_a_window_opened_with_the_load_needs_the_quiet_stretches() -> None:
     inside = [s.joules for s in samples if 10 <= s.t_s <= 12 and s.joules is not None]
     true = truth(10, 12)
     assert (inside[-1] - inside[0]) / true - 1 < -0.03
-    assert pulse_window(ticks, 10, 12, quiet_s=1.0).joules == pytest.approx(true, rel=0.005)
+    assert joules_of(pulse_window(ticks, 10, 12, quiet_s=1.0).energy) == pytest.approx(true, rel=0.005)
 
 
 def test_the_fitted_line_is_ordinary_least_squares() -> None:
@@ -115,24 +117,24 @@ def test_a_load_that_is_not_steady_is_read_by_its_edges() -> None:
     samples, truth = trace([(8.0, 500.0), (11.0, 200.0)], 14.0, Faults(), np.random.default_rng(0))
     fit = steady_window(find_ticks(samples), 10.0, 13.5)
     assert (fit.method, fit.steady) == ("edges", False)
-    assert fit.joules == pytest.approx(truth(10.0, 13.5), rel=0.01)
+    assert joules_of(fit.energy) == pytest.approx(truth(10.0, 13.5), rel=0.01)
 
 
 def test_an_exact_counter_gives_an_exact_figure() -> None:
     """No scatter at all: no division by zero, no width."""
-    samples = [Sample(k * 0.1, 30.0 * k) for k in range(40)]
+    samples = [CounterRead(k * 0.1, 30.0 * k) for k in range(40)]
     fit = steady_window(find_ticks(samples, update_s=1e-9), 1.0, 3.0)
-    assert fit.joules == pytest.approx(600.0)
-    assert fit.ci95 == pytest.approx((600.0, 600.0))
+    assert joules_of(fit.energy) == pytest.approx(600.0)
+    assert ci95_of(fit.energy) == pytest.approx((600.0, 600.0))
 
 
 @pytest.mark.parametrize("fit", [steady_window, edge_window])
-def test_a_window_shorter_than_the_counters_step_has_a_reason_instead_of_joules(fit: Callable[..., object]) -> None:
+def test_a_window_shorter_than_the_counters_step_has_a_reason_instead_of_joules(fit: Callable[..., Fit]) -> None:
     """50 ms at a counter that steps every 100 ms."""
     samples, _ = trace([(8.0, 300.0)], 12.0, Faults(), np.random.default_rng(0))
     found = fit(find_ticks(samples), 10.0, 10.05)
-    assert found.joules is None  # type: ignore[attr-defined]  # both return a Fit
-    assert "too short" in str(found.reason)  # type: ignore[attr-defined]
+    assert found.energy is None
+    assert "too short" in str(found.reason)
 
 
 # --- the counter -------------------------------------------------------------------------------------------------
@@ -188,7 +190,12 @@ def test_unwrapping_gives_back_what_was_used(steps: list[float], wrap: float, da
 
 def test_the_bracket_of_a_tick_is_between_the_reads_around_it() -> None:
     """Read at 0.00, 0.02, 0.06 (failed), 0.08: the change seen at 0.08 fell after 0.02."""
-    samples = [Sample(0.0, 1.0), Sample(0.02, 1.0), Sample(0.06, None, None, "failed"), Sample(0.08, 9.0)]
+    samples = [
+        CounterRead(0.0, 1.0),
+        CounterRead(0.02, 1.0),
+        CounterRead(0.06, None, None, "failed"),
+        CounterRead(0.08, 9.0),
+    ]
     ticks = find_ticks(samples)
     assert ticks.t_s.tolist() == pytest.approx([0.05])
     assert ticks.width_s.tolist() == pytest.approx([0.06])
@@ -198,19 +205,19 @@ def test_the_bracket_of_a_tick_is_between_the_reads_around_it() -> None:
 # --- windows -----------------------------------------------------------------------------------------------------
 
 
-def _record(samples: list[Sample], **more: object) -> energy.Record:
+def _record(samples: list[CounterRead], **more: object) -> SensorRecord:
     settings: dict[str, object] = {"lag_s": 0.15, **more}
-    return energy.Record("Fake", "nvml_counter", "board", tuple(samples), **settings)  # type: ignore[arg-type]  # free settings
+    return SensorRecord("Fake", "nvml_counter", "board", tuple(samples), **settings)  # type: ignore[arg-type]  # free settings
 
 
-def _constant(seconds: float = 6.0, watts: float = 300.0) -> list[Sample]:
+def _constant(seconds: float = 6.0, watts: float = 300.0) -> list[CounterRead]:
     return trace([(8.0, watts)], 8.0 + seconds, Faults(), np.random.default_rng(0))[0]
 
 
 def test_a_clean_window_is_measured_and_says_by_what() -> None:
     """Joules, interval, power, label and source; no flag, no reason."""
-    found = energy.read_window(_record(_constant()), energy.Window("w", 9.0, 13.0, steady=True))
-    assert found.joules == pytest.approx(1200.0, rel=0.01)
+    found = windows.read_window(_record(_constant()), windows.Window("w", 9.0, 13.0, steady=True))
+    assert joules_of(found.energy) == pytest.approx(1200.0, rel=0.01)
     assert (found.quality, found.source, found.flags, found.reason) == (Quality.MEASURED, "nvml_counter", (), None)
     assert found.mean_power_w == pytest.approx(300.0, rel=0.01)
 
@@ -218,25 +225,25 @@ def test_a_clean_window_is_measured_and_says_by_what() -> None:
 def test_flags_say_what_disturbed_the_window() -> None:
     """Another process, a power cap and a clock that moved, inside; the same outside are no flags."""
     states = (
-        energy.State(8.5, 900.0, throttle=("power cap",)),
-        energy.State(10.0, 1980.0),
-        energy.State(11.0, 1700.0, throttle=("power cap",)),
-        energy.State(12.0, 1980.0),
+        State(8.5, 900.0, throttle=("power cap",)),
+        State(10.0, 1980.0),
+        State(11.0, 1700.0, throttle=("power cap",)),
+        State(12.0, 1980.0),
     )
     record = _record(_constant(), states=states, foreign=((8.6, (7,)), (11.0, (4242,)), (12.0, ())))
-    disturbed = energy.read_window(record, energy.Window("w", 9.0, 13.0, steady=True))
+    disturbed = windows.read_window(record, windows.Window("w", 9.0, 13.0, steady=True))
     assert set(disturbed.flags) == {"foreign process", "throttled", "clock drift"}
     assert "another process" in str(disturbed.reason)
-    quiet = energy.read_window(record, energy.Window("w", 11.5, 13.9, steady=True))
+    quiet = windows.read_window(record, windows.Window("w", 11.5, 13.9, steady=True))
     assert quiet.flags == ()
 
 
 def test_a_reset_inside_leaves_no_joules() -> None:
     """What a reset counter gained is unknown: None, a flag, a reason with its remedy; not an absolute value."""
     samples = _constant()
-    samples[len(samples) // 2] = Sample(samples[len(samples) // 2].t_s, 1.0, None, "reset")
-    found = energy.read_window(_record(samples), energy.Window("w", 9.0, 13.0, steady=True))
-    assert (found.joules, found.quality) == (None, Quality.UNAVAILABLE)
+    samples[len(samples) // 2] = CounterRead(samples[len(samples) // 2].t_s, 1.0, None, "reset")
+    found = windows.read_window(_record(samples), windows.Window("w", 9.0, 13.0, steady=True))
+    assert (found.energy, found.quality) == (None, Quality.UNAVAILABLE)
     assert "counter reset" in found.flags
     assert "persistence" in str(found.reason)
 
@@ -244,45 +251,44 @@ def test_a_reset_inside_leaves_no_joules() -> None:
 def test_failed_reads_are_flagged_and_all_failed_is_no_figure() -> None:
     """Some: a flag. All: None with a reason."""
     samples = _constant()
-    some = [Sample(s.t_s, None, None, "failed") if k % 9 == 0 else s for k, s in enumerate(samples)]
-    window = energy.Window("w", 9.0, 13.0, steady=True)
-    assert energy.read_window(_record(some), window).flags == ("failed reads",)
-    none = [Sample(s.t_s, None, None, "failed") for s in samples]
-    found = energy.read_window(_record(none), window)
-    assert found.joules is None
+    some = [CounterRead(s.t_s, None, None, "failed") if k % 9 == 0 else s for k, s in enumerate(samples)]
+    window = windows.Window("w", 9.0, 13.0, steady=True)
+    assert windows.read_window(_record(some), window).flags == ("failed reads",)
+    none = [CounterRead(s.t_s, None, None, "failed") for s in samples]
+    found = windows.read_window(_record(none), window)
+    assert found.energy is None
     assert "failed" in str(found.reason)
 
 
 def test_a_short_window_is_flagged_and_its_interval_is_wide() -> None:
     """Half a second at 0.1 s a step."""
-    found = energy.read_window(_record(_constant()), energy.Window("w", 10.0, 10.5))
+    found = windows.read_window(_record(_constant()), windows.Window("w", 10.0, 10.5))
     assert found.flags == ("too short for the counter",)
-    assert found.joules == pytest.approx(150.0, rel=0.1)
-    assert found.ci95 is not None
-    assert found.ci95[1] - found.ci95[0] > 0.01 * 150
+    assert joules_of(found.energy) == pytest.approx(150.0, rel=0.1)
+    assert found.energy is not None
+    assert (found.energy.half or 0.0) > 0.005 * 150
 
 
-def test_active_joules_are_those_above_the_quiet_power() -> None:
-    """80 W before and after, 400 W for 2 s: 800 J gross, 640 J active."""
+def test_a_pulse_tells_the_quiet_power_around_it() -> None:
+    """80 W before and after, 400 W for 2 s: 800 J gross."""
     samples, _ = trace([(8.0, 80.0), (10.0, 400.0), (12.0, 80.0)], 13.5, Faults(), np.random.default_rng(5))
-    found = energy.read_window(_record(samples), energy.Window("w", 10.0, 12.0, quiet_s=1.0))
-    assert found.joules == pytest.approx(800.0, rel=0.01)
+    found = windows.read_window(_record(samples), windows.Window("w", 10.0, 12.0, quiet_s=1.0))
+    assert joules_of(found.energy) == pytest.approx(800.0, rel=0.01)
     assert found.baseline_w == pytest.approx(80.0, rel=0.01)
-    assert found.active_j == pytest.approx(640.0, rel=0.01)
 
 
 def test_windows_of_one_label_add_up_and_one_without_joules_leaves_no_sum() -> None:
     """Never a partial sum under a full name."""
     record = _record(_constant())
-    parts = [energy.read_window(record, energy.Window("w", a, a + 2.2, steady=True)) for a in (9.0, 11.3)]
-    both = energy.combine(parts, "w")
-    assert both.joules == pytest.approx(sum(p.joules or 0 for p in parts))
-    broken = energy.combine([parts[0], energy.read_window(record, energy.Window("w", 9.0, 9.01))], "w")
-    assert (broken.joules, broken.quality) == (None, Quality.UNAVAILABLE)
+    parts = [windows.read_window(record, windows.Window("w", a, a + 2.2, steady=True)) for a in (9.0, 11.3)]
+    both = windows.combine(parts, "w")
+    assert joules_of(both.energy) == pytest.approx(sum(joules_of(p.energy) or 0 for p in parts))
+    broken = windows.combine([parts[0], windows.read_window(record, windows.Window("w", 9.0, 9.01))], "w")
+    assert (broken.energy, broken.quality) == (None, Quality.UNAVAILABLE)
     assert broken.reason
 
 
-# --- attribution, totals, estimate -----------------------------------------------------------------------------------
+# --- shares and totals -----------------------------------------------------------------------------------
 
 V0, P0, D0, D1 = ("v.0", Phase.VISION), ("d.0", Phase.PREFILL), ("d.0", Phase.DECODE), ("d.1", Phase.DECODE)
 SPANS = {V0: 2.0, P0: 1.0, D0: 4.0, D1: 2.0}
@@ -290,23 +296,23 @@ SPANS = {V0: 2.0, P0: 1.0, D0: 4.0, D1: 2.0}
 
 def test_a_total_is_shared_by_span_and_gaps_take_their_part() -> None:
     """100 J over 9 s of layers and 1 s of gaps: 10 J a second; the interval is shared too; the label says so."""
-    found = energy.attribute(energy.Amount(100.0, (90.0, 110.0)), SPANS, {"between steps": 1.0})
-    assert found.rows[D0].joules == pytest.approx(40.0)
-    assert found.rows[D0].ci95 == pytest.approx((36.0, 44.0))
+    found = attribute(Amount(100.0, (90.0, 110.0)), SPANS, {("between steps", Phase.DECODE): 1.0})
+    assert joules_of(found.rows[D0].energy) == pytest.approx(40.0)
+    assert ci95_of(found.rows[D0].energy) == pytest.approx((36.0, 44.0))
     assert found.rest == pytest.approx({"between steps": 10.0})
     assert {r.quality for r in found.rows.values()} == {Quality.ATTRIBUTED}
     assert "whole run" in str(found.rows[V0].reason)
 
 
 def test_measured_phases_are_shared_each_among_its_own() -> None:
-    """Decode's 30 J go to decode alone; what no phase holds stays unshared; a phase without a figure has no joules."""
-    phases = {Phase.VISION: energy.Amount(50.0, (49.0, 51.0)), Phase.DECODE: energy.Amount(30.0, (28.0, 32.0))}
-    found = energy.attribute(energy.Amount(100.0, (99.0, 101.0)), SPANS, {"outside": 1.0}, phases)
-    assert found.rows[D1].joules == pytest.approx(10.0)
-    assert found.rows[V0].joules == pytest.approx(50.0)
-    assert found.rows[P0].joules is None
+    """Decode's 30 J go to decode and its gap alone, at 4 J a second; a phase without a figure has no joules."""
+    phases = {Phase.VISION: Amount(50.0, (49.0, 51.0)), Phase.DECODE: Amount(30.0, (28.0, 32.0))}
+    found = attribute(Amount(100.0, (99.0, 101.0)), SPANS, {("between steps", Phase.DECODE): 1.5}, phases)
+    assert joules_of(found.rows[D1].energy) == pytest.approx(8.0)
+    assert joules_of(found.rows[V0].energy) == pytest.approx(50.0)
+    assert found.rest == pytest.approx({"between steps": 6.0})
+    assert found.rows[P0].energy is None
     assert found.rows[P0].quality is Quality.UNAVAILABLE
-    assert found.unshared_j == pytest.approx(20.0)
 
 
 @settings(max_examples=40)
@@ -314,36 +320,32 @@ def test_measured_phases_are_shared_each_among_its_own() -> None:
     st.dictionaries(
         st.tuples(st.text("ab", min_size=1, max_size=3), st.sampled_from(Phase)), st.floats(0.001, 10), min_size=1
     ),
-    st.dictionaries(st.text("xyz", min_size=1, max_size=2), st.floats(0, 5)),
+    st.dictionaries(st.tuples(st.text("xyz", min_size=1, max_size=2), st.sampled_from(Phase)), st.floats(0, 5)),
     st.floats(0.1, 1e6),
 )
 def test_shares_add_up_to_what_was_shared(
-    spans: dict[tuple[str, Phase], float], gaps: dict[str, float], joules: float
+    spans: dict[tuple[str, Phase], float], gaps: dict[tuple[str, Phase], float], joules: float
 ) -> None:
     """Rows + rest = total, whatever the spans; every row has its label and reason."""
-    found = energy.attribute(energy.Amount(joules, (joules, joules)), spans, gaps)
-    assert sum(r.joules or 0 for r in found.rows.values()) + sum(found.rest.values()) == pytest.approx(joules)
+    found = attribute(Amount(joules, (joules, joules)), spans, gaps)
+    assert sum(joules_of(r.energy) or 0 for r in found.rows.values()) + sum(found.rest.values()) == pytest.approx(
+        joules
+    )
     assert all(r.quality is Quality.ATTRIBUTED and r.reason for r in found.rows.values())
 
 
 def test_a_total_that_was_not_measured_gives_rows_with_its_reason() -> None:
     """No joules at all, never zeros."""
-    window = energy.read_window(_record([], reason="no counter here"), energy.Window("w", 0, 1))
-    found = energy.attribute(window, SPANS)
-    assert {(r.joules, r.quality, r.reason) for r in found.rows.values()} == {
+    window = windows.read_window(_record([], reason="no counter here"), windows.Window("w", 0, 1))
+    found = attribute(window.energy, SPANS, {}, why_none=window.reason)
+    assert {(r.energy, r.quality, r.reason) for r in found.rows.values()} == {
         (None, Quality.UNAVAILABLE, "no counter here")
     }
 
 
-def test_spans_are_summed_without_the_time_of_layers_inside() -> None:
-    """Nested selections must not count their joules twice."""
-    spans = [Span("a", Phase.DECODE, 0, 1, 0.0, 3.0, 1.0), Span("a", Phase.DECODE, 0, 2, 4.0, 7.0, 1.5)]
-    assert energy.span_seconds(spans) == {("a", Phase.DECODE): 2.5}
-
-
 def test_phases_come_by_difference_and_their_intervals_widen() -> None:
     """Vision alone 10, up to the first token 30, whole answer 90; errors add in quadrature (3-4-5)."""
-    found = energy.by_difference(energy.around(10, 3), energy.around(30, 4), energy.around(90, 12))
+    found = by_difference(around(10, 3), around(30, 4), around(90, 12))
     assert [found[p].joules for p in Phase] == [10, 20, 60]
     assert found[Phase.PREFILL].half == pytest.approx(5.0)
     assert found[Phase.DECODE].half == pytest.approx(np.hypot(4, 12))
@@ -351,8 +353,8 @@ def test_phases_come_by_difference_and_their_intervals_widen() -> None:
 
 def test_totals_divide_by_samples_and_tokens_and_keep_the_label() -> None:
     """1200 J over 4 samples and 60 tokens; the host's joules stand apart."""
-    window = energy.read_window(_record(_constant()), energy.Window("w", 9.0, 13.0, steady=True))
-    record = energy.totals(window, samples=4, output_tokens=60)
+    window = windows.read_window(_record(_constant()), windows.Window("w", 9.0, 13.0, steady=True))
+    record = share.totals(window, samples=4, output_tokens=60)
     assert record.per_sample == pytest.approx((record.joules or 0) / 4)
     assert record.per_output_token == pytest.approx((record.joules or 0) / 60)
     assert (record.quality, record.source) == (Quality.MEASURED, "nvml_counter")
@@ -361,46 +363,7 @@ def test_totals_divide_by_samples_and_tokens_and_keep_the_label() -> None:
 
 def test_totals_of_nothing_are_none_with_the_reason() -> None:
     """None, not 0, and the division is not tried."""
-    window = energy.read_window(_record([], reason="no counter here"), energy.Window("w", 0, 1))
-    record = energy.totals(window, samples=4, output_tokens=0)
+    window = windows.read_window(_record([], reason="no counter here"), windows.Window("w", 0, 1))
+    record = share.totals(window, samples=4, output_tokens=0)
     assert (record.joules, record.per_sample, record.per_output_token) == (None, None, None)
     assert (record.quality, record.source, record.reason) == (Quality.UNAVAILABLE, "none", "no counter here")
-
-
-def test_the_estimate_prints_its_formula_and_inputs() -> None:
-    """EPYC 7763: 280 W for 128 threads (AMD); 64 thread-seconds take 140 J."""
-    found, reason = energy.estimate("AMD EPYC 7763 64-Core Processor", process_cpu_s=64, wall_s=10, samples=7)
-    assert reason is None
-    assert found is not None
-    assert (found.joules, found.per_sample) == (140.0, 20.0)
-    assert "tdp_w" in found.formula
-    assert found.inputs["tdp_w"] == 280.0
-    assert "amd.com" in found.inputs["tdp_source"]
-
-
-def test_an_unknown_processor_gets_no_estimate_but_a_remedy() -> None:
-    """No default wattage is made up; the user may assume one."""
-    found, reason = energy.estimate("Imaginary 9000", 64, 10, 7)
-    assert found is None
-    assert "--assume-watts" in str(reason)
-    assumed, _ = energy.estimate("Imaginary 9000", 64, 10, 5, assume_watts=30)
-    assert assumed is not None
-    assert (assumed.joules, assumed.per_sample) == (300.0, 60.0)
-
-
-@pytest.mark.parametrize(
-    ("name", "watts"),
-    [
-        ("Intel(R) Xeon(R) Platinum 8480+", 350.0),
-        ("Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz", 120.0),
-        ("AMD Ryzen 5 5600X 6-Core Processor", 65.0),
-        ("AMD EPYC 7742X 64-Core Processor", None),
-        ("Intel(R) Xeon(R) Gold 6230N CPU", None),
-        ("AMD EPYC", None),
-        ("", None),
-    ],
-)
-def test_processors_are_known_by_their_whole_model_number(name: str, watts: float | None) -> None:
-    """A near name is another processor."""
-    found = energy.find_tdp(name)
-    assert (found.watts if found else None) == watts

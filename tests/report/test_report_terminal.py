@@ -118,6 +118,7 @@ def test_plain_lines_hold_the_end_to_end_figures_and_the_balance() -> None:
 def test_a_submodule_stands_below_its_layer() -> None:
     """A selected submodule is set in under its layer and not counted again in the parts."""
     from layerprof.books import ledger
+    from layerprof.books.rows import rows as layer_rows
     from layerprof.readings import Work
 
     block = Layer("lm.layers.0", "language", "decoder_layer", 0)
@@ -125,7 +126,7 @@ def test_a_submodule_stands_below_its_layer() -> None:
     work = WorkReading(
         {(block.name, Phase.PREFILL): Work(1, flops=30), (mlp.name, Phase.PREFILL): Work(1, flops=70)}, {}, 100
     )
-    rows = ledger.rows((block, mlp), work=work)
+    rows = layer_rows((block, mlp), work=work)
     text = shown(sample_run(layers=rows, ledger=ledger.close((block, mlp), work=work)))
     assert "\nlayers.0 " in text
     assert "\n  layers.0.mlp" in text

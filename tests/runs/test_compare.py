@@ -9,9 +9,10 @@ from sample_run import sample_run
 from sample_sweep import run, save_run
 
 from layerprof.errors import RequestError
+from layerprof.quality.bootstrap import Draws
 from layerprof.runs import compare
 from layerprof.runs.changes import Change
-from layerprof.runs.pairing import Draws, bundles
+from layerprof.runs.pairing import bundles
 
 
 def test_batches_of_the_same_samples_are_paired_batch_by_batch() -> None:
