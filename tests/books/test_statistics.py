@@ -62,37 +62,28 @@ def test_the_median_interval_of_many_values_is_the_binomial_one() -> None:
     assert statistics.median_ci(range(1, 102), resamples=200_000) == (low, high)
 
 
+def test_the_interval_leaves_out_two_and_a_half_percent_on_each_side() -> None:
+    """Of 1,001 values a resample's median is normal around the 501st, with a deviation of sqrt(1001) / 2 places."""
+    interval = statistics.median_ci(range(1001), resamples=200_000)
+    half = 1.96 * 1001**0.5 / 2
+    assert interval == pytest.approx((500 - half, 500 + half), abs=1.0)
+
+
 def test_the_same_values_give_the_same_interval() -> None:
     """Intervals are seeded: a report made twice is the same report; another seed gives another."""
-    sample = np.random.default_rng(0).random(40).tolist()
+    sample = np.random.default_rng(0).random(1000).tolist()
     assert statistics.median_ci(sample) == statistics.median_ci(sample)
-    ratio = statistics.bootstrap_ci(lambda a: float(a.mean()), sample)
-    assert ratio == statistics.bootstrap_ci(lambda a: float(a.mean()), sample)
-    assert ratio != statistics.bootstrap_ci(lambda a: float(a.mean()), sample, seed=1)
+    assert statistics.median_ci(sample) != statistics.median_ci(sample, seed=1)
 
 
-def test_rows_are_resampled_together() -> None:
-    """A ratio of columns that are equal row by row is 1 in every resample."""
-    column = [1.0, 5.0, 2.0, 9.0]
-    assert statistics.bootstrap_ci(lambda a, b: float(a.sum() / b.sum()), column, column) == (1.0, 1.0)
+def test_a_description_holds_all_four_figures() -> None:
+    """0, 1, ..., 99: median 49.5, p95 94.05 between two values, the interval of the median, and how many there were."""
+    found = statistics.describe(range(100), seed=3)
+    assert found is not None
+    assert (found.median, found.p95, found.n) == (49.5, pytest.approx(94.05), 100)
+    assert found.ci95 == statistics.median_ci(range(100), seed=3)
 
 
-def test_the_mean_interval_is_near_the_normal_one() -> None:
-    """For 400 normal values the bootstrap interval of the mean is mean +- 1.96 standard errors."""
-    sample = np.random.default_rng(3).normal(10.0, 2.0, 400)
-    found = statistics.bootstrap_ci(lambda a: float(a.mean()), sample.tolist())
-    half = 1.96 * sample.std() / 20
-    assert found == pytest.approx((sample.mean() - half, sample.mean() + half), abs=0.2 * half)
-
-
-def test_empty_denominators_are_left_out() -> None:
-    """Resamples without a reference word have no rate; when all lack one, there is no interval."""
-    found = statistics.bootstrap_ci(lambda e, w: float(e.sum()) / float(w.sum()), [1.0, 0.0], [2.0, 0.0])
-    assert found == (0.5, 0.5)
-    assert statistics.bootstrap_ci(lambda e, w: float(e.sum()) / float(w.sum()), [1.0, 0.0], [0.0, 0.0]) is None
-
-
-def test_unequal_columns_are_refused() -> None:
-    """Pairs that do not pair up are a mistake of the caller."""
-    with pytest.raises(ValueError, match="unequal"):
-        statistics.bootstrap_ci(lambda a, b: 0.0, [1.0, 2.0], [1.0])
+def test_the_order_of_values_does_not_matter() -> None:
+    """Median and interval are of the values, whichever was measured first."""
+    assert statistics.describe([5.0, 1.0, 3.0, 2.0, 9.0]) == statistics.describe([1.0, 2.0, 3.0, 5.0, 9.0])
