@@ -1,4 +1,4 @@
-"""Further families: hybrid decoders, cross-attention, query transformers, tiles, towers without convolutions."""
+"""Further families: hybrid decoders, latent attention, cross-attention, query transformers, tiles, odd towers."""
 
 from __future__ import annotations
 
@@ -390,7 +390,22 @@ def pix2struct() -> Family:
     return Family(make("Pix2StructForConditionalGeneration", config), inputs, (2, 2))
 
 
+def deepseek_v3() -> Family:
+    """Multi-head latent attention: scores over a width of 12, values of 8. A dense layer, then one of experts."""
+    import transformers
+
+    config = transformers.DeepseekV3Config(
+        vocab_size=128, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=4, n_routed_experts=4, n_shared_experts=1, num_experts_per_tok=2,
+        n_group=1, topk_group=1, first_k_dense_replace=1, q_lora_rank=24, kv_lora_rank=16, qk_nope_head_dim=8,
+        qk_rope_head_dim=4, v_head_dim=8, max_position_embeddings=128, pad_token_id=0, bos_token_id=1,
+        eos_token_id=None,
+    )  # fmt: skip
+    return Family(make("DeepseekV3ForCausalLM", config), prompt(0), (0, 2))
+
+
 MORE = (
     *(blip, git, blip2, instructblip, kosmos2, vit_bert, idefics2, llava_next, mistral3, aria, ovis2, llama4, glm4v),
     *(lfm2_vl, zamba2, qwen3_5, fuyu, deepseek_vl, cohere2_vision, aya_vision, gemma4, pix2struct),
+    deepseek_v3,
 )

@@ -8,9 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import closed_form
 import pytest
-
-from layerprof.flops.formulas import qwen2_5_vl_closed_form
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,13 +22,13 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_two_formulas_derived_apart_agree(script: Any) -> None:
-    """The formula in the benchmark and the product's closed form give every layer and all of decode the same FLOPs."""
+    """The formula in the benchmark and the tests' own give every layer and all of decode the same FLOPs."""
     config = json.loads((ROOT / "layerprof/demo/model/config.json").read_text())
     side, positions, tokens = 16, 104, 8
     written = script("flops").truth(config, side, positions, tokens)
-    closed = qwen2_5_vl_closed_form(config, [(1, side, side)], 1, positions, tokens)
-    assert [written.layers[f"model.visual.blocks.{i}"] for i in range(4)] == list(closed.vision_blocks)
-    assert [written.layers[f"model.language_model.layers.{i}"] for i in range(6)] == list(closed.prefill_layers)
+    closed = closed_form.qwen2_5_vl(config, [(1, side, side)], 1, positions, tokens)
+    assert [written.layers[f"model.visual.blocks.{i}"] for i in range(4)] == closed.vision_blocks
+    assert [written.layers[f"model.language_model.layers.{i}"] for i in range(6)] == closed.prefill_layers
     assert (written.vision, written.layers["lm_head"]) == (closed.vision, positions * closed.lm_head)
     assert written.decode == closed.decode
 

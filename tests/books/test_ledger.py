@@ -1,47 +1,90 @@
-"""The books close whatever was read, and rows show layers with everything inside them."""
+"""The books close whatever was read, with each figure in the account where it belongs; sums of rows add."""
 
 from __future__ import annotations
 
-from math import isclose
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import pytest
+from few_layers import BLOCK0, KEYS, LAYER0, LAYER0_MLP, LAYER1, LAYERS, MERGER, NORM, VISION_NORM
 from hypothesis import given
 from hypothesis import strategies as st
 from sample_run import sample_run
 
-from layerprof.books import ledger
+from layerprof.books import ledger, spans
 from layerprof.books.rows import LayerEnergy
-from layerprof.books.rows import rows as layer_rows
 from layerprof.energy.amount import Amount
 from layerprof.layers.nesting import accounts
-from layerprof.readings import KernelReading, Layer, Span, SpanReading, Work, WorkReading
-from layerprof.records import LedgerColumn, Phase, Quality
-
-BLOCK0 = Layer("visual.blocks.0", "vision", "vision_block", 0)
-MERGER = Layer("visual.merger", "vision", "merger", 0)
-LAYER0 = Layer("lm.layers.0", "language", "decoder_layer", 0)
-LAYER0_MLP = Layer("lm.layers.0.mlp", "language", "module", 0)
-LAYER1 = Layer("lm.layers.1", "language", "decoder_layer", 1)
-VISION_NORM = Layer("visual.norm", "vision", "norm", 0)
-NORM = Layer("lm.norm", "language", "norm", 0)
-LAYERS = (BLOCK0, MERGER, LAYER0, LAYER0_MLP, LAYER1, VISION_NORM, NORM)
-KEYS = [(layer.name, phase) for layer in LAYERS for phase in Phase]
+from layerprof.readings import KernelReading, Layer, Lost, Span, SpanReading, Work, WorkReading
+from layerprof.records import LedgerColumn, NotRecorded, Phase, Quality
 
 seconds = st.floats(0, 1e4, allow_nan=False)
 counts = st.integers(0, 10**15)
 works = st.builds(Work, st.integers(0, 99), counts, counts, counts, counts, counts, counts)
 
 
-def adds_up(column: LedgerColumn) -> bool:
-    """Tell whether layers + rest + residual is the total, to float rounding of the largest figure."""
-    assert column.layers is not None
-    assert column.residual is not None
-    assert column.total is not None
-    whole = [column.layers, *column.rest.values(), column.residual]
-    return isclose(sum(whole), column.total, abs_tol=1e-9 * max(1.0, *(abs(value) for value in whole)))
+ACCOUNT = {
+    BLOCK0.name: "layers", LAYER0.name: "layers", LAYER0_MLP.name: "layers", LAYER1.name: "layers",
+    MERGER.name: "merger", VISION_NORM.name: "vision norm", NORM.name: "language norm",
+}  # fmt: skip
+"""Where each layer's figures belong, written down by hand."""
+
+
+def assert_closed(column: LedgerColumn, parts: Iterable[tuple[str, float]], total: float) -> None:
+    """Hold that a column has each part in its account, the total that was given, and the difference as residual."""
+    expected: dict[str, float] = {"layers": 0.0}
+    for account, value in parts:
+        expected[account] = expected.get(account, 0.0) + value
+    near = 1e-9 * max(1.0, total, *expected.values())
+    assert column.layers == pytest.approx(expected.pop("layers"), abs=near)
+    assert column.rest == {name: pytest.approx(value, abs=near) for name, value in expected.items()}
+    assert column.total == pytest.approx(total, abs=near)
+    assert column.residual == pytest.approx(total - (column.layers or 0.0) - sum(column.rest.values()), abs=near)
 
 
 # --- books ------------------------------------------------------------------------------------------------------
+
+
+def test_the_books_of_a_log_of_three_batches_by_hand() -> None:
+    """Ends and starts of layers in three batches: every nanosecond of every batch is in its account.
+
+    Batch 0: 5 ns before, block 20, gap 5, merger 10, gap 10, layer 50 with 30 of them in its MLP: 100 ns, and 4 more on
+    the host's clock. Batch 1: layer 70 ns, after it 20. Batch 2: prefill 15, decode 25 and 26 with 2 and 3 in front of
+    them: 71 ns. The layers' own: 20 + 50 + 70 + 15 + 51 = 206 of 265 ns.
+    """
+    slot = {layer.name: number for number, layer in enumerate(LAYERS)}
+
+    def call(layer: Layer, phase: Phase, step: int, start: int, end: int, *inner: Any) -> list[Any]:
+        return [slot[layer.name], phase, step, start, *inner, ~slot[layer.name], phase, step, end]
+
+    vision, prefill, decode = Phase.VISION, Phase.PREFILL, Phase.DECODE
+    mlp = call(LAYER0_MLP, prefill, 0, 60, 90)
+    logs = [
+        call(BLOCK0, vision, 0, 5, 25) + call(MERGER, vision, 0, 30, 40) + call(LAYER0, prefill, 0, 50, 100, *mlp),
+        call(LAYER1, prefill, 0, 0, 70),
+        call(LAYER0, prefill, 0, 0, 15) + call(LAYER0, decode, 1, 17, 42) + call(LAYER0, decode, 2, 45, 71),
+    ]
+    windows = [spans.BatchLog(104, 100, logs[0]), spans.BatchLog(90, 90, logs[1]), spans.BatchLog(71, 71, logs[2])]
+    reading = spans.read(windows, LAYERS, "fake")
+    column = ledger.close(LAYERS, reading).span_s
+    assert column.layers == pytest.approx(206e-9)
+    assert column.rest == pytest.approx(
+        {
+            "merger": 10e-9,
+            "before the first layer": 5e-9,
+            "within vision": 5e-9,
+            "vision to prefill": 10e-9,
+            "after the last layer": 20e-9,
+            "prefill to decode": 2e-9,
+            "between decode steps": 3e-9,
+        }
+    )
+    assert column.residual == pytest.approx(4e-9)
+    assert column.total == pytest.approx(265e-9)
+    nested = {s.layer: s.self_s for s in reading.spans if s.batch == 0 and s.layer.startswith(LAYER0.name)}
+    assert nested == {LAYER0.name: pytest.approx(20e-9), LAYER0_MLP.name: pytest.approx(30e-9)}
 
 
 @given(
@@ -49,46 +92,38 @@ def adds_up(column: LedgerColumn) -> bool:
     outside=st.dictionaries(
         st.tuples(st.sampled_from(["", "lm.rotary", "a.3.fc", "b.4.fc"]), st.sampled_from(Phase)), works
     ),
-    total=st.integers(0, 10**19),
+    more=st.integers(-(10**9), 10**19),
 )
 def test_flops_close_exactly_in_integers(
-    layers: dict[tuple[str, Phase], Work], outside: dict[tuple[str, Phase], Work], total: int
+    layers: dict[tuple[str, Phase], Work], outside: dict[tuple[str, Phase], Work], more: int
 ) -> None:
-    """Whatever was counted, layers + rest + residual is the total to the last FLOP, and all of them are integers."""
+    """Each FLOP is in the account of its layer; what the total has beyond all of them, or lacks, is the residual."""
+    total = sum(work.flops for work in (*layers.values(), *outside.values())) + more
     column = ledger.close(LAYERS, work=WorkReading(layers, outside, total)).flops
-    assert column.layers is not None
-    assert column.residual is not None
-    assert column.layers + sum(column.rest.values()) + column.residual == total
+    accounts = Counter[str]()
+    for (name, _), work in layers.items():
+        accounts[ACCOUNT[name]] += work.flops
+    inside = accounts.pop("layers", 0)
+    elsewhere = sum(work.flops for work in outside.values())
+    named = {name: flops for name, flops in column.rest.items() if not name.startswith("outside layers: ")}
+    assert (column.layers, column.residual, column.total) == (inside, more, total)
+    assert named == dict(accounts)
+    assert sum(column.rest.values()) == sum(accounts.values()) + elsewhere
     assert all(isinstance(value, int) for value in (column.layers, column.residual, *column.rest.values()))
-    counted = sum(work.flops for work in (*layers.values(), *outside.values()))
-    assert column.residual == total - counted
 
 
 @given(
-    layers=st.dictionaries(st.sampled_from(KEYS), works),
-    outside=st.dictionaries(st.tuples(st.sampled_from(["", "lm.rotary"]), st.sampled_from(Phase)), works),
-)
-def test_a_total_equal_to_what_was_counted_leaves_no_residual(
-    layers: dict[tuple[str, Phase], Work], outside: dict[tuple[str, Phase], Work]
-) -> None:
-    """Work of nested layers is counted once: the independent total of the same work balances to zero."""
-    total = sum(work.flops for work in (*layers.values(), *outside.values()))
-    assert ledger.close(LAYERS, work=WorkReading(layers, outside, total)).flops.residual == 0
-
-
-@given(
-    spans=st.lists(st.tuples(st.sampled_from(KEYS), seconds, seconds, seconds)),
+    calls=st.lists(st.tuples(st.sampled_from(KEYS), st.integers(0, 3), seconds, seconds, seconds)),
     windows=st.lists(seconds, max_size=4),
     gaps=st.dictionaries(st.sampled_from(["before the first layer", "within decode", "merger"]), seconds),
 )
 def test_spans_close(
-    spans: list[tuple[tuple[str, Phase], float, float, float]], windows: list[float], gaps: dict[str, float]
+    calls: list[tuple[tuple[str, Phase], int, float, float, float]], windows: list[float], gaps: dict[str, float]
 ) -> None:
-    """Self times, gaps and residual add up to the windows, also where a gap has a layer's name."""
-    found = tuple(Span(name, phase, 0, 0, start, start + length, own) for (name, phase), start, length, own in spans)
+    """Self times of all calls in all batches, gaps and windows, also where a gap has the name of a layer's kind."""
+    found = tuple(Span(*key, batch, 0, start, start + length, own) for key, batch, start, length, own in calls)
     column = ledger.close(LAYERS, SpanReading(found, tuple(windows), gaps, "fake")).span_s
-    assert adds_up(column)
-    assert column.total == pytest.approx(sum(windows))
+    assert_closed(column, [*((ACCOUNT[name], own) for (name, _), *_, own in calls), *gaps.items()], sum(windows))
 
 
 @given(
@@ -97,9 +132,9 @@ def test_spans_close(
     total=seconds,
 )
 def test_busy_closes(busy: dict[tuple[str, Phase], float], buckets: dict[str, float], total: float) -> None:
-    """Kernels of layers, buckets and residual add up to all kernels."""
-    kernels = KernelReading(busy, {}, buckets, total, {}, "cuda", 1)
-    assert adds_up(ledger.close(LAYERS, kernels=kernels).busy_s)
+    """Kernels of layers by account, buckets under their own names."""
+    column = ledger.close(LAYERS, kernels=KernelReading(busy, {}, buckets, total, {}, "cuda", 1)).busy_s
+    assert_closed(column, [*((ACCOUNT[name], value) for (name, _), value in busy.items()), *buckets.items()], total)
 
 
 @given(
@@ -108,10 +143,43 @@ def test_busy_closes(busy: dict[tuple[str, Phase], float], buckets: dict[str, fl
     spent=seconds,
 )
 def test_energy_closes(joules: dict[tuple[str, Phase], float], rest: dict[str, float], spent: float) -> None:
-    """Joules of layers, gaps and residual add up to the run's; without any there is nothing to balance."""
-    energy = LayerEnergy({key: Amount(j) for key, j in joules.items()}, Quality.REPLAYED, rest_j=rest)
-    column = ledger.close(LAYERS, energy=energy, total_energy_j=spent).energy_j
-    assert adds_up(column) if joules or rest else column.residual is None
+    """Joules of whole layers, and of what is no layer's; a submodule's are its layer's already."""
+    column = ledger.close(
+        LAYERS,
+        energy=LayerEnergy({key: Amount(j) for key, j in joules.items()}, Quality.REPLAYED, rest_j=rest),
+        total_energy_j=spent,
+    ).energy_j
+    if not joules and not rest:
+        assert (column.layers, column.residual, column.total) == (None, None, spent)
+        return
+    own = ((ACCOUNT[name], value) for (name, _), value in joules.items() if name != LAYER0_MLP.name)
+    assert_closed(column, [*own, *rest.items()], spent)
+
+
+def test_a_residual_within_the_rounding_of_sums_is_none() -> None:
+    """Ten times 0.1 s is not 1 s in doubles; one part in 10^12 of the total is no finding, one in 10^11 is."""
+    found = tuple(Span(LAYER0.name, Phase.DECODE, 0, step, 0.0, 0.1, 0.1) for step in range(10))
+    for wall, residual in ((1.0, 0.0), (1.0 + 5e-13, 0.0), (1.0 + 1e-11, pytest.approx(1e-11, rel=1e-3))):
+        assert ledger.close(LAYERS, SpanReading(found, (wall,), {}, "fake")).span_s.residual == residual
+
+
+def test_what_the_profiler_lost_stands_beside_the_books() -> None:
+    """Launches without a record are counted by layer and phase and are in no figure; without any there is no note."""
+    key = (LAYER0.name, Phase.DECODE)
+    lost = Lost(3, 20, 0.5, {key: 2})
+    kernels = KernelReading({key: 1.0}, {key: 1}, {}, 1.0, {}, "cuda", 1, lost=lost)
+    column = ledger.close(LAYERS, kernels=kernels).busy_s
+    assert (column.layers, column.residual, column.total) == (1.0, 0.0, 1.0)
+    assert column.not_recorded == NotRecorded(launches=3, of=20, may_be=0.5, places={"lm.layers.0 decode": 2})
+    assert ledger.close(LAYERS, kernels=replace(kernels, lost=Lost(0, 20))).busy_s.not_recorded is None
+
+
+def test_joules_carry_their_quality_and_source() -> None:
+    """A column of joules says how they were obtained; without an end-to-end figure it keeps saying so."""
+    energy = LayerEnergy({(LAYER0.name, Phase.DECODE): Amount(5.0)}, Quality.REPLAYED, source="nvml_counter")
+    for spent in (6.0, None):
+        column = ledger.close(LAYERS, energy=energy, total_energy_j=spent).energy_j
+        assert (column.quality, column.source) == (Quality.REPLAYED, "nvml_counter")
 
 
 def test_nested_layers_are_counted_once() -> None:
@@ -191,147 +259,6 @@ def test_measured_energy_without_layers_keeps_its_total() -> None:
     """Joules of the run without joules per layer keep the total, and say why the layers have none."""
     column = ledger.close(LAYERS, total_energy_j=7.0, reasons={"energy_j": "the sensor is too slow"}).energy_j
     assert (column.layers, column.total, column.reason) == (None, 7.0, "the sensor is too slow")
-
-
-# --- rows -------------------------------------------------------------------------------------------------------
-
-
-def span(layer: Layer, phase: Phase, start: float, end: float, batch: int = 0) -> Span:
-    """Return one call that called no other located layer."""
-    return Span(layer.name, phase, batch, 0, start, end, end - start)
-
-
-def test_rows_stand_in_the_order_of_execution_within_each_phase() -> None:
-    """Phases in order; inside one, layers as they ran; one that was never timed behind its predecessor."""
-    spans = (
-        span(LAYER1, Phase.DECODE, 9.0, 9.5),
-        span(LAYER1, Phase.PREFILL, 3.0, 4.0),
-        span(LAYER0, Phase.PREFILL, 5.0, 6.0),
-        span(BLOCK0, Phase.VISION, 1.0, 2.0),
-    )
-    work = WorkReading({(LAYER0_MLP.name, Phase.PREFILL): Work(1, flops=1)}, {}, 1)
-    rows = layer_rows(LAYERS, SpanReading(spans, (10.0,), {}, "fake"), work)
-    assert [(row.name, row.phase) for row in rows] == [
-        (BLOCK0.name, Phase.VISION),
-        (LAYER1.name, Phase.PREFILL),
-        (LAYER0.name, Phase.PREFILL),
-        (LAYER0_MLP.name, Phase.PREFILL),
-        (LAYER1.name, Phase.DECODE),
-    ]
-
-
-def test_a_row_has_the_distribution_of_its_calls() -> None:
-    """Total is the sum, median and p95 are of single calls: 1, 2, ..., 21 s give 231, 11 and 20 s."""
-    spans = tuple(span(LAYER0, Phase.DECODE, 100.0 * n, 100.0 * n + n) for n in range(1, 22))
-    (row,) = layer_rows(LAYERS, SpanReading(spans, (1.0,), {}, "fake"))
-    assert row.calls == 21
-    assert row.span_s is not None
-    assert (row.span_s.total, row.span_s.median, row.span_s.p95) == pytest.approx((231.0, 11.0, 20.0))
-
-
-def test_a_row_shows_its_layer_with_everything_inside() -> None:
-    """FLOPs, bytes and kernels of a nested submodule are in its layer's row too; its calls are not."""
-    key, inner = (LAYER0.name, Phase.DECODE), (LAYER0_MLP.name, Phase.DECODE)
-    work = WorkReading({key: Work(3, 30, 30, 30, 1, 2, 3), inner: Work(6, 70, 70, 70, 10, 20, 30)}, {}, 100)
-    kernels = KernelReading({key: 1.0, inner: 2.0}, {key: 3, inner: 6}, {}, 3.0, {}, "cuda", 1)
-    outer, mlp = layer_rows(LAYERS, work=work, kernels=kernels)
-    assert (outer.calls, outer.flops, outer.bytes, outer.busy_s, outer.busy_calls) == (3, 100, 66, 3.0, 3)
-    assert (mlp.calls, mlp.flops, mlp.bytes, mlp.busy_s, mlp.busy_calls) == (6, 70, 60, 2.0, 6)
-
-
-def test_busy_share_compares_mean_calls_when_only_some_batches_were_traced() -> None:
-    """4 calls of 2 s, of which 1 traced with 0.5 s busy: a quarter, and the row keeps the traced seconds."""
-    spans = tuple(span(LAYER0, Phase.PREFILL, 0.0, 2.0, batch) for batch in range(4))
-    kernels = KernelReading(
-        {(LAYER0.name, Phase.PREFILL): 0.5}, {(LAYER0.name, Phase.PREFILL): 1}, {}, 0.5, {}, "cuda", 1
-    )
-    (row,) = layer_rows(LAYERS, SpanReading(spans, (8.0,), {}, "fake"), None, kernels)
-    assert (row.calls, row.busy_s, row.busy_calls, row.busy_share) == (4, 0.5, 1, 0.25)
-
-
-def test_busy_share_on_a_gpu_is_over_the_spans_of_the_traced_batches() -> None:
-    """The first batch has a long prompt and is the traced one: 3 s busy of its 4 s, whatever the short ones took."""
-    spans = tuple(span(LAYER0, Phase.PREFILL, 0.0, 4.0 if batch == 0 else 1.0, batch) for batch in range(5))
-    key = (LAYER0.name, Phase.PREFILL)
-    kernels = KernelReading({key: 3.0}, {key: 1}, {}, 3.0, {}, "cuda", 1, host_s={key: 0.1})
-    (row,) = layer_rows(LAYERS, SpanReading(spans, (8.0,), {}, "fake"), None, kernels)
-    assert (row.busy_s, row.busy_span_s, row.busy_share) == (3.0, 4.0, 0.75)
-
-
-def test_busy_share_on_a_cpu_is_over_the_range_in_the_same_trace() -> None:
-    """Operators that the profiler slowed to 3 s ran in a range of 4 s, so 75 %, though the latency pass took 1 s."""
-    key = (LAYER0.name, Phase.DECODE)
-    kernels = KernelReading({key: 3.0}, {key: 2}, {}, 3.0, {}, "cpu", 1, host_s={key: 4.0})
-    spans = SpanReading((span(LAYER0, Phase.DECODE, 0.0, 1.0),), (1.0,), {}, "fake")
-    (row,) = layer_rows(LAYERS, spans, None, kernels)
-    assert (row.busy_s, row.busy_span_s, row.busy_share) == (3.0, 4.0, 0.75)
-
-
-def test_busy_share_of_a_layer_holds_the_layers_inside_it() -> None:
-    """1 of 4 s its own and 2 of 4 s in its submodule: 3 of 8."""
-    key, inner = (LAYER0.name, Phase.DECODE), (LAYER0_MLP.name, Phase.DECODE)
-    calls = {key: 1, inner: 1}
-    kernels = KernelReading({key: 1.0, inner: 2.0}, calls, {}, 3.0, {}, "cpu", 1, host_s={key: 4.0, inner: 4.0})
-    outer, mlp = layer_rows(LAYERS, kernels=kernels)
-    assert (outer.busy_share, mlp.busy_share) == (0.375, 0.5)
-
-
-def test_busy_share_is_unknown_where_cuda_graphs_ran_inside_the_layer() -> None:
-    """Work of graphs stands in its bucket, so what is left says nothing about the layer."""
-    key = (LAYER0.name, Phase.DECODE)
-    kernels = KernelReading({key: 0.1}, {key: 1}, {"graph launch": 0.8}, 0.9, {}, "cuda", 1, graph_s={key: 0.8})
-    spans = SpanReading((span(LAYER0, Phase.DECODE, 0.0, 1.0),), (1.0,), {}, "fake")
-    (row,) = layer_rows(LAYERS, spans, None, kernels)
-    assert (row.busy_s, row.busy_span_s, row.busy_share) == (0.1, None, None)
-
-
-def test_a_layer_that_was_not_traced_has_no_busy_time_and_one_without_kernels_has_zero() -> None:
-    """None where the trace did not reach, 0 where it did and nothing ran."""
-    spans = (span(LAYER0, Phase.DECODE, 0.0, 1.0), span(LAYER1, Phase.DECODE, 1.0, 2.0))
-    kernels = KernelReading({}, {(LAYER0.name, Phase.DECODE): 1}, {}, 0.0, {}, "cuda", 1)
-    seen, unseen = layer_rows(LAYERS, SpanReading(spans, (2.0,), {}, "fake"), None, kernels)
-    assert (seen.busy_s, seen.busy_share) == (0.0, 0.0)
-    assert (unseen.busy_s, unseen.busy_share) == (None, None)
-
-
-def test_energy_of_a_row_is_none_with_a_reason_or_a_figure_with_its_quality() -> None:
-    """Each row says how its joules were obtained, or why there are none."""
-    key = (LAYER0.name, Phase.DECODE)
-    spans = SpanReading((span(LAYER0, Phase.DECODE, 0, 1), span(NORM, Phase.DECODE, 1, 2)), (2.0,), {}, "fake")
-    energy = LayerEnergy({key: Amount(3.0, (2.5, 3.5))}, Quality.REPLAYED)
-    measured, short = layer_rows(LAYERS, spans, energy=energy)
-    assert (measured.energy_j, measured.energy_ci95, measured.energy_quality) == (3.0, (2.5, 3.5), Quality.REPLAYED)
-    assert (short.energy_j, short.energy_quality) == (None, Quality.UNAVAILABLE)
-    assert short.energy_reason
-
-
-def test_the_roof_is_asked_about_a_mean_call() -> None:
-    """FLOPs, bytes and seconds handed to the roof are those of one call; without a roof there is no share."""
-    key = (LAYER0.name, Phase.DECODE)
-    spans = SpanReading((span(LAYER0, Phase.DECODE, 0, 1), span(LAYER0, Phase.DECODE, 2, 5)), (5.0,), {}, "fake")
-    work = WorkReading({key: Work(2, 100, 100, 100, 10, 20, 30)}, {}, 100)
-    asked: list[tuple[float, float, float]] = []
-
-    def roof(flops: float, moved: float, seconds: float) -> float:
-        asked.append((flops, moved, seconds))
-        return 0.5
-
-    (row,) = layer_rows(LAYERS, spans, work, roof=roof)
-    assert asked == [(50.0, 30.0, 2.0)]
-    assert row.roof_share == 0.5
-    assert layer_rows(LAYERS, spans, work)[0].roof_share is None
-
-
-@given(st.dictionaries(st.sampled_from(KEYS), works, min_size=1))
-def test_rows_of_outermost_layers_sum_to_all_work(layers: dict[tuple[str, Phase], Work]) -> None:
-    """However layers are nested, the outermost rows hold each FLOP once."""
-    rows = layer_rows(LAYERS, work=WorkReading(layers, {}, 0))
-    assert sum(row.flops or 0 for row in ledger.outermost(rows)) == sum(work.flops for work in layers.values())
-
-
-def test_no_reading_no_rows() -> None:
-    """Layers that nothing saw have no rows."""
-    assert layer_rows(LAYERS) == ()
 
 
 # --- sums -------------------------------------------------------------------------------------------------------

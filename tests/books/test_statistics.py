@@ -62,7 +62,28 @@ def test_the_median_interval_of_many_values_is_the_binomial_one() -> None:
     assert statistics.median_ci(range(1, 102), drawn=200_000) == (low, high)
 
 
+def test_the_interval_leaves_out_two_and_a_half_percent_on_each_side() -> None:
+    """Of 1,001 values a resample's median is normal around the 501st, with a deviation of sqrt(1001) / 2 places."""
+    interval = statistics.median_ci(range(1001), drawn=200_000)
+    half = 1.96 * 1001**0.5 / 2
+    assert interval == pytest.approx((500 - half, 500 + half), abs=1.0)
+
+
 def test_the_same_values_give_the_same_interval() -> None:
     """Intervals are seeded: a report made twice is the same report."""
-    sample = np.random.default_rng(0).random(40).tolist()
+    sample = np.random.default_rng(0).random(1000).tolist()
     assert statistics.median_ci(sample) == statistics.median_ci(sample)
+
+
+def test_a_description_holds_all_four_figures() -> None:
+    """0, 1, ..., 99: median 49.5, p95 94.05 between two values, the interval of the median, and how many there were."""
+    found = statistics.describe(range(100))
+    assert found is not None
+    assert (found.median, found.n) == (49.5, 100)
+    assert found.p95 == pytest.approx(94.05)
+    assert found.ci95 == statistics.median_ci(range(100))
+
+
+def test_the_order_of_values_does_not_matter() -> None:
+    """Median and interval are of the values, whichever was measured first."""
+    assert statistics.describe([5.0, 1.0, 3.0, 2.0, 9.0]) == statistics.describe([1.0, 2.0, 3.0, 5.0, 9.0])

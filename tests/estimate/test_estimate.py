@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import closed_form
 import families
 import pytest
 import torch
@@ -22,7 +23,6 @@ from layerprof.estimate.estimate import estimate
 from layerprof.estimate.ghost import Ghosts, is_ghost
 from layerprof.estimate.rehearsal import sum_of_lower
 from layerprof.estimate.result import Estimate
-from layerprof.flops import formulas
 from layerprof.layers.find import find_layers
 from layerprof.machine.gpus import gpu_by_name
 from layerprof.readings import Work
@@ -108,10 +108,10 @@ def test_the_whole_answer_is_the_closed_form(rows: int, pixels: int, text: int, 
     got = estimate(CONFIG, batch_size=rows, image_size=pixels, text_tokens=text, new_tokens=new_tokens)
     side = pixels // 14
     prompt = text + (pixels // 28) ** 2
-    form = formulas.qwen2_5_vl_closed_form(CONFIG, [(1, side, side)] * rows, rows, prompt, new_tokens)
+    form = closed_form.qwen2_5_vl(CONFIG, [(1, side, side)] * rows, rows, prompt, new_tokens)
     rotary = families.rotary_products(CONFIG, rows, prompt + new_tokens - 1)
     assert got.totals.flops - form.total in rotary
-    assert [r.flops for r in got.layers if r.kind == "vision_block"] == list(form.vision_blocks)
+    assert [r.flops for r in got.layers if r.kind == "vision_block"] == form.vision_blocks
 
 
 def test_what_both_towers_have_has_two_names() -> None:

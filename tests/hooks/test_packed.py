@@ -14,7 +14,9 @@ from layerprof.layers.find import find_layers
 from layerprof.readings import Work
 from layerprof.records import Phase
 
-HEADS, WIDTH = 4, 8
+HEADS, WIDTH, VALUES = 4, 8, 6
+PAIR = 2 * HEADS * (WIDTH + VALUES)
+"""FLOPs of one query and one key: a score over 8 numbers and a weighted value of 6, in each head."""
 SCHEMA = (
     "varlen(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens_q, Tensor cu_seqlens_k, int max_seqlen_q, "
     "int max_seqlen_k, bool causal, int window_size_left) -> Tensor"
@@ -47,8 +49,9 @@ class Block(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, queries: list[int], keys: list[int]) -> torch.Tensor:
         """Attend from `queries` real positions of each row to `keys` of them."""
-        q, k = torch.ones(sum(queries), HEADS, WIDTH), torch.ones(sum(keys), 2, WIDTH)
-        torch.ops.lp_flash.varlen(q, k, k, starts(queries), starts(keys), max(queries), max(keys), True, self.window)
+        q = torch.ones(sum(queries), HEADS, WIDTH)
+        k, v = torch.ones(sum(keys), 2, WIDTH), torch.ones(sum(keys), 2, VALUES)
+        torch.ops.lp_flash.varlen(q, k, v, starts(queries), starts(keys), max(queries), max(keys), True, self.window)
         out: torch.Tensor = self.mlp(self.self_attn(hidden_states))
         return out
 
@@ -91,32 +94,30 @@ def test_a_padded_batch_counts_its_padding() -> None:
     """Rows of 5 and 3 in a batch of 5: the kernel skips the padding, the count is that of every other kernel."""
     mask = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
     work = attention(Decoder(), mask, [(5, [5, 3], [5, 3])])[Phase.PREFILL]
-    pair = 4 * HEADS * WIDTH
-    assert work.flops == pair * 2 * 25
-    assert work.flops_useful == pair * (25 + 9)
-    assert work.flops_causal == pair * 2 * 15
+    assert work.flops == PAIR * 2 * 25
+    assert work.flops_useful == PAIR * (25 + 9)
+    assert work.flops_causal == PAIR * 2 * 15
 
 
 def test_decode_steps_of_a_padded_batch() -> None:
     """One query a row against 6 padded keys; the short row's two are not useful."""
     mask = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
     work = attention(Decoder(), mask, [(5, [5, 3], [5, 3]), (1, [1, 1], [6, 4])])[Phase.DECODE]
-    pair = 4 * HEADS * WIDTH
-    assert work.flops == work.flops_causal == pair * 2 * 6
-    assert work.flops_useful == pair * (6 + 4)
+    assert work.flops == work.flops_causal == PAIR * 2 * 6
+    assert work.flops_useful == PAIR * (6 + 4)
 
 
 def test_a_window_of_the_kernel_shows_fewer_pairs() -> None:
     """Each of 5 queries sees itself and the one before: 1 + 4 x 2 pairs of 25."""
     mask = torch.ones(1, 5, dtype=torch.long)
     work = attention(Decoder(window=1), mask, [(5, [5], [5])])[Phase.PREFILL]
-    assert work.flops == 4 * HEADS * WIDTH * 25
-    assert work.flops_causal == 4 * HEADS * WIDTH * 9
+    assert work.flops == PAIR * 25
+    assert work.flops_causal == PAIR * 9
 
 
 def test_sequences_packed_into_one_row_attend_within_themselves() -> None:
     """A row that holds three documents of 2, 3 and 4 positions is no padded batch."""
     mask = torch.ones(1, 9, dtype=torch.long)
     work = attention(Decoder(), mask, [(9, [2, 3, 4], [2, 3, 4])])[Phase.PREFILL]
-    assert work.flops == 4 * HEADS * WIDTH * (4 + 9 + 16)
-    assert work.flops_causal == 4 * HEADS * WIDTH * (3 + 6 + 10)
+    assert work.flops == PAIR * (4 + 9 + 16)
+    assert work.flops_causal == PAIR * (3 + 6 + 10)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import closed_form
 import families
 import pytest
 import torch
@@ -16,7 +17,6 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from layerprof.flops import formulas
 from layerprof.layers.find import find_layers, select
 from layerprof.readings import Work, WorkReading
 from layerprof.records import Phase
@@ -94,12 +94,12 @@ def test_qwen_layer_by_layer_is_the_closed_form(new_tokens: int, attention: str)
     reading = read(family, new_tokens)
     rows, prompt = family.inputs["input_ids"].shape
     grids = [tuple(grid) for grid in family.inputs["image_grid_thw"].tolist()]
-    form = formulas.qwen2_5_vl_closed_form(family.model.config.to_dict(), grids, rows, prompt, new_tokens)
+    form = closed_form.qwen2_5_vl(family.model.config.to_dict(), grids, rows, prompt, new_tokens)
     blocks = [of(reading, Phase.VISION, f"blocks.{i}").flops for i in range(3)]
-    assert blocks == list(form.vision_blocks)
+    assert blocks == form.vision_blocks
     assert of(reading, Phase.VISION, "patch_embed").flops == form.patch_embed
     assert of(reading, Phase.VISION, "merger").flops == form.merger
-    assert [of(reading, Phase.PREFILL, f"layers.{i}").flops for i in range(2)] == list(form.prefill_layers)
+    assert [of(reading, Phase.PREFILL, f"layers.{i}").flops for i in range(2)] == form.prefill_layers
     assert of(reading, Phase.PREFILL, "lm_head").flops == form.lm_head
     rotary = {phase: of(reading, phase, "language", "rotary_emb").flops for phase in (Phase.PREFILL, Phase.DECODE)}
     config = family.model.config.to_dict()
@@ -107,6 +107,28 @@ def test_qwen_layer_by_layer_is_the_closed_form(new_tokens: int, attention: str)
     assert rotary[Phase.DECODE] in families.rotary_products(config, rows, new_tokens - 1)
     assert of(reading, Phase.DECODE).flops == form.decode + rotary[Phase.DECODE]
     assert reading.total_flops == form.total + sum(rotary.values())
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_queries_wider_than_values_are_counted_as_they_are(attention: str) -> None:
+    """In latent attention scores run over a width of 12 and weighted values over 8: a dense layer by its formula."""
+    family = families.build("deepseek_v3", attention)
+    rows, prompt = family.inputs["input_ids"].shape
+    config = family.model.config.to_dict()
+    expected = closed_form.latent_attention(config, rows, prompt) + closed_form.gated_mlp(config, rows * prompt)
+    assert of(read(family, 1), Phase.PREFILL, "layers.0").flops == expected
+
+
+def test_fused_attention_of_unequal_widths_by_hand() -> None:
+    """3 queries and 5 keys in 2 x 4 heads: 15 scores of 12 products and 3 x 6 sums of 5 products each.
+
+    In inference mode the operator reaches the counter whole; else torch cuts it into products on a CPU.
+    """
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    hook = ShapesHook(model, find_layers(model))
+    with hook, hook.batch(0), torch.inference_mode():
+        F.scaled_dot_product_attention(torch.ones(2, 4, 3, 12), torch.ones(2, 4, 5, 12), torch.ones(2, 4, 5, 6))
+    assert hook.reading().total_flops == 2 * (2 * 4) * (15 * 12 + 18 * 5)
 
 
 def text_batch(lengths: list[int]) -> dict[str, torch.Tensor]:
@@ -126,7 +148,7 @@ def test_useful_and_causal_work_of_a_padded_batch(attention: str, lengths: list[
     linear = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)  # q and o, k and v of two key heads, gate up and down
     pairs_useful = sum(n * n for n in lengths)
     prefill = of(reading, Phase.PREFILL, "layers.0")
-    assert prefill.flops == rows * longest * linear + 4 * 32 * rows * longest**2
+    assert prefill.flops == closed_form.decoder_layer(model.config.to_dict(), rows, longest, longest)
     assert prefill.flops_useful == real * linear + 4 * 32 * pairs_useful
     assert prefill.flops_causal == rows * longest * linear + 4 * 32 * rows * longest * (longest + 1) // 2
     decode = of(reading, Phase.DECODE, "layers.1")
@@ -195,7 +217,7 @@ def test_several_images_and_frames_and_an_odd_grid() -> None:
     }
     reading = read(Family(family.model, inputs, (3, 2)), 2)
     config = family.model.config.to_dict()
-    form = formulas.qwen2_5_vl_closed_form(config, grids, 1, ids.shape[1], 2)
+    form = closed_form.qwen2_5_vl(config, grids, 1, ids.shape[1], 2)
     assert reading.total_flops - form.total in families.rotary_products(config, 1, ids.shape[1] + 1)
 
 
@@ -208,10 +230,9 @@ def test_only_the_experts_that_ran_are_counted(implementation: str) -> None:
     family = families.build("mixtral")
     family.model.set_experts_implementation(implementation)
     reading = read(family, 1)
-    tokens = family.inputs["input_ids"].numel()
-    attention = of(read(families.build("llama"), 1), Phase.PREFILL, "layers.0").flops - tokens * 2 * 3 * 32 * 48
-    experts = tokens * 2 * 2 * 3 * 32 * 48 + tokens * 2 * 32 * 4
-    assert of(reading, Phase.PREFILL, "layers.0").flops == attention + experts
+    rows, prompt = family.inputs["input_ids"].shape
+    expected = closed_form.mixture_layer(family.model.config.to_dict(), rows, prompt, prompt)
+    assert of(reading, Phase.PREFILL, "layers.0").flops == expected
 
 
 def test_beams_multiply_the_rows() -> None:
@@ -348,16 +369,16 @@ def custom() -> Iterator[Any]:
 
 
 def test_attention_kernels_of_packages_are_told_by_their_operands(custom: Any) -> None:
-    """A packed kernel in a vision tower counts each window by itself; in another layout the same product."""
+    """A packed kernel counts each of its windows, of 4, 4 and 2 positions, by itself; values are narrower than keys."""
     custom.define("varlen(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens_q, Tensor cu_seqlens_k, int max_q) -> Tensor")
     custom.impl("varlen", lambda q, k, v, *rest: q.clone(), "CPU")
-    packed = torch.ones(10, 4, 8)
+    packed, values = torch.ones(10, 4, 8), torch.ones(10, 4, 6)
     starts = torch.tensor([0, 4, 8, 10])
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     hook = ShapesHook(model, find_layers(model))
     with hook, hook.batch(0):
-        torch.ops.lp_test_flash_attn.varlen(packed, packed, packed, starts, starts, 4)
-    assert hook.reading().total_flops == 4 * 4 * 8 * (16 + 16 + 4)
+        torch.ops.lp_test_flash_attn.varlen(packed, packed, values, starts, starts, 4)
+    assert hook.reading().total_flops == 2 * 4 * (8 + 6) * (16 + 16 + 4)
 
 
 def test_unknown_kernels_are_listed(custom: Any) -> None:

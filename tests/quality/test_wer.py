@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jiwer
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -172,15 +173,76 @@ def test_an_unknown_metric_is_refused() -> None:
         wer.score([("a",)], ["a"], [False], metric="exactmatch")
 
 
-def test_intervals_hold_the_rate_and_repeat() -> None:
-    """The bootstrap is seeded; its interval lies around the rate, and one sample has none."""
-    references = [("a b c d",)] * 40
-    answers = ["a b c d"] * 25 + ["a b x d"] * 15
-    first, again = (wer.score(references, answers, [False] * 40, metric=None)[0] for _ in range(2))
-    assert first.ci95 == again.ci95
-    assert first.ci95 is not None
-    assert first.corpus_min is not None
-    assert first.ci95[0] < first.corpus_min < first.ci95[1]
+# --- intervals --------------------------------------------------------------------------------------------------
+
+ERRORS, WORDS = (3, 0, 1, 1, 6), (1, 2, 3, 5, 8)
+"""Five samples with more errors where there are more words: drawn apart, their ratios would scatter far wider."""
+
+
+def answered(errors: int, words: int) -> tuple[tuple[str], str]:
+    """Make a reference of so many words and an answer with so many errors, and capitals, which are none."""
+    reference = [f"w{number}" for number in range(words)]
+    return (" ".join(reference),), " ".join(["wrong"] * errors + reference[errors:]).upper()
+
+
+def every_resample(above: Sequence[float], below: Sequence[float]) -> np.ndarray[Any, Any]:
+    """Ratios of sums in all n^n ways to draw n samples with replacement, each with both of its figures."""
+    count = len(above)
+    drawn = np.indices([count] * count).reshape(count, -1)
+    ratios: np.ndarray[Any, Any] = np.asarray(above)[drawn].sum(0) / np.asarray(below)[drawn].sum(0)
+    return ratios
+
+
+def holds_95_percent(found: tuple[float, float] | None, ratios: np.ndarray[Any, Any]) -> bool:
+    """Tell whether the ends cut off 2.5 % each, to four standard errors of a share of 10,000 draws (0.6 %)."""
+    if found is None:
+        return False
+    low, lower, high, higher = np.percentile(ratios, [1.9, 3.1, 96.9, 98.1], method="inverted_cdf")
+    return bool(low <= found[0] <= lower and high <= found[1] <= higher)
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_the_interval_of_a_rate_is_that_of_all_resamples(count: int) -> None:
+    """Errors and words of a sample are drawn together, and 2.5 % of all resamples lie beyond each end."""
+    pairs = [answered(errors, words) for errors, words in zip(ERRORS[:count], WORDS[:count], strict=True)]
+    got, _, _ = wer.score([r for r, _ in pairs], [a for _, a in pairs], [False] * count, metric=None)
+    assert got.corpus_min == pytest.approx(sum(ERRORS[:count]) / sum(WORDS[:count]))
+    assert holds_95_percent(got.ci95, every_resample(ERRORS[:count], WORDS[:count]))
+
+
+def test_an_interval_of_90_percent_or_of_figures_drawn_apart_would_be_told() -> None:
+    """What the test above can tell: the exact ends of a narrower interval, and of errors without their words."""
+    together = every_resample(ERRORS, WORDS)
+    assert not holds_95_percent(tuple(np.percentile(together, [5, 95])), together)
+    drawn = np.indices([5] * 5).reshape(5, -1)
+    errors, words = np.asarray(ERRORS)[drawn].sum(0), np.asarray(WORDS)[drawn].sum(0)
+    apart = (errors[:, None] / words[None, :]).ravel()
+    assert not holds_95_percent(tuple(np.percentile(apart, [2.5, 97.5])), together)
+
+
+def test_the_interval_of_a_task_metric_is_that_of_all_resamples() -> None:
+    """Shares of right answers: with 2 of 5 right, a resample has k right with binomial weight."""
+    answers = ["A", "A", "B", "B", "B"]
+    _, task, _ = wer.score([("A",)] * 5, answers, [False] * 5, metric="exact_match")
+    assert task is not None
+    assert task.value == pytest.approx(0.4)
+    assert holds_95_percent(task.ci95, every_resample([1, 1, 0, 0, 0], [1] * 5))
+
+
+def test_the_interval_of_many_samples_is_the_normal_one() -> None:
+    """1,000 answers of four words, 400 of them with one error: 0.1 +- 1.96 standard errors of the mean rate."""
+    pairs = [answered(1 if number % 5 < 2 else 0, 4) for number in range(1000)]
+    got, _, _ = wer.score([r for r, _ in pairs], [a for _, a in pairs], [False] * 1000, metric=None)
+    half = 1.96 * (0.4 * 0.6 / 1000) ** 0.5 / 4
+    assert got.ci95 == pytest.approx((0.1 - half, 0.1 + half), abs=0.1 * half)
+
+
+def test_intervals_repeat_and_one_sample_has_none() -> None:
+    """The bootstrap is seeded, so that a report made twice is the same; one sample says nothing of its spread."""
+    pairs = [answered(errors, words) for errors, words in zip(ERRORS, WORDS, strict=True)]
+    references, answers = [r for r, _ in pairs], [a for _, a in pairs]
+    first, again = (wer.score(references, answers, [False] * 5, metric=None)[0].ci95 for _ in range(2))
+    assert first == again
     assert wer.score(references[:1], answers[:1], [False], metric=None)[0].ci95 is None
 
 

@@ -1,4 +1,4 @@
-"""Comparisons against sums done by hand: pairs over different batchings, intervals, regressions, settings."""
+"""Comparisons against sums done by hand: two runs in pairs, regressions, settings, sweeps, broken files."""
 
 from __future__ import annotations
 
@@ -9,57 +9,8 @@ from sample_run import sample_run
 from sample_sweep import run, save_run
 
 from layerprof.errors import RequestError
-from layerprof.quality.bootstrap import Draws
 from layerprof.runs import compare
 from layerprof.runs.changes import Change
-from layerprof.runs.pairing import bundles
-
-
-def test_batches_of_the_same_samples_are_paired_batch_by_batch() -> None:
-    """Two runs with the same batches have one bundle a batch."""
-    batches = {"a": 0, "b": 0, "c": 1, "d": 1}
-    assert [(bundle.before, bundle.after, bundle.ids) for bundle in bundles(batches, batches)] == [
-        ((0,), (0,), ("a", "b")),
-        ((1,), (1,), ("c", "d")),
-    ]
-
-
-def test_single_rows_are_paired_with_the_batch_they_are_in() -> None:
-    """A run of batches of one against a run of batches of two: the bundle is the larger batch."""
-    alone, together = {"a": 0, "b": 1, "c": 2, "d": 3}, {"a": 0, "b": 0, "c": 1, "d": 1}
-    assert [(bundle.before, bundle.after) for bundle in bundles(alone, together)] == [((0, 1), (0,)), ((2, 3), (1,))]
-
-
-def test_batches_that_cross_are_one_bundle() -> None:
-    """Batches of two against batches of three over six samples have no common border but the end."""
-    twos, threes = ({name: index // size for index, name in enumerate("abcdef")} for size in (2, 3))
-    assert [(bundle.before, bundle.after) for bundle in bundles(twos, threes)] == [((0, 1, 2), (0, 1))]
-
-
-def test_batches_with_samples_that_one_run_lacks_are_left_out() -> None:
-    """Time of a batch cannot be shared out among its samples, so a batch that is not wholly shared does not count."""
-    assert [bundle.ids for bundle in bundles({"a": 0, "b": 0, "c": 1}, {"a": 0, "c": 1, "x": 2})] == [("c",)]
-
-
-def test_a_constant_ratio_has_an_interval_of_no_width() -> None:
-    """Where every pair has the same ratio, every resample has it too."""
-    low, high = Draws(5).ratio([2.0, 4.0, 6.0, 8.0, 10.0], [1.0, 2.0, 3.0, 4.0, 5.0]) or (0, 0)
-    assert low == pytest.approx(2.0)
-    assert high == pytest.approx(2.0)
-
-
-def test_the_interval_of_a_ratio_is_the_bootstraps() -> None:
-    """Ratios of 1 and 3 on equal bases, ten of each: the interval lies around 2, within binomial bounds done by hand.
-
-    The ratio of a resample is 1 + 2 B / 20 with B ~ Binomial(20, 1/2), whose 2.5 and 97.5 percentiles are 6 and 14.
-    """
-    found = Draws(20).ratio([1.0, 3.0] * 10, [1.0] * 20)
-    assert found == pytest.approx((1.6, 2.4))
-
-
-def test_one_pair_has_no_interval() -> None:
-    """A single pair says nothing of its noise."""
-    assert Draws(1).ratio([2.0], [1.0]) is None
 
 
 @pytest.mark.parametrize(
