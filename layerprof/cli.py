@@ -237,9 +237,10 @@ def attribute(
 ) -> None:
     """Tell which layer launched each kernel of a trace, also of one that somebody else recorded."""
     from layerprof.report import attribution as view
-    from layerprof.trace import attribute as attribution
+    from layerprof.trace import attribution
+    from layerprof.trace.attribute import attribute as attributed
 
-    result = attribution.merged({str(trace): attribution.attribute(trace) for trace in traces})
+    result = attribution.merged({str(trace): attributed(trace) for trace in traces})
     if json is not None:
         _emit(view.to_json(result), json)
         return

@@ -20,8 +20,6 @@ from layerprof.trace import intervals
 from layerprof.trace.file import Event, TraceFile, write_chrome
 from layerprof.trace.intervals import NOWHERE
 
-__all__ = ["Event", "TraceFile", "rewrite_for_tensorboard", "write_chrome"]
-
 FIRST_ID = 1 << 40
 """Python ids, module ids and external ids of ours begin here, far from any that torch gives."""
 
@@ -42,7 +40,7 @@ def rewrite_for_tensorboard(
     Raises TraceError as `TraceFile` does.
     """
     source = TraceFile(trace)
-    plan = _Plan(None if layers is None else frozenset(layers))
+    plan = _Changes(None if layers is None else frozenset(layers))
     for events in source:
         for event in events:
             plan.note(event)
@@ -53,7 +51,7 @@ def rewrite_for_tensorboard(
 
 
 @dataclass(slots=True)
-class _Call:
+class _ModuleCall:
     """One range: its thread, its times in nanoseconds, its module's name."""
 
     thread: tuple[Any, Any]
@@ -72,12 +70,12 @@ class _Launch:
     external: Any
 
 
-class _Plan:
+class _Changes:
     """What the second reading has to change, found out by the first."""
 
     def __init__(self, wanted: frozenset[str] | None) -> None:
         self._wanted = wanted
-        self._calls: dict[int, list[_Call]] = {columns.OURS: [], columns.MODULES: [], columns.ANNOTATED: []}
+        self._calls: dict[int, list[_ModuleCall]] = {columns.OURS: [], columns.MODULES: [], columns.ANNOTATED: []}
         self._launches: list[_Launch] = []
         self._operators: set[Any] = set()
         self._source = columns.OURS
@@ -98,7 +96,7 @@ class _Plan:
         name, source = _module(event)
         if name is not None:
             start, end = _nanoseconds(event)
-            self._calls[source].append(_Call(_thread(event), start, end, name))
+            self._calls[source].append(_ModuleCall(_thread(event), start, end, name))
         elif category in columns.OPERATOR:
             self._operators.add(_arguments(event).get("External id"))
         elif category in columns.LAUNCH:
@@ -112,7 +110,7 @@ class _Plan:
         """Decide, once all events are known."""
         self._source = next((source for source, calls in self._calls.items() if calls), columns.OURS)
         calls = [c for c in self._calls[self._source] if self._wanted is None or c.name in self._wanted]
-        threads: dict[tuple[Any, Any], list[_Call]] = {}
+        threads: dict[tuple[Any, Any], list[_ModuleCall]] = {}
         for call in sorted(calls, key=lambda c: (c.start, -c.end, len(c.name))):
             threads.setdefault(call.thread, []).append(call)
             self._ids.setdefault(call.name, FIRST_ID + len(self._ids))
@@ -120,12 +118,12 @@ class _Plan:
             self._nest(mine)
         self._find_bare_launches(threads)
 
-    def _nest(self, calls: Sequence[_Call]) -> None:
+    def _nest(self, calls: Sequence[_ModuleCall]) -> None:
         """Take as a module's parent the one around its first call, so that the hierarchy has every module once.
 
         A call that crosses the end of the one around it is cut there: the plugin fails on crossing modules.
         """
-        stack: list[_Call] = []
+        stack: list[_ModuleCall] = []
         for call in calls:
             while stack and stack[-1].end <= call.start:
                 stack.pop()
@@ -136,7 +134,7 @@ class _Plan:
             self._parents.setdefault(call.name, None if parent is None else self._ids[parent])
             stack.append(call)
 
-    def _find_bare_launches(self, threads: dict[tuple[Any, Any], list[_Call]]) -> None:
+    def _find_bare_launches(self, threads: dict[tuple[Any, Any], list[_ModuleCall]]) -> None:
         """Give a launch that no operator made, such as Triton's, an external id for an operator of its own."""
         self._bare = [None] * len(self._launches)  # external id, and the end of the range around
         if not self._on_gpu:  # nothing to tie to an operator, whose time would be read as work

@@ -14,7 +14,8 @@ from traces_synthetic import OUTSIDE, Scenario
 
 from layerprof.errors import RequestError
 from layerprof.report.attribution import COLUMNS, busy_share, render, to_csv, to_json, to_markdown
-from layerprof.trace.attribute import NO_LAUNCH, attribute, merged
+from layerprof.trace.attribute import attribute
+from layerprof.trace.attribution import NO_LAUNCH, merged
 
 GEMM = "sm90_xmma_gemm_f16f16_f16f32_f32_tn_n_tilesize128x128x64_warpgroupsize1x1x1_cublas"
 
