@@ -15,8 +15,23 @@ from typing import Any
 
 import numpy as np
 
-from layerprof.trace import events as columns
 from layerprof.trace import intervals
+from layerprof.trace.events import (
+    ANNOTATED,
+    ANNOTATION,
+    ASKED,
+    LAUNCH,
+    MODULE,
+    MODULES,
+    NOT_RANGES,
+    OPERATOR,
+    OURS,
+    PYTHON,
+    RANGE_ARG,
+    WORK,
+    correlation,
+    label,
+)
 from layerprof.trace.file import Event, TraceFile, write_chrome
 from layerprof.trace.intervals import NOWHERE
 
@@ -75,10 +90,10 @@ class _Changes:
 
     def __init__(self, wanted: frozenset[str] | None) -> None:
         self._wanted = wanted
-        self._calls: dict[int, list[_ModuleCall]] = {columns.OURS: [], columns.MODULES: [], columns.ANNOTATED: []}
+        self._calls: dict[int, list[_ModuleCall]] = {OURS: [], MODULES: [], ANNOTATED: []}
         self._launches: list[_Launch] = []
         self._operators: set[Any] = set()
-        self._source = columns.OURS
+        self._source = OURS
         self._ids: dict[str, int] = {}
         self._parents: dict[str, int | None] = {}
         self._bare: list[tuple[int, int] | None] = []
@@ -97,18 +112,18 @@ class _Changes:
         if name is not None:
             start, end = _nanoseconds(event)
             self._calls[source].append(_ModuleCall(_thread(event), start, end, name))
-        elif category in columns.OPERATOR:
+        elif category in OPERATOR:
             self._operators.add(_arguments(event).get("External id"))
-        elif category in columns.LAUNCH:
+        elif category in LAUNCH:
             external = _arguments(event).get("External id")
             ts, _ = _nanoseconds(event)
-            self._launches.append(_Launch(_thread(event), ts, columns.correlation(event), external))
-        elif category in columns.WORK:
+            self._launches.append(_Launch(_thread(event), ts, correlation(event), external))
+        elif category in WORK:
             self._on_gpu = True
 
     def settle(self) -> None:
         """Decide, once all events are known."""
-        self._source = next((source for source, calls in self._calls.items() if calls), columns.OURS)
+        self._source = next((source for source, calls in self._calls.items() if calls), OURS)
         calls = [c for c in self._calls[self._source] if self._wanted is None or c.name in self._wanted]
         threads: dict[tuple[Any, Any], list[_ModuleCall]] = {}
         for call in sorted(calls, key=lambda c: (c.start, -c.end, len(c.name))):
@@ -166,14 +181,14 @@ class _Changes:
             yield event
             return
         name, source = _module(event)
-        if name is not None and source == self._source and source != columns.MODULES:
+        if name is not None and source == self._source and source != MODULES:
             if name in self._ids:
                 yield self._module_event(event, name)
-            if source == columns.ANNOTATED:
+            if source == ANNOTATED:
                 yield event
-        elif event["cat"] in columns.LAUNCH:
+        elif event["cat"] in LAUNCH:
             yield from self._rewrite_launch(event)
-        elif event["cat"] in columns.WORK:
+        elif event["cat"] in WORK:
             yield self._rewrite_work(event)
         else:
             yield event
@@ -181,12 +196,12 @@ class _Changes:
     def _module_event(self, event: Event, name: str) -> Event:
         own = self._ids[name]
         ids = {"Python id": own, "Python parent id": self._parents[name], "Python module id": own}
-        mark = {columns.RANGE_ARG: _arguments(event).get(columns.RANGE_ARG, event["name"])}
-        ours = mark if self._source == columns.OURS else {}
+        mark = {RANGE_ARG: _arguments(event).get(RANGE_ARG, event["name"])}
+        ours = mark if self._source == OURS else {}
         start, _ = _nanoseconds(event)
         end = self._cut.get((_thread(event), start, name))
         dur = {} if end is None else {"dur": (end - start) / 1000}
-        return {**event, "cat": columns.PYTHON, "name": f"{columns.MODULE}{name}", **dur, "args": {**ids, **ours}}
+        return {**event, "cat": PYTHON, "name": f"{MODULE}{name}", **dur, "args": {**ids, **ours}}
 
     def _rewrite_launch(self, event: Event) -> Iterator[Event]:
         bare = self._bare[self._launched]
@@ -204,10 +219,10 @@ class _Changes:
 
     def _rewrite_work(self, event: Event) -> Event:
         given = _arguments(event)
-        external = self._externals.get(columns.correlation(event))
+        external = self._externals.get(correlation(event))
         new = {} if external is None else {"External id": external}
         if isinstance(given.get("correlation"), str):
-            new["correlation"] = columns.correlation(event)
+            new["correlation"] = correlation(event)
         if not isinstance(given.get("device"), int):
             new["device"] = event["pid"] if isinstance(event.get("pid"), int) else 0
         return _with(event, new) if new else event
@@ -216,12 +231,12 @@ class _Changes:
 def _module(event: Event) -> tuple[str | None, int]:
     """Return the module name that an event's range stands for, and where the range comes from."""
     category, name = event["cat"], event["name"]
-    if category not in (columns.PYTHON, columns.ANNOTATION, *columns.OPERATOR):
-        return None, columns.ASKED
-    label, source = columns.label(name, _arguments(event), category)
-    if label is None or source == columns.ASKED or name.startswith(columns.NOT_RANGES):
+    if category not in (PYTHON, ANNOTATION, *OPERATOR):
+        return None, ASKED
+    found, source = label(name, _arguments(event), category)
+    if found is None or source == ASKED or name.startswith(NOT_RANGES):
         return None, source
-    return label[0], source
+    return found[0], source
 
 
 def _readable(event: Event) -> Event | None:
