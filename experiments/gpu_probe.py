@@ -24,7 +24,7 @@ from subject import answer, subject
 
 from layerprof.errors import LayerprofError
 from layerprof.machine import placement
-from layerprof.trace.probe import Probe, Session, told
+from layerprof.trace.probe import Probe, ProbeSession, told
 
 HEADER = ("session", "opened as", "launches", "LOST", "orphans", "lost ahead of it", "work after it", "against before")
 
@@ -60,7 +60,7 @@ def main() -> int:
     def work() -> None:
         answer(model, inputs, options.tokens)
 
-    def ended(one: Session) -> None:
+    def ended(one: ProbeSession) -> None:
         print(f"a session ended: {one}", flush=True)
 
     found = probe(options.device, work, sessions=SESSIONS, idle_s=options.idle, ended=ended)

@@ -17,7 +17,8 @@ from layerprof.errors import RunFailedError
 from layerprof.machine.internals import range_class
 from layerprof.readings import KernelReading, Layer
 from layerprof.records import Phase
-from layerprof.trace.attribute import attribute, total
+from layerprof.trace.attribute import attribute
+from layerprof.trace.attribution import total
 from layerprof.trace.events import PREFIX
 from layerprof.trace.for_tensorboard import rewrite_for_tensorboard
 

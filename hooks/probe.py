@@ -14,7 +14,7 @@ from layerprof.hooks.recording import Recording
 
 from layerprof.energy.instruments import Clock
 from layerprof.trace.attribute import attribute
-from layerprof.trace.probe import Probe, Session
+from layerprof.trace.probe import Probe, ProbeSession
 
 SESSIONS = (False, False, False, True, True)
 """Three recordings as torch makes them, then two as layerprof does: what these prevent shows only beside those."""
@@ -25,7 +25,7 @@ IDLE_S = 1.2
 TIMES = 15
 
 
-class Recorder(Protocol):
+class AnyRecording(Protocol):
     """What makes one recording (`recording.Recording`)."""
 
     def start(self) -> None:
@@ -47,9 +47,9 @@ def probe(
     *,
     sessions: Sequence[bool] = SESSIONS,
     idle_s: float = IDLE_S,
-    recorder: Callable[..., Recorder] = Recording,
+    recorder: Callable[..., AnyRecording] = Recording,
     clock: Clock | None = None,
-    ended: Callable[[Session], None] = lambda _: None,
+    ended: Callable[[ProbeSession], None] = lambda _: None,
 ) -> Probe:
     """Record `work` once a session, and return what was seen of its launches and of its time before and after.
 
@@ -86,7 +86,7 @@ def probe(
                 recording.stop()
             recording.export(path)
             trace = attribute(path)
-        found.append(Session.of(ours, trace, seconds()))
+        found.append(ProbeSession.of(ours, trace, seconds()))
         ended(found[-1])
     return Probe(device, os.environ.get("TEARDOWN_CUPTI"), bare, tuple(found))
 

@@ -27,7 +27,7 @@ from layerprof import cli, records, settings
 from layerprof.commands import sweep
 from layerprof.models import find
 from layerprof.sweep import experiment, experiment_file
-from layerprof.trace.for_tensorboard import write_chrome
+from layerprof.trace.file import write_chrome
 
 ROOT = Path(__file__).parents[1]
 PAGES = tuple(

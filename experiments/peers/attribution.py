@@ -131,7 +131,7 @@ def right_share(found: Times, scenario: Any) -> float:
 
 def accuracy(tool: str, folder: Path) -> dict[str, float | str]:
     """Return the right share on each trace, or the error."""
-    from layerprof.trace.for_tensorboard import write_chrome
+    from layerprof.trace.file import write_chrome
 
     result: dict[str, float | str] = {}
     for name in GPU_SCENARIOS:
@@ -203,7 +203,7 @@ def main() -> None:
 
 def compare(kernels: int, out: Path | None) -> None:
     """Print how right and how heavy each tool is."""
-    from layerprof.trace.for_tensorboard import write_chrome
+    from layerprof.trace.file import write_chrome
 
     sys.path.append(str(HTA))  # last: for its version only
     where = machine("layerprof", "HolisticTraceAnalysis", "torch-tb-profiler", "pandas", "numpy", "orjson")

@@ -130,7 +130,7 @@ class Encoder:
         self.asks = tokenizer.encode("?\n", add_special_tokens=False)[0]
         self.newline = tokenizer.encode("\n", add_special_tokens=False)[0]
 
-    def __call__(self, dataset: str, samples: list[tasks.Sample], cells: int) -> Texts:
+    def __call__(self, dataset: str, samples: list[tasks.DrawnSample], cells: int) -> Texts:
         """Encode rows of one task whose images have cells x cells tokens."""
         rows = [self._row(dataset, sample.fields, cells) for sample in samples]
         length = max(len(ids) for ids, _, _ in rows)
@@ -168,7 +168,7 @@ class Encoder:
         return max(at for at, token in enumerate(ids) if token == name)
 
 
-def _keep(rng: random.Random, sample: tasks.Sample) -> bool:
+def _keep(rng: random.Random, sample: tasks.DrawnSample) -> bool:
     """Drop many questions about colours: those about shapes take longest to learn."""
     question = str(sample.fields["question"])
     return not question.startswith(("What color", "Which color")) or rng.random() < 0.4
@@ -187,7 +187,7 @@ class Mixed(IterableDataset[Any]):
         index = 0
         while True:
             side = alike.choices(list(self.sides), list(self.sides.values()))[0]
-            chosen: dict[str, list[tasks.Sample]] = {}
+            chosen: dict[str, list[tasks.DrawnSample]] = {}
             for dataset, count in self.per_task.items():
                 # Larger images, fewer of them; but reading changes most with the size, so text keeps its number.
                 share = 1.0 if dataset == "textvqa" else (224 / side) ** 2

@@ -24,7 +24,7 @@ from layerprof.demo import EVALUATION_ROWS, MODEL_FOLDER, tasks
 from layerprof.settings import DATASETS
 
 
-def answers(model: Any, processor: Any, dataset: str, samples: list[tasks.Sample], side: int) -> list[str]:
+def answers(model: Any, processor: Any, dataset: str, samples: list[tasks.DrawnSample], side: int) -> list[str]:
     """Answer one batch, greedily."""
     texts = []
     for sample in samples:
@@ -86,7 +86,7 @@ def score(model: Any, processor: Any, dataset: str, side: int, arguments: argpar
         print("    ", line)
 
 
-def part(dataset: str, sample: tasks.Sample) -> str:
+def part(dataset: str, sample: tasks.DrawnSample) -> str:
     """Tell what kind of row it is, for the breakdown."""
     if dataset == "textvqa":
         return "small" if sample.scene.words[0].pixel == tasks.SMALL_PIXEL else "ordinary"

@@ -31,6 +31,8 @@ from torch.nn import functional as F  # noqa: N812 (the name everyone knows)
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
+from layerprof.settings import DATASETS
+
 QUESTION, CHOICE = 1, 3
 """The decoder layers after which a question must know its answer, and a choice whether it is right."""
 LETTERS = 6
@@ -220,7 +222,7 @@ def train(one: Student, arguments: argparse.Namespace) -> None:
     crowded = iter(loader(data.Crowded(one.tokenizer, arguments.batch, arguments.seed)))
     mixed = iter(())
     if arguments.stage == "joint":
-        per_task = dict(zip(("textvqa", "scienceqa", "coco"), arguments.per_task, strict=True))
+        per_task = dict(zip(DATASETS, arguments.per_task, strict=True))
         sides = dict(zip((224, 336, 448), arguments.sides, strict=True))
         mixed = iter(loader(data.Mixed(one.tokenizer, per_task, sides, arguments.seed)))
     weights = [weight for settings in adam.param_groups for weight in settings["params"]]

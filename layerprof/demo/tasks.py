@@ -55,7 +55,7 @@ INKS: tuple[Color, ...] = ((20, 20, 20), (150, 20, 20), (20, 30, 140), (10, 90, 
 
 
 @dataclass(frozen=True)
-class Sample:
+class DrawnSample:
     """One row without its image, and the scene it is about."""
 
     scene: Scene
@@ -66,7 +66,7 @@ class Sample:
         return {"image": image(self.scene), **self.fields}
 
 
-def sample(dataset: str, index: int, split: str = "evaluation", seed: int = SEED) -> Sample:
+def sample(dataset: str, index: int, split: str = "evaluation", seed: int = SEED) -> DrawnSample:
     """One sample of a task, the same on every machine."""
     if dataset not in DATASETS:
         raise ValueError(f"unknown dataset {dataset!r}: use one of {', '.join(DATASETS)}")
@@ -130,7 +130,7 @@ def text_scene(rng: random.Random, text: str, pixel: int) -> Scene:
     return Scene(name, rgb, words=(word,), sign=sign)
 
 
-def _textvqa(rng: random.Random, index: int, split: str) -> Sample:
+def _textvqa(rng: random.Random, index: int, split: str) -> DrawnSample:
     text = pick_word(rng, split)
     pixel = SMALL_PIXEL if rng.random() < SMALL_SHARE else LARGE_PIXEL
     fields = {
@@ -139,7 +139,7 @@ def _textvqa(rng: random.Random, index: int, split: str) -> Sample:
         "question": rng.choice(TEXT_QUESTIONS),
         "answers": [text] * 6 + [text.lower()] * 2 + [text.capitalize()] * 2,
     }
-    return Sample(text_scene(rng, text, pixel), fields)
+    return DrawnSample(text_scene(rng, text, pixel), fields)
 
 
 def things_scene(rng: random.Random, count: int) -> Scene:
@@ -161,7 +161,7 @@ def things_scene(rng: random.Random, count: int) -> Scene:
                 return Scene(name, rgb, things)
 
 
-def _scienceqa(rng: random.Random, index: int, split: str) -> Sample:
+def _scienceqa(rng: random.Random, index: int, split: str) -> DrawnSample:
     scene = things_scene(rng, rng.choice((1, 2, 2, 3)))
     asked = rng.choice(scene.things)
     kind = rng.choice(("color", "shape", "present"))
@@ -187,17 +187,17 @@ def _scienceqa(rng: random.Random, index: int, split: str) -> Sample:
         "topic": "shapes and colors",
         "image_id": f"{split}-{index:06d}",
     }
-    return Sample(scene, fields)
+    return DrawnSample(scene, fields)
 
 
-def _coco(rng: random.Random, index: int, split: str) -> Sample:
+def _coco(rng: random.Random, index: int, split: str) -> DrawnSample:
     scene = things_scene(rng, rng.choice((1, 2, 2, 3)))
     fields = {
         "question_id": f"{split}-{index:06d}.jpg",
         "question": "Please carefully observe the image and come up with a caption for the image",
         "answer": captions(scene),
     }
-    return Sample(scene, fields)
+    return DrawnSample(scene, fields)
 
 
 def _phrase(things: Sequence[Thing], joint: str = " and ") -> str:

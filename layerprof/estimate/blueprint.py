@@ -28,7 +28,7 @@ WORD = 9
 
 
 @dataclass(slots=True)
-class Inputs:
+class PromptInputs:
     """What `generate()` (or an encoder's `forward`) is given; `image_tokens` and `prompt_tokens` count one row."""
 
     tensors: dict[str, Any]
@@ -86,7 +86,7 @@ def understood(name: str) -> Iterator[None]:
         ) from error
 
 
-def inputs(model: Any, rows: int, image_size: int, text_tokens: int) -> Inputs:
+def inputs(model: Any, rows: int, image_size: int, text_tokens: int) -> PromptInputs:
     """Make the inputs of `rows` samples, each one image (where the model sees any) and `text_tokens` of text.
 
     Raises RequestError when the model does not take images of this size, or wants inputs that a configuration does not
@@ -99,8 +99,8 @@ def inputs(model: Any, rows: int, image_size: int, text_tokens: int) -> Inputs:
                 f"The configuration of {type(model).__name__} does not tell how large its images are.",
                 "Profile it instead: `layerprof profile --weights random` runs it on real inputs.",
             )
-        return _text(Inputs({}), rows, text_tokens, None)
-    made = Inputs({})
+        return _text(PromptInputs({}), rows, text_tokens, None)
+    made = PromptInputs({})
     if "image_grid_thw" in wanted:
         _grid(made, model, rows, image_size)
     else:
@@ -119,7 +119,7 @@ def inputs(model: Any, rows: int, image_size: int, text_tokens: int) -> Inputs:
     return made
 
 
-def _text(made: Inputs, rows: int, text_tokens: int, image_id: int | None) -> Inputs:
+def _text(made: PromptInputs, rows: int, text_tokens: int, image_id: int | None) -> PromptInputs:
     """Add ids and mask: the image's tokens after the first of the text, no padding."""
     import torch
 
@@ -132,7 +132,7 @@ def _text(made: Inputs, rows: int, text_tokens: int, image_id: int | None) -> In
     return made
 
 
-def _grid(made: Inputs, model: Any, rows: int, size: int) -> None:
+def _grid(made: PromptInputs, model: Any, rows: int, size: int) -> None:
     """Packed patches with a (frames, height, width) grid per image."""
     import torch
 
@@ -153,7 +153,7 @@ def _grid(made: Inputs, model: Any, rows: int, size: int) -> None:
     made.image_tokens = side * side // merge**2
 
 
-def _pixels(made: Inputs, model: Any, wanted: set[str], rows: int, size: int) -> None:
+def _pixels(made: PromptInputs, model: Any, wanted: set[str], rows: int, size: int) -> None:
     """Whole images: of the size asked for where the tower takes any, else of the size that it was made for."""
     vision = _vision_config(model.config)
     own = getattr(vision, "image_size", None) or getattr(vision, "resolution", None)
@@ -173,7 +173,7 @@ def _takes(model: Any, wanted: set[str], rows: int, size: int) -> bool:
     """Tell by trial whether a tower takes images of any size."""
     images = _images(model, wanted, rows, (size, size), size)
     try:
-        model(**images) if "input_ids" not in wanted else _count_features(model, Inputs(images))
+        model(**images) if "input_ids" not in wanted else _count_features(model, PromptInputs(images))
     except (ValueError, RuntimeError, AttributeError):
         return False
     return True
@@ -206,7 +206,7 @@ def _images(model: Any, wanted: set[str], rows: int, sides: tuple[int, int], siz
     return {"pixel_values": ghost(shape, model.dtype), **beside}
 
 
-def _count_features(model: Any, made: Inputs) -> int:
+def _count_features(model: Any, made: PromptInputs) -> int:
     """Ask the model how many tokens its images become."""
     features = getattr(model, "get_image_features", None) or getattr(model.base_model, "get_image_features", None)
     if features is None:
@@ -232,7 +232,7 @@ def _rows(found: Any) -> int:
     return sum(_rows(part) for part in parts)
 
 
-def _cross_attention(made: Inputs) -> None:
+def _cross_attention(made: PromptInputs) -> None:
     import torch
 
     ids = made.tensors["input_ids"]

@@ -41,7 +41,7 @@ class _Steps:
 
     readings: tuple[WorkReading, ...]
     cache: Any
-    made: blueprint.Inputs
+    made: blueprint.PromptInputs
 
 
 def rehearse(
@@ -88,7 +88,7 @@ def rehearse(
     )
 
 
-def _steps(model: Any, layers: Sequence[Layer], made: blueprint.Inputs, tokens: int) -> _Steps:
+def _steps(model: Any, layers: Sequence[Layer], made: blueprint.PromptInputs, tokens: int) -> _Steps:
     hook = registry.load(registry.SHAPES)(model, layers)
     readings: list[WorkReading] = []
     with hook, hook.batch(0, attention_mask=made.tensors.get("attention_mask")):
@@ -96,7 +96,7 @@ def _steps(model: Any, layers: Sequence[Layer], made: blueprint.Inputs, tokens: 
     return _Steps(tuple(readings), cache, made)
 
 
-def _answer(model: Any, made: blueprint.Inputs, new_tokens: int, after_token: Callable[[], None]) -> Any:
+def _answer(model: Any, made: blueprint.PromptInputs, new_tokens: int, after_token: Callable[[], None]) -> Any:
     """Generate greedily, `after_token` after each; return the cache. An encoder is called once."""
     import torch
     from transformers import StoppingCriteria

@@ -49,21 +49,26 @@ class SweepFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process. Raises RequestError while another sweep holds it.
+        """Hold the folder for this process. Raises RequestError while another sweep holds it, or where nothing can.
 
-        The system lets go of the lock when its process ends, however it ends, so that a dead sweep blocks nobody.
+        The system lets go of the lock when its process ends, however it ends, so that a dead sweep blocks nobody; a
+        lock of another kind, which filelock would take where the file system knows none, might outlive it.
         """
         import filelock
 
         file = self.path / LOCK_FILE
         try:
-            # Where a file system knows no locks there is an error, not a lock of another kind.
             held = filelock.FileLock(file, fallback_to_soft=False).acquire(blocking=False)
         except filelock.Timeout:
             raise RequestError(
                 f"A sweep is running in {self.path} ({_holder(file)}).",
                 "Wait for it or stop it, or give another folder with --output.",
             ) from None
+        except OSError as error:
+            raise RequestError(
+                f"The folder {self.path} cannot be held for a sweep: {error.strerror or error}.",
+                "Give a folder on another file system, or one that may be written to, with --output.",
+            ) from error
         with held:
             file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
             yield

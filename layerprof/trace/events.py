@@ -69,7 +69,7 @@ class Names:
 
 
 @dataclass(slots=True)
-class Table:
+class EventTable:
     """Events of one sort: start and length in microseconds as read, and some numbers each."""
 
     numbers: int
@@ -107,12 +107,12 @@ class Columns:
     operators on the host.
     """
 
-    work: Table = field(default_factory=lambda: Table(2))
-    launches: Table = field(default_factory=lambda: Table(3))
-    captures: Table = field(default_factory=lambda: Table(2))
-    warm_ups: Table = field(default_factory=lambda: Table(1))
-    ranges: Table = field(default_factory=lambda: Table(3))
-    operators: Table = field(default_factory=lambda: Table(2))
+    work: EventTable = field(default_factory=lambda: EventTable(2))
+    launches: EventTable = field(default_factory=lambda: EventTable(3))
+    captures: EventTable = field(default_factory=lambda: EventTable(2))
+    warm_ups: EventTable = field(default_factory=lambda: EventTable(1))
+    ranges: EventTable = field(default_factory=lambda: EventTable(3))
+    operators: EventTable = field(default_factory=lambda: EventTable(2))
     names: Names = field(default_factory=Names)
     labels: Names = field(default_factory=Names)
     threads: Names = field(default_factory=Names)

@@ -15,12 +15,25 @@ from typing import Any
 
 import numpy as np
 
-from layerprof.trace import events as columns
 from layerprof.trace import intervals
+from layerprof.trace.events import (
+    ANNOTATED,
+    ANNOTATION,
+    ASKED,
+    LAUNCH,
+    MODULE,
+    MODULES,
+    NOT_RANGES,
+    OPERATOR,
+    OURS,
+    PYTHON,
+    RANGE_ARG,
+    WORK,
+    correlation,
+    label,
+)
 from layerprof.trace.file import Event, TraceFile, write_chrome
 from layerprof.trace.intervals import NOWHERE
-
-__all__ = ["Event", "TraceFile", "rewrite_for_tensorboard", "write_chrome"]
 
 FIRST_ID = 1 << 40
 """Python ids, module ids and external ids of ours begin here, far from any that torch gives."""
@@ -42,7 +55,7 @@ def rewrite_for_tensorboard(
     Raises TraceError as `TraceFile` does.
     """
     source = TraceFile(trace)
-    plan = _Plan(None if layers is None else frozenset(layers))
+    plan = _Changes(None if layers is None else frozenset(layers))
     for events in source:
         for event in events:
             plan.note(event)
@@ -53,7 +66,7 @@ def rewrite_for_tensorboard(
 
 
 @dataclass(slots=True)
-class _Call:
+class _ModuleCall:
     """One range: its thread, its times in nanoseconds, its module's name."""
 
     thread: tuple[Any, Any]
@@ -72,15 +85,15 @@ class _Launch:
     external: Any
 
 
-class _Plan:
+class _Changes:
     """What the second reading has to change, found out by the first."""
 
     def __init__(self, wanted: frozenset[str] | None) -> None:
         self._wanted = wanted
-        self._calls: dict[int, list[_Call]] = {columns.OURS: [], columns.MODULES: [], columns.ANNOTATED: []}
+        self._calls: dict[int, list[_ModuleCall]] = {OURS: [], MODULES: [], ANNOTATED: []}
         self._launches: list[_Launch] = []
         self._operators: set[Any] = set()
-        self._source = columns.OURS
+        self._source = OURS
         self._ids: dict[str, int] = {}
         self._parents: dict[str, int | None] = {}
         self._bare: list[tuple[int, int] | None] = []
@@ -98,21 +111,21 @@ class _Plan:
         name, source = _module(event)
         if name is not None:
             start, end = _nanoseconds(event)
-            self._calls[source].append(_Call(_thread(event), start, end, name))
-        elif category in columns.OPERATOR:
+            self._calls[source].append(_ModuleCall(_thread(event), start, end, name))
+        elif category in OPERATOR:
             self._operators.add(_arguments(event).get("External id"))
-        elif category in columns.LAUNCH:
+        elif category in LAUNCH:
             external = _arguments(event).get("External id")
             ts, _ = _nanoseconds(event)
-            self._launches.append(_Launch(_thread(event), ts, columns.correlation(event), external))
-        elif category in columns.WORK:
+            self._launches.append(_Launch(_thread(event), ts, correlation(event), external))
+        elif category in WORK:
             self._on_gpu = True
 
     def settle(self) -> None:
         """Decide, once all events are known."""
-        self._source = next((source for source, calls in self._calls.items() if calls), columns.OURS)
+        self._source = next((source for source, calls in self._calls.items() if calls), OURS)
         calls = [c for c in self._calls[self._source] if self._wanted is None or c.name in self._wanted]
-        threads: dict[tuple[Any, Any], list[_Call]] = {}
+        threads: dict[tuple[Any, Any], list[_ModuleCall]] = {}
         for call in sorted(calls, key=lambda c: (c.start, -c.end, len(c.name))):
             threads.setdefault(call.thread, []).append(call)
             self._ids.setdefault(call.name, FIRST_ID + len(self._ids))
@@ -120,12 +133,12 @@ class _Plan:
             self._nest(mine)
         self._find_bare_launches(threads)
 
-    def _nest(self, calls: Sequence[_Call]) -> None:
+    def _nest(self, calls: Sequence[_ModuleCall]) -> None:
         """Take as a module's parent the one around its first call, so that the hierarchy has every module once.
 
         A call that crosses the end of the one around it is cut there: the plugin fails on crossing modules.
         """
-        stack: list[_Call] = []
+        stack: list[_ModuleCall] = []
         for call in calls:
             while stack and stack[-1].end <= call.start:
                 stack.pop()
@@ -136,7 +149,7 @@ class _Plan:
             self._parents.setdefault(call.name, None if parent is None else self._ids[parent])
             stack.append(call)
 
-    def _find_bare_launches(self, threads: dict[tuple[Any, Any], list[_Call]]) -> None:
+    def _find_bare_launches(self, threads: dict[tuple[Any, Any], list[_ModuleCall]]) -> None:
         """Give a launch that no operator made, such as Triton's, an external id for an operator of its own."""
         self._bare = [None] * len(self._launches)  # external id, and the end of the range around
         if not self._on_gpu:  # nothing to tie to an operator, whose time would be read as work
@@ -168,14 +181,14 @@ class _Plan:
             yield event
             return
         name, source = _module(event)
-        if name is not None and source == self._source and source != columns.MODULES:
+        if name is not None and source == self._source and source != MODULES:
             if name in self._ids:
                 yield self._module_event(event, name)
-            if source == columns.ANNOTATED:
+            if source == ANNOTATED:
                 yield event
-        elif event["cat"] in columns.LAUNCH:
+        elif event["cat"] in LAUNCH:
             yield from self._rewrite_launch(event)
-        elif event["cat"] in columns.WORK:
+        elif event["cat"] in WORK:
             yield self._rewrite_work(event)
         else:
             yield event
@@ -183,12 +196,12 @@ class _Plan:
     def _module_event(self, event: Event, name: str) -> Event:
         own = self._ids[name]
         ids = {"Python id": own, "Python parent id": self._parents[name], "Python module id": own}
-        mark = {columns.RANGE_ARG: _arguments(event).get(columns.RANGE_ARG, event["name"])}
-        ours = mark if self._source == columns.OURS else {}
+        mark = {RANGE_ARG: _arguments(event).get(RANGE_ARG, event["name"])}
+        ours = mark if self._source == OURS else {}
         start, _ = _nanoseconds(event)
         end = self._cut.get((_thread(event), start, name))
         dur = {} if end is None else {"dur": (end - start) / 1000}
-        return {**event, "cat": columns.PYTHON, "name": f"{columns.MODULE}{name}", **dur, "args": {**ids, **ours}}
+        return {**event, "cat": PYTHON, "name": f"{MODULE}{name}", **dur, "args": {**ids, **ours}}
 
     def _rewrite_launch(self, event: Event) -> Iterator[Event]:
         bare = self._bare[self._launched]
@@ -206,10 +219,10 @@ class _Plan:
 
     def _rewrite_work(self, event: Event) -> Event:
         given = _arguments(event)
-        external = self._externals.get(columns.correlation(event))
+        external = self._externals.get(correlation(event))
         new = {} if external is None else {"External id": external}
         if isinstance(given.get("correlation"), str):
-            new["correlation"] = columns.correlation(event)
+            new["correlation"] = correlation(event)
         if not isinstance(given.get("device"), int):
             new["device"] = event["pid"] if isinstance(event.get("pid"), int) else 0
         return _with(event, new) if new else event
@@ -218,12 +231,12 @@ class _Plan:
 def _module(event: Event) -> tuple[str | None, int]:
     """Return the module name that an event's range stands for, and where the range comes from."""
     category, name = event["cat"], event["name"]
-    if category not in (columns.PYTHON, columns.ANNOTATION, *columns.OPERATOR):
-        return None, columns.ASKED
-    label, source = columns.label(name, _arguments(event), category)
-    if label is None or source == columns.ASKED or name.startswith(columns.NOT_RANGES):
+    if category not in (PYTHON, ANNOTATION, *OPERATOR):
+        return None, ASKED
+    found, source = label(name, _arguments(event), category)
+    if found is None or source == ASKED or name.startswith(NOT_RANGES):
         return None, source
-    return label[0], source
+    return found[0], source
 
 
 def _readable(event: Event) -> Event | None:

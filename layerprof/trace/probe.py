@@ -15,7 +15,7 @@ MUCH = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class ProbeSession:
     """One recording of the probe's work.
 
     `ours` says that it was opened as layerprof opens its own, with launches made to be lost; else as torch does.
@@ -31,7 +31,7 @@ class Session:
     after_s: float
 
     @classmethod
-    def of(cls, ours: bool, trace: Attribution, after_s: float) -> Session:
+    def of(cls, ours: bool, trace: Attribution, after_s: float) -> ProbeSession:
         """Return what a session's trace shows; a CPU has no launches."""
         return cls(ours, trace.launches, trace.launched_not_recorded, trace.orphans, trace.warm_up_lost, after_s)
 
@@ -46,7 +46,7 @@ class Probe:
     device: str
     teardown: str | None
     bare_s: tuple[float, float]
-    sessions: tuple[Session, ...]
+    sessions: tuple[ProbeSession, ...]
 
     def slowdown(self) -> float:
         """Return by which share work takes longer after a session, as the median over them against both bare times."""
@@ -61,7 +61,7 @@ class Probe:
         return tuple(one.lost for one in self.sessions if one.ours == ours)
 
     @property
-    def own(self) -> tuple[Session, ...]:
+    def own(self) -> tuple[ProbeSession, ...]:
         """Those opened as layerprof opens its own."""
         return tuple(one for one in self.sessions if one.ours)
 

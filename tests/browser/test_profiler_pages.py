@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import pytest
 import traces_synthetic as synthetic
 
-from layerprof.trace.for_tensorboard import rewrite_for_tensorboard, write_chrome
+from layerprof.trace.file import write_chrome
+from layerprof.trace.for_tensorboard import rewrite_for_tensorboard
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Frame, FrameLocator, Page, Route

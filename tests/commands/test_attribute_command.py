@@ -14,7 +14,7 @@ import pytest
 import traces_synthetic as synthetic
 
 from layerprof import cli
-from layerprof.trace.for_tensorboard import write_chrome
+from layerprof.trace.file import write_chrome
 
 Cli = Callable[..., tuple[int, str, str]]
 

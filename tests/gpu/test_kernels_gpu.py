@@ -13,7 +13,8 @@ from layerprof.hooks.memory import MemoryHook
 
 from layerprof.layers.find import find_layers
 from layerprof.records import Phase
-from layerprof.trace.attribute import GRAPH, NO_LAUNCH, attribute
+from layerprof.trace.attribute import attribute
+from layerprof.trace.attribution import GRAPH, NO_LAUNCH
 
 pytestmark = pytest.mark.gpu
 torch = pytest.importorskip("torch")

@@ -20,7 +20,7 @@ from toy_vlm import ToyVlm
 
 from layerprof.errors import RunFailedError
 from layerprof.records import Phase
-from layerprof.trace.attribute import GRAPH, NO_LAUNCH, OUTSIDE
+from layerprof.trace.attribution import GRAPH, NO_LAUNCH, OUTSIDE
 
 
 class Multiply(nn.Module):

@@ -16,7 +16,8 @@ from layerprof.errors import RequestError
 from layerprof.report.attribution.documents import COLUMNS, to_csv, to_json, to_markdown
 from layerprof.report.attribution.terminal import render
 from layerprof.report.attribution.words import busy_share
-from layerprof.trace.attribute import NO_LAUNCH, attribute, merged
+from layerprof.trace.attribute import attribute
+from layerprof.trace.attribution import NO_LAUNCH, merged
 
 GEMM = "sm90_xmma_gemm_f16f16_f16f32_f32_tn_n_tilesize128x128x64_warpgroupsize1x1x1_cublas"
 

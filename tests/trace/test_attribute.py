@@ -15,8 +15,9 @@ from traces_synthetic import Scenario
 
 from layerprof.errors import SelectorError
 from layerprof.records import Phase
-from layerprof.trace.attribute import GRAPH, NO_LAUNCH, OUTSIDE, Attribution, Row, attribute, merged, total
-from layerprof.trace.for_tensorboard import write_chrome
+from layerprof.trace.attribute import attribute
+from layerprof.trace.attribution import GRAPH, NO_LAUNCH, OUTSIDE, Attribution, Row, merged, total
+from layerprof.trace.file import write_chrome
 
 
 def selves(result: Attribution) -> dict[tuple[str, str | None], float]:

@@ -21,7 +21,8 @@ from traces_synthetic import Scenario
 from layerprof.errors import TraceError
 from layerprof.layers.find import find_layers
 from layerprof.trace.attribute import attribute
-from layerprof.trace.for_tensorboard import TraceFile, rewrite_for_tensorboard, write_chrome
+from layerprof.trace.file import TraceFile, write_chrome
+from layerprof.trace.for_tensorboard import rewrite_for_tensorboard
 
 plugin = pytest.importorskip("torch_tb_profiler.profiler.data")
 

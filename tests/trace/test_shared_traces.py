@@ -10,7 +10,8 @@ from functools import cache
 import pytest
 from paths import SHARED_TRACES
 
-from layerprof.trace.attribute import GRAPH, NO_LAUNCH, OUTSIDE, Attribution, attribute
+from layerprof.trace.attribute import attribute
+from layerprof.trace.attribution import GRAPH, NO_LAUNCH, OUTSIDE, Attribution
 
 FOLDER = SHARED_TRACES
 TRACES = (

@@ -1,0 +1,180 @@
+"""FLOPs of what ran, operator by operator: executed, of them useful, and what a causal mask leaves.
+
+Fused attention tells itself by its operands. Eager attention is a batched product, a softmax over what it gave, and a
+product with that: only then is it known what the first product was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from layerprof.hooks import kv
+from layerprof.hooks.base import PhaseTracker
+from layerprof.hooks.dispatch import Operator, output_shape, shapes, signature
+from layerprof.hooks.frames import Frame, Frames, Tally
+from layerprof.hooks.tokens import ALL, Padding, Share, Visibility, by_flags
+from torch import Tensor
+
+from layerprof.flops import formulas
+from layerprof.flops.operators import CUMULATIVE_K, CUMULATIVE_Q, LONGEST_K, MASKS, Attention, Product
+from layerprof.records import Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A batched product that may turn out to be attention's scores, and where it was added."""
+
+    tally: Tally
+    phase: Phase
+    executed: int
+    useful: Share
+    batch: int
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Weighting:
+    """Shares that attention's second product takes: those of its scores."""
+
+    places: int
+    columns: int
+    useful: Share
+    causal: Share
+
+
+class FlopCount:
+    """Adds the FLOPs of operators to the running calls, and to a `total` that knows nothing of layers.
+
+    `queries` is the length of the running language layer's input.
+    """
+
+    def __init__(self, frames: Frames, tracker: PhaseTracker) -> None:
+        self.total = 0
+        self.queries = 0
+        self._frames = frames
+        self._tracker = tracker
+        self._counted: dict[tuple[Any, ...], Product | Attention] = {}
+        self._padding = Padding()
+        self._visible = Visibility()
+        self._scores: Scores | None = None
+        self._weighting: Weighting | None = None
+
+    def begin(self, attention_mask: Tensor | None) -> None:
+        """Begin a batch; its mask (rows, positions) tells the real tokens of the prompt."""
+        self._padding = Padding(attention_mask)
+        self.queries, self._scores, self._weighting = 0, None, None
+
+    def forget_masks(self) -> None:
+        """Begin a step: masks may be other ones under the same address."""
+        self._visible.forget()
+
+    def add(self, operator: Operator, operands: dict[str, Any], output: Any, frame: Frame) -> None:
+        """Add what an operator with a formula has done in the running call."""
+        made = output_shape(output)
+        key = (operator.name, signature(operands), made)  # a packed weight has no shape to be read: its output has
+        counted = self._counted.get(key)
+        if counted is None:
+            assert operator.formula is not None, operator.name
+            counted = self._counted[key] = operator.formula(shapes(operands), made)
+        if isinstance(counted, Product):
+            self._product(counted, frame)
+        elif counted.packed:
+            self._packed(counted, operands, frame)
+        else:
+            self._attention(counted, operands, frame, from_start="scaled_dot_product" in operator.name)
+
+    def _product(self, product: Product, frame: Frame) -> None:
+        tally, phase = self._frames.tally(frame), self._frames.phase(frame)
+        self.total += product.flops
+        if product.batched is not None and self._weighting is not None:
+            batch, rows, inner, _ = product.batched
+            weighting = self._weighting
+            if batch * rows == weighting.places and inner == weighting.columns:
+                tally.add_attention(product.flops, weighting.useful, weighting.causal)
+                self._weighting = None
+                return
+        useful = self._padding.share_of_rows(phase, self.queries)
+        tally.add(product.flops, useful)
+        if product.batched is not None:
+            batch, rows, _, columns = product.batched
+            self._scores = Scores(tally, phase, product.flops, useful, batch, rows, columns)
+
+    def softmax(self, scores: Tensor) -> None:
+        """Tell eager attention: a batched product, a softmax over what it gave, and a product with that."""
+        found, self._scores = self._scores, None
+        if found is None or scores.ndim < 3 or scores.shape[-1] < found.columns:
+            return
+        if prod(scores.shape[:-1]) != found.batch * found.rows:
+            return
+        queries, keys = int(scores.shape[-2]), found.columns
+        useful, causal = ALL, ALL
+        if found.phase is not Phase.VISION:
+            useful = self._useful_pairs(queries, keys)
+            causal = (self._visible.by_scores(scores, keys), queries * keys)
+        found.tally.add(-found.executed, found.useful)
+        found.tally.add_attention(found.executed, useful, causal)
+        self._weighting = Weighting(found.batch * found.rows, keys, useful, causal)
+
+    def _attention(self, it: Attention, operands: dict[str, Any], frame: Frame, *, from_start: bool) -> None:
+        tally, phase = self._frames.tally(frame), self._frames.phase(frame)
+        self.total += it.flops
+        if phase is Phase.VISION:
+            tally.add_attention(it.flops)
+            return
+        pairs = it.queries * it.keys
+        visible = by_flags(operands, it.queries, it.keys, from_start=from_start)
+        if visible is None:
+            visible = self._masked(it, operands)
+        tally.add_attention(it.flops, self._useful_pairs(it.queries, it.keys), (visible, pairs))
+
+    def _masked(self, it: Attention, operands: dict[str, Any]) -> int:
+        mask = next((operands[name] for name in MASKS if isinstance(operands.get(name), Tensor)), None)
+        if mask is not None:
+            return self._visible.by_mask(mask, it.queries, it.keys)
+        block = operands.get("block_mask")
+        if block is not None:
+            return self._visible.by_function(block[-1], it.rows, it.queries, it.keys, operands["query"].device)
+        return it.queries * it.keys
+
+    def _packed(self, it: Attention, operands: dict[str, Any], frame: Frame) -> None:
+        """Count packed sequences: a padded batch as padded, anything else by the sequences' own lengths."""
+        starts_q, starts_k = (_first(operands, names) for names in (CUMULATIVE_Q, CUMULATIVE_K))
+        queries = _lengths(starts_q) if starts_q is not None else [it.queries]
+        keys = _lengths(starts_k) if starts_k is not None else queries
+        tally, phase = self._frames.tally(frame), self._frames.phase(frame)
+        if phase is not Phase.VISION and len(queries) == self._padding.rows and max(queries) <= self.queries:
+            longest = _first(operands, LONGEST_K)
+            padded = Attention(len(queries), it.heads, self.queries, int(longest or max(keys)), it.width_qk, it.width_v)
+            self._attention(padded, operands, frame, from_start=False)
+            return
+        pairs = formulas.varlen_pairs(queries, keys)
+        executed = formulas.attention(1, it.heads, pairs, it.width_qk, it.width_v)
+        self.total += executed
+        shown = [by_flags(operands, q, k, from_start=False) for q, k in zip(queries, keys, strict=True)]
+        visible = sum(q * k if s is None else s for q, k, s in zip(queries, keys, shown, strict=True))
+        tally.add_attention(executed, ALL, ALL if phase is Phase.VISION else (visible, pairs))
+
+    def _useful_pairs(self, queries: int, keys: int) -> Share:
+        cached = self._frames.cache()
+        layer = cached[0].layer if cached else None
+        return self._padding.share_of_pairs(
+            queries,
+            keys,
+            self._tracker.phase,
+            self._tracker.step,
+            fixed=layer is not None and kv.is_static(layer),
+            sliding=bool(getattr(layer, "is_sliding", False)),
+        )
+
+
+def _first(operands: dict[str, Any], names: Sequence[str]) -> Any:
+    """Return the first operand that is given, of several names for one thing."""
+    return next((operands[name] for name in names if operands.get(name) is not None), None)
+
+
+def _lengths(starts: Tensor) -> list[int]:
+    return [int(n) for n in (starts[1:] - starts[:-1]).tolist()]
