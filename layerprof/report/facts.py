@@ -60,7 +60,7 @@ def settings(run: Run) -> list[str]:
 
 
 def _image(run: Run) -> str | None:
-    """Return the images' size, and how many tokens of a prompt stand for them, as counted: families have their rules."""
+    """Return the images' size, and how many tokens of a prompt stand for one's, as they were counted."""
     size, tokens = run.settings.get("image_size"), run.totals.image_tokens
     if not isinstance(size, int):
         return None
