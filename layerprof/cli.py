@@ -46,7 +46,9 @@ def profile(
     dtype: Dtype = "auto",
     optimization: Annotated[str, typer.Option(help="eager, sdpa, flash or compile.")] = "eager",
     batch_size: Annotated[int, typer.Option(help="Rows per generate().")] = 1,
-    image_size: Annotated[int, typer.Option(help="Pixels a side, a multiple of 28: (s/28)^2 image tokens.")] = 224,
+    image_size: Annotated[
+        int, typer.Option(help="Pixels a side; Qwen-VL: a multiple of its cell (28 or 32), a token each.")
+    ] = 224,
     max_input_len: Annotated[
         int, typer.Option(help="Budget of the question's tokens; never cuts image or options.")
     ] = 200,

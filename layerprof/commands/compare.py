@@ -22,10 +22,10 @@ def show(before: Path, after: Path, fail_above: float | None, format_name: str, 
     """
     if fail_above is not None and not 0 <= fail_above < math.inf:
         raise RequestError(f"--fail-above is {fail_above:g}.", "Give percent, 0 or more.")
-    kind = kinds.comparison(fail_above)
-    kind.renderer(write.chosen(format_name, printing.file(output)))  # a wrong format is told before anything is read
+    formats = kinds.comparison(fail_above)
+    formats.renderer(write.chosen(format_name, printing.file(output)))  # a wrong format is told before anything is read
     found = compared(before, after)
-    printing.show(found, kind, format_name, output)
+    printing.show(found, formats, format_name, output)
     return 1 if fail_above is not None and found.regressions(fail_above) else 0
 
 

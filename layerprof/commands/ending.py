@@ -10,11 +10,9 @@ from typer.core import TyperGroup
 from layerprof.commands.printing import complain
 from layerprof.errors import LayerprofError
 from layerprof.machine import streams
+from layerprof.machine.internals import usage_error
 
-try:
-    from typer._click.exceptions import UsageError  # newer typers carry click's code, and give this class no name
-except ImportError:
-    from click.exceptions import UsageError  # type: ignore[assignment]  # the same class where typer stands on click
+UsageError = usage_error()
 
 
 class StoppedError(Exception):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from layerprof.report import units, write
-from layerprof.report.write import Kind
+from layerprof.report.write import Formats
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,9 +33,9 @@ def complain(text: str) -> None:
     sys.stderr.write(_shown(text) + "\n")
 
 
-def show(result: T, kind: Kind[T], format_name: str, output: Path | None) -> None:
+def show(result: T, formats: Formats[T], format_name: str, output: Path | None) -> None:
     """Show a result on standard output, or in the file of -o, and say so. Raises RequestError as `report.write`."""
-    written = write.write(result, kind, format_name, file(output), console())
+    written = write.write(result, formats, format_name, file(output), console())
     if written is not None:
         say(f"Wrote {written}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from layerprof.commands import printing
 from layerprof.errors import RequestError
-from layerprof.report.formats import tensorboard
+from layerprof.report import log_folder
 
 
 def serve(path: Path, port: int, say: Callable[[str], None] = printing.say) -> int:
@@ -19,18 +19,18 @@ def serve(path: Path, port: int, say: Callable[[str], None] = printing.say) -> i
 
     Raises RequestError when there is no run, the port is taken, or TensorBoard is not installed.
     """
-    tensorboard.arguments(path, port)  # tells a path that holds no run before anything else
+    log_folder.arguments(path, port)  # tells a path that holds no run before anything else
     if importlib.util.find_spec("tensorboard") is None:
         raise RequestError("TensorBoard is not installed.", "Install it: pip install tensorboard.")
     port = _free(port)
-    for folder in tensorboard.run_folders(path.parent if path.is_file() else path):
-        trouble = tensorboard.ensure(folder)
+    for folder in log_folder.run_folders(path.parent if path.is_file() else path):
+        trouble = log_folder.ensure(folder)
         if trouble:
             say(trouble)
     say(f"TensorBoard on http://localhost:{port}/ (stop with Ctrl-C)")
     try:
         return subprocess.run(
-            [sys.executable, "-m", "tensorboard.main", *tensorboard.arguments(path, port)], check=False
+            [sys.executable, "-m", "tensorboard.main", *log_folder.arguments(path, port)], check=False
         ).returncode
     except KeyboardInterrupt:
         return 0

@@ -228,3 +228,19 @@ def attention_of(config: Any) -> str | None:
     Reads `_attn_implementation`: transformers publishes how it is set (`set_attn_implementation`), not what it is.
     """
     return getattr(config, "_attn_implementation", None)
+
+
+# --- typer ------------------------------------------------------------------------------------------------------
+
+
+def usage_error() -> type[Any]:
+    """Return the class of what typer raises for a wrong option: it has `format_message()`, `ctx` and `exit_code`.
+
+    Reads `typer._click.exceptions`: newer typers carry click's code, and give the class no name of their own; older ones
+    raise the class of the package click.
+    """
+    try:
+        from typer._click.exceptions import UsageError
+    except ImportError:
+        from click.exceptions import UsageError  # type: ignore[assignment]  # the same class, of another package
+    return UsageError

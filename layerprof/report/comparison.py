@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.padding import Padding
 
 from layerprof.report import units
-from layerprof.report.look import Column, Look
+from layerprof.report.look import Column, Look, console_on
 from layerprof.report.markdown_text import escape, table
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ UNITS = {"s": units.seconds, "J": units.joules, "FLOP": units.flops, "B": units.
 
 def render(found: Comparisons, out: Console | IO[str], fail_above: float | None = None) -> None:
     """Print the comparison on a Rich console, or write it to a text stream."""
-    console = out if isinstance(out, Console) else Console(file=out, width=120, highlight=False)
+    console = console_on(out, 120)
     look = Look.of(console)
     console.print(look.text(f"{found.before} -> {found.after}", "bold"))
     for cell in found.cells:

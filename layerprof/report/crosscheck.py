@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from layerprof.report import units
-from layerprof.report.look import Column, Look
+from layerprof.report.look import Column, Look, console_on
 
 if TYPE_CHECKING:
     from layerprof.flops.crosscheck import CrossCheck, Peer
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def render(check: CrossCheck, out: Console | IO[str]) -> None:
     """Print a cross-check on a Rich console, or write it to a text stream."""
-    console = out if isinstance(out, Console) else Console(file=out, width=100, highlight=False)
+    console = console_on(out, 100)
     look = Look.of(console)
     for piece in (*_figures(check, look), *_why(check, look)):
         console.print(piece, highlight=False)

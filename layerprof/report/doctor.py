@@ -7,7 +7,7 @@ from itertools import groupby
 from rich.console import Console
 from rich.table import Table
 
-from layerprof.doctor.examine import Examination, State
+from layerprof.doctor.findings import Examination, State
 from layerprof.report.look import Look
 
 SIGNS: dict[State, tuple[str, str]] = {

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from layerprof.records import Phase
 from layerprof.report import units
-from layerprof.report.look import PHASE_STYLE, Column, Look
+from layerprof.report.look import PHASE_STYLE, Column, Look, console_on
 
 if TYPE_CHECKING:
     from layerprof.estimate.result import Estimate, EstimateRow
@@ -24,7 +24,7 @@ CONVENTION = (
 
 def render(estimate: Estimate, out: Console | IO[str]) -> None:
     """Print an estimate on a Rich console, or write it to a text stream."""
-    console = out if isinstance(out, Console) else Console(file=out, width=100, highlight=False)
+    console = console_on(out, 100)
     look = Look.of(console)
     for section in (_header, _phases, _memory, _layers, _books, _notes):
         pieces = list(section(estimate, look))
@@ -138,7 +138,7 @@ def _columns(look: Look, lines: Sequence[Sequence[EstimateRow]], phase: Phase) -
         _figures(look, "", [f"×{len(line)}" if len(line) > 1 else "" for line in lines]),
         _figures(look, "calls", [units.count(row.calls) for row in firsts], 5),
         Column("", bars, 4, "left"),
-        _figures(look, "%", [units.percent(share / whole).removesuffix(" %") for share in weight]),
+        _figures(look, "%", [units.bare_percent(share / whole) for share in weight]),
         _figures(look, f"least {time.unit}", [time.show(row.time_bound_s) for row in firsts]),
         _figures(look, work.unit, [work.show(row.flops) for row in firsts]),
         _figures(look, moved.unit, [moved.show(row.bytes) for row in firsts]),

@@ -42,7 +42,6 @@ def convention(run: Run) -> str:
 def settings(run: Run) -> list[str]:
     """Return the settings that the figures depend on, a few words each; what the run does not say is left out."""
     get, weights = run.settings.get, run.model.get("weights") or run.settings.get("weights")
-    image = get("image_size")
     named = (
         run.environment.get("device_name") or run.environment.get("device") or get("device"),
         _dtype(run),
@@ -52,12 +51,24 @@ def settings(run: Run) -> list[str]:
         _with(run.environment.get("transformers"), "transformers {}"),
         f"{units.count(run.samples)} sample{'' if run.samples == 1 else 's'}",
         _with(get("batch_size"), "batch {}"),
-        f"{image} px ({(image // 28) ** 2} image tokens)" if isinstance(image, int) else None,
+        _image(run),
         _with(get("max_input_len"), "question ≤ {} tokens"),
         _with(get("max_new_tokens"), "answer {} {} tokens", "=" if get("fixed_tokens") else "≤"),
         f"layers {get('layers')}" if get("layers") not in (None, "all") else None,
     )
     return [str(part) for part in named if part]
+
+
+def _image(run: Run) -> str | None:
+    """Return the images' size, and how many tokens of a prompt stand for one's, as they were counted."""
+    size, tokens = run.settings.get("image_size"), run.totals.image_tokens
+    if not isinstance(size, int):
+        return None
+    if not tokens or not run.samples:
+        return f"{size} px"
+    each = tokens / run.samples
+    counted = f"{each:.0f} image tokens" if each.is_integer() else f"{units.number(each)} image tokens on average"
+    return f"{size} px ({counted})"
 
 
 def _dtype(run: Run) -> str | None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import IO, TYPE_CHECKING, TypeVar
 
 from layerprof.report.formats import find
-from layerprof.report.write import Kind
+from layerprof.report.write import Formats
 
 if TYPE_CHECKING:
     from layerprof.records import Run
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def run() -> Kind[Run]:
+def run() -> Formats[Run]:
     """Return what shows a run: the installed formats, and any that the user names."""
     renderers = {name: find.renderer(name, "render") for name in find.names()}
-    return Kind(renderers, own=partial(find.renderer, method="render"))
+    return Formats(renderers, own=partial(find.renderer, method="render"))
 
 
-def sweep() -> Kind[SweepData]:
+def sweep() -> Formats[SweepData]:
     """Return what shows a sweep: the same formats."""
     renderers = {name: find.renderer(name, "render_sweep") for name in find.names()}
-    return Kind(renderers, page="sweep.html", own=partial(find.renderer, method="render_sweep"))
+    return Formats(renderers, page="sweep.html", own=partial(find.renderer, method="render_sweep"))
 
 
-def comparison(fail_above: float | None) -> Kind[Comparisons]:
+def comparison(fail_above: float | None) -> Formats[Comparisons]:
     """Return what shows a comparison; the terminal's says what is worse by more than so many percent."""
     from layerprof.report import comparison
 
-    return Kind(
+    return Formats(
         {
             "terminal": partial(comparison.render, fail_above=fail_above),
             "markdown": comparison.render_markdown,
@@ -44,11 +44,11 @@ def comparison(fail_above: float | None) -> Kind[Comparisons]:
     )
 
 
-def trace() -> Kind[Attribution]:
+def trace() -> Formats[Attribution]:
     """Return what shows an attributed trace."""
     from layerprof.report.attribution import documents, terminal
 
-    return Kind(
+    return Formats(
         {
             "terminal": terminal.render,
             "markdown": _written(documents.to_markdown),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import IO, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +16,11 @@ from layerprof.report import units
 PHASE_STYLE = {Phase.VISION: "magenta", Phase.PREFILL: "bright_blue", Phase.DECODE: "green", None: "bright_black"}
 
 Justify = Literal["left", "right"]
+
+
+def console_on(out: Console | IO[str], width: int) -> Console:
+    """Return the console itself, or one of that width on a text stream."""
+    return out if isinstance(out, Console) else Console(file=out, width=width, highlight=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,11 @@ def percent(share: float | None) -> str:
     return f"{share * 100:.0f} %" if abs(share) >= 9.995 else f"{share * 100:.1f} %"
 
 
+def bare_percent(share: float | None, missing: str = MISSING) -> str:
+    """Return a percentage without its sign, for columns whose head has it."""
+    return missing if share is None else percent(share).removesuffix(" %")
+
+
 def count(value: float | None) -> str:
     """Return a count with thousands set apart."""
     return MISSING if value is None else f"{value:,.0f}".replace(",", " ")

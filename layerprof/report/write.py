@@ -16,16 +16,17 @@ from layerprof.errors import RequestError, did_you_mean
 if TYPE_CHECKING:
     from rich.console import Console
 
-FORMATS = ("terminal", "markdown", "csv", "json", "html")
 SUFFIXES = {".txt": "terminal", ".md": "markdown", ".csv": "csv", ".json": "json", ".html": "html", ".htm": "html"}
+BUILT_IN = tuple(dict.fromkeys(SUFFIXES.values()))
+"""The formats that come with layerprof, in the order in which they are listed."""
 
 T = TypeVar("T")
 Renderer: TypeAlias = Callable[[T, Any], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind(Generic[T]):
-    """One kind of result: what renders it, by format.
+class Formats(Generic[T]):
+    """The formats of one kind of result: what renders it in each.
 
     A renderer takes the result and a text stream; that of `terminal` takes a Rich console, too. `unknown` is said of a
     format that is not there, `page` stands for a file of the user's. `own` returns what renders a user's own format,
@@ -58,23 +59,23 @@ def chosen(name: str, output: str | PurePath | None) -> str:
     if suffix not in SUFFIXES:
         raise RequestError(
             f"The file name '{output}' does not say which format it should have.",
-            f"Use one of the endings {', '.join(SUFFIXES)}, or name a --format: {', '.join(FORMATS)}.",
+            f"Use one of the endings {', '.join(SUFFIXES)}, or name a --format: {', '.join(BUILT_IN)}.",
         )
     return SUFFIXES[suffix]
 
 
-def write(result: T, kind: Kind[T], name: str, output: str | PurePath | None, console: Console) -> Path | None:
+def write(result: T, formats: Formats[T], name: str, output: str | PurePath | None, console: Console) -> Path | None:
     """Show a result on the console, or in a file when `output` is given; return the file.
 
     Raises RequestError for an unknown format, a file that cannot be written, and HTML without a file on a terminal.
     """
     name = chosen(name, output)
-    render = kind.renderer(name)
+    render = formats.renderer(name)
     if output is None and name == "terminal":
         render(result, console)
         return None
     if output is None and name == "html" and console.is_terminal:
-        raise RequestError("An HTML page is of no use on a terminal.", f"Name a file: -o {kind.page}.")
+        raise RequestError("An HTML page is of no use on a terminal.", f"Name a file: -o {formats.page}.")
     text = io.StringIO()
     render(result, text)
     if output is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sample_run import large_run, sample_run
 
+from layerprof.report import log_folder
 from layerprof.report.formats import tensorboard
 from layerprof.report.plugin import LayersPlugin
 from layerprof.runs import store
@@ -30,7 +31,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
         store.save(run, folder / name)
         tensorboard.write(run, folder / name)
     board = program.TensorBoard(plugins=[*default.get_static_plugins(), LayersPlugin])
-    arguments = [*tensorboard.arguments(folder, 0), "--load_fast=false"]
+    arguments = [*log_folder.arguments(folder, 0), "--load_fast=false"]
     board.configure(argv=["tensorboard", *arguments])
     launched: str = board.launch()
     return launched

@@ -20,7 +20,8 @@ from layerprof.hooks.energy.nvml import NvmlSensor
 from layerprof.hooks.energy.selftest import square_wave
 from rich.console import Console
 
-from layerprof.doctor import examine
+from layerprof.doctor import examine, network, profiler, room
+from layerprof.doctor.findings import Answer, Examination, Finding
 from layerprof.energy.counter import CounterRead
 from layerprof.energy.selftest import SelfTest
 from layerprof.registry import Kind
@@ -40,11 +41,11 @@ def _load(monkeypatch: pytest.MonkeyPatch, **instruments: Any) -> None:
     monkeypatch.setattr("layerprof.registry.load", load)
 
 
-def _finding(result: examine.Examination, group: str, name: str) -> examine.Finding:
+def _finding(result: Examination, group: str, name: str) -> Finding:
     return next(f for f in result.findings if (f.group, f.name) == (group, name))
 
 
-def _answer(result: examine.Examination, quantity: str) -> examine.Answer:
+def _answer(result: Examination, quantity: str) -> Answer:
     return next(a for a in result.answers if a.quantity == quantity)
 
 
@@ -128,7 +129,7 @@ def test_a_hub_that_answers_is_told_from_one_that_refuses(
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.server_port}/")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    asked = examine._Hub()
+    asked = network.Hub()
     asked.start()
     (found,) = asked.findings()
     assert found.state == state
@@ -140,7 +141,7 @@ def test_a_hub_that_cannot_be_reached_is_offline(monkeypatch: pytest.MonkeyPatch
     """A closed port, an endpoint that is no address: said, not thrown."""
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
-    asked = examine._Hub()
+    asked = network.Hub()
     asked.start()
     (found,) = asked.findings()
     assert found.state == "no"
@@ -205,6 +206,15 @@ def test_a_card_split_by_mig_is_refused_with_the_way_out(monkeypatch: pytest.Mon
     assert _finding(result, "device", "cuda:0").state == "partly"
 
 
+def test_memory_is_what_programs_can_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 16 GB, 3 lie idle and 9 more only cache files, which the system gives up when it is asked."""
+    memory = SimpleNamespace(total=16_000_000_000, free=3_000_000_000, available=12_000_000_000)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    (found,) = room.memory()
+    assert found.detail == "12.0 of 16.0 GB free"
+    assert found.facts == {"total": 16_000_000_000, "free": 12_000_000_000}
+
+
 def _mig(device: str, power: bool) -> AbsentSensor:
     with pytest.raises(NoSensorError) as caught:
         NvmlSensor(UUID, FakeNvml(mig=1), power=power)
@@ -225,7 +235,7 @@ class _WithPower(FakeCounter):
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize(
-    ("profiler", "state", "detail", "remedy"),
+    ("card", "state", "detail", "remedy"),
     [
         (FakeProfiler(), "yes", "traces can be trusted: 80 launches in 2 recordings, none lost", None),
         (FakeProfiler(slows=0.2), "yes", "afterwards work takes +20 %", "recorded nothing"),
@@ -234,12 +244,12 @@ class _WithPower(FakeCounter):
     ],
 )
 def test_a_profiler_is_probed_and_the_doctor_says_whether_traces_can_be_trusted(
-    profiler: FakeProfiler, state: str, detail: str, remedy: str | None, monkeypatch: pytest.MonkeyPatch
+    card: FakeProfiler, state: str, detail: str, remedy: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a CUDA machine: the verdict, what would help, and the figures of every recording."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    _load(monkeypatch, probe=lambda device: probed(profiler))
-    (found,) = examine._profiler()
+    _load(monkeypatch, probe=lambda device: probed(card))
+    (found,) = profiler.profiler()
     assert (found.name, found.state) == ("CUPTI", state)
     assert detail in found.detail
     assert found.remedy is None if remedy is None else remedy in str(found.remedy)

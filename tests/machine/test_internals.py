@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+import typer
 from torch import nn
 from torch.nn.attention.flex_attention import flex_attention
 
@@ -241,3 +242,17 @@ def test_what_is_no_model_has_no_maker_and_no_attention() -> None:
     """A class of another package, an object without a configuration: the answer is None."""
     assert internals.maker(object) is None
     assert internals.attention_of(None) is None
+
+
+def test_a_wrong_option_is_the_usage_error_of_typer() -> None:
+    """What typer raises is of that class, and tells the mistake, the command and the exit code."""
+    app = typer.Typer()
+
+    @app.command()
+    def command(count: int = 1) -> None: ...
+
+    with pytest.raises(internals.usage_error()) as caught:
+        app(["--cuont", "2"], standalone_mode=False)
+    assert "--cuont" in caught.value.format_message()
+    assert caught.value.ctx is not None
+    assert caught.value.exit_code == 2

@@ -37,7 +37,7 @@ def console(*, tty: bool = False) -> Console:
 # --- choosing ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", write.FORMATS)
+@pytest.mark.parametrize("name", write.BUILT_IN)
 @pytest.mark.parametrize("run", [sample_run(), bare_run(), sample_run(layers=())], ids=["full", "bare", "no layers"])
 def test_every_format_takes_every_run(name: str, run: Run) -> None:
     """No format fails on a run that measured little."""

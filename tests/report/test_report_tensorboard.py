@@ -14,6 +14,7 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.util.tensor_util import make_ndarray
 
 from layerprof.errors import RequestError
+from layerprof.report import log_folder
 from layerprof.report.formats import tensorboard
 from layerprof.runs import store
 
@@ -101,16 +102,16 @@ def test_writing_again_replaces_only_our_own_file(tmp_path: Path) -> None:
 def test_a_run_without_events_gets_them_once(tmp_path: Path) -> None:
     """A stored run is made ready; one that is ready is left alone."""
     store.save(sample_run(), tmp_path)
-    assert tensorboard.ensure(tmp_path) is None
+    assert log_folder.ensure(tmp_path) is None
     (first,) = tmp_path.glob("events.out.tfevents.*")
-    assert tensorboard.ensure(tmp_path) is None
+    assert log_folder.ensure(tmp_path) is None
     assert list(tmp_path.glob("events.out.tfevents.*")) == [first]
 
 
 def test_a_broken_run_is_left_out_and_named(tmp_path: Path) -> None:
     """One bad run does not keep the others from being seen."""
     (tmp_path / "run.json").write_text("{")
-    assert str(tmp_path) in (tensorboard.ensure(tmp_path) or "")
+    assert str(tmp_path) in (log_folder.ensure(tmp_path) or "")
 
 
 def test_a_read_only_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +122,7 @@ def test_a_read_only_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(tensorboard, "write", refuse)
-    assert "Permission denied" in (tensorboard.ensure(tmp_path) or "")
+    assert "Permission denied" in (log_folder.ensure(tmp_path) or "")
 
 
 def test_the_arguments_point_at_a_run_or_at_many(tmp_path: Path) -> None:
@@ -132,15 +133,15 @@ def test_the_arguments_point_at_a_run_or_at_many(tmp_path: Path) -> None:
         (tmp_path / "one", tmp_path / "one"),
         (tmp_path / "one" / "run.json", tmp_path / "one"),
     ):
-        assert tensorboard.arguments(given, 6007) == ["--logdir", str(shown), "--port", "6007"]
-    assert tensorboard.run_folders(tmp_path) == [tmp_path / "one"]
+        assert log_folder.arguments(given, 6007) == ["--logdir", str(shown), "--port", "6007"]
+    assert log_folder.run_folders(tmp_path) == [tmp_path / "one"]
 
 
 @pytest.mark.parametrize("name", ["", "nowhere"])
 def test_a_folder_without_a_run_is_refused(name: str, tmp_path: Path) -> None:
     """TensorBoard is not opened on nothing."""
     with pytest.raises(RequestError, match="no run"):
-        tensorboard.arguments(tmp_path / name)
+        log_folder.arguments(tmp_path / name)
 
 
 def test_writing_needs_no_torch(tmp_path: Path) -> None:

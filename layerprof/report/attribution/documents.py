@@ -43,7 +43,7 @@ def to_markdown(result: Attribution) -> str:
             row.phase or "",
             units.count(row.calls),
             units.seconds(row.self_ns / 1e9),
-            words.bare_percent(row.self_ns / total),
+            units.bare_percent(row.self_ns / total),
             units.seconds(row.inclusive_ns / 1e9),
             units.percent(words.busy_share(row, result)),
             row.top[0][0][: words.KERNEL_NAME] if row.top else "",

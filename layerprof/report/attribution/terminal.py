@@ -10,7 +10,7 @@ from rich.text import Text
 
 from layerprof.report import units
 from layerprof.report.attribution import words
-from layerprof.report.look import PHASE_STYLE, Column, Look
+from layerprof.report.look import PHASE_STYLE, Column, Look, console_on
 from layerprof.trace.attribution import Attribution, Row
 
 BAR = 16
@@ -23,7 +23,7 @@ BESIDE = 28
 
 def render(result: Attribution, out: Console | IO[str], *, most: int | None = None) -> None:
     """Print the attribution on a Rich console, or write it to a text stream; `most` limits the rows."""
-    console = out if isinstance(out, Console) else Console(file=out, width=120, highlight=False)
+    console = console_on(out, 120)
     look = Look.of(console)
     for piece in _pieces(result, look, most):
         console.print(piece, highlight=False)
@@ -65,7 +65,7 @@ def _columns(rows: Sequence[Row], result: Attribution, look: Look) -> list[Colum
         Column("phase", [look.text(row.phase or "", PHASE_STYLE[row.phase]) for row in rows], 0, "left"),
         Column("calls", cells([units.count(row.calls) for row in rows]), 4),
         Column(f"own {scale.unit}", cells([scale.show(row.self_ns / 1e9) for row in rows]), 0),
-        Column("%", cells([words.bare_percent(share) for share in shares]), 1),
+        Column("%", cells([units.bare_percent(share) for share in shares]), 1),
         Column("", [look.bar(share / max(*shares, 1e-12), bar, "cyan") for share in shares], 6, "left"),
     ]
     if any(row.inclusive_ns != row.self_ns for row in rows):
@@ -73,7 +73,9 @@ def _columns(rows: Sequence[Row], result: Attribution, look: Look) -> list[Colum
         columns.append(Column(f"with inner {scale.unit}", cells(shown), 2))
     if result.device == "cuda":
         columns.append(Column(f"span {spread.unit}", cells([spread.show(row.span_ns / 1e9) for row in rows]), 5))
-    columns.append(Column("busy/span %", cells([words.bare_percent(words.busy_share(row, result)) for row in rows]), 3))
+    columns.append(
+        Column("busy/span %", cells([units.bare_percent(words.busy_share(row, result), "") for row in rows]), 3)
+    )
     if any(row.graph_ns for row in rows):
         columns.append(Column(f"in graphs {scale.unit}", cells([scale.show(row.graph_ns / 1e9) for row in rows]), 2))
     top = [row.top[0][0][: words.KERNEL_NAME] if row.top else "" for row in rows]

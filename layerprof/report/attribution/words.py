@@ -60,11 +60,6 @@ def name_of(row: Row) -> str:
     return row.name or "the model itself"
 
 
-def bare_percent(share: float | None) -> str:
-    """Return a share as a percentage without its sign, for columns that say it in their head; empty for None."""
-    return units.percent(share).removesuffix(" %") if share is not None else ""
-
-
 def book_lines(result: Attribution) -> Iterator[tuple[str, int | None, str, str]]:
     """Yield the books: label, nanoseconds, what it holds, heaviest kernel. A CPU has no buckets of launches.
 
@@ -94,7 +89,7 @@ def book_time(label: str, ns: int | None, show: Callable[[float], str]) -> str:
 
 def book_share(label: str, ns: int | None, result: Attribution) -> str:
     """Return the share of a line of the books in the total, of which what was not recorded is no part."""
-    return "" if ns is None or label == NOT_RECORDED else bare_percent(ns / (result.total_ns or 1))
+    return "" if ns is None or label == NOT_RECORDED else units.bare_percent(ns / (result.total_ns or 1))
 
 
 def piece(result: Attribution) -> str:

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
 from layerprof import registry
 from layerprof.errors import LayerprofError, RequestError
-from layerprof.report.write import FORMATS
+from layerprof.report.write import BUILT_IN
 
 if TYPE_CHECKING:
     from layerprof.records import Run
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 GROUP = "layerprof.formats"
 HOW = "docs/formats.md shows a format"
-OURS = f"choose one of: {', '.join(FORMATS)}"
+OURS = f"choose one of: {', '.join(BUILT_IN)}"
 
 Method = Literal["render", "render_sweep"]
 
@@ -42,7 +42,7 @@ class SweepFormat(Protocol):
 def names() -> tuple[str, ...]:
     """Return the names of all installed formats, ours first."""
     installed = registry.names(GROUP)
-    return (*(name for name in FORMATS if name in installed), *(name for name in installed if name not in FORMATS))
+    return (*(name for name in BUILT_IN if name in installed), *(name for name in installed if name not in BUILT_IN))
 
 
 def renderer(name: str, method: Method) -> Callable[[Any, IO[str]], None]:

@@ -161,13 +161,8 @@ def _books(run: Run) -> Iterator[str]:
 def _ledger_row(books: Sequence[balance.Book], label: str) -> Sequence[str]:
     cells = [label]
     for book in books:
-        cells += [book.shown(label), _share(book, label)]
+        cells += [book.shown(label), units.bare_percent(book.share(label), "")]
     return cells
-
-
-def _share(book: balance.Book, label: str) -> str:
-    share = book.share(label)
-    return units.percent(share).removesuffix(" %") if share is not None else ""
 
 
 def _warnings(run: Run) -> Iterator[str]:

@@ -16,12 +16,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from layerprof.errors import LayerprofError, RequestError
 from layerprof.records import BLOCK_KINDS, Run
 from layerprof.report import balance, facts
 from layerprof.report.formats import markdown
 from layerprof.report.payload import QUANTITIES, payload
-from layerprof.runs.store import RUN_FILE, load, write_atomic
+from layerprof.runs.store import write_atomic
 
 SUFFIX = ".layerprof"
 """Ending of our event files, so that writing again replaces them and touches no others."""
@@ -65,44 +64,6 @@ def write(run: Run, folder: str | Path) -> Path:
         if other != file:
             other.unlink()
     return file
-
-
-def ensure(folder: str | Path) -> str | None:
-    """Write a run's event file when it has none; return in one sentence why it could not be, None when all is well.
-
-    One broken run, or a read-only disk, keeps nobody from looking at the rest.
-    """
-    place = Path(folder)
-    if any(place.glob(f"events.out.tfevents.*{SUFFIX}")):
-        return None
-    try:
-        write(load(place), place)
-    except LayerprofError as error:
-        return f"{place} is left out: {error.problem}"
-    except OSError as error:
-        return f"{place} cannot be written to ({error.strerror or error}): no scalars, but the tab Layers works."
-    return None
-
-
-def arguments(path: str | Path, port: int = 6006) -> list[str]:
-    """Return TensorBoard's arguments for a run's folder (or its run.json), or a folder of runs.
-
-    Raises RequestError when there is no run in it.
-    """
-    place = Path(path).expanduser()
-    place = place.parent if place.is_file() and place.name == RUN_FILE else place
-    if not run_folders(place):
-        raise RequestError(
-            f"There is no run in {place}.",
-            "Give the folder that `layerprof profile` printed at its end, or its parent.",
-        )
-    return ["--logdir", str(place.resolve()), "--port", str(port)]
-
-
-def run_folders(place: Path) -> list[Path]:
-    """Return the folders with a run.json at or below a place, itself first; three levels reach the cells of sweeps."""
-    found = [place] if (place / RUN_FILE).is_file() else []
-    return found + sorted(file.parent for depth in ("*", "*/*", "*/*/*") for file in place.glob(f"{depth}/{RUN_FILE}"))
 
 
 def scalars(run: Run) -> Iterator[tuple[str, int, float]]:

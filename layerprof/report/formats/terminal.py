@@ -17,12 +17,12 @@ from rich.text import Text
 from layerprof.records import Run
 from layerprof.report import balance, facts, units
 from layerprof.report.formats import terminal_layers
-from layerprof.report.look import Column, Look
+from layerprof.report.look import Column, Look, console_on
 
 
 def render(run: Run, out: Console | IO[str], *, every_layer: bool = False) -> None:
     """Print the run on a Rich console, or write it to a text stream."""
-    console = out if isinstance(out, Console) else Console(file=out, width=100, highlight=False)
+    console = console_on(out, 100)
     look = Look.of(console)
     for section in (
         _header(run, look),
@@ -76,9 +76,8 @@ def ledger(run: Run, look: Look) -> Iterator[RenderableType]:
 def _book_column(look: Look, book: balance.Book, labels: Sequence[str]) -> Column:
     cells = []
     for label in labels:
-        share = book.share(label)
         figure = look.text(book.shown(label), _weight(label))
-        percent = units.percent(share).removesuffix(" %") if share is not None else ""
+        percent = units.bare_percent(book.share(label), "")
         cells.append(figure.append_text(look.text(percent.rjust(6), "dim")))
     name = "" if book.name == "flops" else f"{book.name.partition('_')[0]} "
     return Column(f"{name}{book.scale.unit}     %", cells)

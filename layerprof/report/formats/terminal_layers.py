@@ -32,12 +32,12 @@ def breakdown(run: Run, look: Look) -> Iterator[RenderableType]:
             _left(look, "part", [part.label for part in parts]),
             _left(look, "phase", [part.phase.value if part.phase else "" for part in parts]),
             _bars(look, bars, [PHASE_STYLE[part.phase] for part in parts], fits=3),
-            _right(look, "%", [_bare_percent(share) for share in shares]),
+            _right(look, "%", [units.bare_percent(share) for share in shares]),
             _right(look, time.unit, [time.show(part.sum.span_s) for part in parts]),
             _right(look, work.unit, [work.show(part.sum.flops) for part in parts]),
-            _right(look, "% FLOPs", [_bare_percent(part.flops_share) for part in parts], 4),
+            _right(look, "% FLOPs", [units.bare_percent(part.flops_share) for part in parts], 4),
             _right(look, joules.unit, [joules.show(part.sum.energy_j) for part in parts], 1),
-            _right(look, "% energy", [_bare_percent(part.energy_share) for part in parts], 5),
+            _right(look, "% energy", [units.bare_percent(part.energy_share) for part in parts], 5),
             _right(look, "busy/span", [units.percent(part.sum.busy_share) for part in parts], 2),
         ]
     )
@@ -71,7 +71,7 @@ def hot_spots(run: Run, look: Look, most: int = 5) -> Iterator[RenderableType]:
             _right(look, "", [_many(spot.line) for spot in spots]),
             _left(look, "phase", [row.phase.value for row in rows]),
             _bars(look, bars, [PHASE_STYLE[row.phase] for row in rows], fits=3),
-            _right(look, "% each", [_bare_percent(spot.share) for spot in spots]),
+            _right(look, "% each", [units.bare_percent(spot.share) for spot in spots]),
             _right(look, f"{time.unit}/call", [time.show(spot.line.each("median_s")) for spot in spots]),
             _right(look, "×kind", [_times(spot.against_kind) for spot in spots], 1),
             _right(look, "busy/span", [units.percent(spot.line.each("busy_share")) for spot in spots], 2),
@@ -122,7 +122,7 @@ def _layer_columns(look: Look, group: layer_lines.Group, label_width: int) -> li
         _right(look, "", [_many(line) for line in lines]),
         _right(look, "calls", [units.count(line.calls) for line in lines], 5),
         _bars(look, relative, [style] * len(lines), fits=4),
-        _right(look, "% time", [_bare_percent(line.share) for line in lines]),
+        _right(look, "% time", [units.bare_percent(line.share) for line in lines]),
         _right(look, time.unit, [time.show(value) for value in figures("median_s")]),
         _right(look, "p95", [time.show(value) for value in figures("p95_s")], 3),
         _right(look, work.unit, [work.show(value) for value in figures("flops")]),
@@ -158,10 +158,6 @@ def _dim_missing(text: Callable[..., Text], cell: str) -> Text:
 
 def _many(line: layer_lines.LayerLine) -> str:
     return f"×{len(line.rows)}" if len(line.rows) > 1 else ""
-
-
-def _bare_percent(share: float | None) -> str:
-    return units.percent(share).removesuffix(" %")
 
 
 def _times(ratio: float | None) -> str:

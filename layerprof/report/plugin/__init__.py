@@ -17,7 +17,7 @@ from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
 from layerprof.errors import RequestError
-from layerprof.report.formats.tensorboard import run_folders
+from layerprof.report.log_folder import run_folders
 from layerprof.report.page import plotly_js
 from layerprof.report.payload import payload
 from layerprof.runs.store import load

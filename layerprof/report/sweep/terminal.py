@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from layerprof.report.look import Column, Look
+from layerprof.report.look import Column, Look, console_on
 from layerprof.report.sweep import columns, overview, tables
 from layerprof.report.sweep.overview import SweepData
 from layerprof.report.sweep.tables import TableView
@@ -18,7 +18,7 @@ from layerprof.report.sweep.tables import TableView
 
 def render(data: SweepData, out: Console | IO[str]) -> None:
     """Print the sweep on a Rich console, or write it to a text stream."""
-    console = out if isinstance(out, Console) else Console(file=out, width=140, highlight=False)
+    console = console_on(out, 140)
     look = Look.of(console)
     sections = [_header(data, look), *(_table(table, look) for table in tables.tables(data)), _guards(data, look)]
     for section in (*sections, _problems(data, look), _notes(data, look), _files(data, look)):
