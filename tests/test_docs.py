@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -379,7 +380,28 @@ def test_books_balance_as_the_pages_write_it(workplace: Path) -> None:
         assert column.layers + sum(column.rest.values()) + column.residual == pytest.approx(column.total)
 
 
+def test_the_plan_of_the_house_has_the_floors_of_the_contract() -> None:
+    """Wings stand in the drawing on the floors that `make lint` holds, and every wing has one."""
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    floors = [sorted(floor.split(" | ")) for floor in contract if floor != "__main__"]
+    plan = next(block for block in docs.blocks("") if block.page == "docs/architecture.md")
+    drawn = [sorted(re.findall(r"(\w+)(?:/|\.py)", line[:45])) for line in plan.text.splitlines()]
+    assert drawn == floors
+
+
+def test_the_flow_goes_through_wings() -> None:
+    """What stands on an arrow of the drawing is a wing of the house, or the hooks."""
+    _, flow = (block for block in docs.blocks("") if block.page == "docs/architecture.md")
+    wings = {path.parent.name for path in (ROOT / "layerprof").glob("*/__init__.py")}
+    named = set(re.findall(r"─([a-z]+)─", flow.text))
+    assert {"models", "layers", "books", "runs", "report"} <= named <= wings
+
+
 PLAIN = {
+    "docs/architecture.md:         cli.py                               the tree of commands and options, nothing "
+    "else": test_the_plan_of_the_house_has_the_floors_of_the_contract,
+    "docs/architecture.md: name ──models──▶ Subject ──layers──▶ Layer, ... ──(hooks, by registry)──▶ readings "
+    "──books──▶ Run ──runs──▶ folder ──report──▶ eyes": test_the_flow_goes_through_wings,
     "README.md: layerprof demo on textvqa": test_the_summary_in_the_readme_is_what_is_printed,
     "docs/datasets.md: samples/": test_a_row_and_its_folder_are_samples,
     "docs/latency.md: sum of self times + gaps + residual = sum of windows": _spans,

@@ -18,7 +18,7 @@ from typing import Any
 
 from rows import machine, save, show
 
-from layerprof.quality import wer
+from layerprof.quality import task_metrics, wer
 
 Pair = tuple[tuple[str, ...], str]
 
@@ -78,7 +78,7 @@ def vqa_rows() -> list[list[Any]]:
     for agreeing in range(11):
         references = ["yes"] * agreeing + [f"other {number}" for number in range(10 - agreeing)]
         expected = (agreeing * min(1, (agreeing - 1) / 3) + (10 - agreeing) * min(1, agreeing / 3)) / 10
-        ours = wer.vqa_accuracy(references, "Yes.")
+        ours = task_metrics.vqa_accuracy(references, "Yes.")
         rows.append([agreeing, f"{ours:.6g}", f"{expected:.6g}", "yes" if abs(ours - expected) < 1e-12 else "NO"])
     return rows
 

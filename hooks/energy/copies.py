@@ -14,7 +14,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from layerprof.machine import placement
+
 MOST_COPIES = 64
+ROOM_UNKNOWN = 1 << 30
+"""Bytes taken to be free where the system does not say."""
 CPU_CACHE = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
@@ -63,7 +67,7 @@ def rotate(module: nn.Module, device: str, cache: int | None = None, room: int |
     if any("forward" in vars(part) for part in module.modules()):
         # Laid over the instance (compiled, or by accelerate), it is bound to this one: copies would run its weights.
         return Rotation((module,), False, "its forward is bound to its own weights (compiled?), so caches were warm")
-    room = _free_bytes(device) // 2 if room is None else room
+    room = (placement.free_bytes(device) or ROOM_UNKNOWN) // 2 if room is None else room
     count = max(1, min(wanted, MOST_COPIES, 1 + room // weights))
     try:
         modules = (module, *(copy.deepcopy(module) for _ in range(count - 1)))
@@ -75,12 +79,3 @@ def rotate(module: nn.Module, device: str, cache: int | None = None, room: int |
     if count == MOST_COPIES:
         return Rotation(modules, False, "its weights are too few to be kept out of the cache")
     return Rotation(modules, False, f"{count} of {wanted} copies for cold caches, because memory is short")
-
-
-def _free_bytes(device: str) -> int:
-    if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(torch.device(device))[0])
-    for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else ():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 1 << 30

@@ -11,6 +11,7 @@ from layerprof.books.device import roof, surroundings
 from layerprof.books.evidence import Asked, Read
 from layerprof.errors import LayerprofError
 from layerprof.flops.formulas import CONVENTION
+from layerprof.quality.normalise import rules
 from layerprof.records import EnergyEstimate, LayerRow, Ledger, Run, Totals
 
 COLUMNS = {"work": "flops", "spans": "span_s", "kernels": "busy_s", "energy": "energy_j"}
@@ -82,6 +83,7 @@ def _settings(asked: Asked) -> dict[str, Any]:
         "prompt_id": asked.dataset.prompt_id,
         "padding_side": "left",
         "decoding": "greedy",
+        "normalisation": rules(asked.dataset.metric),
     }
 
 

@@ -60,5 +60,5 @@ def _status(app: typer.Typer) -> int:
         told = error.format_message()
         stop = "" if told.endswith((".", "?")) else "."
         complain(f"layerprof: {told}{stop}\nSee `{error.ctx.command_path if error.ctx else 'layerprof'} --help`.")
-        return error.exit_code
+        return int(error.exit_code)
     return status if isinstance(status, int) else 0

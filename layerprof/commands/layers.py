@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from layerprof.commands import printing
-from layerprof.layers.find import find_layers, parse_selector, select
+from layerprof.layers.find import find_layers
+from layerprof.layers.selector import parse_selector, select
 from layerprof.readings import Layer
 from layerprof.records import BLOCK_KINDS
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from layerprof.errors import RequestError
-from layerprof.layers.selector import Selector, parse_selector, select
 from layerprof.layers.towers import Towers
 from layerprof.layers.tree import Tree, own_name
 from layerprof.readings import Layer
@@ -22,7 +21,6 @@ from layerprof.records import Tower
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Selector", "find_layers", "parse_selector", "select"]
 
 EARLY = re.compile(r"(^|_)pre|pre(_|$)|emb", re.I)
 ORDER = ("patch_embed", "embed_tokens", "pos_embed", "rotary", "blocks", "norm", "merger", "other", "head", "lm_head")

@@ -236,8 +236,8 @@ def attention_of(config: Any) -> str | None:
 def usage_error() -> type[Any]:
     """Return the class of what typer raises for a wrong option: it has `format_message()`, `ctx` and `exit_code`.
 
-    Reads `typer._click.exceptions`: newer typers carry click's code, and give the class no name of their own; older ones
-    raise the class of the package click.
+    Reads `typer._click.exceptions`: newer typers carry click's code, and give the class no name of their own; older
+    ones raise the class of the package click.
     """
     try:
         from typer._click.exceptions import UsageError

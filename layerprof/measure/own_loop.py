@@ -35,7 +35,8 @@ class LayerProfiler:
     def __init__(
         self, model: nn.Module, layers: str = "all", *, flops: Literal["rerun", "together", "off"] = "rerun"
     ) -> None:
-        from layerprof.layers.find import find_layers, parse_selector, select
+        from layerprof.layers.find import find_layers
+        from layerprof.layers.selector import parse_selector, select
 
         if flops not in ("rerun", "together", "off"):
             raise RequestError(f"flops={flops!r} is unknown.", "Choose 'rerun', 'together' or 'off'.")

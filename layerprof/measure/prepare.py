@@ -72,10 +72,11 @@ def ask(settings: Settings, subject: Subject, dataset: Dataset, selector: Select
     Hooks sit on every located layer, so that phases and the rest are known; the selection decides what gets a row.
     """
     from layerprof.data import batching
-    from layerprof.layers import find
+    from layerprof.layers.find import find_layers
+    from layerprof.layers.selector import select
 
-    found = find.find_layers(subject.model)
-    selected = find.select(found, selector, subject.model)
+    found = find_layers(subject.model)
+    selected = select(found, selector, subject.model)
     batches = batching.batches(
         subject,
         dataset,

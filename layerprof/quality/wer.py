@@ -1,4 +1,4 @@
-"""Word error rates with their counts, and each dataset's own metric; by jiwer, one sample at a time.
+"""Word error rates with their counts, by jiwer, one sample at a time; each dataset's own metric beside them.
 
 A word error rate divides edits by the reference's words, so against one-word references a long answer is worth many
 errors and the rate goes beyond 1. The figures that tell such a case apart stand beside it: clipped mean, match error
@@ -7,12 +7,12 @@ rate, words on both sides, share of answers cut off.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from layerprof.quality import normalise
+from layerprof.quality import normalise, task_metrics
 from layerprof.quality.bootstrap import RESAMPLES, Draws
 from layerprof.records import TaskMetric, Wer
 
@@ -71,7 +71,7 @@ def score(
     if not len(references) == len(hypotheses) == len(truncated):
         lengths = f"{len(references)} references, {len(hypotheses)} answers, {len(truncated)} flags"
         raise ValueError(f"{lengths}: not one each")
-    judge = _judge(metric)
+    judge = task_metrics.judge(metric)
     options = choices if choices is not None else [()] * len(references)
     scores = [
         _sample(refs, answer, judge, given, vqa=metric == "vqa_accuracy")
@@ -82,11 +82,9 @@ def score(
 
 # --- one sample -------------------------------------------------------------------------------------------------
 
-Judge = Callable[[Sequence[str], str, Sequence[str]], float]
-
 
 def _sample(
-    references: Sequence[str], answer: str, judge: Judge | None, choices: Sequence[str], *, vqa: bool
+    references: Sequence[str], answer: str, judge: task_metrics.Judge | None, choices: Sequence[str], *, vqa: bool
 ) -> SampleScore:
     """Score one answer; references that are empty after normalising do not count."""
     plain = [text for text in (normalise.words(reference, vqa=vqa) for reference in references) if text]
@@ -107,35 +105,6 @@ def align(reference: str, hypothesis: str) -> Edits:
 
     found = jiwer.process_words(reference, hypothesis)
     return Edits(found.hits, found.substitutions, found.deletions, found.insertions)
-
-
-def _judge(metric: str | None) -> Judge | None:
-    if metric is None:
-        return None
-    judges: dict[str, Judge] = {"vqa_accuracy": vqa_accuracy, "exact_match": exact_match}
-    if metric not in judges:
-        raise ValueError(f"unknown metric {metric!r}: use one of {', '.join(judges)}")
-    return judges[metric]
-
-
-def vqa_accuracy(references: Sequence[str], answer: str, _choices: Sequence[str] = ()) -> float:
-    """Return the VQA accuracy of an answer: the mean, over each reference left out, of min(1, others that agree / 3).
-
-    With fewer than four references, all the others must agree; with one, the answer must equal it.
-    """
-    given = normalise.evalai(answer)
-    expected = [normalise.evalai(reference) for reference in references]
-    if len(expected) == 1:
-        return float(given == expected[0])
-    agree = sum(text == given for text in expected)
-    enough = min(3, len(expected) - 1)
-    return float(np.mean([min(1.0, (agree - (text == given)) / enough) for text in expected]))
-
-
-def exact_match(references: Sequence[str], answer: str, choices: Sequence[str] = ()) -> float:
-    """Return 1 when the answer names the right option, else 0."""
-    named = normalise.letter(answer, choices)
-    return float(named is not None and named in {reference.strip().upper() for reference in references})
 
 
 # --- all samples ------------------------------------------------------------------------------------------------

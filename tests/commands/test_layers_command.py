@@ -9,7 +9,8 @@ from rich.console import Console
 
 from layerprof.commands import layers
 from layerprof.errors import SelectorError
-from layerprof.layers.find import find_layers, select
+from layerprof.layers.find import find_layers
+from layerprof.layers.selector import select
 
 
 @pytest.mark.parametrize("wanted", ["all", "language[*].mlp", "vision[1:3].attn.qkv"])

@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from layerprof.layers.find import find_layers, select
+from layerprof.layers.find import find_layers
+from layerprof.layers.selector import select
 from layerprof.readings import Work, WorkReading
 from layerprof.records import Phase
 

@@ -6,7 +6,8 @@ import families
 import pytest
 
 from layerprof.errors import SelectorError
-from layerprof.layers.find import find_layers, parse_selector, select
+from layerprof.layers.find import find_layers
+from layerprof.layers.selector import parse_selector, select
 from layerprof.readings import Layer
 
 LAYERS = (

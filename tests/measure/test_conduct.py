@@ -107,6 +107,11 @@ def test_run_json_has_the_contracts_names(run: Run, folder: Path) -> None:
     assert layerprof.load_run(folder) == run
 
 
+def test_a_run_says_by_which_rules_its_rates_were_made(run: Run) -> None:
+    """Captions have no metric of their own: the word error rate's rules are told, and no others."""
+    assert run.settings["normalisation"] == {"wer": "words-1"}
+
+
 def test_every_block_has_a_row_in_each_phase_it_runs_in(run: Run) -> None:
     """Four vision blocks once; six decoder layers in prefill and decode; each with FLOPs, bytes and span."""
     vision = [row for row in run.layers if row.kind == "vision_block"]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from layerprof.quality import normalise, wer
+from layerprof.quality import normalise, task_metrics, wer
 
 AWKWARD = (
     "",
@@ -306,13 +306,13 @@ def test_a_right_answer_is_right(text: str) -> None:
 def test_vqa_accuracy_leaves_one_out(agreeing: int, value: float) -> None:
     """With n of 10 the same: (n x min(1, (n-1)/3) + (10-n) x min(1, n/3)) / 10, which is 0.3 a head up to three."""
     references = ["yes"] * agreeing + [f"other {number}" for number in range(10 - agreeing)]
-    assert wer.vqa_accuracy(references, "yes") == pytest.approx(value)
+    assert task_metrics.vqa_accuracy(references, "yes") == pytest.approx(value)
 
 
 @pytest.mark.parametrize(("references", "value"), [(["yes"], 1.0), (["no"], 0.0), (["yes", "yes"], 1.0)])
 def test_vqa_accuracy_of_few_references(references: list[str], value: float) -> None:
     """One's own samples may have one answer: then it has to be that one."""
-    assert wer.vqa_accuracy(references, "Yes!") == value
+    assert task_metrics.vqa_accuracy(references, "Yes!") == value
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from sample_run import sample_run
 from sample_sweep import run, save_run
 
 from layerprof.errors import RequestError
-from layerprof.runs import compare
+from layerprof.runs import compare, store
 from layerprof.runs.changes import Change
 
 
@@ -59,13 +59,31 @@ def test_two_runs_are_compared_in_pairs(tmp_path: Path) -> None:
     assert found.regressions(30) == []
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ({"wer": "words-1"}, {"wer": "words-1"}, {}),
+        ({"wer": "words-1"}, {"wer": "words-2"}, {"normalisation.wer": ("words-1", "words-2")}),
+        (None, {"wer": "words-1"}, {}),
+    ],
+    ids=["same", "other", "an older run does not say"],
+)
+def test_rates_by_other_rules_are_told(
+    first: dict[str, str] | None, second: dict[str, str], told: dict[str, tuple[str, str]], tmp_path: Path
+) -> None:
+    """Rates compare where answers were normalised by the same rules; what a run does not say is no difference."""
+    for name, rules in (("a", first), ("b", second)):
+        known = sample_run().settings | ({"normalisation": rules} if rules else {})
+        store.save(sample_run(settings=known), tmp_path / name)
+    (found,) = compare.compare(tmp_path / "a", tmp_path / "b").cells
+    assert found.settings == told
+
+
 def test_runs_without_their_batches_are_compared_by_medians(tmp_path: Path) -> None:
     """A run of an older layerprof has no batches.csv.
 
     The difference is there, an interval is not, and a note says why.
     """
-    from layerprof.runs import store
-
     for name in ("a", "b"):
         store.save(sample_run(), tmp_path / name)
     (found,) = compare.compare(tmp_path / "a", tmp_path / "b").cells
