@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from layerprof.commands import printing
+from layerprof.commands.cells import RUNNER
 from layerprof.errors import RequestError
 from layerprof.report.sweep.progress import Bar, Lines
 from layerprof.settings import unknown_choice
@@ -55,6 +56,7 @@ def show_plan(asked: Request) -> None:
 
     steps = conduct.dry_run(
         asked.experiment,
+        runner=RUNNER,
         output=asked.output,
         engine=asked.engine,
         overrides=asked.overrides,
@@ -73,6 +75,7 @@ def carry_out(asked: Request, *, resume: bool, retry: bool, timeout_s: float | N
     console = printing.console(quiet)
     done = conduct.sweep(
         asked.experiment,
+        runner=RUNNER,
         output=asked.output,
         resume=resume,
         retry=retry,

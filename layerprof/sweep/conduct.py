@@ -16,36 +16,19 @@ from layerprof.runs import store
 from layerprof.sweep import earlier_report, experiment_file
 from layerprof.sweep.audience import Show
 from layerprof.sweep.cells import (
-    Cell,
     Identity,
     Outcome,
     PlannedCell,
     PlannedTable,
     Status,
     SweepRecord,
-    unidentified_key,
 )
 from layerprof.sweep.engines.choose import open_engine
-from layerprof.sweep.engines.engine import Engine, Job, Refusal
+from layerprof.sweep.engines.engine import Engine, Job
 from layerprof.sweep.experiment import Experiment, Table
 from layerprof.sweep.experiment import cells as cells_of
 from layerprof.sweep.folder import SWEEP_FILE, SweepFolder
-from layerprof.sweep.worker import REAL
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A cell of this sweep: who it is (or why it cannot be), under which key, and what became of it before."""
-
-    cell: Cell
-    key: str
-    who: Identity | Refusal
-    before: Outcome | None = None
-
-    @property
-    def cached(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self.before is not None
+from layerprof.sweep.plan import Step, plan, refuse_if_all_are_wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +49,7 @@ class Sweep:
 def sweep(
     path: str | Path,
     *,
+    runner: str,
     output: str | Path | None = None,
     resume: bool = False,
     retry: bool = False,
@@ -74,11 +58,11 @@ def sweep(
     only: Mapping[str, Any] | None = None,
     timeout_s: float | None = None,
     show: Show | None = None,
-    runner: str = REAL,
     **options: Any,
 ) -> Sweep:
     """Carry out an experiment file and return the finished sweep.
 
+    `runner` names what carries out a cell, as `package.module:Class` (`worker.Runner`), since workers import it anew.
     `resume` goes on in a folder that holds a sweep: finished cells are kept, whatever became of them; `retry` measures
     those again that failed, crashed, timed out or ran out of memory. `options` go to the engine. A cell that fails is
     a result, and the sweep goes on.
@@ -95,7 +79,7 @@ def sweep(
         with open_engine(engine, folder=folder.path, runner=runner, **options) as opened:
             start = time.monotonic()
             steps = plan(cells, opened, folder, retry=retry)
-            _refuse_if_all_are_wrong(steps)
+            refuse_if_all_are_wrong(steps)
             record = _record(experiment, steps, overrides or {}, folder)
             folder.write_record(record)
             try:
@@ -115,11 +99,11 @@ def sweep(
 def dry_run(
     path: str | Path,
     *,
+    runner: str,
     output: str | Path | None = None,
     engine: str = "local",
     overrides: Mapping[str, Any] | None = None,
     only: Mapping[str, Any] | None = None,
-    runner: str = REAL,
     **options: Any,
 ) -> list[Step]:
     """Return the cells that a sweep would have, with what is already there; nothing is measured or written."""
@@ -127,37 +111,6 @@ def dry_run(
     cells = cells_of(experiment, overrides, only)
     with open_engine(engine, runner=runner, **options) as opened:
         return plan(cells, opened, SweepFolder(output) if output else _newest(experiment))
-
-
-def plan(cells: Sequence[Cell], engine: Engine, folder: SweepFolder | None, *, retry: bool = False) -> list[Step]:
-    """Return one step for each different cell, in the order in which they are carried out.
-
-    Cells that resolve to the same run are joined. Repeats go round by round, so that a drift of the machine falls on
-    all cells alike; within a round, cells that share a model follow each other.
-    """
-    found: dict[str, Step] = {}
-    for cell, who in zip(cells, engine.identify(cells), strict=True):
-        key = who.key(cell.repeat) if isinstance(who, Identity) else unidentified_key(cell)
-        if key in found:
-            known = found[key]
-            found[key] = Step(known.cell.joined(cell), key, who, known.before)
-            continue
-        before = folder.outcome(key) if folder and isinstance(who, Identity) else None
-        if before and retry and before.status not in (Status.DONE, Status.SKIPPED):
-            before = None
-        found[key] = Step(cell, key, who, before)
-    order: dict[str, int] = {}
-    for step in found.values():
-        order.setdefault(_model(step), len(order))
-    return sorted(found.values(), key=lambda step: (step.cell.repeat, order[_model(step)]))
-
-
-def _model(step: Step) -> str:
-    """Return what two cells must have in common to share a loaded model, as text."""
-    if isinstance(step.who, Refusal):
-        return ""
-    names = ("model", "weights", "device", "dtype", "optimization", "seed")
-    return "|".join(str(step.who.choices.get(name)) for name in names)
 
 
 def _conduct(engine: Engine, steps: Sequence[Step], folder: SweepFolder, show: Show, timeout_s: float | None) -> float:
@@ -230,14 +183,6 @@ def _newest(experiment: Experiment) -> SweepFolder | None:
             if SweepFolder(file.parent).record().name == experiment.name:
                 return SweepFolder(file.parent)
     return None
-
-
-def _refuse_if_all_are_wrong(steps: Sequence[Step]) -> None:
-    """Raise what stands in every cell's way, if it is the same for all: then the request is wrong, not the cells."""
-    refusals = {step.who for step in steps if isinstance(step.who, Refusal)}
-    if len(refusals) == 1 and all(isinstance(step.who, Refusal) for step in steps):
-        refusal = refusals.pop()
-        raise RequestError(refusal.reason, refusal.remedy or "See `layerprof doctor` for what this machine can do.")
 
 
 def _record(

@@ -21,7 +21,6 @@ from typing import IO, Any, Protocol
 from layerprof.errors import LayerprofError, RequestError, out_of_memory
 from layerprof.sweep.cells import Guards, Identity, Status
 
-REAL = "layerprof.commands.cells:Runner"
 Tell = Callable[[str], None]
 
 

@@ -162,14 +162,14 @@ def test_ray_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     """Without the package, the engine says how to get it."""
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RequestError) as caught:
-        open_engine("ray")
+        open_engine("ray", runner=RUNNER)
     assert "pip install ray" in caught.value.remedy
 
 
 def test_an_unknown_engine_is_refused_with_the_nearest() -> None:
     """A misspelt engine is answered with what there is."""
     with pytest.raises(RequestError) as caught:
-        open_engine("rya")
+        open_engine("rya", runner=RUNNER)
     assert "Did you mean 'ray'?" in caught.value.remedy
 
 

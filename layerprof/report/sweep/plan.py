@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from layerprof.report.look import Column, Look
-from layerprof.sweep.conduct import Step
 from layerprof.sweep.engines.engine import Refusal
+from layerprof.sweep.plan import Step
 
 SETTINGS = ("dataset", "batch_size", "image_size", "max_input_len", "optimization", "device", "dtype", "samples")
 

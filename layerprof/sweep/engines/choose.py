@@ -7,15 +7,15 @@ from typing import Any
 
 from layerprof.settings import unknown_choice
 from layerprof.sweep.engines.engine import Engine
-from layerprof.sweep.worker import REAL
 
 NAMES = ("local", "ray")
 
 
-def open_engine(name: str, *, folder: Path | None = None, runner: str = REAL, **options: Any) -> Engine:
+def open_engine(name: str, *, runner: str, folder: Path | None = None, **options: Any) -> Engine:
     """Return an engine by its name.
 
-    `folder` takes its log. Raises RequestError for an unknown name or a missing package.
+    `runner` names what carries out a cell (`package.module:Class`), `folder` takes the log.
+    Raises RequestError for an unknown name or a missing package.
     """
     if name == "local":
         from layerprof.sweep.engines.local import LocalEngine
