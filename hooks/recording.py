@@ -17,12 +17,13 @@ LEAST_WARM_UP = 64
 QUIET, ERRORS_TOO = "99", "4"
 """Levels of kineto's own log: nothing, or errors. From 3 down it also tells each stage of each session."""
 
-_sessions = {"cuda": 0, "cpu": 0}
+SESSIONS = {"cuda": 0, "cpu": 0}
+"""How many this process has begun."""
 
 
 def sessions(kind: str = "cuda") -> int:
     """Return how many sessions this process has begun: from the first on a GPU on, CUPTI stays attached to it."""
-    return _sessions[kind]
+    return SESSIONS[kind]
 
 
 class Recording:
@@ -51,7 +52,7 @@ class Recording:
             # It says that a session's events are gone after the next one began; each is exported before that.
             warnings.filterwarnings("ignore", message=".*Profiler clears events at the end of each cycle")
             self._profiler.start()
-        _sessions[kind] += 1
+        SESSIONS[kind] += 1
         self._lose_some()
 
     def _lose_some(self) -> None:

@@ -71,7 +71,7 @@ class _Count:
 
 
 @dataclass(frozen=True, slots=True)
-class _Own:
+class OwnCount:
     """Our figures for one row: all FLOPs, and the attention part of them."""
 
     kind: str
@@ -107,7 +107,7 @@ def crosscheck(model: nn.Module, inputs: Mapping[str, Any], layers: Sequence[Lay
             by_kind, misses = counts[peer.name]
             full_head = by_kind.get("lm_head", 0.0) * (2 if peer.macs else 1) > flops.get("lm_head", 0)
             head = more_head if full_head and kind in ("lm_head", TOTAL) else 0
-            mine = _Own(kind, own, attention.get(kind, 0))
+            mine = OwnCount(kind, own, attention.get(kind, 0))
             reasons[peer.name] = explain(value, mine, more_head=head, macs=peer.macs, misses_attention=misses)
         rows.append(
             CrossRow(
@@ -122,7 +122,7 @@ def crosscheck(model: nn.Module, inputs: Mapping[str, Any], layers: Sequence[Lay
     return CrossCheck(peers=tuple(peers), rows=tuple(rows), positions=positions)
 
 
-def explain(value: float, own: _Own, *, more_head: int, macs: bool, misses_attention: bool) -> str:
+def explain(value: float, own: OwnCount, *, more_head: int, macs: bool, misses_attention: bool) -> str:
     """Say how a peer's figure comes from ours.
 
     `more_head` is what the head costs on the positions that we do not score, where the peer scores them;

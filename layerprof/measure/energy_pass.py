@@ -65,9 +65,9 @@ def run(session: Session, meter: Meter | None = None, replay: Replays | None = N
 def _windows(session: Session, meter: Meter) -> EnergyData:
     """Measure the whole answer, the answer up to the end of each phase, and the rests between answers."""
     counts: dict[str, Repeated] = {}
-    walks = _walks(session)
-    with meter, session.progress.stage("energy", len(walks) + 1) as advance:
-        for label, walk in walks.items():
+    repeated = walks(session)
+    with meter, session.progress.stage("energy", len(repeated) + 1) as advance:
+        for label, walk in repeated.items():
             with meter.window(label):
                 counts[label] = _repeat(walk, meter.clock)
             advance()
@@ -159,7 +159,7 @@ def representative(session: Session) -> Typical:
     )
 
 
-def _walks(session: Session) -> dict[str, Callable[[], None]]:
+def walks(session: Session) -> dict[str, Callable[[], None]]:
     """Return what each window repeats: the whole answer, then the answer up to the end of each phase."""
     asked = session.asked
 

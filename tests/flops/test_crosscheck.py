@@ -145,7 +145,7 @@ def test_each_difference_has_its_words(
     value: float, flops: int, attention: int, more_head: int, macs: bool, misses: bool, expected: str
 ) -> None:
     """The known differences, alone and together, and honesty about the rest."""
-    own = crosscheck._Own("decoder_layer", flops, attention)
+    own = crosscheck.OwnCount("decoder_layer", flops, attention)
     assert explain(value, own, more_head=more_head, macs=macs, misses_attention=misses) == expected
 
 

@@ -63,7 +63,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     monkeypatch.setattr(recording, "_profiler", lambda kind: fake)
     monkeypatch.setattr(recording, "_mark", lambda device: FakeMark(fake, device))
     monkeypatch.setattr(recording, "range_class", lambda: fake.range)
-    monkeypatch.setattr(recording, "_sessions", {"cuda": 0, "cpu": 0})
+    monkeypatch.setattr(recording, "SESSIONS", {"cuda": 0, "cpu": 0})
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: fake.log.append(f"wait for {device}"))
     return fake
 

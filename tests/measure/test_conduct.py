@@ -454,10 +454,10 @@ def test_passes_come_in_an_order_in_which_none_disturbs_the_next(
 
 def test_a_process_that_traced_a_gpu_before_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the profiler left attached is in the times; on a CPU nothing is."""
-    monkeypatch.setitem(recording._sessions, "cuda", 1)
+    monkeypatch.setitem(recording.SESSIONS, "cuda", 1)
     assert remarks.earlier_traces("cpu") is None
     assert "recorded a trace before" in str(remarks.earlier_traces("cuda:0"))
-    monkeypatch.setitem(recording._sessions, "cuda", 0)
+    monkeypatch.setitem(recording.SESSIONS, "cuda", 0)
     assert remarks.earlier_traces("cuda:0") is None
 
 

@@ -200,7 +200,7 @@ def test_the_vision_walk_stops_before_the_language_tower(session: Session) -> No
         model.get_submodule(layer.name).register_forward_hook(lambda *_, kind=layer.kind: seen.append(kind))
         for layer in session.asked.layers
     ]
-    energy_pass._walks(session)["up to vision"]()
+    energy_pass.walks(session)["up to vision"]()
     for handle in handles:
         handle.remove()
     assert seen.count("vision_block") == 4 * len(session.asked.batches)

@@ -71,7 +71,7 @@ class Lingering:
         """Return what the energy pass reads of it."""
         asked = SimpleNamespace(device="cpu", settings=SimpleNamespace(energy="auto"))
         session: Any = SimpleNamespace(asked=asked, read=Read(), progress=self)
-        monkeypatch.setattr(energy_pass, "_walks", self.walks)
+        monkeypatch.setattr(energy_pass, "walks", self.walks)
         with Woken(self.machine):
             energy_pass.run(session, EnergyMeter("cpu", [self.counter], self.clock))
         found: EnergyData = session.read.energy

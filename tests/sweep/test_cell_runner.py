@@ -122,7 +122,7 @@ def test_a_process_that_recorded_a_gpu_is_spent(
     runner: Runner, recorded: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever recorded it: the next cell's times would hold what the profiler left behind."""
-    monkeypatch.setitem(recording._sessions, "cuda", recorded)
+    monkeypatch.setitem(recording.SESSIONS, "cuda", recorded)
     asked = BASE | {"samples": 1, "max_new_tokens": 1, "trace": False, "energy": "off"}
     runner.run(runner.identify(asked, {}), 0, tmp_path / "cell", lambda _: None)
     assert runner.spent == bool(recorded)
