@@ -44,7 +44,7 @@ class Formats(Generic[T]):
             return self.renderers[name]
         if self.own is not None and ":" in name:
             return self.own(name)
-        known = ", ".join(self.renderers)
+        known = ", ".join(self.renderers) or "none is installed; reinstall layerprof"
         raise RequestError(self.unknown.format(name), f"{did_you_mean(name, self.renderers)}Choose one of: {known}.")
 
 
