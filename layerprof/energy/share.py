@@ -126,9 +126,7 @@ def _share(
     time = sum(spans_s.values()) + sum(gaps_s.values())
     if time <= 0:
         return unavailable(spans_s, "no span was measured to share the energy by"), {}
-    rows = {}
-    for key, seconds in spans_s.items():
-        rows[key] = RowEnergy(whole * (seconds / time), Quality.ATTRIBUTED, reason)
+    rows = {key: RowEnergy(whole * (s / time), Quality.ATTRIBUTED, reason) for key, s in spans_s.items()}
     rest: dict[str, float] = {}
     for (name, _), seconds in gaps_s.items():
         rest[name] = rest.get(name, 0.0) + whole.joules * seconds / time
