@@ -89,6 +89,7 @@ def test_the_rule(left: float, half: float, passed: bool, tolerance: float) -> N
     found = close(around(100, half), [Part(("v", Phase.VISION), 100.0 - left, 0.0, 1)])
     assert found.tolerance == pytest.approx(tolerance)
     assert found.passed is passed
+    assert found.verdict().endswith(f"allowed {100 * tolerance:.1f} %")
     assert ("energy closes" if passed else "energy does not close") in found.verdict()
     assert f"residual {left:+.1f} % ({left - half:+.1f} to {left + half:+.1f} %) of 100 J" in found.verdict()
 

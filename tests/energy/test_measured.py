@@ -37,6 +37,14 @@ def test_rests_are_taken_off_at_their_own_power() -> None:
     assert (found.walks, found.host) == (4, None)
 
 
+def test_without_its_own_power_a_rest_is_taken_off_at_the_quiet_one_and_without_both_it_stays() -> None:
+    """2 s at the 80 W around the window leave 840 J for 4 walks; where no power is known all 1000 J are theirs."""
+    quiet, neither = (measured(window(1000.0, 30.0, watts), None, Repeated(4, 2.0)) for watts in (80.0, None))
+    assert [quiet.reading.joules, neither.reading.joules] == pytest.approx([210.0, 250.0])
+    assert quiet.reading.ci95 == pytest.approx((202.5, 217.5)), "the quiet power is taken for exact"
+    assert [quiet.reading.mean_power_w, neither.reading.mean_power_w] == pytest.approx([105.0, 100.0])
+
+
 def test_walks_without_rest_share_the_window() -> None:
     """Nothing is taken off where nothing was paused, whatever a rest would draw."""
     found = measured(window(1000.0, 30.0), None, Repeated(4), around(50.0, 20.0))
@@ -89,6 +97,13 @@ def test_phases_are_differences_of_the_windows() -> None:
     assert data(window(20.0), window(50.0), window(98.0)).phases_reason() is None
 
 
+def test_phases_may_be_small() -> None:
+    """Half a joule is above zero, and a phase like any other."""
+    found = data(window(0.5), window(1.0), window(1.5)).phases()
+    assert found is not None
+    assert [found[phase].joules for phase in Phase] == [0.5, 0.5, 0.5]
+
+
 def test_a_phase_that_is_not_above_zero_leaves_no_phases() -> None:
     """Windows that differ by less than their doubt say nothing, and that is the reason."""
     for decode in (49.0, 50.0):
@@ -106,3 +121,4 @@ def test_a_missing_window_leaves_no_phases_and_its_own_reason() -> None:
     assert found.phases_reason() == "too short; lost"
     twice = data(window(None, reason="too short"), window(None, reason="too short"), window(9.0))
     assert twice.phases_reason() == "too short"
+    assert data(window(None), window(None, reason="too short"), window(9.0)).phases_reason() == "too short"
