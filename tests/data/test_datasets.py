@@ -8,9 +8,11 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from huggingface_hub import HfApi
 from PIL import Image
 
 from layerprof.data import datasets, sources
@@ -356,10 +358,10 @@ def test_base64_text_is_no_path() -> None:
 def test_no_network_is_told_with_the_ways_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is swapped for something else: the error names the bundled samples and a folder."""
 
-    def no_route(hub_id: str, revision: str | None) -> str:
+    def no_route(*_: Any, **__: Any) -> Any:
         raise ConnectionError("Name or service not known")
 
-    monkeypatch.setattr(sources, "_commit", no_route)
+    monkeypatch.setattr(HfApi, "dataset_info", no_route)
     with pytest.raises(RequestError) as caught:
         datasets.load("textvqa", source="hub", count=1)
     assert "lmms-lab/textvqa" in caught.value.problem
@@ -389,7 +391,11 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch, rows: int, fail_at: int | None = N
         return hub.IterableDataset.from_generator(draw, features=features)
 
     monkeypatch.setattr(hub, "load_dataset", load_dataset)
-    monkeypatch.setattr(sources, "_commit", lambda hub_id, revision: revision or "f" * 40)
+
+    def dataset_info(_: HfApi, hub_id: str, *, revision: str | None, timeout: float) -> Any:
+        return SimpleNamespace(sha=revision or "f" * 40)
+
+    monkeypatch.setattr(HfApi, "dataset_info", dataset_info)
     return asked
 
 

@@ -127,9 +127,7 @@ def test_a_hub_that_answers_is_told_from_one_that_refuses(
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.server_port}/")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    asked = examine._Hub()
-    asked.start()
-    (found,) = asked.findings()
+    found = _finding(examine.examine(), "network", "hub")
     assert found.state == state
     assert str(status) in found.detail
 
@@ -139,9 +137,7 @@ def test_a_hub_that_cannot_be_reached_is_offline(monkeypatch: pytest.MonkeyPatch
     """A closed port, an endpoint that is no address: said, not thrown."""
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
-    asked = examine._Hub()
-    asked.start()
-    (found,) = asked.findings()
+    found = _finding(examine.examine(), "network", "hub")
     assert found.state == "no"
     assert found.detail.startswith("offline")
 
@@ -238,8 +234,8 @@ def test_a_profiler_is_probed_and_the_doctor_says_whether_traces_can_be_trusted(
     """On a CUDA machine: the verdict, what would help, and the figures of every recording."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     _load(monkeypatch, probe=lambda device: probed(profiler))
-    (found,) = examine._profiler()
-    assert (found.name, found.state) == ("CUPTI", state)
+    found = _finding(examine.examine(self_test=False), "profiler", "CUPTI")
+    assert found.state == state
     assert detail in found.detail
     assert found.remedy is None if remedy is None else remedy in str(found.remedy)
     assert len(found.facts["sessions"]) == 5
