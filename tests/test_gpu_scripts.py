@@ -12,9 +12,11 @@ import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 from typing import Any
 
 import pytest
+from processes import started
 from sample_run import sample_run
 
 from layerprof.records import EnergyClosure, NotRecorded, Phase, Quality, Run, Sample
@@ -149,20 +151,11 @@ class TestResults:
     def test_an_interrupted_run_keeps_the_stages_that_ended(self, stub: Path, tmp_path: Path) -> None:
         """Killed in its second stage, as a job is that outruns its time: the first stage's results are there."""
         out = tmp_path / "out"
-        running = subprocess.Popen(
-            ["sh", SCRIPT, "probe", "batch16"],
-            env=os.environ | {"PYTHON": str(stub), "OUT": str(out)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
+        environment = os.environ | {"PYTHON": str(stub), "OUT": str(out)}
+        with started(["sh", SCRIPT, "probe", "batch16"], env=environment, stdout=PIPE, stderr=STDOUT):
             deadline = time.monotonic() + 30
             while not (out / "results-probe.tgz").exists() and time.monotonic() < deadline:
                 time.sleep(0.05)
-        finally:
-            os.killpg(running.pid, 9)
-            running.communicate()
         with tarfile.open(out / "results-probe.tgz") as packed:
             assert "./probe.txt" in packed.getnames()
 
@@ -171,17 +164,13 @@ class TestResults:
         """Ctrl-C in a stage of half a minute: it is over at once, what it has is kept, and the folder is named."""
         out = tmp_path / "out"
         environment = os.environ | {"PYTHON": str(stub), "OUT": str(out)}
-        running = subprocess.Popen(
-            ["sh", SCRIPT, "batch16"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        assert running.stdout is not None
-        assert "== batch16" in running.stdout.readline()
-        time.sleep(1)
-        start = time.monotonic()
-        running.send_signal(number)
-        told, _ = running.communicate(timeout=25)
-        assert time.monotonic() - start < 20
-        assert running.returncode == 130
+        with started(["sh", SCRIPT, "batch16"], env=environment, stdout=PIPE, stderr=STDOUT) as running:
+            assert running.stdout is not None
+            assert "== batch16" in running.stdout.readline()
+            time.sleep(1)
+            running.send_signal(number)
+            told, _ = running.communicate(timeout=25)
+            assert running.returncode == 130
         assert "interrupted in stage batch16" in told
         assert re.search(r"results so far in traces/gpu-\w+, packed into", told)
         assert (out / "results-batch16.tgz").exists()

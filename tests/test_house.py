@@ -1,4 +1,4 @@
-"""The house holds: packages on disk are packages in the wheel, and data flows one way."""
+"""The house holds: packages on disk are packages in the wheel, data flows one way, and no room is too full."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDER_OF = {"layerprof.hooks": "hooks"}
+MOST_LINES = 400
+MOST_LOOSE_FILES = 8
+WINGS = sorted(path.parent for path in (ROOT / "layerprof").glob("*/__init__.py"))
 
 
 def _modules(folder: str) -> list[Path]:
@@ -153,3 +155,98 @@ def test_one_file_alone_reads_the_insides_of_other_packages(folder: str) -> None
         if path != INTERNALS and (names := _reached_into(path) | (_texts(path) & known))
     }
     assert guilty == {}
+
+
+# --- no circles -------------------------------------------------------------------------------------------------
+
+
+def _named(root: Path) -> dict[str, Path]:
+    """Return every file of the house by the name under which it is imported; hooks/ is `layerprof.hooks`."""
+    found: dict[str, Path] = {}
+    for folder, prefix in (("layerprof", ()), ("hooks", ("layerprof",))):
+        for path in sorted((root / folder).rglob("*.py")):
+            parts = (*prefix, *path.relative_to(root).with_suffix("").parts)
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def _imported(name: str, files: dict[str, Path]) -> set[str]:
+    """Return the files that one imports by any statement in it: inside functions, for types only, relative ones too."""
+    package = name if files[name].name == "__init__.py" else name.rpartition(".")[0]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(files[name].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            # A name is the file of that name in the package, else something that the package's own file holds.
+            found |= {full if (full := f"{base}.{alias.name}") in files else base for alias in node.names}
+    return (found & files.keys()) - {name}
+
+
+def _circles(root: Path) -> list[list[str]]:
+    """Return the sets of files each of which is imported, through others or at once, by what it imports."""
+    files = _named(root)
+    direct = {name: _imported(name, files) for name in files}
+    reached: dict[str, set[str]] = {}
+    for name in files:
+        seen, fresh = set[str](), {name}
+        while fresh:
+            fresh = {inner for outer in fresh for inner in direct[outer]} - seen
+            seen |= fresh
+        reached[name] = seen
+    circles = {tuple(sorted({name} | {x for x in reached[name] if name in reached[x]})) for name in files}
+    return sorted([*circle] for circle in circles if len(circle) > 1)
+
+
+def test_no_two_files_import_each_other() -> None:
+    """Nor three in a round: type-only imports count, and so does a package's own file against what lies in it."""
+    assert _circles(ROOT) == []
+
+
+def test_a_circle_would_be_found(tmp_path: Path) -> None:
+    """By absolute, relative, late and type-only imports, through a package's own file, across hooks."""
+    texts = {
+        "layerprof/__init__.py": "",
+        "layerprof/a.py": "from layerprof import b",
+        "layerprof/b.py": "def f():\n    import layerprof.c",
+        "layerprof/c.py": "if TYPE_CHECKING:\n    from .a import X",
+        "layerprof/d/__init__.py": "from layerprof.d.e import x",
+        "layerprof/d/e.py": "from layerprof.d import y",
+        "layerprof/f.py": "import layerprof.hooks.g",
+        "hooks/__init__.py": "",
+        "hooks/g.py": "from .. import f",
+        "layerprof/h.py": "from layerprof import a, d, f, records",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert _circles(tmp_path) == [
+        ["layerprof.a", "layerprof.b", "layerprof.c"],
+        ["layerprof.d", "layerprof.d.e"],
+        ["layerprof.f", "layerprof.hooks.g"],
+    ]
+
+
+# --- rooms ------------------------------------------------------------------------------------------------------
+
+
+def test_few_files_lie_loose() -> None:
+    """What is a step of the way has a wing; beside them lie the ground, the face and how to start it."""
+    assert len(list((ROOT / "layerprof").glob("*.py"))) <= MOST_LOOSE_FILES
+
+
+def test_no_file_is_too_long_to_be_read_at_a_time() -> None:
+    """A file that grows beyond this is two."""
+    lengths = {
+        path: len(path.read_text().splitlines()) for folder in ("layerprof", "hooks") for path in _modules(folder)
+    }
+    assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > MOST_LINES} == {}
+
+
+@pytest.mark.parametrize("wing", WINGS, ids=lambda path: path.name)
+def test_every_wing_says_what_enters_what_leaves_and_what_it_may_import(wing: Path) -> None:
+    """The three sentences that a newcomer reads first: `In:`, `Out:` and `May import:`."""
+    told = ast.get_docstring(ast.parse((wing / "__init__.py").read_text())) or ""
+    assert [word for word in ("In: ", "Out: ", "May import: ") if word not in told] == []

@@ -4,72 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-Event = dict[str, Any]
-Label = tuple[str, str | None]
-
-OUTSIDE, NO_LAUNCH, GRAPH = "outside layers", "no launch seen", "graph launch"
-
-
-@dataclass
-class Scenario:
-    """Events, and where their GPU time (on a CPU: operator time) belongs."""
-
-    events: list[Event] = field(default_factory=list)
-    self_us: dict[Label, float] = field(default_factory=dict)
-    buckets_us: dict[str, float] = field(default_factory=lambda: {OUTSIDE: 0, NO_LAUNCH: 0, GRAPH: 0})
-    correlations: int = 0
-    lost: int = 0
-    captured: int = 0
-    warm_up: tuple[int, int] = (0, 0)
-
-    @property
-    def total_us(self) -> float:
-        """Everything."""
-        return sum(self.self_us.values()) + sum(self.buckets_us.values())
-
-    def add(self, cat: str, name: str, ts: float, dur: float, *, tid: Any = 1, pid: Any = 100, **args: Any) -> Event:
-        """Append one complete event."""
-        event: Event = {"ph": "X", "cat": cat, "name": name, "pid": pid, "tid": tid, "ts": ts, "dur": dur, "args": args}
-        self.events.append(event)
-        return event
-
-    def layer(self, name: str, ts: float, dur: float, call: int = 0, phase: str = "decode", **where: Any) -> None:
-        """Append a range as our hooks make it."""
-        self.add("cpu_op", f"lp:{name}#{call}|{phase}", ts, dur, **where, **{"External id": 900000 + len(self.events)})
-
-    def kernel(self, launched: float, starts: float, dur: float, belongs: Label | str, **more: Any) -> None:
-        """Append a launch and its kernel, which belongs to a label or a bucket.
-
-        `more`: `api` and `cat` of the launch, `work` (category of what runs), `name`, `stream`, `tid`, `pid`.
-        """
-        self.correlations += 1
-        where = {"tid": more.get("tid", 1), "pid": more.get("pid", 100)}
-        api = more.get("api", "cudaLaunchKernel")
-        self.add(more.get("cat", "cuda_runtime"), api, launched, 1, **where, correlation=self.correlations)
-        self.running(starts, dur, belongs, self.correlations, **more)
-
-    def launch(self, at: float, *, api: str = "cudaLaunchKernel", dur: float = 1, **where: Any) -> None:
-        """Append a launch that has nothing to show for it."""
-        self.correlations += 1
-        self.add(where.pop("cat", "cuda_runtime"), api, at, dur, correlation=self.correlations, **where)
-
-    def running(self, starts: float, dur: float, belongs: Label | str, correlation: int | None, **more: Any) -> None:
-        """Append a kernel alone; `correlation` None leaves the id out."""
-        stream = more.get("stream", 7)
-        args = {"device": 0, "stream": stream} | ({} if correlation is None else {"correlation": correlation})
-        self.add(more.get("work", "kernel"), more.get("name", "gemm"), starts, dur, pid=0, tid=stream, **args)
-        if isinstance(belongs, str):
-            self.buckets_us[belongs] += dur
-        else:
-            self.self_us[belongs] = self.self_us.get(belongs, 0) + dur
-
-
-A: Label = ("model.layers.0", "decode")
-B: Label = ("model.layers.1", "decode")
-MLP: Label = ("model.layers.0.mlp", "decode")
+import traces_lost
+from scenario import GRAPH, HEAD, MLP, NO_LAUNCH, OUTSIDE, A, B, Event, Label, Scenario
 
 
 def late_kernels() -> Scenario:
@@ -161,127 +99,6 @@ def orphans() -> Scenario:
     return s
 
 
-def lost_records() -> Scenario:
-    """Lose the records of the first launches, as CUPTI does: two of a layer, one of none, one of a graph."""
-    s = Scenario(lost=4)
-    s.layer(A[0], 0, 100)
-    s.launch(10)
-    s.launch(12, api="cuLaunchKernelEx", cat="cuda_driver")
-    s.kernel(20, 60, 5, A)
-    s.kernel(30, 70, 7, A)
-    s.layer(B[0], 100, 100)
-    s.kernel(110, 140, 90, B)
-    s.launch(250, api="hipExtModuleLaunchKernel")
-    s.launch(260, api="cudaGraphLaunch")
-    return s
-
-
-def nothing_to_record() -> Scenario:
-    """Call what runs nothing: fills and copies of no bytes, attributes, events. None of it is lost."""
-    s = Scenario()
-    s.layer(A[0], 0, 100)
-    for at, api in enumerate(
-        ("cudaMemsetAsync", "cudaMemcpyAsync", "cudaFuncSetAttribute", "cudaEventRecord", "INVALID")
-    ):
-        s.launch(10 + 2 * at, api=api)
-    s.kernel(30, 60, 5, A)
-    return s
-
-
-def handed_on() -> Scenario:
-    """Launch through another call: the driver's inside the runtime's, of which only one has a kernel, or none."""
-    s = Scenario(lost=1)
-    s.layer(A[0], 0, 100)
-    s.kernel(10, 60, 5, A, api="cudaLaunchKernelExC")
-    s.launch(10.2, api="cuLaunchKernelEx", cat="cuda_driver", dur=0.5)
-    s.launch(20, api="cudaLaunchCooperativeKernel", dur=4)
-    s.kernel(21, 70, 5, A, api="cuLaunchCooperativeKernel", cat="cuda_driver")
-    s.launch(40, dur=4)
-    s.launch(41, api="cuLaunchKernel", cat="cuda_driver", dur=2)
-    return s
-
-
-def captured_in_the_trace() -> Scenario:
-    """Capture a graph while recording, with a helper thread's launches in it: they run at its replay."""
-    s = Scenario(captured=4, lost=1)
-    s.layer(A[0], 0, 100)
-    s.kernel(5, 300, 2, A)
-    s.launch(10, api="cudaStreamBeginCapture")
-    for at in (12, 14, 16):
-        s.launch(at)
-    s.launch(15, tid=2)
-    s.kernel(17, 310, 3, OUTSIDE, tid=3)
-    s.launch(18, pid=200)
-    s.launch(20, api="cudaStreamEndCapture")
-    s.correlations += 1
-    s.add("cuda_runtime", "cudaGraphLaunch", 120, 4, correlation=s.correlations)
-    for node in range(4):
-        s.running(400 + 10 * node, 8, GRAPH, s.correlations)
-    return s
-
-
-def capture_cut_off() -> Scenario:
-    """Begin to record inside a capture, and end inside another."""
-    s = Scenario(captured=2, lost=1)
-    s.launch(1)
-    s.launch(2, api="hipStreamEndCapture")
-    s.launch(10)
-    s.kernel(12, 20, 6, OUTSIDE)
-    s.launch(30, api="hipStreamBeginCapture")
-    s.launch(31, api="hipLaunchKernel")
-    return s
-
-
-def capture_that_never_ends() -> Scenario:
-    """Begin a capture whose end is missing: what its thread runs at once shows that it was over."""
-    s = Scenario(captured=2, lost=2)
-    s.launch(10, api="cudaStreamBeginCapture")
-    s.launch(12)
-    s.launch(14)
-    s.kernel(20, 60, 5, OUTSIDE)
-    s.launch(30)
-    s.launch(40, api="cudaGraphLaunch")
-    return s
-
-
-def work_without_ids() -> Scenario:
-    """Record kernels that bear no id: their launches are not called lost, but for those that are more than these."""
-    s = Scenario(lost=1)
-    s.layer(A[0], 0, 100)
-    for at in (10, 20, 30):
-        s.launch(at)
-    s.running(60, 17, NO_LAUNCH, None)
-    s.running(80, 19, NO_LAUNCH, None)
-    return s
-
-
-def warm_up_launches() -> Scenario:
-    """Open with launches that are part of nothing, two of which the profiler loses: no figure has them."""
-    s = Scenario(warm_up=(5, 2))
-    s.add("cpu_op", "layerprof: warm-up launches", 0, 50)
-    for number in range(5):
-        s.add("cpu_op", "aten::add_", 10 * number, 8)
-        s.launch(10 * number + 2)
-        if number >= 2:
-            args = {"correlation": s.correlations, "device": 0, "stream": 7}
-            s.add("kernel", "elementwise", 100 + number, 1, pid=0, tid=7, **args)
-    s.kernel(2, 130, 3, OUTSIDE, tid=2)
-    s.layer(A[0], 60, 100)
-    s.kernel(70, 140, 25, A)
-    return s
-
-
-def nothing_but_launches() -> Scenario:
-    """Launch on a GPU of whose work nothing was recorded: operators are read, and every launch is told as lost."""
-    s = Scenario(lost=2)
-    s.layer(A[0], 0, 100)
-    s.add("cpu_op", "aten::mm", 10, 20)
-    s.launch(15)
-    s.launch(120)
-    s.self_us = {A: 20}
-    return s
-
-
 def crossing_ranges() -> Scenario:
     """Ranges that overlap without nesting: of those open, the one that began last is innermost."""
     s = Scenario()
@@ -291,6 +108,32 @@ def crossing_ranges() -> Scenario:
     s.kernel(60, 310, 2, B)
     s.kernel(120, 320, 4, B)
     s.kernel(160, 330, 8, OUTSIDE)
+    return s
+
+
+def equal_starts() -> Scenario:
+    """Begin a layer and its submodule at the same nanosecond: the shorter is inside, whichever is written first."""
+    s = Scenario()
+    s.layer(A[0], 0, 100)
+    s.layer(MLP[0], 0, 40)
+    s.layer(B[0], 200, 40)
+    s.layer(HEAD[0], 200, 100)
+    s.kernel(10, 300, 5, MLP)
+    s.kernel(50, 310, 7, A)
+    s.kernel(210, 320, 11, B)
+    s.kernel(250, 330, 13, HEAD)
+    return s
+
+
+def equal_times() -> Scenario:
+    """Open and close ranges at the same nanoseconds: the longer name is inside, as a submodule's is longer."""
+    s = Scenario()
+    s.layer(MLP[0], 0, 100)
+    s.layer(A[0], 0, 100)
+    s.layer(HEAD[0], 200, 100)
+    s.layer("language", 200, 100)
+    s.kernel(10, 300, 5, MLP)
+    s.kernel(210, 310, 7, ("language", "decode"))
     return s
 
 
@@ -405,6 +248,17 @@ def on_a_cpu_crossing() -> Scenario:
     return s
 
 
+def on_a_cpu_together() -> Scenario:
+    """Begin operators and ranges at the same nanosecond: of each the shorter is inside."""
+    s = Scenario()
+    s.layer(A[0], 0, 100)
+    s.layer(MLP[0], 0, 40)
+    s.add("cpu_op", "aten::linear", 0, 60)
+    s.add("cpu_op", "aten::addmm", 0, 50)
+    s.self_us = {MLP: 40, A: 20}
+    return s
+
+
 SCENARIOS: dict[str, Callable[[], Scenario]] = {
     f.__name__: f
     for f in (
@@ -416,16 +270,9 @@ SCENARIOS: dict[str, Callable[[], Scenario]] = {
         graph_replay,
         graph_inside_a_layer,
         orphans,
-        lost_records,
-        nothing_to_record,
-        handed_on,
-        captured_in_the_trace,
-        capture_cut_off,
-        capture_that_never_ends,
-        work_without_ids,
-        warm_up_launches,
-        nothing_but_launches,
         crossing_ranges,
+        equal_starts,
+        equal_times,
         zero_length,
         several_processes,
         untidy,
@@ -434,10 +281,11 @@ SCENARIOS: dict[str, Callable[[], Scenario]] = {
         older_categories,
         on_a_cpu,
         on_a_cpu_crossing,
+        on_a_cpu_together,
     )
-}
+} | traces_lost.SCENARIOS
 
-WITHOUT_GPU_WORK = ("on_a_cpu", "on_a_cpu_crossing", "nothing_but_launches")
+WITHOUT_GPU_WORK = ("on_a_cpu", "on_a_cpu_crossing", "on_a_cpu_together", "nothing_but_launches")
 
 
 def large(kernels: int, seed: int = 0) -> tuple[Iterator[Event], dict[Label, float]]:

@@ -217,7 +217,7 @@ def test_a_submodule_around_layers_keeps_only_what_is_its_own() -> None:
 
 
 def test_work_outside_layers_is_named_by_the_shortest_path_and_repeats_share_a_name() -> None:
-    """`rotary_emb` alone needs no path; two modules of one name need more of it; numbered ones become one line."""
+    """`rotary_emb` needs no path beside one that did nothing; two of one name do; numbered ones are one line."""
     outside = {
         ("model.lm.rotary_emb", Phase.PREFILL): Work(1, flops=1),
         ("model.lm.rotary_emb", Phase.DECODE): Work(1, flops=2),
@@ -226,6 +226,7 @@ def test_work_outside_layers_is_named_by_the_shortest_path_and_repeats_share_a_n
         ("model.lm.layers.3.q", Phase.DECODE): Work(1, flops=16),
         ("model.lm.layers.4.q", Phase.DECODE): Work(1, flops=32),
         ("model.idle", Phase.DECODE): Work(1, flops=0),
+        ("model.other.rotary_emb", Phase.DECODE): Work(1, flops=0),
         ("", Phase.DECODE): Work(1, flops=64),
     }
     column = ledger.close((), work=WorkReading({}, outside, 127)).flops
@@ -279,3 +280,14 @@ def test_sums_keep_missing_apart_from_zero() -> None:
     assert (nothing + nothing).flops is None
     assert (nothing + some).flops == 0
     assert sum([some, some, nothing], ledger.Sum()) == ledger.Sum(rows=3, flops=0, span_s=4.0)
+
+
+def test_busy_time_is_scaled_only_where_share_and_span_are_known() -> None:
+    """A row without a span, or without a share, has no busy seconds of all its calls, and its sum no share."""
+    base = next(row for row in sample_run().layers if row.busy_share is not None and row.span_s is not None)
+    for missing in ({"span_s": None}, {"busy_share": None}):
+        found = ledger.Sum.of(base.model_copy(update=missing))
+        assert (found.busy_s, found.busy_share) == (None, None)
+    assert ledger.Sum(busy_s=1.0).busy_share is None
+    assert ledger.Sum(span_s=1.0).busy_share is None
+    assert ledger.Sum(busy_s=1.0, span_s=4.0).busy_share == 0.25

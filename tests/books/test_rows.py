@@ -77,6 +77,29 @@ def test_busy_share_on_a_gpu_is_over_the_spans_of_the_traced_batches() -> None:
     assert (row.busy_s, row.busy_span_s, row.busy_share) == (3.0, 4.0, 0.75)
 
 
+def test_the_traced_calls_are_taken_at_their_mean_span() -> None:
+    """Two calls of 2 s and 4 s in the traced batch: the trace saw four like them, 12 s, of which 3 s were busy.
+
+    Where no span is of a traced batch, those of the others stand for them: 10 s a call.
+    """
+    key = (LAYER0.name, Phase.DECODE)
+    spans = [span(LAYER0, Phase.DECODE, 10.0, 12.0), span(LAYER0, Phase.DECODE, 20.0, 24.0)]
+    spans.append(span(LAYER0, Phase.DECODE, 5.0, 15.0, batch=1))
+    kernels = KernelReading({key: 3.0}, {key: 4}, {}, 3.0, {}, "cuda", 1)
+    (row,) = layer_rows(LAYERS, SpanReading(tuple(spans), (40.0,), {}, "fake"), None, kernels)
+    assert (row.busy_span_s, row.busy_share) == (12.0, 0.25)
+    (other,) = layer_rows(LAYERS, SpanReading((spans[-1],), (40.0,), {}, "fake"), None, kernels)
+    assert other.busy_span_s == 40.0
+
+
+def test_a_layer_that_is_not_listed_has_no_row() -> None:
+    """What ran under another name is in the ledger, not among the rows."""
+    key, other = (LAYER0.name, Phase.DECODE), ("lm.rotary", Phase.DECODE)
+    spans = SpanReading((span(LAYER0, Phase.DECODE, 0.0, 1.0),), (1.0,), {}, "fake")
+    work = WorkReading({key: Work(1, flops=1), other: Work(1, flops=2)}, {}, 3)
+    assert [row.name for row in layer_rows(LAYERS, spans, work)] == [LAYER0.name]
+
+
 def test_busy_share_on_a_cpu_is_over_the_range_in_the_same_trace() -> None:
     """Operators that the profiler slowed to 3 s ran in a range of 4 s, so 75 %, though the latency pass took 1 s."""
     key = (LAYER0.name, Phase.DECODE)
@@ -121,7 +144,41 @@ def test_energy_of_a_row_is_none_with_a_reason_or_a_figure_with_its_quality() ->
     measured, short = layer_rows(LAYERS, spans, energy=energy)
     assert (measured.energy_j, measured.energy_ci95, measured.energy_quality) == (3.0, (2.5, 3.5), Quality.REPLAYED)
     assert (short.energy_j, short.energy_quality) == (None, Quality.UNAVAILABLE)
-    assert short.energy_reason
+    assert short.energy_reason == "not measured for this layer in this phase"
+    (unread, _) = layer_rows(LAYERS, spans)
+    assert (unread.energy_j, unread.energy_ci95, unread.energy_quality) == (None, None, Quality.UNAVAILABLE)
+    assert unread.energy_reason == "no energy was measured"
+
+
+def test_further_joules_and_labels_of_a_row_are_its_own() -> None:
+    """A row's own label wins over that of all; interval and source stand beside joules only."""
+    key, bare = (LAYER0.name, Phase.DECODE), (LAYER1.name, Phase.DECODE)
+    energy = LayerEnergy(
+        {key: Amount(3.0, (2.5, 3.5))},
+        Quality.REPLAYED,
+        "all of them",
+        labels={key: (Quality.ATTRIBUTED, "shared"), bare: (Quality.ATTRIBUTED, "refused")},
+        source="nvml_counter",
+        active_j={key: 1.0, bare: 4.0},
+        hot_j={key: 2.0},
+        reconciled_j={key: 3.1},
+        estimate_j={bare: 9.0},
+    )
+    spans = SpanReading((span(LAYER0, Phase.DECODE, 0, 1), span(LAYER1, Phase.DECODE, 1, 2)), (2.0,), {}, "fake")
+    first, second = layer_rows(LAYERS, spans, energy=energy)
+    assert (first.energy_j, first.energy_ci95, first.energy_source) == (3.0, (2.5, 3.5), "nvml_counter")
+    assert (first.energy_quality, first.energy_reason) == (Quality.ATTRIBUTED, "shared")
+    assert (first.energy_active_j, first.energy_hot_j, first.energy_reconciled_j) == (1.0, 2.0, 3.1)
+    assert first.energy_estimate_j is None
+    assert (second.energy_j, second.energy_ci95, second.energy_source) == (None, None, None)
+    assert (second.energy_quality, second.energy_reason) == (Quality.UNAVAILABLE, "refused")
+    assert (second.energy_active_j, second.energy_hot_j, second.energy_estimate_j) == (4.0, None, 9.0)
+
+
+def test_a_row_that_only_joules_are_known_of_was_called_as_far_as_is_known_never() -> None:
+    """No reading counted its calls: zero, no span, no work."""
+    (row,) = layer_rows(LAYERS, energy=LayerEnergy({(LAYER0.name, Phase.DECODE): Amount(3.0)}, Quality.REPLAYED))
+    assert (row.calls, row.span_s, row.flops, row.energy_j) == (0, None, None, 3.0)
 
 
 def test_the_roof_is_asked_about_a_mean_call() -> None:

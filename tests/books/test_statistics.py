@@ -55,6 +55,21 @@ def test_the_median_interval_is_that_of_all_resamples(count: int) -> None:
     assert statistics.median_ci(list(sample), drawn=200_000) == pytest.approx(tuple(expected))
 
 
+@pytest.mark.parametrize("count", [7, 8, 9, 10, 14])
+def test_the_median_interval_is_that_of_resamples_done_the_long_way(count: int) -> None:
+    """Powers of two, so that each pair of middle values has a mean of its own: 200,000 drawn medians say the same.
+
+    A share of 2.5 % of so many is known to 0.035 %; with what the product draws, four errors of the difference are 0.2.
+    """
+    sample = 2.0 ** np.arange(count)
+    drawn = np.median(np.random.default_rng(5).choice(sample, (200_000, count)), axis=1)
+    low, lower, high, higher = np.percentile(drawn, [2.3, 2.7, 97.3, 97.7], method="inverted_cdf")
+    found = statistics.median_ci(sample.tolist(), drawn=200_000)
+    assert found is not None
+    assert low <= found[0] <= lower
+    assert high <= found[1] <= higher
+
+
 def test_the_median_interval_of_many_values_is_the_binomial_one() -> None:
     """Of 101 values, a resample's median is at most the k-th with P(Bin(101, k/101) >= 51)."""
     reached = [sum(comb(101, m) * k**m * (101 - k) ** (101 - m) for m in range(51, 102)) / 101**101 for k in range(102)]

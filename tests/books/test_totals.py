@@ -45,6 +45,13 @@ def test_latency_is_per_batch_per_sample_to_first_token_and_per_further_token() 
     assert found.per_output_token.median == pytest.approx((0.2 + 1.3) / 2)
 
 
+def test_one_further_token_is_waited_for_once() -> None:
+    """Two tokens: what is left of 1 s after a first token at 0.25 s; the batch's longest row counts its steps."""
+    found = totals.latency(_walk((2, 1.0, 0.25, (2, 1)), (1, 9.0, 9.0, (1,)))).per_output_token
+    assert found is not None
+    assert (found.median, found.n) == (0.75, 1)
+
+
 def test_a_walk_of_single_tokens_has_no_time_per_further_token() -> None:
     """None, not zero: there was no token to wait for."""
     assert totals.latency(_walk((1, 1.0, 1.0, (1,)))).per_output_token is None

@@ -209,7 +209,7 @@ class TestNothingLeftBehind:
         assert hook.reading().calls["layers.1", Phase.PREFILL] == 1
         assert hook.reading().batches == 1
 
-    def test_ranges_left_open_by_an_interrupt_are_closed(self, tmp_path: Path) -> None:
+    def test_ranges_left_open_by_an_interrupt_are_closed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Ctrl-C runs no forward hook; the ranges that it left open are closed with the batch, innermost first."""
         closed: list[str] = []
         clock = FakeClock()
@@ -224,9 +224,9 @@ class TestNothingLeftBehind:
             def __exit__(self, *_: object) -> None:
                 closed.append(self.name)
 
+        monkeypatch.setattr(kernels, "range_class", lambda: Range)
         model = toy()
         hook = hooked(model, tmp_path)
-        hook._range = Range
         with hook, pytest.raises(KeyboardInterrupt), hook.batch(0):
             interrupted(hook)
         assert closed == ["lp:embed#0|prefill", "lp:visual.0#0|vision"]

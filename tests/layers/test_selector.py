@@ -35,6 +35,17 @@ def names(selector: str) -> list[str]:
         ("language[-1]", ["l.layers.11"]),
         ("vision[1,-1]", ["v.blocks.1", "v.blocks.3"]),
         ("vision[*]", ["v.blocks.0", "v.blocks.1", "v.blocks.2", "v.blocks.3"]),
+        ("vision[:]", ["v.blocks.0", "v.blocks.1", "v.blocks.2", "v.blocks.3"]),
+        ("vision[::]", ["v.blocks.0", "v.blocks.1", "v.blocks.2", "v.blocks.3"]),
+        ("vision[0:4]", ["v.blocks.0", "v.blocks.1", "v.blocks.2", "v.blocks.3"]),
+        ("vision[0:99]", ["v.blocks.0", "v.blocks.1", "v.blocks.2", "v.blocks.3"]),
+        ("vision[::-1]", ["v.blocks.0", "v.blocks.1", "v.blocks.2", "v.blocks.3"]),
+        ("vision[:-1]", ["v.blocks.0", "v.blocks.1", "v.blocks.2"]),
+        ("vision[-2:]", ["v.blocks.2", "v.blocks.3"]),
+        ("vision[-4]", ["v.blocks.0"]),
+        ("vision[0:1,2:]", ["v.blocks.0", "v.blocks.2", "v.blocks.3"]),
+        ("all[0]", ["v.blocks.0"]),
+        ("language", ["l.embed", *(f"l.layers.{i}" for i in range(12)), "lm_head"]),
         ("decoder_layer[10:]", ["l.layers.10", "l.layers.11"]),
         ("lm_head", ["lm_head"]),
         ("patch_embed,lm_head", ["v.patch", "lm_head"]),
@@ -67,6 +78,8 @@ def test_what_cannot_be_read_is_refused_before_any_model(selector: str) -> None:
     ("selector", "nearest"),
     [
         ("language[12]", "language[0:12]"),
+        ("language[-13]", "language[0:12]"),
+        ("vision[4]", "vision[0:4]"),
         ("vision[-5]", "vision[0:4]"),
         ("langage", "language"),
         ("lm_haed", "lm_head"),
@@ -98,6 +111,18 @@ def test_submodules_become_layers_of_kind_module() -> None:
     assert [(x.name, x.tower, x.kind, x.index) for x in found] == [
         (name, "language", "module", i) for i, name in enumerate(expected)
     ]
+
+
+def test_a_bare_tower_before_a_submodule_means_each_of_its_blocks() -> None:
+    """`language.mlp` is `language[*].mlp`, without the layers of the tower that are no blocks."""
+    model = families.build("qwen2_5_vl").model
+    layers = find_layers(model)
+    bare = [x.name for x in select(layers, "language.mlp", model)]
+    assert bare == [f"model.language_model.layers.{i}.mlp" for i in range(2)]
+    for short, written_out in (("vision.attn.qkv", "vision[*].attn.qkv"), ("all.mlp", "vision.mlp,language.mlp")):
+        assert select(layers, short, model) == select(layers, written_out, model)
+    blocks = [f"model.visual.blocks.{i}.mlp" for i in range(3)]
+    assert [x.name for x in select(layers, "vision.mlp", model)] == blocks, "the merger's mlp is no block's"
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ import io
 import json
 
 import pytest
+import traces_lost
 import traces_synthetic as synthetic
 from goldens import assert_golden
 from rich.console import Console
-from traces_synthetic import OUTSIDE, Scenario
+from scenario import OUTSIDE, Scenario
 
 from layerprof.errors import RequestError
 from layerprof.report.attribution.documents import COLUMNS, to_csv, to_json, to_markdown
@@ -115,7 +116,7 @@ class TestTable:
 
     def test_what_was_lost_stands_below_the_total(self) -> None:
         """A line of the books with how many and how much it may be, and where: never part of the sum."""
-        s = synthetic.lost_records()
+        s = traces_lost.lost_records()
         lines = shown(s).splitlines()
         total = next(place for place, line in enumerate(lines) if line.startswith("total"))
         assert lines[total].split()[1:3] == ["102", "100"]
@@ -129,16 +130,16 @@ class TestTable:
 
     def test_where_nothing_of_the_gpu_was_recorded_times_are_said_to_be_the_hosts(self) -> None:
         """Operators' seconds must not pass for kernels'."""
-        told = " ".join(shown(synthetic.nothing_but_launches()).split())
+        told = " ".join(shown(traces_lost.nothing_but_launches()).split())
         assert "2 of 2 launches put work on a GPU, and the trace has no record of any: the times above are the" in told
 
     def test_lost_graphs_are_named(self) -> None:
         """One launch of a graph may be all of a step."""
-        assert "(1 whole CUDA graphs, 2 in model.layers.0)" in " ".join(shown(synthetic.lost_records()).split())
+        assert "(1 whole CUDA graphs, 2 in model.layers.0)" in " ".join(shown(traces_lost.lost_records()).split())
 
     def test_what_was_captured_is_told(self) -> None:
         """A capture's launches are neither lost nor counted as work."""
-        told = " ".join(shown(synthetic.captured_in_the_trace()).split())
+        told = " ".join(shown(traces_lost.captured_in_the_trace()).split())
         assert "4 launches went into CUDA graphs" in told
 
     def test_cpu_traces_say_so(self) -> None:
@@ -155,7 +156,7 @@ class TestTable:
     def test_a_trace_without_ranges_says_how_to_record_one(self) -> None:
         """The remedy is in the text, and the books still stand."""
         s = Scenario()
-        s.kernel(20, 100, 5, synthetic.OUTSIDE)
+        s.kernel(20, 100, 5, OUTSIDE)
         text = shown(s)
         assert "no ranges" in text
         assert "with_stack" in text

@@ -17,8 +17,6 @@ from layerprof.errors import RequestError
 from layerprof.report import comparison, kinds, write
 from layerprof.report.sweep import overview, tables
 from layerprof.runs import compare
-from layerprof.sweep import guards
-from layerprof.sweep.cells import Guards
 
 
 @pytest.fixture
@@ -201,33 +199,3 @@ def test_report_takes_a_sweep(
         cli.main()
     assert not stop.value.code
     assert capsys.readouterr().out.startswith("table,model,dataset")
-
-
-def test_guards_count_what_the_run_says() -> None:
-    """Shares by hand: words of answers over scored samples, padding over prompt and padding, nothing flagged."""
-    made = run(0.1)
-    wer = made.totals.wer
-    assert wer is not None
-    scored = made.samples - wer.unscored
-    found = guards.judge(made, 1.0, 4, 0)
-    assert found.hypothesis_words == wer.hypothesis_words / scored
-    assert found.truncated_share == wer.truncated_share
-    pads, prompt = made.totals.pad_tokens or 0, made.totals.prompt_tokens or 0
-    assert found.padding_share == pads / (pads + prompt)
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"batch_invariant": 0.5, "checked": 8}, "50 % of 8 samples"),
-        ({"truncated_share": 0.2}, "20 % of the answers were cut"),
-        ({"hypothesis_words": 40.0, "reference_words": 1.4}, "40.0 words where the references have 1.4"),
-        ({"padding_share": 0.6}, "60 % of the prompt tokens"),
-        ({"not_finite": 2}, "NaN or infinite in 2 batches"),
-    ],
-)
-def test_what_is_wrong_is_said_in_words(values: dict[str, float], words: str) -> None:
-    """Each guard that strikes says what it found."""
-    (flag,) = guards.flags(Guards(**values))  # type: ignore[arg-type]  # pydantic converts
-    assert words in flag
-    assert guards.flags(Guards(batch_invariant=0.95, truncated_share=0.05, padding_share=0.3, not_finite=0)) == ()

@@ -1,4 +1,4 @@
-"""Comparisons against sums done by hand: two runs in pairs, regressions, settings, sweeps, broken files."""
+"""Comparisons against sums done by hand: two runs in pairs, settings, notes, sweeps, broken files."""
 
 from __future__ import annotations
 
@@ -10,29 +10,6 @@ from sample_sweep import run, save_run
 
 from layerprof.errors import RequestError
 from layerprof.runs import compare, store
-from layerprof.runs.changes import Change
-
-
-@pytest.mark.parametrize(
-    ("change", "worse"),
-    [
-        (Change("latency", "s", 1.0, 1.2), True),
-        (Change("latency", "s", 1.0, 1.04), False),
-        (Change("latency", "s", 1.2, 1.0), False),
-        (Change("latency", "s", 1.0, 1.2, ci95=(0.9, 1.5), n=8), False),
-        (Change("latency", "s", 1.0, 1.2, ci95=(1.1, 1.3), n=8), True),
-        (Change("latency", "s", None, 1.2), False),
-        (Change("latency", "s", 0.0, 0.0), False),
-        (Change("accuracy", "", 0.9, 0.8, "points", higher_is_worse=False), True),
-        (Change("accuracy", "", 0.9, 0.87, "points", higher_is_worse=False), False),
-        (Change("accuracy", "", 0.9, 0.8, "points", ci95=(-0.2, 0.01), n=8, higher_is_worse=False), False),
-        (Change("accuracy", "", 0.8, 0.9, "points", higher_is_worse=False), False),
-        (Change("word error rate", "", 0.1, 0.2, "points"), True),
-    ],
-)
-def test_a_regression_is_worse_by_more_than_asked_and_more_than_noise(change: Change, worse: bool) -> None:
-    """Five percent, or five points of a rate, in the bad direction, with an interval that leaves out no change."""
-    assert change.worse_by_more_than(5) is worse
 
 
 def test_two_runs_are_compared_in_pairs(tmp_path: Path) -> None:

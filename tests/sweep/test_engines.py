@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from paths import TESTS
+from processes import gone, started
 
 from layerprof.errors import RequestError
 from layerprof.sweep import conduct
@@ -128,14 +127,14 @@ def test_a_killed_driver_goes_on_where_it_was(tmp_path: Path, cluster: tuple[str
         f"sweep.sweep({str(path)!r}, output={str(tmp_path / 's')!r}, runner={RUNNER!r}, engine='ray', "
         f"address={cluster[0]!r})"
     )
-    driver = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(HERE)})
-    deadline = time.monotonic() + 90
-    while len(list((tmp_path / "s").glob(f"cells/*/{CELL_FILE}"))) < 2:
-        assert driver.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    with started([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(HERE)}) as driver:
+        deadline = time.monotonic() + 90
+        while len(list((tmp_path / "s").glob(f"cells/*/{CELL_FILE}"))) < 2:
+            assert driver.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
     finished = {file.parent.name for file in (tmp_path / "s").glob(f"cells/*/{CELL_FILE}")}
     hung = next(int(entry[0]) for entry in _started(log) if entry[2] == "hang")
     assert _gone(hung)
@@ -174,13 +173,8 @@ def test_an_unknown_engine_is_refused_with_the_nearest() -> None:
 
 
 def _gone(pid: int, seconds: float = 20) -> bool:
-    def state() -> Any:
-        file = Path(f"/proc/{pid}/stat")
-        return file.read_text().rpartition(")")[2].split()[0] if file.exists() else None
-
+    """Tell whether a process ends in time."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if state() in (None, "Z", "X"):
-            return True
+    while not gone(pid) and time.monotonic() < deadline:
         time.sleep(0.1)
-    return False
+    return gone(pid)

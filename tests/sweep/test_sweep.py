@@ -11,10 +11,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from paths import TESTS
+from processes import end_all_with, gone, started
 
 from layerprof.errors import RequestError, RunFailedError
 from layerprof.records import Run
@@ -35,9 +39,11 @@ def _experiment(folder: Path, layers: list[str], base: str = 'model = "demo"', m
     return path
 
 
-def _driver(path: Path, output: Path) -> str:
-    call = f"sweep.sweep({str(path)!r}, output={str(output)!r}, runner={RUNNER!r})"
-    return f"from layerprof.sweep import conduct as sweep; {call}"
+def _driver(path: Path, output: Path, resume: bool = False, **more: Any) -> AbstractContextManager[Any]:
+    """Start a sweep in a process of its own, which ends with the block."""
+    call = f"sweep.sweep({str(path)!r}, output={str(output)!r}, runner={RUNNER!r}, resume={resume})"
+    code = f"from layerprof.sweep import conduct as sweep; {call}"
+    return started([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(TESTS)}, **more)
 
 
 def _started(log: Path) -> list[list[str]]:
@@ -45,11 +51,12 @@ def _started(log: Path) -> list[list[str]]:
 
 
 @pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the file in which fake cells note that they started."""
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Yield the file in which fake cells note that they started; no worker that knows it outlives the test."""
     path = tmp_path / "started.txt"
     monkeypatch.setenv("LAYERPROF_FAKE_LOG", str(path))
-    return path
+    yield path
+    end_all_with("LAYERPROF_FAKE_LOG", str(path))
 
 
 def test_every_end_is_a_result_with_its_reason(tmp_path: Path, log: Path) -> None:
@@ -128,18 +135,12 @@ def test_a_driver_killed_at_any_point_loses_and_repeats_no_finished_cell(
     Then resume: each finished cell ran to its end once.
     """
     path = _experiment(tmp_path, ["slow", "ok", "all"], more="repeats = 2")
-    code = (
-        "import sys; from layerprof.sweep import conduct as sweep\n"
-        f"sweep.sweep({str(path)!r}, output={str(tmp_path / 'sweep')!r}, runner={RUNNER!r}, "
-        "resume=sys.argv[1] == 'True')"
-    )
-    environment = os.environ | {"PYTHONPATH": str(TESTS)}
     finished: set[str] = set()
     for number, seconds in enumerate(kills):
-        driver = subprocess.Popen([sys.executable, "-c", code, str(number > 0)], env=environment)
-        time.sleep(seconds)
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
+        with _driver(path, tmp_path / "sweep", resume=number > 0) as driver:
+            time.sleep(seconds)
+            driver.send_signal(signal.SIGKILL)
+            driver.wait()
         now = {file.parent.name for file in (tmp_path / "sweep").glob(f"cells/*/{CELL_FILE}")}
         assert finished <= now
         finished = now
@@ -155,32 +156,25 @@ def test_a_driver_killed_at_any_point_loses_and_repeats_no_finished_cell(
 
 def test_a_worker_does_not_outlive_its_driver(tmp_path: Path, log: Path) -> None:
     """When the sweep is killed, its worker ends at once, also in the middle of a cell."""
-    path = _experiment(tmp_path, ["hang"])
-    code = _driver(path, tmp_path / "s")
-    driver = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(TESTS)})
-    pid = int(_wait_for(log)[0][0])
-    driver.kill()
-    driver.wait()
-    for _ in range(100):
-        if not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]:
-            return
-        time.sleep(0.1)
-    raise AssertionError("the worker is still there")
+    with _driver(_experiment(tmp_path, ["hang"]), tmp_path / "s") as driver:
+        pid = int(_wait_for(log)[0][0])
+        assert not gone(pid)
+        driver.kill()
+        driver.wait()
+        deadline = time.monotonic() + 20
+        while not gone(pid):
+            assert time.monotonic() < deadline, "the worker is still there"
+            time.sleep(0.1)
 
 
 def test_a_second_sweep_on_the_folder_is_refused_while_the_first_runs(tmp_path: Path, log: Path) -> None:
     """The lock names its holder; a holder that was killed blocks nobody."""
     path = _experiment(tmp_path, ["hang"])
-    code = _driver(path, tmp_path / "s")
-    driver = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(TESTS)})
-    try:
+    with _driver(path, tmp_path / "s") as driver:
         _wait_for(log)
         for resume in (True, False):
             with pytest.raises(RequestError, match=f"A sweep is running.*{driver.pid}"):
                 conduct.sweep(path, output=tmp_path / "s", runner=RUNNER, resume=resume)
-    finally:
-        driver.kill()
-        driver.wait()
     done = conduct.sweep(path, output=tmp_path / "s", runner=RUNNER, resume=True, timeout_s=1)
     assert [outcome.status for outcome in done.outcomes.values()] == [Status.TIMED_OUT]
 
@@ -188,16 +182,11 @@ def test_a_second_sweep_on_the_folder_is_refused_while_the_first_runs(tmp_path: 
 def test_an_interrupt_keeps_what_is_finished(tmp_path: Path, log: Path) -> None:
     """Ctrl-C ends the sweep and its worker; finished cells stay."""
     path = _experiment(tmp_path, ["ok", "hang"])
-    code = _driver(path, tmp_path / "s")
-    driver = subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(TESTS)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    _wait_for(log, 2)
-    driver.send_signal(signal.SIGINT)
-    _, said = driver.communicate(timeout=20)
+    with _driver(path, tmp_path / "s", stderr=subprocess.PIPE) as driver:
+        worker = int(_wait_for(log, 2)[-1][0])
+        driver.send_signal(signal.SIGINT)
+        _, said = driver.communicate(timeout=20)
+        assert gone(worker)
     assert "KeyboardInterrupt" in said
     outcomes = [SweepFolder(tmp_path / "s").outcome(cell.key) for cell in SweepFolder(tmp_path / "s").record().cells]
     assert [outcome.status for outcome in outcomes if outcome] == [Status.DONE]

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import traces_lost
 import traces_synthetic as synthetic
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from traces_synthetic import Scenario
+from scenario import Scenario
 
 from layerprof.errors import SelectorError
 from layerprof.records import Phase
@@ -84,23 +85,23 @@ class TestLost:
 
     def test_a_row_says_how_many_of_its_own_are_missing(self) -> None:
         """Two launches of the first layer have no kernel; the other two are in no layer."""
-        result = attribute(synthetic.lost_records().events)
+        result = attribute(traces_lost.lost_records().events)
         assert (row(result, "model.layers.0").not_recorded, row(result, "model.layers.1").not_recorded) == (2, 0)
         assert (result.launches, result.launched_not_recorded) == (7, 4)
 
     def test_how_much_it_may_be_is_the_mean_of_its_like(self) -> None:
         """Two at the layer's own mean of 6 µs; one in no layer at the trace's mean of 34 µs."""
-        s = synthetic.lost_records()
+        s = traces_lost.lost_records()
         s.events = [event for event in s.events if event["name"] != "cudaGraphLaunch"]
         assert attribute(s.events).launched_not_recorded_may_be_ns == 2 * 6_000 + 34_000
 
     def test_how_much_it_may_be_is_not_known_where_nothing_like_it_was_recorded(self) -> None:
         """No graph's kernels were recorded, so what a lost replay ran cannot be guessed."""
-        assert attribute(synthetic.lost_records().events).launched_not_recorded_may_be_ns is None
+        assert attribute(traces_lost.lost_records().events).launched_not_recorded_may_be_ns is None
 
     def test_several_traces_add_up(self) -> None:
         """Counts are summed, in rows too; what may be missing is not known where it is not in one of them."""
-        traces = {"a": attribute(synthetic.lost_records().events), "b": attribute(synthetic.late_kernels().events)}
+        traces = {"a": attribute(traces_lost.lost_records().events), "b": attribute(synthetic.late_kernels().events)}
         both = merged(traces)
         assert (both.launches, both.launched_not_recorded) == (10, 4)
         assert both.launched_not_recorded_may_be_ns is None
@@ -109,7 +110,7 @@ class TestLost:
 
     def test_a_run_knows_what_its_traces_lost(self) -> None:
         """In seconds, with the layers that it was launched in."""
-        s = synthetic.lost_records()
+        s = traces_lost.lost_records()
         s.events = [event for event in s.events if event["name"] != "cudaGraphLaunch"]
         lost = total([attribute(s.events), attribute(synthetic.late_kernels().events)]).lost
         assert (lost.launches, lost.of) == (3, 3 + 3 + 3)
@@ -209,6 +210,21 @@ class TestRows:
             s.kernel(1 + place, 200 + 20 * place, dur, ("a", "decode"), name=name)
         expected = (("c", 18_000), ("a", 5_000), ("b", 5_000), ("f", 3_000), ("e", 2_000))
         assert row(attribute(s.events), "a").top == expected
+
+    def test_an_operator_has_the_time_that_operators_inside_it_leave(self) -> None:
+        """They begin at the same nanosecond: the shorter is inside, and what is left of the longer is its own."""
+        result = attribute(synthetic.on_a_cpu_together().events)
+        assert row(result, "model.layers.0.mlp").top == (("aten::addmm", 40_000),)
+        assert row(result, "model.layers.0").top == (("aten::addmm", 10_000), ("aten::linear", 10_000))
+
+    def test_of_operators_with_the_same_times_the_last_by_name_has_them(self) -> None:
+        """Whichever is written first: the answer is the same in every order of the file."""
+        for names in (("aten::a", "aten::b"), ("aten::b", "aten::a")):
+            s = Scenario()
+            s.layer("a", 0, 100)
+            for name in names:
+                s.add("cpu_op", name, 10, 20)
+            assert row(attribute(s.events), "a").top == (("aten::b", 20_000),)
 
     def test_buckets_name_their_heaviest_kernels(self) -> None:
         """What is outside layers can be looked into."""

@@ -16,7 +16,7 @@ import pytest
 import torch
 import traces_synthetic as synthetic
 from layerprof.hooks.kernels import KernelsHook
-from traces_synthetic import Scenario
+from scenario import MLP, A, B, Scenario
 
 from layerprof.errors import TraceError
 from layerprof.layers.find import find_layers
@@ -76,8 +76,8 @@ def on_gpu() -> Scenario:
         s.layer("model.layers.0", start, 2000, call=call)
         s.layer("model.layers.0.mlp", start + 1000, 900, call=call)
         s.layer("model.layers.1", start + 3000, 1000, call=call)
-        launches = [(100, 300, synthetic.A), (1100, 700, synthetic.MLP), (1500, 500, synthetic.MLP)]
-        for at, dur, label in [*launches, (3100, 950, synthetic.B)]:
+        launches = [(100, 300, A), (1100, 700, MLP), (1500, 500, MLP)]
+        for at, dur, label in [*launches, (3100, 950, B)]:
             external += 1
             s.add("cpu_op", "aten::linear", start + at - 20, 80, **{"External id": 1000 + external})
             s.kernel(start + at, start + 5000 + at, dur, label)
@@ -102,7 +102,11 @@ class TestModuleView:
 
     @pytest.mark.parametrize(
         "name",
-        sorted(set(synthetic.SCENARIOS) - {"crossing_ranges", "graph_inside_a_layer", *synthetic.WITHOUT_GPU_WORK}),
+        # Of modules with the same times the plugin takes the one that the file has last for the inner one.
+        sorted(
+            set(synthetic.SCENARIOS)
+            - {"crossing_ranges", "equal_times", "graph_inside_a_layer", *synthetic.WITHOUT_GPU_WORK}
+        ),
     )
     def test_device_times_are_those_of_the_construction(self, name: str, tmp_path: Path) -> None:
         """Launches without an operator, by the driver, on several threads: self device time is the layer's."""
