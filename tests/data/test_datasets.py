@@ -8,29 +8,14 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from huggingface_hub import HfApi
 from PIL import Image
+from sample_rows import RED, png, text_row
 
 from layerprof.data import datasets, sources
 from layerprof.errors import RequestError
-
-RED = (250, 10, 10)
-
-
-def png(color: tuple[int, int, int] = RED, size: tuple[int, int] = (8, 6)) -> bytes:
-    """Bytes of a plain picture."""
-    stream = io.BytesIO()
-    Image.new("RGB", size, color).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def text_row(number: int, **more: Any) -> dict[str, Any]:
-    """Return a TextVQA row whose image is a file."""
-    return {"file_name": f"{number}.png", "question": f"what is {number}?", "answers": [str(number)] * 10} | more
 
 
 @pytest.fixture
@@ -350,77 +335,6 @@ def test_base64_text_is_no_path() -> None:
     """Text that is no file is told as unreadable, briefly."""
     with pytest.raises(sources.UnreadableImageError):
         sources.read_image(base64.b64encode(png()).decode(), None)
-
-
-# --- the hub ----------------------------------------------------------------------------------------------------
-
-
-def test_no_network_is_told_with_the_ways_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is swapped for something else: the error names the bundled samples and a folder."""
-
-    def no_route(*_: Any, **__: Any) -> Any:
-        raise ConnectionError("Name or service not known")
-
-    monkeypatch.setattr(HfApi, "dataset_info", no_route)
-    with pytest.raises(RequestError) as caught:
-        datasets.load("textvqa", source="hub", count=1)
-    assert "lmms-lab/textvqa" in caught.value.problem
-    assert "--source bundled" in caught.value.remedy
-    assert "--source FOLDER" in caught.value.remedy
-
-
-def fake_hub(monkeypatch: pytest.MonkeyPatch, rows: int, fail_at: int | None = None) -> dict[str, Any]:
-    """Replace the hub by a stream of `rows` rows, with an image feature; returns what was asked of it and drawn."""
-    import datasets as hub
-
-    asked: dict[str, Any] = {"drawn": 0}
-
-    def draw() -> Any:
-        for number in range(rows):
-            if number == fail_at:
-                raise ConnectionError("reset by peer")
-            asked["drawn"] += 1
-            yield {"image": {"bytes": png(), "path": None}, "question": f"q{number}", "answers": ["yes"]}
-
-    features = hub.Features(
-        {"image": hub.Image(), "question": hub.Value("string"), "answers": hub.List(hub.Value("string"))}
-    )
-
-    def load_dataset(*args: Any, **kwargs: Any) -> Any:
-        asked.update(args=args, **kwargs)
-        return hub.IterableDataset.from_generator(draw, features=features)
-
-    monkeypatch.setattr(hub, "load_dataset", load_dataset)
-
-    def dataset_info(_: HfApi, hub_id: str, *, revision: str | None, timeout: float) -> Any:
-        return SimpleNamespace(sha=revision or "f" * 40)
-
-    monkeypatch.setattr(HfApi, "dataset_info", dataset_info)
-    return asked
-
-
-def test_hub_rows_are_streamed_at_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the rows in use are drawn, at the commit that is recorded."""
-    asked = fake_hub(monkeypatch, 1000)
-    loaded = datasets.load("textvqa", source="hub", count=3)
-    assert (loaded.source, loaded.revision) == ("hub:lmms-lab/textvqa", "f" * 40)
-    assert (asked["split"], asked["streaming"], asked["revision"]) == ("validation", True, "f" * 40)
-    assert [example.question for example in loaded.examples] == ["q0", "q1", "q2"]
-    assert asked["drawn"] < 10
-
-
-def test_a_revision_can_be_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """hub@REVISION asks for that commit."""
-    asked = fake_hub(monkeypatch, 5)
-    assert datasets.load("textvqa", source="hub@abc123", count=1).revision == "abc123"
-    assert asked["revision"] == "abc123"
-
-
-def test_a_connection_that_breaks_half_way_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error in the stream ends like no network, not in a traceback."""
-    fake_hub(monkeypatch, 10, fail_at=2)
-    with pytest.raises(RequestError, match="reset by peer"):
-        datasets.load("textvqa", source="hub", count=5)
 
 
 @pytest.mark.parametrize("sign", ["\u2028", "\x85", "\x0c", "\x1e"])
