@@ -21,10 +21,8 @@ from layerprof.readings import Work, WorkReading
 from layerprof.records import Phase
 
 NAMES = sorted(families.FAMILIES)
-
 RETURN_WEIGHTS = ("kosmos2", "pix2struct")
 """Families whose modules hand out attention's weights where a kernel gives them, which crosses their boundary."""
-
 GENERATING = [name for name in NAMES if name not in ("clip_vision", "siglip_vision", "vit", "dinov2")]
 
 
