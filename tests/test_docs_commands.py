@@ -33,16 +33,13 @@ NOT_RUN = {
     "layerprof profile --model demo --energy replay --energy-budget 300": "needs an energy counter",
 }
 """Commands that cannot run here, and why; they are held to the code by `docs_commands.hold`."""
-
 APPENDED = {
     "profile": (("--samples", "2"), ("--no-trace",), ("--energy", "off")),
     "sweep": (("--only", "batch_size=1"), ("--only", "dataset=textvqa"), ("--samples", "1")),
 }
 """What makes commands small, where they do not say otherwise themselves."""
-
 EXITS = {"layerprof compare SWEEP_A SWEEP_B --fail-above 5": 1}
 """SWEEP_B is slower by half, so this one ends as the page says; all others end with 0."""
-
 NEEDS = {
     "layerprof sweep experiments/reference.toml --model demo --resume": "*-reference",
     "layerprof report traces/...-reference -o sweep.html": "*-reference",

@@ -18,7 +18,6 @@ from layerprof.readings import SpanReading
 from layerprof.records import Phase
 
 COST = {"vision": 70, "embed": 3, "rotary": 2, "block": 50, "inner": 20, "head": 11}
-
 COST |= {"before": 100, "merge": 40, "sample": 13, "after": 9}
 """Nanoseconds of each part of the toy model."""
 
