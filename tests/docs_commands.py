@@ -38,6 +38,11 @@ PAGES = tuple(
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 FIELD = re.compile(r"\b(totals|ledger|layers\[\])((?:\.[a-z_0-9]+)+)")
+REPLACED = {
+    "docs/latency.md": ('"cuda:0"', '"cpu"'),  # there is no GPU here
+    "docs/reading.md": ('"traces/..."', '"traces/RUN"'),  # the dots stand for the name of a run
+}
+"""What is put in place of a few words of a program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +297,16 @@ def call(words: tuple[str, ...] | list[str]) -> tuple[int, str]:
     raise AssertionError(f"{words} did not exit")
 
 
-def furnish(folder: Path) -> None:
+@contextlib.contextmanager
+def furnished(folder: Path) -> Iterator[Path]:
+    """Stand in a folder that holds a run, sweeps, traces, samples and models under the names that the pages use."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        _furnish(folder)
+        yield folder
+
+
+def _furnish(folder: Path) -> None:
     """Put into a folder what the pages take for granted, under the names that they use."""
     (folder / "experiments").symlink_to(ROOT / "experiments")
     code, printed = call(

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import bridged_families as bridged
 import more_families as more
 import simple_families as simple
 import torch
@@ -315,6 +316,7 @@ FAMILIES: dict[str, Callable[[], Family]] = {
         *(internvl, mllama, florence2),
         *(simple.llama, simple.gpt2, simple.mixtral, simple.t5),
         *(simple.clip_vision, simple.siglip_vision, simple.vit, simple.dinov2),
+        *bridged.BRIDGED,
         *more.MORE,
     )
 }

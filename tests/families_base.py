@@ -71,3 +71,8 @@ def prompt(images: int, rows: int = 2, text: int = 5) -> dict[str, Tensor]:
         ids[-1, :2] = 0
         mask[-1, :2] = 0
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def pixels(*shape: int) -> Tensor:
+    """Make images of two rows: 28 x 28 after one or two numbers, else of just that shape."""
+    return torch.randn(2, *shape, 28, 28) if len(shape) < 3 else torch.randn(2, *shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from layerprof.books import answers, assemble
@@ -12,12 +13,17 @@ from layerprof.measure import check, prepare, save
 from layerprof.measure.progress import Silent
 from layerprof.measure.session import Session
 from layerprof.records import Run
-from layerprof.settings import Settings
+from layerprof.settings import Settings, build
 
 
 def prepared(settings: Settings) -> Session:
     """Check the request, load what it needs."""
     return prepare.prepare(check.check(settings), Silent())
+
+
+def two_batches(folder: Path) -> Session:
+    """Prepare a run of two batches of the bundled model, saved into the folder."""
+    return prepared(build(model="demo", dataset="coco", samples=2, max_new_tokens=2, trace=False, output=str(folder)))
 
 
 def ended(session: Session, failure: LayerprofError | None) -> Run:
