@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from few_layers import BLOCK0, KEYS, LAYER0, LAYER0_MLP, LAYER1, LAYERS, NORM, span
+from few_layers import BLOCK0, KEYS, LAYER0, LAYER0_MLP, LAYER1, LAYERS, MERGER, NORM, span
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +36,35 @@ def test_rows_stand_in_the_order_of_execution_within_each_phase() -> None:
         (LAYER0.name, Phase.PREFILL),
         (LAYER0_MLP.name, Phase.PREFILL),
         (LAYER1.name, Phase.DECODE),
+    ]
+
+
+def test_the_first_call_decides_where_a_layer_stands() -> None:
+    """One that ran first and last stands before one that ran between; a later batch's earlier start does not count."""
+    spans = (
+        span(LAYER1, Phase.DECODE, 2.0, 3.0),
+        span(LAYER1, Phase.DECODE, 8.0, 9.0),
+        span(LAYER0, Phase.DECODE, 5.0, 6.0),
+        span(LAYER0, Phase.DECODE, 0.0, 1.0, batch=1),
+    )
+    rows = layer_rows(LAYERS, SpanReading(spans, (10.0, 10.0), {}, "fake"))
+    assert [row.name for row in rows] == [LAYER1.name, LAYER0.name]
+
+
+def test_a_layer_that_was_never_timed_and_has_no_predecessor_stands_first() -> None:
+    """The first of the list comes before whatever was timed."""
+    spans = SpanReading((span(MERGER, Phase.VISION, 0.0, 1.0),), (1.0,), {}, "fake")
+    work = WorkReading({(BLOCK0.name, Phase.VISION): Work(1, flops=1)}, {}, 1)
+    assert [row.name for row in layer_rows(LAYERS, spans, work)] == [BLOCK0.name, MERGER.name]
+
+
+def test_a_layer_of_which_only_a_part_was_seen_was_not_called() -> None:
+    """Work of its submodule is in its row; calls of its own were none."""
+    work = WorkReading({(LAYER0_MLP.name, Phase.DECODE): Work(6, flops=70)}, {}, 70)
+    outer, mlp = layer_rows(LAYERS, work=work)
+    assert [(row.name, row.calls, row.flops) for row in (outer, mlp)] == [
+        (LAYER0.name, 0, 70),
+        (LAYER0_MLP.name, 6, 70),
     ]
 
 
@@ -184,7 +213,7 @@ def test_a_row_that_only_joules_are_known_of_was_called_as_far_as_is_known_never
 def test_the_roof_is_asked_about_a_mean_call() -> None:
     """FLOPs, bytes and seconds handed to the roof are those of one call; without a roof there is no share."""
     key = (LAYER0.name, Phase.DECODE)
-    spans = SpanReading((span(LAYER0, Phase.DECODE, 0, 1), span(LAYER0, Phase.DECODE, 2, 5)), (5.0,), {}, "fake")
+    spans = SpanReading((span(LAYER0, Phase.DECODE, 0, 0.25), span(LAYER0, Phase.DECODE, 2, 2.75)), (5.0,), {}, "fake")
     work = WorkReading({key: Work(2, 100, 100, 100, 10, 20, 30)}, {}, 100)
     asked: list[tuple[float, float, float]] = []
 
@@ -193,9 +222,11 @@ def test_the_roof_is_asked_about_a_mean_call() -> None:
         return 0.5
 
     (row,) = layer_rows(LAYERS, spans, work, roof=roof)
-    assert asked == [(50.0, 30.0, 2.0)]
+    assert asked == [(50.0, 30.0, 0.5)]
     assert row.roof_share == 0.5
     assert layer_rows(LAYERS, spans, work)[0].roof_share is None
+    nothing = SpanReading((span(LAYER0, Phase.DECODE, 0, 0),), (5.0,), {}, "fake")
+    assert layer_rows(LAYERS, nothing, work, roof=roof)[0].roof_share is None, "no time has no share"
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), works, min_size=1))
