@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from layerprof.books.spans import NOT_RECORDED, read
+from layerprof.books.spans import NOT_RECORDED, BatchLog, read
 from layerprof.readings import Layer, SpanReading
 from layerprof.records import Phase
 
