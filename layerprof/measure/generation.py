@@ -41,7 +41,7 @@ def greedy_config(subject: Subject, max_new_tokens: int, min_new_tokens: int | N
         use_cache=True,
         cache_implementation="static" if compiled else None,
         # On a GPU, generate() compiles the whole forward by itself where the cache is static: hooks would vanish into
-        # one CUDA graph. Layers are compiled one by one (`compilation`).
+        # one CUDA graph. Layers are compiled one by one (`compile_layers`).
         disable_compile=True,
         return_dict_in_generate=False,
     )
