@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from resampling import every_resample, holds_95_percent
 
 from layerprof.quality import normalise, wer
+from layerprof.quality.bootstrap import RESAMPLES
 
 AWKWARD = (
     "",
@@ -185,20 +187,10 @@ def answered(errors: int, words: int) -> tuple[tuple[str], str]:
     return (" ".join(reference),), " ".join(["wrong"] * errors + reference[errors:]).upper()
 
 
-def every_resample(above: Sequence[float], below: Sequence[float]) -> np.ndarray[Any, Any]:
-    """Ratios of sums in all n^n ways to draw n samples with replacement, each with both of its figures."""
-    count = len(above)
-    drawn = np.indices([count] * count).reshape(count, -1)
-    ratios: np.ndarray[Any, Any] = np.asarray(above)[drawn].sum(0) / np.asarray(below)[drawn].sum(0)
-    return ratios
-
-
-def holds_95_percent(found: tuple[float, float] | None, ratios: np.ndarray[Any, Any]) -> bool:
-    """Tell whether the ends cut off 2.5 % each, to four standard errors of a share of 10,000 draws (0.6 %)."""
-    if found is None:
-        return False
-    low, lower, high, higher = np.percentile(ratios, [1.9, 3.1, 96.9, 98.1], method="inverted_cdf")
-    return bool(low <= found[0] <= lower and high <= found[1] <= higher)
+def ratios(above: Sequence[float], below: Sequence[float]) -> Any:
+    """Ratios of sums in all resamples, each sample drawn with both of its figures."""
+    over, under = every_resample(above, below)
+    return over / under
 
 
 @pytest.mark.parametrize("count", [3, 4, 5])
@@ -207,17 +199,16 @@ def test_the_interval_of_a_rate_is_that_of_all_resamples(count: int) -> None:
     pairs = [answered(errors, words) for errors, words in zip(ERRORS[:count], WORDS[:count], strict=True)]
     got, _, _ = wer.score([r for r, _ in pairs], [a for _, a in pairs], [False] * count, metric=None)
     assert got.corpus_min == pytest.approx(sum(ERRORS[:count]) / sum(WORDS[:count]))
-    assert holds_95_percent(got.ci95, every_resample(ERRORS[:count], WORDS[:count]))
+    assert holds_95_percent(got.ci95, ratios(ERRORS[:count], WORDS[:count]), RESAMPLES)
 
 
 def test_an_interval_of_90_percent_or_of_figures_drawn_apart_would_be_told() -> None:
     """What the test above can tell: the exact ends of a narrower interval, and of errors without their words."""
-    together = every_resample(ERRORS, WORDS)
-    assert not holds_95_percent(tuple(np.percentile(together, [5, 95])), together)
-    drawn = np.indices([5] * 5).reshape(5, -1)
-    errors, words = np.asarray(ERRORS)[drawn].sum(0), np.asarray(WORDS)[drawn].sum(0)
+    together = ratios(ERRORS, WORDS)
+    assert not holds_95_percent(tuple(np.percentile(together, [5, 95])), together, RESAMPLES)
+    errors, words = every_resample(ERRORS, WORDS)
     apart = (errors[:, None] / words[None, :]).ravel()
-    assert not holds_95_percent(tuple(np.percentile(apart, [2.5, 97.5])), together)
+    assert not holds_95_percent(tuple(np.percentile(apart, [2.5, 97.5])), together, RESAMPLES)
 
 
 def test_the_interval_of_a_task_metric_is_that_of_all_resamples() -> None:
@@ -226,7 +217,7 @@ def test_the_interval_of_a_task_metric_is_that_of_all_resamples() -> None:
     _, task, _ = wer.score([("A",)] * 5, answers, [False] * 5, metric="exact_match")
     assert task is not None
     assert task.value == pytest.approx(0.4)
-    assert holds_95_percent(task.ci95, every_resample([1, 1, 0, 0, 0], [1] * 5))
+    assert holds_95_percent(task.ci95, ratios([1, 1, 0, 0, 0], [1] * 5), RESAMPLES)
 
 
 def test_the_interval_of_many_samples_is_the_normal_one() -> None:

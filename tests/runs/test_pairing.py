@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import pytest
+from resampling import every_resample, holds_95_percent
 
-from layerprof.quality.bootstrap import Draws
+from layerprof.quality.bootstrap import RESAMPLES, Draws
 from layerprof.runs.pairing import bundles
-
-Floats = np.ndarray[Any, Any]
-
 
 # --- bundles ---------------------------------------------------------------------------------------------------
 
@@ -60,22 +55,6 @@ def test_what_hangs_together_with_a_spoilt_batch_is_left_out_too() -> None:
 # --- intervals --------------------------------------------------------------------------------------------------
 
 
-def every_resample(*columns: Sequence[float]) -> list[Floats]:
-    """Return sums of each column in all n^n ways to draw n rows with replacement, the rows drawn whole."""
-    count = len(columns[0])
-    drawn = np.indices([count] * count).reshape(count, -1)
-    return [np.asarray(column)[drawn].sum(0) for column in columns]
-
-
-def holds_95_percent(found: tuple[float, float] | None, values: Floats) -> bool:
-    """Tell whether the ends cut off 2.5 % each, to four standard errors of a share of 2,000 draws (1.4 %)."""
-    if found is None:
-        return False
-    low, lower, high, higher = np.percentile(values, [1.1, 3.9, 96.1, 98.9], method="inverted_cdf")
-    near = 1e-6 * max(1.0, float(np.abs(values).max()))
-    return bool(low - near <= found[0] <= lower + near and high - near <= found[1] <= higher + near)
-
-
 BEFORE, AFTER = (1.0, 2.0, 4.0, 7.0, 11.0), (1.5, 1.6, 6.0, 6.5, 15.0)
 ERRORS, WORDS = (3.0, 0.0, 1.0, 1.0, 6.0), (1.0, 2.0, 3.0, 5.0, 8.0)
 OTHER_ERRORS, OTHER_WORDS = (2.0, 1.0, 1.0, 0.0, 4.0), (2.0, 2.0, 4.0, 5.0, 6.0)
@@ -92,10 +71,10 @@ def test_the_interval_of_a_ratio_is_that_of_all_resamples() -> None:
     """Five pairs of times: of the 3,125 ways to draw them, the middle 95 %; neither 90 % nor sums drawn apart."""
     over, under = every_resample(AFTER, BEFORE)
     ratios = over / under
-    assert holds_95_percent(Draws(5).ratio(AFTER, BEFORE), ratios)
-    assert not holds_95_percent(tuple(np.percentile(ratios, [5, 95])), ratios)
+    assert holds_95_percent(Draws(5).ratio(AFTER, BEFORE), ratios, RESAMPLES)
+    assert not holds_95_percent(tuple(np.percentile(ratios, [5, 95])), ratios, RESAMPLES)
     apart = (over[:, None] / under[None, :]).ravel()
-    assert not holds_95_percent(tuple(np.percentile(apart, [2.5, 97.5])), ratios)
+    assert not holds_95_percent(tuple(np.percentile(apart, [2.5, 97.5])), ratios, RESAMPLES)
 
 
 def test_the_interval_of_a_difference_of_rates_is_that_of_all_resamples() -> None:
@@ -103,10 +82,10 @@ def test_the_interval_of_a_difference_of_rates_is_that_of_all_resamples() -> Non
     errors, words, other_errors, other_words = every_resample(ERRORS, WORDS, OTHER_ERRORS, OTHER_WORDS)
     differences = other_errors / other_words - errors / words
     found = Draws(5).difference_of_rates((OTHER_ERRORS, OTHER_WORDS), (ERRORS, WORDS))
-    assert holds_95_percent(found, differences)
-    assert not holds_95_percent(tuple(np.percentile(differences, [5, 95])), differences)
+    assert holds_95_percent(found, differences, RESAMPLES)
+    assert not holds_95_percent(tuple(np.percentile(differences, [5, 95])), differences, RESAMPLES)
     apart = (other_errors / other_words)[:, None] - (errors / words)[None, :]
-    assert not holds_95_percent(tuple(np.percentile(apart, [2.5, 97.5])), differences)
+    assert not holds_95_percent(tuple(np.percentile(apart, [2.5, 97.5])), differences, RESAMPLES)
 
 
 def test_the_interval_of_a_ratio_is_the_bootstraps() -> None:
