@@ -54,6 +54,12 @@ def test_the_account_by_hand() -> None:
     assert found.verdict().endswith("; 1 row(s) without a replayed figure are in the residual")
 
 
+def test_a_fraction_of_a_joule_is_scaled_like_any_other() -> None:
+    """0.4 J of rows against 0.5 J."""
+    found = close(around(0.5, 0.0), [Part(("v", Phase.VISION), 0.1, 0.0, 4)])
+    assert found.reconciled_j == {("v", Phase.VISION): pytest.approx(0.5)}
+
+
 def test_each_doubt_is_in_the_residuals_interval() -> None:
     """Of the total 3 J, of the rest 4 J, of the gap's power 6 W for 2 s: 13 J in quadrature; each alone its own."""
     total, rest, power = around(100, 3), {"a": around(10, 4)}, around(3, 6)
