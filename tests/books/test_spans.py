@@ -87,6 +87,8 @@ def test_a_holder_that_ends_drops_what_was_left_open_inside_it() -> None:
     assert found.dropped == 2
     assert nanoseconds(found) == {"outer": (0, 100, 90), "layers.0": (30, 40, 10)}
     assert gaps(found) == {}
+    one = reading(start(OUTER, 0), start(INNER, 10), call(BLOCK, 30, 40), end(OUTER, 100))
+    assert (one.dropped, nanoseconds(one)) == (1, nanoseconds(found))
 
 
 def test_nesting_is_found_again_from_times_alone() -> None:

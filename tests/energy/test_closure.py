@@ -49,6 +49,12 @@ def test_the_account_by_hand() -> None:
     assert found.missing == (("x", Phase.DECODE),)
 
 
+def test_a_fraction_of_a_joule_is_scaled_like_any_other() -> None:
+    """0.4 J of rows against 0.5 J."""
+    found = close(around(0.5, 0.0), [Part(("v", Phase.VISION), 0.1, 0.0, 4)])
+    assert found.reconciled_j == {("v", Phase.VISION): pytest.approx(0.5)}
+
+
 def test_each_doubt_is_in_the_residuals_interval() -> None:
     """Of the total 5 J, of the gap's power 6 W for 2 s: 13 J in quadrature; the total's alone its own."""
     parts = [RowPart(("v", Phase.VISION), 2.0, 0.0, 10)]
