@@ -51,7 +51,7 @@ def test_the_account_by_hand() -> None:
 
 def test_a_fraction_of_a_joule_is_scaled_like_any_other() -> None:
     """0.4 J of rows against 0.5 J."""
-    found = close(around(0.5, 0.0), [Part(("v", Phase.VISION), 0.1, 0.0, 4)])
+    found = close(around(0.5, 0.0), [RowPart(("v", Phase.VISION), 0.1, 0.0, 4)])
     assert found.reconciled_j == {("v", Phase.VISION): pytest.approx(0.5)}
 
 
