@@ -4,10 +4,10 @@
 
     LayerprofError            exit 1
     ├── RequestError          exit 2: the request is wrong, nothing was started
-    │   └── SelectorError     a --layers selector that matches nothing
+    │   ├── SelectorError     a --layers selector that matches nothing
+    │   └── TraceError        a trace file that cannot be read
     ├── RunFailedError        exit 1: the run or cell started and failed
-    ├── NothingFinishedError  exit 130: interrupted before there was anything to save
-    └── TraceError            exit 2: a trace file that cannot be read
+    └── NothingFinishedError  exit 130: interrupted before there was anything to save
 """
 
 from __future__ import annotations

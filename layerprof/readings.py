@@ -110,7 +110,7 @@ class WorkReading:
     `layers[(name, phase)]` is the work inside each located layer (inside nested ones: of the innermost);
     `outside[(module path, phase)]` is what ran under no located layer; `total_flops` is counted on its own, op by
     op, without regard to layers. `uncounted[op]` is how often an executed op that may do matrix work has no
-    formula. `phase_flops` splits the total.
+    formula.
     """
 
     layers: dict[tuple[str, Phase], Work]

@@ -169,7 +169,8 @@ def find(name: str, group: str = GROUP, what: str = "hook") -> object:
 
     Raises RequestError when the name is not registered, or its module cannot be imported.
     """
-    point = next(iter(entry_points(group=group, name=name)), None)
+    found = entry_points(group=group, name=name)
+    point = min(found, key=lambda one: not one.value.startswith("layerprof."), default=None)  # our names stay ours
     if point is None and ":" in name and EntryPoint.pattern.match(name):
         point = EntryPoint(name=name, value=name, group=group)
         _see_current_folder()

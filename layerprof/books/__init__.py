@@ -1,5 +1,5 @@
 """Readings -> a `Run` whose books close: spans, rows, ledgers, totals and their intervals.
 
 In: what the hooks read. Out: `records.Run` and its parts.
-May import: energy, quality, layers, machine and the ground.
+May import: data, energy, flops, quality, layers, machine and the ground.
 """

@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from layerprof.settings import Settings
 
 
+OWN_FACTS = frozenset(
+    {
+        *("bare_s", "latency_s", "spans_dropped", "decode_by_step", "reasons", "energy", "other_load"),
+        *("compile", "not_finite_batches", "cross_check", "quality_s"),
+    }
+)
+"""Names under `Run.passes` that are the run's own; a hook's reading stands there under the hook's name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What was asked of a run, as it took effect; the same from its first pass to its last.

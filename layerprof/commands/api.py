@@ -27,6 +27,11 @@ def profile(settings: Settings | None = None, *, progress: Progress | None = Non
         raise RequestError(
             f"profile() was given a {type(settings).__name__}.", 'Name the options: profile(model="demo", samples=8).'
         )
+    if settings is not None and options:
+        raise RequestError(
+            f"profile() was given settings, and {', '.join(options)} beside them.",
+            'Give either: profile(settings), or profile(model="demo", samples=8).',
+        )
     progress = progress or Silent()
     checked = check.check(settings or request.build(**options), note=progress.note)
     session = prepare.prepare(checked, progress)

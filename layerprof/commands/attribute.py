@@ -17,5 +17,5 @@ def show(traces: Sequence[Path], format_name: str, output: Path | None, json: st
     result = merged({str(trace): attribute(trace) for trace in traces})
     if json is not None:
         printing.emit(to_json(result), json)
-    else:
+    if json is None or output is not None:
         printing.show(result, kinds.trace(), format_name, output)

@@ -1,7 +1,7 @@
 """The bundled model and its three bundled datasets, so that everything works with no network.
 
 In: a task and a seed. Out: rows with the columns of the hub datasets, and the folder of the model.
-May import: nothing of ours.
+May import: the ground.
 
 `MODEL_FOLDER` is a tiny trained Qwen2.5-VL in Hugging Face format; `rows` draws samples with the columns of the hub
 datasets. Importing this loads neither torch nor transformers.

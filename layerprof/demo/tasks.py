@@ -27,7 +27,7 @@ from layerprof.demo.drawing import (
     Word,
     image,
 )
-from layerprof.settings import DATASETS
+from layerprof.errors import RequestError
 
 SPLITS = ("training", "evaluation")
 EVALUATION_ROWS = 300
@@ -68,17 +68,17 @@ class DrawnSample:
 
 def sample(dataset: str, index: int, split: str = "evaluation", seed: int = SEED) -> DrawnSample:
     """One sample of a task, the same on every machine."""
-    if dataset not in DATASETS:
-        raise ValueError(f"unknown dataset {dataset!r}: use one of {', '.join(DATASETS)}")
+    draw = {"textvqa": _textvqa, "scienceqa": _scienceqa, "coco": _coco}
+    if dataset not in draw:
+        raise RequestError(
+            f"There are no bundled samples of {dataset}.",
+            f"Give --source hub or a folder, or take one of the datasets {', '.join(draw)}.",
+        )
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
     # Seeding by text hashes it, so neighbouring indices and the two splits give unrelated streams.
     rng = random.Random(f"{dataset}/{split}/{seed}/{index}")
-    if dataset == "textvqa":
-        return _textvqa(rng, index, split)
-    if dataset == "scienceqa":
-        return _scienceqa(rng, index, split)
-    return _coco(rng, index, split)
+    return draw[dataset](rng, index, split)
 
 
 def rows(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from layerprof import registry
+from layerprof.books.evidence import OWN_FACTS
 from layerprof.energy.instruments import METER
 from layerprof.errors import RequestError
 from layerprof.layers.selector import Selector
@@ -60,12 +61,21 @@ def check(
 
     selector = parse_selector(settings.layers)
     for name in settings.hooks:
-        registry.load_own(name)
+        _check_hook(name)
     source = resolved(settings)
     note(source.why)
     check_image_size(source, settings.image_size)
     remark = check_energy(settings, source.device)
     return Checked(settings, selector, source, samples_from(settings, source), remark)
+
+
+def _check_hook(name: str) -> None:
+    registry.load_own(name)
+    if name in OWN_FACTS:
+        raise RequestError(
+            f"A hook cannot be called '{name}': under that name a run keeps something of its own.",
+            "Register it under another name, or give it as package.module:Class.",
+        )
 
 
 def samples_from(settings: Settings, source: ModelSource) -> str:

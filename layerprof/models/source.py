@@ -16,7 +16,7 @@ QWEN_VL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwe
 AUTO_NEEDS_BYTES = 10 * 10**9
 """Free GPU memory for `auto` to choose the 3B model: 7.5 GB of fp16 weights, and room to work."""
 FEWEST_CELLS, MOST_CELLS = 2, 128
-"""Cells along an image's side: the published processor's min_pixels and max_pixels, as multiples of 28 pixels."""
+"""Cells along an image's side: the published processors' min_pixels and max_pixels, in cells."""
 
 
 @dataclass(frozen=True, slots=True)

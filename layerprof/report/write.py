@@ -45,6 +45,7 @@ class Formats(Generic[T]):
         if self.own is not None and ":" in name:
             return self.own(name)
         known = ", ".join(self.renderers) or "none is installed; reinstall layerprof"
+        known += "; or your own, as package.module:Class" if self.own else ""
         raise RequestError(self.unknown.format(name), f"{did_you_mean(name, self.renderers)}Choose one of: {known}.")
 
 
@@ -76,12 +77,19 @@ def write(result: T, formats: Formats[T], name: str, output: str | PurePath | No
         return None
     if output is None and name == "html" and console.is_terminal:
         raise RequestError("An HTML page is of no use on a terminal.", f"Name a file: -o {formats.page}.")
-    text = io.StringIO()
+    text = _Kept()
     render(result, text)
     if output is not None:
         return to_file(text.getvalue(), Path(output).expanduser())
     console.file.write(text.getvalue())
     return None
+
+
+class _Kept(io.StringIO):
+    """Text that is there after its writer has closed it, as `with out:` does."""
+
+    def close(self) -> None:
+        """Keep the text."""
 
 
 def to_file(text: str, path: Path) -> Path:

@@ -151,11 +151,27 @@ def discard_folder(folder: str | Path) -> None:
 
 
 def holds(file: Path) -> bool:
-    """Tell whether a file is there that a run or a sweep is made of."""
-    sweep = (file.parent / "cells").is_dir() and (file.parent / "sweep.json").is_file()
-    run = (file.parent / RUN_FILE).is_file() and (file.parent / LAYERS_FILE).is_file()
-    own = (RUN_FILE, LAYERS_FILE, SAMPLES_FILE, "batches.csv", "spans.csv", "sweep.json", "cell.json")
-    return file.name in own and file.is_file() and (run or sweep)
+    """Tell whether a file is there that a run or a sweep is made of; a link is what it leads to."""
+    file = file.resolve()
+    if not file.is_file():
+        return False
+    here = file.parent
+    if (here / "cells").is_dir() and (here / "sweep.json").is_file() and file.name in ("sweep.json", "cell.json"):
+        return True
+    return any(_is_of_run(file, folder) for folder in (here, here.parent))
+
+
+def _is_of_run(file: Path, folder: Path) -> bool:
+    """Tell whether a run in this folder has the file: one of its own, or one that it names."""
+    if not ((folder / RUN_FILE).is_file() and (folder / LAYERS_FILE).is_file()):
+        return False
+    if file.parent == folder and file.name in (RUN_FILE, LAYERS_FILE, SAMPLES_FILE, "cell.json"):
+        return True
+    try:
+        named = load(folder).files.values()
+    except RequestError:  # of a run that cannot be read nobody knows what else belongs to it
+        return file.parent == folder and file.suffix in (".csv", ".json", ".jsonl")
+    return file.relative_to(folder).as_posix() in named
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerprof.errors import LayerprofError, RequestError, RunFailedError
+from layerprof.errors import RequestError
 from layerprof.runs import store
 from layerprof.sweep import earlier_report, experiment_file
 from layerprof.sweep.audience import Show
@@ -244,6 +244,3 @@ def _closing(spent: float, wall: float, cells: int) -> str:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-__all__ = ["LayerprofError", "RunFailedError", "Step", "Sweep", "dry_run", "plan", "sweep"]

@@ -59,6 +59,12 @@ class TestShowing:
         assert json.loads(first[1]) == json.loads(second[1])
         assert json.loads(first[1])["total_ns"] == 36_000
 
+    def test_json_and_a_file_are_both_written(self, attribute: Cli, trace: Path, tmp_path: Path) -> None:
+        """Who asks for two things gets two."""
+        assert attribute(trace, "--json", tmp_path / "a.json", "-o", tmp_path / "b.csv")[0] == 0
+        assert json.loads((tmp_path / "a.json").read_text())["total_ns"] == 36_000
+        assert (tmp_path / "b.csv").read_text().startswith("name,phase")
+
     @pytest.mark.parametrize("suffix", [".csv", ".json", ".md", ".txt"])
     def test_a_file_by_its_suffix(self, attribute: Cli, trace: Path, tmp_path: Path, suffix: str) -> None:
         """The suffix picks the format, folders are made."""

@@ -214,7 +214,25 @@ def test_a_report_never_goes_over_the_files_of_a_run(run_cli: Cli, tmp_path: Pat
     own = str(tmp_path / "run.json")
     assert "belongs to a run" in _mistake(run_cli, "report", str(tmp_path), "--format", "markdown", "-o", own)
     assert "belongs to a run" in _mistake(run_cli, "compare", str(tmp_path), str(tmp_path), "-o", own)
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link.json"
+    link.symlink_to(tmp_path / "run.json")
+    assert "belongs to a run" in _mistake(run_cli, "report", str(tmp_path), "--format", "json", "-o", str(link))
     assert (tmp_path / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["trace/batch0.json.gz", "energy.json", "events.out.tfevents.1.layerprof"])
+def test_a_report_never_goes_over_what_lies_beside_a_run(name: str, run_cli: Cli, tmp_path: Path) -> None:
+    """Whatever the run names among its files is its own; another file in its folder may be written anew."""
+    files = {"one": name}
+    store.save(sample_run(files=files), tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("measured")
+    (tmp_path / "report.md").write_text("old")
+    message = _mistake(run_cli, "report", str(tmp_path), "--format", "json", "-o", str(tmp_path / name))
+    assert "belongs to a run" in message
+    assert (tmp_path / name).read_text() == "measured"
+    assert run_cli("report", str(tmp_path), "-o", str(tmp_path / "report.md"))[0] == 0
 
 
 def test_a_limit_that_is_no_number_is_refused(run_cli: Cli, tmp_path: Path) -> None:

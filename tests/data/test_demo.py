@@ -15,6 +15,7 @@ from PIL import Image
 
 from layerprof.demo import EVALUATION_ROWS, MODEL_FOLDER, rows, tasks, words
 from layerprof.demo.drawing import CANVAS, OBJECT_COLORS, SHAPES, shape_mask
+from layerprof.errors import RequestError
 from layerprof.settings import DATASETS
 
 COLUMNS = {
@@ -132,8 +133,9 @@ def test_shapes_fill_their_box_evenly(shape: str) -> None:
 
 def test_unknown_names_are_refused() -> None:
     """A wrong dataset, split or shape is an error that lists the right ones."""
-    with pytest.raises(ValueError, match="textvqa"):
+    with pytest.raises(RequestError, match="no bundled samples of imagenet") as caught:
         tasks.sample("imagenet", 0)
+    assert "textvqa" in caught.value.remedy
     with pytest.raises(ValueError, match="evaluation"):
         tasks.sample("coco", 0, "test")
     with pytest.raises(ValueError, match="circle"):

@@ -13,7 +13,9 @@ import torch
 from layerprof.hooks.base import LayerHook
 
 import layerprof
+from layerprof import registry
 from layerprof.errors import RequestError, RunFailedError
+from layerprof.measure import check
 from layerprof.records import Phase, Quality, Run
 from layerprof.settings import build
 
@@ -244,6 +246,14 @@ def test_a_selection_shows_fewer_rows_and_the_same_books(run: Run, tmp_path: Pat
     assert "--no-trace" in str(some.ledger.busy_s.reason)
 
 
+def test_a_hook_cannot_take_the_name_of_what_a_run_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reading would be lost under the run's own entry; that is told before anything is measured."""
+    monkeypatch.setattr(registry, "load_own", lambda name: object)
+    for name in ("energy", "reasons", "cross_check"):
+        with pytest.raises(RequestError, match=f"cannot be called '{name}'"):
+            check.check(build(model="demo", device="cpu", hooks=(name,)))
+
+
 def test_unknown_settings_are_told_by_name() -> None:
     """From Python, a misspelt option is refused like on the command line."""
     with pytest.raises(RequestError, match="batchsize"):
@@ -256,6 +266,8 @@ def test_from_python_paths_are_taken_and_other_things_told(tmp_path: Path) -> No
     with pytest.raises(RequestError, match="given a str") as caught:
         layerprof.profile("demo")  # type: ignore[arg-type]  # the mistake is the test
     assert 'profile(model="demo"' in caught.value.remedy
+    with pytest.raises(RequestError, match="given settings, and samples"):
+        layerprof.profile(build(model="demo"), samples=8)
     with pytest.raises(RequestError, match="Identity in memory") as caught:
         layerprof.profile(model=torch.nn.Identity())
     assert "LayerProfiler" in caught.value.remedy

@@ -55,6 +55,22 @@ class Numbers:
         out.write(1)
 
 
+class Returns:
+    def render(self, run, out):
+        return "a run"
+
+
+class Late:
+    async def render(self, run, out):
+        out.write("a run")
+
+
+class Closes:
+    def render(self, run, out):
+        with out:
+            out.write("a run")
+
+
 ready = Runs()
 """
 
@@ -132,8 +148,34 @@ def test_a_registered_class_has_a_short_name(report: Report, place: Path, monkey
     code, _, err = report("RUN", "--format", "nams")
     assert code == 2
     assert "Did you mean 'names'" in err
-    assert "terminal, markdown, csv, json, html, names." in err
+    assert "terminal, markdown, csv, json, html, names; or your own, as package.module:Class." in err
     assert find.names()[:5] == ("terminal", "markdown", "csv", "json", "html")
+
+
+def test_a_format_may_close_its_stream(report: Report, place: Path) -> None:
+    """`with out:` is what one writes to files with, and nothing is lost by it."""
+    assert report("RUN", "--format", "own_formats:Closes") == (0, "a run", "")
+    assert report("RUN", "--format", "own_formats:Closes", "-o", "closed.txt")[0] == 0
+    assert (place / "closed.txt").read_text() == "a run"
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+def test_a_format_that_only_prepares_to_write_has_failed(report: Report) -> None:
+    """An `async def render` is begun by nobody."""
+    code, out, err = report("RUN", "--format", "own_formats:Late")
+    assert (code, out) == (1, "")
+    assert "render wrote nothing" in err
+
+
+def test_a_name_of_ours_stays_ours(report: Report, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package that registers `json`, too, is not taken for it; its import path still is."""
+    _install(place, monkeypatch)
+    entries = place / "own_formats-1.0.dist-info" / "entry_points.txt"
+    entries.write_text(
+        "[layerprof.formats]\njson = own_formats:Names\n[layerprof.hooks]\nlatency = own_formats:Names\n"
+    )
+    assert report("RUN", "--format", "json")[1] == store.dump(sample_run()).decode()
+    assert getattr(registry.find("latency"), "__name__", "") == "LatencyHook"
 
 
 def test_a_class_that_takes_sweeps_shows_one(report: Report) -> None:
@@ -162,6 +204,8 @@ def test_a_class_that_takes_no_sweeps_says_so(report: Report) -> None:
         ("own_formats:Fails", 1, ["AttributeError", "no_such_figure", _line("return run.no_such"), "Correct it"]),
         ("own_formats:Leaves", 1, ["SystemExit", _line("raise SystemExit")]),
         ("own_formats:Numbers", 1, ["TypeError", _line("out.write(1)")]),
+        ("own_formats:Returns", 1, ["render wrote nothing", "Write to the stream"]),
+        ("own_formats", 2, ["package.module:Class"]),
     ],
 )
 def test_what_fails_is_one_message_and_leaves_no_half_report(

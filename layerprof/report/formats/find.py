@@ -5,6 +5,7 @@ Ours and a user's own are found the same way, as hooks are (docs/formats.md).
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from collections.abc import Callable
@@ -56,6 +57,7 @@ def renderer(name: str, method: Method) -> Callable[[Any, IO[str]], None]:
         made = _made(name)
         if not callable(getattr(made, method, None)):
             raise _lacking(name, method)
+        before = out.tell() if isinstance(out, io.StringIO) else None
         try:
             getattr(made, method)(result, out)
         except LayerprofError:
@@ -67,6 +69,11 @@ def renderer(name: str, method: Method) -> Callable[[Any, IO[str]], None]:
                 f"The report format '{name}' failed: {type(error).__name__}: {error} ({_place(error, made)}).",
                 f"Correct it ({HOW}), or {OURS}.",
             ) from error
+        if before is not None and out.tell() == before:  # it returned the text, or was `async`, or a generator
+            raise LayerprofError(
+                f"The report format '{name}' failed: its {method} wrote nothing.",
+                f"Write to the stream that it is given ({HOW}), or {OURS}.",
+            )
 
     return render
 
