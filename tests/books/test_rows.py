@@ -43,7 +43,7 @@ def test_the_first_call_decides_where_a_layer_stands() -> None:
     """One that ran first and last stands before one that ran between; a later batch's earlier start does not count."""
     spans = (
         span(LAYER1, Phase.DECODE, 2.0, 3.0),
-        span(LAYER1, Phase.DECODE, 8.0, 9.0),
+        span(LAYER1, Phase.DECODE, 8.0, 9.0, batch=1),
         span(LAYER0, Phase.DECODE, 5.0, 6.0),
         span(LAYER0, Phase.DECODE, 0.0, 1.0, batch=1),
     )

@@ -129,6 +129,9 @@ def test_samples_without_a_metric_are_no_pairs_of_it() -> None:
     assert three.n == 3
     assert three.ci95 == pytest.approx((0.0, 0.7))
     assert (one.n, one.ci95) == (1, None)
+    pair = (None, 1.0, 1.0, None, None)
+    two_of_them = totals(Side(sample_run(), before), Side(sample_run(), answered(ERRORS, WORDS, pair)))["vqa_accuracy"]
+    assert two_of_them.ci95 == pytest.approx((0.0, 0.7))
 
 
 @pytest.mark.parametrize(("count", "n"), [(0, 0), (1, 0), (2, 2)])
@@ -260,10 +263,21 @@ def test_notes_say_why_something_is_not_paired() -> None:
     assert two(whole, Side(done, others, timed((1.0,) * 5))).notes == (
         "The runs answered different samples, so nothing is paired.",
     )
-    more = Side(run(output_tokens=41), samples, timed((1.0,) * 5))
-    assert two(whole, more).notes == (
-        "The runs wrote 40 and 41 tokens; compare runs with --fixed-tokens for the same work.",
-    )
+
+
+@pytest.mark.parametrize(
+    ("fixed", "told"), [((False, False), True), ((True, False), True), ((False, True), True), ((True, True), False)]
+)
+def test_other_numbers_of_tokens_are_told_unless_both_runs_fixed_them(fixed: tuple[bool, bool], told: bool) -> None:
+    """Answers of other lengths are other work; where both were told how much to write, they were told otherwise."""
+    samples = answered(ERRORS, WORDS, METRICS)
+    sides = []
+    for tokens, is_fixed in zip((40, 41), fixed, strict=True):
+        made = run(output_tokens=tokens)
+        made = made.model_copy(update={"settings": made.settings | {"fixed_tokens": is_fixed}})
+        sides.append(Side(made, samples, timed((1.0,) * 5)))
+    note = "The runs wrote 40 and 41 tokens; compare runs with --fixed-tokens for the same work."
+    assert two(sides[0], sides[1]).notes == ((note,) if told else ())
 
 
 def test_the_same_answers_are_the_same_tokens() -> None:
