@@ -24,6 +24,18 @@ def test_balanced_blocks_follow_the_formula() -> None:
     assert fit.common_u == pytest.approx(logs.mean(0).std(ddof=1) / np.sqrt(6))
 
 
+def test_two_layers_in_two_rounds_have_one_degree_of_freedom() -> None:
+    """The least that has an interval: Student's t of 12.7 times the two-way residual."""
+    from scipy import stats
+
+    logs = np.array([[0.0, 0.02], [0.01, 0.01]])
+    fit = fit_blocks(np.exp(logs))
+    residual = logs - logs.mean(1, keepdims=True) - logs.mean(0) + logs.mean()
+    half = stats.t.ppf(0.975, 1) * np.sqrt((residual**2).sum() / 1) / np.sqrt(2)
+    assert fit.df == 1
+    assert fit.ci95[:, 1] == pytest.approx(np.exp(logs.mean(1) + half))
+
+
 def test_one_layer_alone_has_its_own_scatter() -> None:
     """T with R - 1 degrees of freedom and the sample standard deviation."""
     from scipy import stats

@@ -147,6 +147,12 @@ def test_references_that_are_nothing_are_dropped_and_samples_without_any_counted
     assert task is not None
 
 
+def test_a_metric_is_given_where_any_reference_says_something() -> None:
+    """One of two references is empty: left out, the other agrees; of the two ways to leave one out half is right."""
+    _, _, (score,) = wer.score([("", "yes")], ["yes"], [False], metric="vqa_accuracy")
+    assert score.metric == 0.5
+
+
 def test_articles_alone_are_no_reference_for_vqa() -> None:
     """The VQA normaliser takes articles out, and what is left is nothing."""
     assert wer.score([("the",)], ["the"], [False], metric="vqa_accuracy")[0].unscored == 1

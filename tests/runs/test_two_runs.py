@@ -142,6 +142,13 @@ def test_one_shared_sample_makes_no_interval(count: int, n: int) -> None:
     assert (found.n, found.ci95 is not None) == (n, n > 0)
 
 
+def test_words_are_compared_as_the_runs_own_metric_reads_them() -> None:
+    """For VQA an article is no word; a run without a metric counts it."""
+    asked = sample("a", 0, 0, 1, None).model_copy(update={"references": ("the cat",), "answer": "cat"})
+    assert Side(sample_run(), (asked,)).edits(["a"]) == ([0.0], [1.0])
+    assert Side(run(task_metric=None), (asked,)).edits(["a"]) == ([1.0], [2.0])
+
+
 # --- batches ----------------------------------------------------------------------------------------------------
 
 
