@@ -34,10 +34,10 @@ def compared(before: Path, after: Path) -> Comparisons:
     from layerprof.runs import compare as runs
     from layerprof.sweep import compare as sweeps
 
-    kinds = ["sweep" if is_sweep(path) else "run" for path in (before, after)]
-    if kinds[0] != kinds[1]:
+    first, second = ("sweep" if is_sweep(path) else "run" for path in (before, after))
+    if first != second:
         raise RequestError(
-            f"{before} is a {kinds[0]} and {after} is a {kinds[1]}.",
+            f"{before} is a {first} and {after} is a {second}.",
             "Compare two runs or two sweeps; the run of a cell lies in the sweep's folder under cells/.",
         )
-    return sweeps.compare(before, after) if kinds[0] == "sweep" else runs.compare(before, after)
+    return sweeps.compare(before, after) if first == "sweep" else runs.compare(before, after)

@@ -156,22 +156,22 @@ def holds(file: Path) -> bool:
     if not file.is_file():
         return False
     here = file.parent
-    if (here / "cells").is_dir() and (here / "sweep.json").is_file() and file.name in ("sweep.json", "cell.json"):
+    sweep = (here / "cells").is_dir() and (here / "sweep.json").is_file()
+    own = (RUN_FILE, LAYERS_FILE, SAMPLES_FILE, "batches.csv", "spans.csv", "sweep.json", "cell.json")
+    if file.name in own and (_is_run(here) or sweep):
         return True
-    return any(_is_of_run(file, folder) for folder in (here, here.parent))
+    return any(_is_run(folder) and _names(folder, file) for folder in (here, here.parent))
 
 
-def _is_of_run(file: Path, folder: Path) -> bool:
-    """Tell whether a run in this folder has the file: one of its own, or one that it names."""
-    if not ((folder / RUN_FILE).is_file() and (folder / LAYERS_FILE).is_file()):
-        return False
-    if file.parent == folder and file.name in (RUN_FILE, LAYERS_FILE, SAMPLES_FILE, "cell.json"):
-        return True
-    try:
-        named = load(folder).files.values()
-    except RequestError:  # of a run that cannot be read nobody knows what else belongs to it
-        return file.parent == folder and file.suffix in (".csv", ".json", ".jsonl")
-    return file.relative_to(folder).as_posix() in named
+def _is_run(folder: Path) -> bool:
+    return (folder / RUN_FILE).is_file() and (folder / LAYERS_FILE).is_file()
+
+
+def _names(folder: Path, file: Path) -> bool:
+    """Tell whether the run in a folder has a file among those beside it; one that cannot be read names none."""
+    with suppress(RequestError):
+        return file.relative_to(folder).as_posix() in load(folder).files.values()
+    return False
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -214,6 +214,9 @@ def test_a_report_never_goes_over_the_files_of_a_run(run_cli: Cli, tmp_path: Pat
     own = str(tmp_path / "run.json")
     assert "belongs to a run" in _mistake(run_cli, "report", str(tmp_path), "--format", "markdown", "-o", own)
     assert "belongs to a run" in _mistake(run_cli, "compare", str(tmp_path), str(tmp_path), "-o", own)
+    (tmp_path / "batches.csv").write_text("measured")
+    times = str(tmp_path / "batches.csv")
+    assert "belongs to a run" in _mistake(run_cli, "report", str(tmp_path), "--format", "csv", "-o", times)
     (tmp_path / "elsewhere").mkdir()
     link = tmp_path / "elsewhere" / "link.json"
     link.symlink_to(tmp_path / "run.json")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from hooks_left import hooks_on
 from torch import nn
 
 from layerprof import LayerProfiler
@@ -51,10 +52,6 @@ def model() -> nn.Module:
     return Tower().eval()
 
 
-def _hooks(model: nn.Module) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + ("forward" in m.__dict__) for m in model.modules())
-
-
 def test_own_loop_gives_exact_flops_per_layer_and_books_that_close(model: nn.Module) -> None:
     """Two calls of 3 rows: each block does 2*2*W*W FLOPs a token, the head 2*W*2, and nothing is left over."""
     with LayerProfiler(model) as prof, torch.no_grad():
@@ -90,7 +87,7 @@ def test_the_model_is_as_before(model: nn.Module) -> None:
     with LayerProfiler(model) as prof:
         inside = model(x)
     assert torch.equal(before, inside)
-    assert _hooks(model) == 0
+    assert hooks_on(model) == 0
     assert set(model.__dict__) == attributes
     assert "forward" not in model.__dict__
     assert prof.run.status == "done"
@@ -132,14 +129,14 @@ def test_an_exception_in_the_block_goes_through_and_keeps_what_was_measured(mode
     assert prof.run.ledger.span_s.total is not None
     assert prof.run.ledger.flops.total is None
     assert "exception" in str(prof.run.ledger.flops.reason)
-    assert _hooks(model) == 0
+    assert hooks_on(model) == 0
 
 
 def test_a_layer_that_raises_leaves_no_hook(model: nn.Module) -> None:
     """A call with a wrong shape raises torch's error, and the model is as before."""
     with pytest.raises(RuntimeError), LayerProfiler(model):
         model(torch.randn(1, TOKENS, WIDTH + 1))
-    assert _hooks(model) == 0
+    assert hooks_on(model) == 0
     assert "forward" not in model.__dict__
 
 
@@ -195,7 +192,7 @@ def test_wrong_selectors_and_modes_are_refused_at_once(model: nn.Module) -> None
         LayerProfiler(model, layers="blocks.77")
     with pytest.raises(RequestError, match="rerun"):
         LayerProfiler(model, flops="later")  # type: ignore[arg-type]  # the mistake is the test
-    assert _hooks(model) == 0
+    assert hooks_on(model) == 0
 
 
 def test_a_model_without_parameters_is_refused() -> None:
@@ -272,7 +269,7 @@ def test_one_profiler_measures_one_block_at_a_time(model: nn.Module) -> None:
         model(x)
         model(x)
     assert prof.run.samples == 4
-    assert _hooks(model) == 0
+    assert hooks_on(model) == 0
 
 
 def test_a_block_that_failed_before_a_call_was_finished_says_so(model: nn.Module) -> None:

@@ -14,6 +14,7 @@ from layerprof.hooks.base import LayerHook
 
 import layerprof
 from layerprof import registry
+from layerprof.books.evidence import OWN_FACTS
 from layerprof.errors import RequestError, RunFailedError
 from layerprof.measure import check
 from layerprof.records import Phase, Quality, Run
@@ -244,6 +245,11 @@ def test_a_selection_shows_fewer_rows_and_the_same_books(run: Run, tmp_path: Pat
     assert "merger" in some.ledger.flops.rest
     assert some.ledger.busy_s.total is None
     assert "--no-trace" in str(some.ledger.busy_s.reason)
+
+
+def test_what_a_run_keeps_of_its_passes_is_known_by_name(run: Run) -> None:
+    """Every fact of its own is among the names that no hook may have; the hook's reading is the only other one."""
+    assert run.passes.keys() - OWN_FACTS == set(run.settings["hooks"])
 
 
 def test_a_hook_cannot_take_the_name_of_what_a_run_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
