@@ -22,7 +22,7 @@ set -u
 cd "$(dirname "$0")/.." || exit
 PYTHON=${PYTHON:-python3}
 DEVICE=${DEVICE:-cuda}
-STAGES="machine probe tests batch1 batch16 compiled teardown peers sweep"
+STAGES="machine probe tests traces batch1 batch16 compiled teardown peers sweep"
 
 # Minutes on a data-centre card, loading included.
 minutes() {
@@ -30,6 +30,7 @@ minutes() {
     machine) echo 1 ;;
     probe) echo 1 ;;
     tests) echo 2 ;;
+    traces) echo 1 ;;
     batch1) echo 4 ;;
     batch16) echo 4 ;;
     compiled) echo 2 ;;
@@ -112,6 +113,7 @@ stage() {
             --basetemp "$results/tests" -k "not full_size and not repeats" \
             tests/gpu/test_energy_gpu.py tests/gpu/test_latency_gpu.py tests/gpu/test_kernels_gpu.py
         ;;
+    traces) LINES_SHOWN=80 keep traces.txt 120 "$PYTHON" experiments/gpu_traces.py "$results/traces" ;;
     batch1) profile batch1 285 --batch-size 1 --samples 8 --max-new-tokens 16 ;;
     batch16) profile batch16 285 --batch-size 16 --samples 96 --max-new-tokens 16 ;;
     compiled)
@@ -136,9 +138,11 @@ stage() {
 pack() {
     timeout 60 "$PYTHON" experiments/gpu_report.py "$results" >"$results/report.txt" 2>&1 || cat "$results/report.txt"
     [ -n "${OUT:-}" ] || return 0
-    tar czf "$OUT/results.part" -C "$results" --exclude=trace --exclude='events.out.*' --exclude=./tests . &&
+    left_out="--exclude=trace --exclude=events.out.* --exclude=./tests --exclude=./traces"
+    # shellcheck disable=SC2086 # words, none of them a pattern of files here
+    tar czf "$OUT/results.part" -C "$results" $left_out . &&
         mv "$OUT/results.part" "$OUT/results-$first.tgz"
-    (cd "$results" && find "$name" -name 'batch*.json.gz' 2>/dev/null) >"$results/traces.list"
+    (cd "$results" && find "$name" \( -name 'batch*.json.gz' -o -path 'traces/*.json.gz' \) 2>/dev/null) >"$results/traces.list"
     [ -s "$results/traces.list" ] || return 0
     tar czf "$OUT/traces.part" -C "$results" -T "$results/traces.list" && mv "$OUT/traces.part" "$OUT/traces-$name.tgz"
 }

@@ -65,7 +65,8 @@ class TestDryRun:
         done = shell("--dry-run", PYTHON="/nowhere/python")
         assert done.returncode == 0
         stages = re.findall(r"^== (\w+), about (\d+) min$", done.stdout, re.M)
-        first, last = ["machine", "probe", "tests", "batch1", "batch16"], ["compiled", "teardown", "peers", "sweep"]
+        first = ["machine", "probe", "tests", "traces", "batch1", "batch16"]
+        last = ["compiled", "teardown", "peers", "sweep"]
         assert [name for name, _ in stages] == first + last
         assert f"== {sum(int(minutes) for _, minutes in stages)} min in all" in done.stdout
         for part in done.stdout.split("\n== ")[:-1]:
