@@ -40,11 +40,16 @@ class Step:
         hidden = self.model.config.get_text_config().hidden_size
         self.x = torch.randn(2, TOKENS, hidden, device="cuda", dtype=torch.float16)
         self.positions = torch.arange(TOKENS, device="cuda").expand(3, 2, TOKENS).contiguous()
+        # Given, since transformers makes none while it runs and one while it is captured: compiled layers would be
+        # compiled again in the middle of the capture, which ends it.
+        mask = torch.ones(TOKENS, TOKENS, device="cuda", dtype=torch.bool).tril().expand(2, 1, TOKENS, TOKENS)
+        self.masks = {"full_attention": mask.contiguous()}
 
     def __call__(self) -> Any:
         """Run it."""
         with torch.no_grad():
-            return self.decoder(inputs_embeds=self.x, position_ids=self.positions, use_cache=False).last_hidden_state
+            given = {"attention_mask": self.masks, "position_ids": self.positions, "use_cache": False}
+            return self.decoder(inputs_embeds=self.x, **given).last_hidden_state
 
     def recorded(self, folder: Path, name: str, *works: Callable[[], Any]) -> None:
         """Record the works in one session, and keep its trace as NAME.json.gz."""
