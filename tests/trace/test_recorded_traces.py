@@ -1,4 +1,4 @@
-"""Traces of an H200, recorded by `experiments/gpu_traces.py` (torch 2.11, CUDA 13): each kernel goes where it was launched.
+"""Traces of an H200 (`experiments/gpu_traces.py`, torch 2.11, CUDA 13): each kernel goes where it was launched.
 
 Six decoder layers do one step; the truth is found here by brute force, launch by launch.
 """
