@@ -13,8 +13,9 @@ from typing import Any
 
 from layerprof.hooks import kv
 from layerprof.hooks.base import PhaseTracker
-from layerprof.hooks.dispatch import Operator, output_shape, shapes, signature
+from layerprof.hooks.dispatch import Operator
 from layerprof.hooks.frames import Frame, Frames, Tally
+from layerprof.hooks.operands import output_shape, shapes, signature
 from layerprof.hooks.tokens import ALL, Padding, Share, Visibility, by_flags
 from torch import Tensor
 
