@@ -113,6 +113,16 @@ def times_written(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else getattr(tensor, "_version", None)
 
 
+# --- modules of torch -------------------------------------------------------------------------------------------
+
+REPLICATE = "_replicate_for_data_parallel"
+"""The method by which DataParallel copies a module to another GPU: instance attributes go along, so that what we put
+there must be left out; no public name lets that be said. Where it is gone, replicas are made in a way unknown to us."""
+
+COMPILED_CALL = "_compiled_call_impl"
+"""What a module's call goes through after `module.compile()`: the attribute around which such a call is seen."""
+
+
 # --- torch's profiler and CUDA streams --------------------------------------------------------------------------
 
 
@@ -160,7 +170,7 @@ def compiled_itself(module: nn.Module) -> bool:
     Reads `Module._compiled_call_impl`, since torch says it nowhere. Where it is gone, the answer is no, and a `forward`
     that is laid over a module inside makes torch compile the region anew.
     """
-    return getattr(module, "_compiled_call_impl", None) is not None
+    return getattr(module, COMPILED_CALL, None) is not None
 
 
 def compiled_function(function: object) -> bool:
