@@ -10,9 +10,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
-from torch import Tensor
 
-from layerprof.flops.operators import Formula, Operands, Role, formula, role
+from layerprof.flops.operators import Formula, Role, formula, role
 from layerprof.machine.internals import answering, schema
 
 FLEX_ARGUMENTS = ("query", "key", "value", "score_mod", "block_mask", "scale", "kernel_options")
@@ -92,26 +91,6 @@ def describe(func: Any) -> Operator:
         view=told.view,
         composite=told.composite,
     )
-
-
-def shapes(operands: Operands) -> dict[str, Any]:
-    """Replace tensors by their shapes."""
-    return {name: tuple(v.shape) if isinstance(v, Tensor) else v for name, v in operands.items()}
-
-
-def signature(operands: Operands) -> tuple[Any, ...]:
-    """Return what a formula's result depends on, hashable: shapes and plain numbers."""
-    plain = (int, float, bool, str, type(None))
-    return tuple(
-        tuple(value.shape) if isinstance(value, Tensor) else value if isinstance(value, plain) else None
-        for value in operands.values()
-    )
-
-
-def output_shape(output: Any) -> tuple[int, ...]:
-    """Shape of an operator's (first) output."""
-    first = output[0] if isinstance(output, (tuple, list)) and output else output
-    return tuple(first.shape) if isinstance(first, Tensor) else ()
 
 
 @contextmanager

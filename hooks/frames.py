@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 from layerprof.hooks import kv
-from layerprof.hooks.base import PhaseTracker
+from layerprof.hooks.phases import PhaseTracker
 from layerprof.hooks.tokens import ALL, Share
 from layerprof.hooks.weights import Read
 

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Self
 
-from layerprof.hooks.base import LayerHook, PhaseReader, PhaseTracker
+from layerprof.hooks.base import LayerHook
 from layerprof.hooks.events import EventTimeline, HostTimeline, Mark, Timeline
+from layerprof.hooks.phases import PhaseReader, PhaseTracker
 
 from layerprof.books import spans
 from layerprof.errors import RequestError
