@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,7 +33,8 @@ class Operator:
         return dict(zip(self.arguments, args, strict=False)) | kwargs
 
 
-Reader = Callable[[Operator, tuple[Any, ...], dict[str, Any], Any], None]
+Reader = Callable[..., None]
+"""Called with (operator, args, kwargs, output), and of an unknown operator with the host seconds that it took."""
 
 
 class Dispatch:
@@ -62,6 +64,11 @@ class Dispatch:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
+        if operator.role == "unknown":
+            began = perf_counter()
+            output = func(*args, **kwargs)
+            self._reader(operator, args, kwargs, output, perf_counter() - began)
+            return output
         output = func(*args, **kwargs)
         if not operator.view:
             self._reader(operator, args, kwargs, output)

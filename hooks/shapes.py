@@ -25,7 +25,7 @@ from layerprof.hooks.weights import Weights, boundary_bytes, tensors_in
 from torch import Tensor, nn
 
 from layerprof.flops.operators import GROUPED
-from layerprof.readings import Layer, WorkReading
+from layerprof.readings import Layer, Uncounted, WorkReading
 from layerprof.records import Phase
 
 
@@ -34,7 +34,7 @@ class ShapesHook(LayerHook):
 
     def __init__(self, model: nn.Module, layers: Sequence[Layer]) -> None:
         super().__init__(model, layers)
-        self._uncounted: dict[str, int] = {}
+        self._uncounted: dict[tuple[str, Phase, str], Uncounted] = {}
         self._frames = Frames(self.tracker)
         self._flops = FlopCount(self._frames, self.tracker)
 
@@ -144,8 +144,38 @@ class ShapesHook(LayerHook):
 
     # --- operators --------------------------------------------------------------------------------------------
 
-    def _saw(self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def _saw(
+        self,
+        operator: Operator,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        output: Any,
+        seconds: float | None = None,
+    ) -> None:
         frame = self._frames.innermost
+        if operator.role == "unknown":
+            self._missed(operator, frame, seconds if _on_cpu((*args, *kwargs.values(), output)) else None)
+        elif operator.role == "softmax":
+            self._flops.softmax(args[0])
+        elif operator.role == "formula":
+            self._count(operator, operator.operands(args, kwargs), output, frame)
+        self._read_weights(operator, args, kwargs, output, frame)
+
+    def _count(self, operator: Operator, operands: dict[str, Any], output: Any, frame: Frame) -> None:
+        before = self._flops.total
+        try:
+            self._flops.add(operator, operands, output, frame)
+        except Exception:  # operands can be of any kind, with sizes that no formula foresees; the call is the user's
+            self._flops.total = before
+            self._missed(operator, frame, None)
+
+    def _missed(self, operator: Operator, frame: Frame, seconds: float | None) -> None:
+        key = (frame.path, self._frames.phase(frame), operator.name)
+        self._uncounted[key] = self._uncounted.get(key, Uncounted()) + Uncounted(1, seconds)
+
+    def _read_weights(
+        self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, frame: Frame
+    ) -> None:
         tensors = tensors_in((*args, *kwargs.values()))
         if operator.role == "gather" and self._weights.gather(tensors[0], output, frame.read):
             del tensors[0]
@@ -153,12 +183,11 @@ class ShapesHook(LayerHook):
             self._weights.read_groups(tensors[1], operator.operands(args, kwargs).get("offs"), frame.read)
             del tensors[1]
         self._weights.read(tensors, frame.read)
-        if operator.role == "formula":
-            self._flops.add(operator, operator.operands(args, kwargs), output, frame)
-        elif operator.role == "softmax":
-            self._flops.softmax(args[0])
-        elif operator.role == "unknown":
-            self._uncounted[operator.name] = self._uncounted.get(operator.name, 0) + 1
+
+
+def _on_cpu(values: tuple[Any, ...]) -> bool:
+    """Tell whether an operator ran on the host, whose clock then says how long it took."""
+    return all(tensor.device.type == "cpu" for tensor in tensors_in(values))
 
 
 def _positional(module: nn.Module) -> tuple[str, ...]:
