@@ -67,14 +67,15 @@ class ShapesHook(LayerHook):
 
     def _attach_outside(self) -> None:
         """Follow the modules around the layers, so that work between layers has a name."""
-        located = {layer.name: layer.tower for layer in self.layers}
+        located = {layer.name: layer.tower for layer in self.layers if layer.found}
         for name, module in self.model.named_modules():
             if any(name == x or name.startswith(x + ".") or not x for x in located):
                 continue
             vision = _towers_around(name, located) == {"vision"}
             frame = (name or type(module).__name__, Phase.VISION if vision else None)
             self._handles.append(module.register_forward_pre_hook(self._opener(*frame)))
-            self._handles.append(module.register_forward_hook(self._closer(frame[0]), always_call=True))
+            # First of all, since it was opened last where a submodule is followed for its own row, too.
+            self._handles.append(module.register_forward_hook(self._closer(frame[0]), always_call=True, prepend=True))
 
     def _opener(self, path: str, phase: Phase | None) -> Any:
         def before(_module: nn.Module, _args: tuple[Any, ...]) -> None:
@@ -109,7 +110,14 @@ class ShapesHook(LayerHook):
         frozen = {key: tally.frozen() for key, tally in self._frames.outside.items()}
         outside = {key: work for key, work in frozen.items() if work.flops or work.bytes}
         inside = {key: tally.frozen() for key, tally in self._frames.inside.items()}
-        return WorkReading(inside, outside, self._flops.total, dict(self._uncounted))
+        return WorkReading(
+            layers=inside,
+            outside=outside,
+            total_flops=self._flops.total,
+            uncounted=dict(self._uncounted),
+            nested=dict(self._frames.nested),
+            uncounted_inside=dict(self._frames.uncounted_inside),
+        )
 
     # --- calls of layers --------------------------------------------------------------------------------------
 
@@ -118,18 +126,21 @@ class ShapesHook(LayerHook):
         layer = self.layers[slot]
         if slot == self._stepper:
             self._flops.forget_masks()
-        frame = Frame(layer.name, slot, phase)
+        frame = Frame(layer.name, slot, phase, owns=layer.found)
         self._frames.open(frame)
-        self._frames.tally(frame).calls += 1
+        if frame.owns:
+            self._frames.tally(frame).calls += 1
 
     def ended(self, slot: int) -> None:
         """Close the call's frame, and those that an exception left open inside it."""
         self._frames.close(slot, self.layers[slot].name)
 
     def _enter(self, slot: int, index: int | None, inputs: dict[Any, Any]) -> None:
-        frame = self._frames.innermost
+        frame = self._frames.of_layer(slot)
+        if frame is None:
+            return
         frame.cached = kv.before_call(index, inputs)
-        self._frames.tally(frame).bytes_activations += boundary_bytes(inputs)
+        self._frames.cross(frame, boundary_bytes(inputs))
         if self.layers[slot].tower == "language":
             first = next((v for v in inputs.values() if isinstance(v, Tensor) and v.ndim >= 2), None)
             self._flops.queries = int(first.shape[1]) if first is not None else 0
@@ -138,9 +149,8 @@ class ShapesHook(LayerHook):
         frame = self._frames.of_layer(slot)
         if frame is None:
             return
-        tally = self._frames.tally(frame)
-        tally.bytes_activations += boundary_bytes(output)
-        tally.bytes_kv += kv.after_call(frame.cached, self._flops.queries)
+        moved = kv.after_call(frame.cached, self._flops.queries)
+        self._frames.cross(frame, boundary_bytes(output), moved)
 
     # --- operators --------------------------------------------------------------------------------------------
 
@@ -159,7 +169,7 @@ class ShapesHook(LayerHook):
             self._flops.softmax(args[0])
         elif operator.role == "formula":
             self._count(operator, operator.operands(args, kwargs), output, frame)
-        self._read_weights(operator, args, kwargs, output, frame)
+        self._read_weights(operator, args, kwargs, output, self._frames.running)
 
     def _count(self, operator: Operator, operands: dict[str, Any], output: Any, frame: Frame) -> None:
         before = self._flops.total
@@ -172,6 +182,7 @@ class ShapesHook(LayerHook):
     def _missed(self, operator: Operator, frame: Frame, seconds: float | None) -> None:
         key = (frame.path, self._frames.phase(frame), operator.name)
         self._uncounted[key] = self._uncounted.get(key, Uncounted()) + Uncounted(1, seconds)
+        self._frames.missed(operator.name, Uncounted(1, seconds))
 
     def _read_weights(
         self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, frame: Frame

@@ -8,6 +8,7 @@ from typing import Any
 from layerprof.books import ledger, rows, totals
 from layerprof.books.assemble import now
 from layerprof.books.device import roof, surroundings
+from layerprof.books.shown import shown
 from layerprof.flops.formulas import CONVENTION
 from layerprof.readings import Layer, SpanReading, WorkReading
 from layerprof.records import Run
@@ -37,7 +38,6 @@ def run(
 ) -> Run:
     """Return the run. `why_no_work` is the reason for FLOPs of None, `failed` whether the block raised."""
     every = rows.rows(calls.layers, spans, work, roof=roof(calls.device, calls.dtype))
-    wanted = {layer.name for layer in calls.selected}
     return Run(
         created=now(),
         status="failed" if failed else "done",
@@ -47,7 +47,7 @@ def run(
         dataset={"name": "own calls"},
         samples=calls.rows,
         totals=totals.of_windows(spans, work, calls.rows),
-        layers=tuple(row for row in every if row.name in wanted),
+        layers=shown(every, calls.selected, spans, work),
         ledger=ledger.close(calls.layers, spans, work, reasons={"flops": why_no_work} if why_no_work else {}),
         passes={"decode_by_step": rows.decode_by_step(spans)},
         uncounted_ops=work.uncounted_calls() if work else {},

@@ -6,7 +6,7 @@ same hook that counts a real run, so FLOPs and bytes are those of `layerprof pro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import fsum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from layerprof.estimate.result import Estimate, EstimateMemory, EstimateRow, Est
 from layerprof.machine.gpus import Gpu, bound_by, gpu_by_name, roof_seconds
 from layerprof.machine.internals import attention_of
 from layerprof.machine.placement import DTYPES, torch_dtype
-from layerprof.readings import Layer, Work
+from layerprof.readings import Key, Layer, Work
 from layerprof.records import BLOCK_KINDS, Phase
 
 if TYPE_CHECKING:
@@ -59,12 +59,8 @@ def estimate(
     ran = rehearsal.rehearse(
         live, found, ghosts, rows=batch_size, image_size=image_size, text_tokens=text_tokens, new_tokens=new_tokens
     )
-    rows = tuple(
-        _row(layer, phase, ran.work.layers[layer.name, phase], device, dtype)
-        for layer in found
-        for phase in Phase
-        if (layer.name, phase) in ran.work.layers
-    )
+    rows = _rows(found, ran.work.whole, device, dtype)
+    own = _rows(found, ran.work.layers, device, dtype)  # where layers call each other, rows hold the same work twice
     return Estimate(
         model={
             "name": str(model) if isinstance(model, (str, Path)) else config.model_type,
@@ -81,8 +77,8 @@ def estimate(
             "prompt_tokens": ran.prompt_tokens,
         },
         gpu=_describe(device, dtype),
-        totals=_sum(rows),
-        phases={phase: _sum(of) for phase in Phase if (of := [row for row in rows if row.phase is phase])},
+        totals=_sum(own),
+        phases={phase: _sum(of) for phase in Phase if (of := [row for row in own if row.phase is phase])},
         memory=_memory(live, ran, device),
         layers=rows,
         ledger={"flops": close(found, work=ran.work).flops},
@@ -103,6 +99,11 @@ def _check(batch_size: int, image_size: int, text_tokens: int, new_tokens: int, 
         )
     if dtype not in DTYPES:
         raise RequestError(f"There is no dtype '{dtype}'.", f"Use one of {', '.join(DTYPES)}.")
+
+
+def _rows(found: Sequence[Layer], work: Mapping[Key, Work], gpu: Gpu | None, dtype: str) -> tuple[EstimateRow, ...]:
+    keys = [(layer, phase) for layer in found for phase in Phase if (layer.name, phase) in work]
+    return tuple(_row(layer, phase, work[layer.name, phase], gpu, dtype) for layer, phase in keys)
 
 
 def _row(layer: Layer, phase: Phase, work: Work, gpu: Gpu | None, dtype: str) -> EstimateRow:
