@@ -29,7 +29,7 @@ class Laid:
 
     def __init__(self, module: nn.Module, name: str, original: Forward) -> None:
         self.__wrapped__ = original
-        self._place = module, name
+        self.place = module, name
         self.before = module.__dict__.get(name)
         self.alive = True
 
@@ -43,7 +43,7 @@ class Laid:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Make copies and pickles of the module hold what stood here before, without a trace of us."""
-        return (getattr, self._place) if self.before is None else (operator.getitem, ([self.before], 0))
+        return (getattr, self.place) if self.before is None else (operator.getitem, ([self.before], 0))
 
 
 def as_method(function: Forward) -> Forward:
@@ -73,7 +73,7 @@ class Replaced:
         """Put back what was there."""
         for laid in self._laid:
             laid.alive = False
-            _tidy(self._module, laid._place[1])
+            _tidy(self._module, laid.place[1])
 
 
 def _lay(module: nn.Module, name: str, make: Callable[[Forward], Forward]) -> Laid:
