@@ -33,7 +33,7 @@ def remarks(facts: Facts) -> Iterator[str]:
         yield f"The block ended with {type(facts.error).__name__}: {facts.error}"
     caught = len(facts.failed) - (facts.error is not None and bool(facts.failed))
     if caught > 0:
-        yield f"{caught} calls failed ({facts.failed[0]}); they are in no figure."
+        yield f"{caught} of the calls failed ({facts.failed[0]}): what they did is in no figure."
     if facts.overlapped:
         yield (
             "Calls from several threads overlapped: the spans of one hold work of the others, whose operators were not "
