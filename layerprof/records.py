@@ -251,9 +251,9 @@ class LedgerColumn(Record):
     `quality` and `source` label the joules of the layers and the rest; other quantities have none. `not_recorded` is
     what the total lacks; None where nothing is known to be missing.
 
-    `not_counted` are the operators that FLOPs lack. `at_least` names the lines that are lower bounds: `layers`, `total`,
-    names of the rest. One of which nothing was counted is None, or not in the rest; the residual is then of what was
-    counted.
+    `not_counted` are the operators that FLOPs lack. `at_least` names the lines that are lower bounds: `layers` and
+    `total`, names of the rest. One of which nothing was counted is None, or not in the rest; the residual is then of
+    what was counted.
     """
 
     layers: float | int | None
