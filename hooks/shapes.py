@@ -265,21 +265,25 @@ class ShapesHook(LayerHook):
         seconds: float,
     ) -> None:
         frame = self._frames.innermost
-        if operator.role == "unknown":
+        if operator.role == "unknown" or (
+            operator.role == "formula" and not self._counted(operator, args, kwargs, output, frame)
+        ):
             self._missed(operator, frame, seconds if _on_cpu((*args, *kwargs.values(), output)) else None)
         elif operator.role == "softmax":
             self._flops.softmax(args[0])
-        elif operator.role == "formula":
-            self._count(operator, operator.operands(args, kwargs), output, frame)
         self._read_weights(operator, args, kwargs, output, self._frames.running)
 
-    def _count(self, operator: Operator, operands: dict[str, Any], output: Any, frame: Frame) -> None:
+    def _counted(
+        self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, frame: Frame
+    ) -> bool:
+        """Add an operator by its formula; False where it fails, since operands can be of any kind and size."""
         before = self._flops.total
         try:
-            self._flops.add(operator, operands, output, frame)
-        except Exception:  # operands can be of any kind, with sizes that no formula foresees; the call is the user's
+            self._flops.add(operator, operator.operands(args, kwargs), output, frame)
+        except Exception:  # whatever it meets, the operator did its work, and is named
             self._flops.total = before
-            self._missed(operator, frame, None)
+            return False
+        return True
 
     def _missed(self, operator: Operator, frame: Frame, seconds: float | None) -> None:
         key = (frame.path, self._frames.phase(frame), operator.name)

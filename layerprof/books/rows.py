@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import fsum
 from typing import Any
 
+from layerprof.books import not_counted
 from layerprof.books.span_sums import seconds_of
 from layerprof.books.statistics import median, p95
 from layerprof.energy.amount import Amount, ci95_of, joules_of
@@ -65,6 +66,7 @@ def rows(
     done = work.whole if work else {}
     busy = (kernels.whole_s or kernels.busy_s) if kernels else {}
     host = (kernels.host_whole_s or kernels.host_s) if kernels else {}
+    missed = not_counted.by_row(work)
     joules = energy.amounts if energy else {}
     found = {*timed, *done, *busy, *(kernels.calls if kernels else ()), *joules}
     named = {layer.name: layer for layer in layers}
@@ -75,6 +77,7 @@ def rows(
             timed.get(key, []),
             _median_spans(spans, timed.get(key, [])),
             done.get(key),
+            missed.get(key, {}),
             _Busy.of(kernels, busy, host, timed, key),
             energy,
         )
@@ -130,6 +133,7 @@ class _Seen:
     spans: Sequence[Span]
     quiet: Sequence[Span]
     work: Work | None
+    uncounted: Mapping[str, int]
     busy: _Busy
     energy: LayerEnergy | None
 
@@ -148,15 +152,21 @@ def _row(layer: Layer, phase: Phase, seen: _Seen, roof: Roof | None) -> LayerRow
         busy_span_s=seen.busy.span,
         busy_share=seen.busy.share,
         top_kernels=seen.busy.top,
-        roof_share=_roof_share(roof, seen.work, seen.quiet),
-        **_work_fields(seen.work),
+        roof_share=None if seen.uncounted else _roof_share(roof, seen.work, seen.quiet),
+        uncounted=dict(seen.uncounted),
+        **_work_fields(seen.work, unknown=bool(seen.uncounted)),
         **_energy_fields(seen.energy, (layer.name, phase)),
     )
 
 
-def _work_fields(work: Work | None) -> dict[str, Any]:
-    names = ("flops", "flops_useful", "flops_causal", "bytes", "bytes_weights", "bytes_activations", "bytes_kv")
-    return {name: getattr(work, name) if work else None for name in names}
+def _work_fields(work: Work | None, *, unknown: bool) -> dict[str, Any]:
+    """Return the fields of a row's work. Where operators are `unknown` and nothing else was counted, no FLOPs are."""
+    names = ["bytes", "bytes_weights", "bytes_activations", "bytes_kv"]
+    flops = ("flops", "flops_useful", "flops_causal")
+    known = work is not None and (work.flops or not unknown)
+    return {name: getattr(work, name) if work else None for name in names} | {
+        name: getattr(work, name) if known else None for name in flops
+    }
 
 
 def _energy_fields(energy: LayerEnergy | None, key: Key) -> dict[str, Any]:

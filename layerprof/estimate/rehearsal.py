@@ -79,7 +79,8 @@ def rehearse(
             outside=_whole(first, last, decode_steps, lambda reading: reading.outside),
             nested=_whole(first, last, decode_steps, lambda reading: reading.nested),
             total_flops=_whole(first, last, decode_steps, _total)["", Phase.DECODE].flops,
-            uncounted=_whole_uncounted(first.readings, decode_steps),
+            uncounted=_whole_uncounted([reading.uncounted for reading in first.readings], decode_steps),
+            uncounted_inside=_whole_uncounted([reading.uncounted_inside for reading in first.readings], decode_steps),
         ),
         kv_bytes=_cache_bytes(first, decode_steps),
         widest_bytes=widest,
@@ -148,10 +149,12 @@ def _whole(
     return whole
 
 
-def _whole_uncounted(readings: Sequence[WorkReading], steps: int) -> dict[tuple[str, Phase, str], Uncounted]:
+def _whole_uncounted(
+    readings: Sequence[Mapping[tuple[str, Phase, str], Uncounted]], steps: int
+) -> dict[tuple[str, Phase, str], Uncounted]:
     """Add up calls of operators without a formula; every decode step makes as many as the first."""
-    prefill = {key: missed.calls for key, missed in readings[0].uncounted.items()}
-    after = readings[1].uncounted if steps else readings[0].uncounted
+    prefill = {key: missed.calls for key, missed in readings[0].items()}
+    after = readings[1] if steps else readings[0]
     each = {key: missed.calls - prefill.get(key, 0) for key, missed in after.items()}
     return {key: Uncounted(prefill.get(key, 0) + steps * calls, None) for key, calls in each.items()}
 
