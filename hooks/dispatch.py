@@ -10,7 +10,8 @@ from typing import Any, Self
 
 import torch
 
-from layerprof.flops.operators import Formula, Role, formula, role
+from layerprof.flops.counted import Formula
+from layerprof.flops.operators import Role, formula, role
 from layerprof.machine.internals import answering, schema
 
 FLEX_ARGUMENTS = ("query", "key", "value", "score_mod", "block_mask", "scale", "kernel_options")

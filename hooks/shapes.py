@@ -153,11 +153,12 @@ class ShapesHook(LayerHook):
             self._weights.read_groups(tensors[1], operator.operands(args, kwargs).get("offs"), frame.read)
             del tensors[1]
         self._weights.read(tensors, frame.read)
+        whole = operator.role != "unknown"
         if operator.role == "formula":
-            self._flops.add(operator, operator.operands(args, kwargs), output, frame)
+            whole = self._flops.add(operator, operator.operands(args, kwargs), output, frame)
         elif operator.role == "softmax":
             self._flops.softmax(args[0])
-        elif operator.role == "unknown":
+        if not whole:
             self._uncounted[operator.name] = self._uncounted.get(operator.name, 0) + 1
 
 

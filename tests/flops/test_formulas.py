@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerprof.flops import formulas
-from layerprof.flops.operators import Attention, Product, formula, role
+from layerprof.flops.counted import Attention, Product
+from layerprof.flops.operators import formula, role
 
 # --- formulas ---------------------------------------------------------------------------------------------------
 
