@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
 from typing import TYPE_CHECKING, Any, Self
 
 from layerprof.hooks.base import LayerHook
@@ -18,7 +17,7 @@ from layerprof.hooks.phases import PhaseReader, PhaseTracker
 
 from layerprof.books import spans
 from layerprof.errors import RequestError
-from layerprof.models.patch import Forward, Replaced, inside_compiled
+from layerprof.models.patch import Forward, Laid, Replaced, inside_compiled
 from layerprof.readings import Layer, SpanReading
 from layerprof.records import Phase
 
@@ -92,8 +91,7 @@ class LatencyHook(LayerHook):
         compiling = torch.compiler.is_dynamo_compiling
 
         def make(forward: Forward) -> Forward:
-            @wraps(forward)
-            def timed(*args: Any, **kwargs: Any) -> Any:
+            def timed(_laid: Laid, *args: Any, **kwargs: Any) -> Any:
                 # A clock inside a graph would break it; what the compiler takes over is not called, and so not timed.
                 if not self._open or compiling():
                     return forward(*args, **kwargs)

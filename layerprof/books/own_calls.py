@@ -50,6 +50,6 @@ def run(
         layers=tuple(row for row in every if row.name in wanted),
         ledger=ledger.close(calls.layers, spans, work, reasons={"flops": why_no_work} if why_no_work else {}),
         passes={"decode_by_step": rows.decode_by_step(spans)},
-        uncounted_ops=dict(work.uncounted) if work else {},
+        uncounted_ops=work.uncounted_calls() if work else {},
         warnings=warnings,
     )

@@ -161,8 +161,8 @@ def exponential_products(norms: list[float], *, double: bool) -> int:
     """Products of square matrices in torch's matrix exponential of a batch, from each matrix's 1-norm.
 
     A Taylor polynomial of degree 1, 2, 4, 8 or 12 takes 0 to 4 products, chosen by the norm; of degree 18 it takes 5
-    and as many squarings as the matrix was halved. A batch of several takes degree 18 for all. Source: Bader, Blanes and
-    Casas, "Computing the Matrix Exponential with an Optimized Taylor Polynomial Approximation" (2019), table 1 and
+    and as many squarings as the matrix was halved. A batch of several takes degree 18 for all. Source: Bader, Blanes
+    and Casas, "Computing the Matrix Exponential with an Optimized Taylor Polynomial Approximation" (2019), table 1 and
     section 3, whose bounds on the norm torch has.
     """
     bounds, scaled = (_DOUBLE if double else _SINGLE), _SCALED[double]

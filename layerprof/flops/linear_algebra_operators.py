@@ -163,7 +163,7 @@ def _own_distances(operands: Operands, output: Any) -> Product:
 
 def _grid(operands: Operands, output: Any) -> Product:
     """Count each row's matrix by every place of its grid, (places, dimensions + 1); the same for its gradient."""
-    rows, _, *places = operands["size"]
+    rows, _, *places = operands.get("size") or [operands[name] for name in ("N", "C", "H", "W")]
     return Product(formulas.matmul(prod(places), len(places) + 1, len(places), rows))
 
 
@@ -204,5 +204,13 @@ FORMULAS: dict[str, Formula] = {
     "aten::_cdist_forward": _distances,
     "aten::_cdist_backward": _distances_backward,
     **dict.fromkeys(("aten::_pdist_forward", "aten::_pdist_backward"), _own_distances),
-    **dict.fromkeys(("aten::affine_grid_generator", "aten::affine_grid_generator_backward"), _grid),
+    **dict.fromkeys(
+        (
+            "aten::affine_grid_generator",
+            "aten::affine_grid_generator_backward",
+            "aten::cudnn_affine_grid_generator",
+            "aten::cudnn_affine_grid_generator_backward",
+        ),
+        _grid,
+    ),
 }

@@ -70,7 +70,7 @@ MATRIX_WORK = re.compile(
 )
 """Names that may mean matrix work: products, convolutions, attention, recurrence, linear algebra, Fourier."""
 NOT_WORK = re.compile(
-    r"prepack|unpack|pack_|reorder|_choice|plan_cache|flatten_weight|upsample|fftfreq|fftshift|resolve_|slice_inverse"
+    r"prepack|unpack|pack_|reorder|_choice|plan_cache|flatten_weight|upsample|fftfreq|fftshift|resolve_|slice_inverse|erf_inv"
     r"|_thnn_\w+_cell|quantize_weight|conv\w*_(stride|padding|output_padding|dilation|groups|transpose|sizes\w*)$"
 )
 """Names among them of what is none: packing, choosing, resampling, and what a cell does with its finished gates."""

@@ -53,6 +53,19 @@ def answering(answer: Answer, *, higher_order: bool = False) -> AbstractContextM
     return mode
 
 
+def innermost_mode() -> Any:
+    """Return the dispatch mode that was entered last on this thread; None without one.
+
+    Reads `torch.utils._python_dispatch._get_current_dispatch_mode`: only the innermost mode can be left, and torch does
+    not say which it is elsewhere. Where it is gone, None, and no mode is left early.
+    """
+    try:
+        from torch.utils._python_dispatch import _get_current_dispatch_mode
+    except ImportError:
+        return None
+    return _get_current_dispatch_mode()
+
+
 @dataclass(frozen=True, slots=True)
 class Schema:
     """What an operator says of itself: its name (`aten::mm`) and its arguments' names.
@@ -153,6 +166,16 @@ def stored_indices(tensor: Tensor) -> Tensor:
     return indices
 
 
+# --- modules of torch -------------------------------------------------------------------------------------------
+
+REPLICATE = "_replicate_for_data_parallel"
+"""The method by which DataParallel copies a module to another GPU: instance attributes go along, so that what we put
+there must be left out; no public name lets that be said. Where it is gone, replicas are made in a way unknown to us."""
+
+COMPILED_CALL = "_compiled_call_impl"
+"""What a module's call goes through after `module.compile()`: the attribute around which such a call is seen."""
+
+
 # --- torch's profiler and CUDA streams --------------------------------------------------------------------------
 
 
@@ -200,7 +223,7 @@ def compiled_itself(module: nn.Module) -> bool:
     Reads `Module._compiled_call_impl`, since torch says it nowhere. Where it is gone, the answer is no, and a `forward`
     that is laid over a module inside makes torch compile the region anew.
     """
-    return getattr(module, "_compiled_call_impl", None) is not None
+    return getattr(module, COMPILED_CALL, None) is not None
 
 
 def compiled_function(function: object) -> bool:
