@@ -29,7 +29,7 @@ from layerprof.hooks.weights import Weights, boundary_bytes, tensors_in
 from torch import Tensor, nn
 
 from layerprof.flops.operators import GROUPED
-from layerprof.models.patch import Forward, Laid, Replaced
+from layerprof.models.patch import Forward, Laid, Replaced, never_called
 from layerprof.readings import Layer, Uncounted, WorkReading
 from layerprof.records import Phase
 
@@ -52,11 +52,10 @@ class ShapesHook(LayerHook):
         self._uncounted: dict[tuple[str, Phase, str], Uncounted] = {}
         self._frames = Frames(self.tracker)
         self._flops = FlopCount(self._frames, self.tracker)
-        self._dispatch = Dispatch(self._saw, self._before)
+        self._dispatch = Dispatch(self._saw)
         self._watched = False
         self._thread = 0
-        self.guard: Guard | None = None
-        self.failure: Exception | None = None
+        self._failure: Exception | None = None
 
     # --- attaching --------------------------------------------------------------------------------------------
 
@@ -87,8 +86,7 @@ class ShapesHook(LayerHook):
         """Follow the modules around the layers, so that work between layers has a name."""
         located = {layer.name: layer.tower for layer in self.layers}
         for name, module in self.model.named_modules():
-            never_called = type(module).forward is nn.Module.forward and "forward" not in vars(module)
-            if never_called or any(name == x or name.startswith(x + ".") or not x for x in located):
+            if never_called(module) or any(name == x or name.startswith(x + ".") or not x for x in located):
                 continue
             vision = _towers_around(name, located) == {"vision"}
             frame = (name or type(module).__name__, Phase.VISION if vision else None)
@@ -130,7 +128,7 @@ class ShapesHook(LayerHook):
         try:
             work(*args)
         except Exception as failure:  # the call is the user's, and goes on
-            self.failure = failure
+            self._failure = failure
 
     # --- one batch --------------------------------------------------------------------------------------------
 
@@ -165,18 +163,32 @@ class ShapesHook(LayerHook):
                 self._frames.end()
 
     @contextmanager
-    def looking_away(self) -> Iterator[None]:
-        """Count nothing inside `watching()`; where another mode was entered since, that cannot be, and it counts on."""
+    def looking_away(self) -> Iterator[bool]:
+        """Count nothing inside `watching()`; gives False where another mode was entered since: then that cannot be."""
         if not self._watched or not self._dispatch.on_top():
-            yield
+            yield not self._watched
             return
         self._dispatch.__exit__(None, None, None)
         self._watched = False
         try:
-            yield
+            yield True
         finally:
             self._watched = True
             self._dispatch.__enter__()
+
+    @property
+    def guard(self) -> Guard | None:
+        """What is asked before an operator that writes, and may raise to keep it from running."""
+        return self._dispatch.guard
+
+    @guard.setter
+    def guard(self, guard: Guard | None) -> None:
+        self._dispatch.guard = guard
+
+    @property
+    def failure(self) -> Exception | None:
+        """What went wrong in counting last; the calls went on."""
+        return self._failure or self._dispatch.failure
 
     @property
     def spent_s(self) -> float:
@@ -190,10 +202,6 @@ class ShapesHook(LayerHook):
         self._flops.total = 0
         self._uncounted = {}
         return reading
-
-    def _before(self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.guard is not None and operator.writes:
-            self.guard(operator, args, kwargs)
 
     def attention(self) -> dict[tuple[str, Phase], int]:
         """Return the attention part of each layer's FLOPs, eager or fused."""
@@ -248,20 +256,22 @@ class ShapesHook(LayerHook):
         seconds: float,
     ) -> None:
         frame = self._frames.innermost
-        if operator.role == "softmax":
-            self._flops.softmax(args[0])
-        elif operator.role == "unknown" or (
-            operator.role == "formula" and not self._counted(operator, operator.operands(args, kwargs), output, frame)
+        if operator.role == "unknown" or (
+            operator.role == "formula" and not self._counted(operator, args, kwargs, output, frame)
         ):
             self._missed(operator, frame, seconds if _on_cpu((*args, *kwargs.values(), output)) else None)
+        elif operator.role == "softmax":
+            self._flops.softmax(args[0])
         self._read_weights(operator, args, kwargs, output, frame)
 
-    def _counted(self, operator: Operator, operands: dict[str, Any], output: Any, frame: Frame) -> bool:
-        """Count an operator that has a formula; tell whether that is known to be all that it did."""
+    def _counted(
+        self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, frame: Frame
+    ) -> bool:
+        """Add an operator by its formula; False where it fails, since operands are of any kind, or counts the least."""
         before = self._flops.total
         try:
-            return self._flops.add(operator, operands, output, frame)
-        except Exception:  # operands can be of any kind, with sizes that no formula foresees; the call is the user's
+            return self._flops.add(operator, operator.operands(args, kwargs), output, frame)
+        except Exception:  # whatever it meets, the operator did its work, and is named
             self._flops.total = before
             return False
 

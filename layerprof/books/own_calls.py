@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from layerprof.books import ledger, rows, totals
+from layerprof.books import ledger, not_counted, rows, totals
 from layerprof.books.assemble import now
 from layerprof.books.device import roof, surroundings
 from layerprof.flops.formulas import CONVENTION
@@ -34,9 +34,14 @@ def run(
     why_no_work: str = "",
     failed: bool = False,
     warnings: tuple[str, ...] = (),
+    counting: dict[str, Any] | None = None,
 ) -> Run:
-    """Return the run. `why_no_work` is the reason for FLOPs of None, `failed` whether the block raised."""
+    """Return the run. `why_no_work` is the reason for FLOPs of None, `failed` whether the block raised.
+
+    `counting` says how many passes through the model were watched, and what that took.
+    """
     every = rows.rows(calls.layers, spans, work, roof=roof(calls.device, calls.dtype))
+    books = ledger.close(calls.layers, spans, work, reasons={"flops": why_no_work} if why_no_work else {})
     wanted = {layer.name for layer in calls.selected}
     return Run(
         created=now(),
@@ -48,8 +53,8 @@ def run(
         samples=calls.rows,
         totals=totals.of_windows(spans, work, calls.rows),
         layers=tuple(row for row in every if row.name in wanted),
-        ledger=ledger.close(calls.layers, spans, work, reasons={"flops": why_no_work} if why_no_work else {}),
-        passes={"decode_by_step": rows.decode_by_step(spans)},
+        ledger=books,
+        passes={"decode_by_step": rows.decode_by_step(spans)} | ({"counting": counting} if counting else {}),
         uncounted_ops=work.uncounted_calls() if work else {},
-        warnings=warnings,
+        warnings=(*warnings, *filter(None, (not_counted.warning(books.flops),))),
     )

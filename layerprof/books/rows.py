@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import fsum
 from typing import Any
 
+from layerprof.books import not_counted
 from layerprof.books.statistics import median, p95
 from layerprof.energy.amount import Amount, ci95_of, joules_of
 from layerprof.layers.nesting import enclosing
@@ -62,6 +63,7 @@ def rows(
     inside = enclosing(layers)
     timed = _by_key(spans)
     done = _inclusive_work(work, inside)
+    missed = not_counted.by_row(work, inside)
     busy = _inclusive(kernels.busy_s if kernels else {}, inside)
     host = _inclusive(kernels.host_s if kernels else {}, inside)
     joules = energy.amounts if energy else {}
@@ -70,7 +72,14 @@ def rows(
     keys = [key for key in found if key[0] in named]
     order = _execution_order(layers, timed)
     seen = {
-        key: _Seen(timed.get(key, []), done.get(key), _Busy.of(kernels, busy, host, timed, key), energy)
+        key: _Seen(
+            timed.get(key, []),
+            _median_spans(spans, timed.get(key, [])),
+            done.get(key),
+            missed.get(key, {}),
+            _Busy.of(kernels, busy, host, timed, key),
+            energy,
+        )
         for key in sorted(keys, key=order.__getitem__)
     }
     return tuple(_row(named[name], phase, it, roof) for (name, phase), it in seen.items())
@@ -118,10 +127,12 @@ def _traced_span(kernels: KernelReading, spans: Sequence[Span], calls: int | Non
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What the readings say of one layer in one phase."""
+    """What the readings say of one layer in one phase. `quiet` are the spans that nothing else disturbed."""
 
     spans: Sequence[Span]
+    quiet: Sequence[Span]
     work: Work | None
+    uncounted: Mapping[str, int]
     busy: _Busy
     energy: LayerEnergy | None
 
@@ -134,21 +145,27 @@ def _row(layer: Layer, phase: Phase, seen: _Seen, roof: Roof | None) -> LayerRow
         index=layer.index,
         phase=phase,
         calls=len(seen.spans) or (seen.work.calls if seen.work else 0) or seen.busy.calls or 0,
-        span_s=_span_statistic(seen.spans),
+        span_s=_span_statistic(seen.spans, seen.quiet),
         busy_s=seen.busy.seconds,
         busy_calls=seen.busy.calls,
         busy_span_s=seen.busy.span,
         busy_share=seen.busy.share,
         top_kernels=seen.busy.top,
-        roof_share=_roof_share(roof, seen.work, seen.spans),
-        **_work_fields(seen.work),
+        roof_share=None if seen.uncounted else _roof_share(roof, seen.work, seen.quiet),
+        uncounted=dict(seen.uncounted),
+        **_work_fields(seen.work, unknown=bool(seen.uncounted)),
         **_energy_fields(seen.energy, (layer.name, phase)),
     )
 
 
-def _work_fields(work: Work | None) -> dict[str, Any]:
-    names = ("flops", "flops_useful", "flops_causal", "bytes", "bytes_weights", "bytes_activations", "bytes_kv")
-    return {name: getattr(work, name) if work else None for name in names}
+def _work_fields(work: Work | None, *, unknown: bool) -> dict[str, Any]:
+    """Return the fields of a row's work. Where operators are `unknown` and nothing else was counted, no FLOPs are."""
+    names = ["bytes", "bytes_weights", "bytes_activations", "bytes_kv"]
+    flops = ("flops", "flops_useful", "flops_causal")
+    known = work is not None and (work.flops or not unknown)
+    return {name: getattr(work, name) if work else None for name in names} | {
+        name: getattr(work, name) if known else None for name in flops
+    }
 
 
 def _energy_fields(energy: LayerEnergy | None, key: Key) -> dict[str, Any]:
@@ -170,11 +187,15 @@ def _energy_fields(energy: LayerEnergy | None, key: Key) -> dict[str, Any]:
     }
 
 
-def _span_statistic(spans: Sequence[Span]) -> SpanStatistic | None:
+def _span_statistic(spans: Sequence[Span], quiet: Sequence[Span]) -> SpanStatistic | None:
     if not spans:
         return None
-    seconds = [s.end_s - s.start_s for s in spans]
-    return SpanStatistic(total=fsum(seconds), median=median(seconds), p95=p95(seconds))
+    one = [s.end_s - s.start_s for s in quiet]
+    return SpanStatistic(total=fsum(s.end_s - s.start_s for s in spans), median=median(one), p95=p95(one))
+
+
+def _median_spans(reading: SpanReading | None, spans: Sequence[Span]) -> Sequence[Span]:
+    return reading.undisturbed(spans) if reading else spans
 
 
 def _roof_share(roof: Roof | None, work: Work | None, spans: Sequence[Span]) -> float | None:

@@ -7,6 +7,7 @@ go through it: one that is deep-copied, pickled or replicated for DataParallel m
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ class Laid:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Make copies and pickles of the module hold what stood here before, without a trace of us."""
-        return (getattr, self._place) if self.before is None else (operator.getitem, ([self.before], 0))
+        return (getattr, self.place) if self.before is None else (operator.getitem, ([self.before], 0))
 
 
 def as_method(function: Forward) -> Forward:
@@ -110,6 +111,16 @@ def _replicas_without(module: nn.Module) -> Callable[[Forward], Forward]:
         return replicate
 
     return make
+
+
+def never_called(module: nn.Module) -> bool:
+    """Tell whether a module only holds others: lists, and whatever else has no `forward` of its own."""
+    from torch import nn
+
+    if "forward" in vars(module):
+        return False
+    # Not by way of `type(module).forward`: scripted modules' has no answer without an instance.
+    return inspect.getattr_static(type(module), "forward", None) is inspect.getattr_static(nn.Module, "forward")
 
 
 def inside_compiled(model: nn.Module) -> set[str]:
