@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from layerprof.machine.modules import told
 from layerprof.records import Phase
 
 if TYPE_CHECKING:
@@ -75,5 +76,5 @@ def _cache_is_empty(args: tuple[Any, ...], kwargs: dict[str, Any], started: bool
 def reader_of_steps(tracker: PhaseTracker, module: nn.Module) -> PhaseReader:
     """Return what reads the phase of the first block's calls, which count the decode steps."""
     # torch's own transformer layers put positions first unless told otherwise.
-    axis = 0 if getattr(getattr(module, "self_attn", None), "batch_first", True) is False else 1
+    axis = 0 if told(told(module, "self_attn"), "batch_first", True) is False else 1
     return lambda args, kwargs: tracker.step_begins(args, kwargs, axis)

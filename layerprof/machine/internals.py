@@ -229,7 +229,10 @@ def uncompiled(module: nn.Module) -> nn.Module:
 
     Reads `OptimizedModule._orig_mod`. Where it is gone, a compiled model shows its wrapper's class name.
     """
-    inner: nn.Module = getattr(module, INNER, module)
+    try:
+        inner: nn.Module = getattr(module, INNER, module)
+    except Exception:  # a `__getattr__` of somebody's own may raise what it likes
+        return module
     return inner
 
 
