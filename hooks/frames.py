@@ -71,6 +71,10 @@ class Frames:
         """Begin a batch: what runs under no module at all is outside the model."""
         self._running = [Frame(OUTSIDE, None, None)]
 
+    def clear(self) -> None:
+        """Forget what was tallied; the running calls go on."""
+        self.inside, self.outside = {}, {}
+
     def end(self) -> None:
         """End the batch, and what an exception left open in it."""
         self._running = []

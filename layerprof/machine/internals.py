@@ -53,6 +53,19 @@ def answering(answer: Answer, *, higher_order: bool = False) -> AbstractContextM
     return mode
 
 
+def innermost_mode() -> Any:
+    """Return the dispatch mode that was entered last on this thread; None without one.
+
+    Reads `torch.utils._python_dispatch._get_current_dispatch_mode`: only the innermost mode can be left, and torch does
+    not say which it is elsewhere. Where it is gone, None, and no mode is left early.
+    """
+    try:
+        from torch.utils._python_dispatch import _get_current_dispatch_mode
+    except ImportError:
+        return None
+    return _get_current_dispatch_mode()
+
+
 @dataclass(frozen=True, slots=True)
 class Schema:
     """What an operator says of itself: its name (`aten::mm`) and its arguments' names.

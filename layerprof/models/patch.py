@@ -29,7 +29,7 @@ class Laid:
 
     def __init__(self, module: nn.Module, name: str, original: Forward) -> None:
         self.__wrapped__ = original
-        self._place = module, name
+        self.place = module, name
         self.before = module.__dict__.get(name)
         self.alive = True
 
@@ -73,7 +73,7 @@ class Replaced:
         """Put back what was there."""
         for laid in self._laid:
             laid.alive = False
-            _tidy(self._module, laid._place[1])
+            _tidy(self._module, laid.place[1])
 
 
 def _lay(module: nn.Module, name: str, make: Callable[[Forward], Forward]) -> Laid:
