@@ -112,7 +112,7 @@ class LayerHook:
 
     @contextmanager
     def batch(self, index: int, prompt: int | None = None) -> Iterator[None]:
-        """Wrap one batch's `generate()`; phases start afresh, with a prompt of so many positions where that is known."""
+        """Wrap one batch's `generate()`; phases start afresh, with a prompt of `prompt` positions where known."""
         self.tracker.reset(prompt)
         yield
 

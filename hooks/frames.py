@@ -46,13 +46,17 @@ class Tally:
 
 @dataclass(slots=True)
 class Frame:
-    """One running call: of a located layer (`slot`), or of a module outside them (`path`)."""
+    """One running call: of a located layer (`slot`), or of a module outside them (`path`).
+
+    `queries` is how many positions a language layer was given, 0 where it did not tell.
+    """
 
     path: str
     slot: int | None
     phase: Phase | None
     read: Read = field(default_factory=dict)
     cached: tuple[kv.Before, ...] = ()
+    queries: int = 0
 
 
 class Frames:
@@ -103,6 +107,10 @@ class Frames:
     def cache(self) -> tuple[kv.Before, ...]:
         """Return what the innermost call that reads a KV cache found there."""
         return next((frame.cached for frame in reversed(self._running) if frame.cached), ())
+
+    def queries(self) -> int:
+        """Return the length of the innermost call's input that has one."""
+        return next((frame.queries for frame in reversed(self._running) if frame.queries), 0)
 
     def phase(self, frame: Frame) -> Phase:
         """Return the phase of a call."""

@@ -88,7 +88,7 @@ def operands(value: Any, depth: int = DEEPEST) -> Iterator[Operand]:
     lengths = _packed_lengths(value)
     for part in islice(_parts(value) if depth else (), WIDEST):
         for inner in operands(part, depth - 1):
-            yield inner if lengths is None else inner._replace(packed=lengths)
+            yield inner if lengths is None else Operand(inner.shape, inner.integer, lengths)
 
 
 def _packed_lengths(value: Any) -> int | None:
