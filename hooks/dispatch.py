@@ -20,7 +20,10 @@ FLEX_ARGUMENTS = ("query", "key", "value", "score_mod", "block_mask", "scale", "
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """What is known of an operator before it runs: `view` ones only look at an operand's memory, `writes` change it."""
+    """What is known of an operator before it runs. `view` operators only look at their operand's memory.
+
+    `written` are the arguments whose memory it changes.
+    """
 
     name: str
     role: Role
@@ -28,7 +31,7 @@ class Operator:
     formula: Formula | None
     view: bool
     composite: bool
-    writes: bool = False
+    written: tuple[str, ...] = ()
 
     def operands(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Name the operands by the schema."""
@@ -46,12 +49,13 @@ class Dispatch:
     """Calls `reader` after each operator that does any work, while it is entered, on the thread that entered it.
 
     Operators run as they would without it: what they give, and what they raise, is theirs. The reader's own errors are
-    kept in `failure` (the last one), and never raised. `spent_s` is what all this took beside the operators.
+    kept in `failure` (the last one), and never raised. `spent_s` is what all this took beside the operators. A `guard`
+    is asked before an operator that writes.
     """
 
-    def __init__(self, reader: Reader, guard: Guard | None = None) -> None:
+    def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._guard = guard
+        self.guard: Guard | None = None
         self._known: dict[Any, Operator] = {}
         self._mode = answering(self._run, higher_order=True)
         self.spent_s = 0.0
@@ -81,8 +85,8 @@ class Dispatch:
         operator = self._known.get(func)
         if operator is None:
             operator = self._known[func] = describe(func)
-        if self._guard is not None:
-            self._guard(operator, args, kwargs)
+        if self.guard is not None and operator.written:
+            self.guard(operator, args, kwargs)
         if (subclass := _subclass_in(args, kwargs)) is not None and (operator.formula is None or subclass.is_nested):
             return NotImplemented
         if operator.composite and operator.formula is None:
@@ -132,7 +136,7 @@ def describe(func: Any) -> Operator:
         formula=formula(told.name, told.arguments),
         view=told.view,
         composite=told.composite,
-        writes=told.writes,
+        written=told.written,
     )
 
 

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+Note = Callable[[int, Phase, tuple[Any, ...], dict[str, Any]], None]
+"""Called with (slot, phase, args, kwargs) of a layer's call."""
+
+
 class LatencyHook(LayerHook):
     """Times every call of the located layers.
 
@@ -43,6 +47,8 @@ class LatencyHook(LayerHook):
     raises, or is interrupted, leaves no trace in the reading. Hooks outside `batch()` do nothing. Layers inside a
     region that is compiled already get torch's forward hooks, which leave the region as it is.
 
+    `note` is told of each call before it is timed.
+
     Raises RequestError for a device that is neither, and on entering for a layer that the model does not have.
     """
 
@@ -52,8 +58,10 @@ class LatencyHook(LayerHook):
         layers: Sequence[Layer],
         device: str | torch.device = "cpu",
         clock: Callable[[], int] | Timeline | None = None,
+        note: Note | None = None,
     ) -> None:
         super().__init__(model, layers)
+        self._note = note
         self._timeline = _timeline(str(device), clock)
         self._starts: list[Mark] = []
         self._ends: list[Mark] = []
@@ -88,7 +96,7 @@ class LatencyHook(LayerHook):
         import torch
 
         append, start, end = self._append, self._starts[slot], self._ends[slot]
-        compiling = torch.compiler.is_dynamo_compiling
+        compiling, note = torch.compiler.is_dynamo_compiling, self._note
 
         def make(forward: Forward) -> Forward:
             def timed(_laid: Laid, *args: Any, **kwargs: Any) -> Any:
@@ -97,6 +105,8 @@ class LatencyHook(LayerHook):
                     return forward(*args, **kwargs)
                 if reader is not None:
                     reader(args, kwargs)
+                if note is not None:
+                    note(slot, told.phase, args, kwargs)
                 append((slot, told.phase, told.step, start()))
                 try:
                     return forward(*args, **kwargs)

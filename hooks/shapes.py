@@ -52,11 +52,10 @@ class ShapesHook(LayerHook):
         self._uncounted: dict[tuple[str, Phase, str], Uncounted] = {}
         self._frames = Frames(self.tracker)
         self._flops = FlopCount(self._frames, self.tracker)
-        self._dispatch = Dispatch(self._saw, self._before)
+        self._dispatch = Dispatch(self._saw)
         self._watched = False
         self._thread = 0
-        self.guard: Guard | None = None
-        self.failure: Exception | None = None
+        self._failure: Exception | None = None
 
     # --- attaching --------------------------------------------------------------------------------------------
 
@@ -132,7 +131,7 @@ class ShapesHook(LayerHook):
         try:
             work(*args)
         except Exception as failure:  # the call is the user's, and goes on
-            self.failure = failure
+            self._failure = failure
 
     # --- one batch --------------------------------------------------------------------------------------------
 
@@ -169,18 +168,32 @@ class ShapesHook(LayerHook):
                 self._frames.end()
 
     @contextmanager
-    def looking_away(self) -> Iterator[None]:
-        """Count nothing inside `watching()`; where another mode was entered since, that cannot be, and it counts on."""
+    def looking_away(self) -> Iterator[bool]:
+        """Count nothing inside `watching()`; gives False where another mode was entered since: then that cannot be."""
         if not self._watched or not self._dispatch.on_top():
-            yield
+            yield not self._watched
             return
         self._dispatch.__exit__(None, None, None)
         self._watched = False
         try:
-            yield
+            yield True
         finally:
             self._watched = True
             self._dispatch.__enter__()
+
+    @property
+    def guard(self) -> Guard | None:
+        """What is asked before an operator that writes, and may raise to keep it from running."""
+        return self._dispatch.guard
+
+    @guard.setter
+    def guard(self, guard: Guard | None) -> None:
+        self._dispatch.guard = guard
+
+    @property
+    def failure(self) -> Exception | None:
+        """What went wrong in counting last; the calls went on."""
+        return self._failure or self._dispatch.failure
 
     @property
     def spent_s(self) -> float:
@@ -194,10 +207,6 @@ class ShapesHook(LayerHook):
         self._flops.total = 0
         self._uncounted = {}
         return reading
-
-    def _before(self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.guard is not None and operator.writes:
-            self.guard(operator, args, kwargs)
 
     def attention(self) -> dict[tuple[str, Phase], int]:
         """Return the attention part of each layer's FLOPs, eager or fused."""

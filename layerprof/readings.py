@@ -6,7 +6,7 @@ in the field's name.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -56,7 +56,8 @@ class SpanReading:
 
     `windows_s[b]` is the host wall time of batch b's `generate()`, device synchronised. `gaps_s` is the time inside
     the windows that no layer's span covers, by where it fell (`before the first layer`, `within decode`, `between
-    decode steps`, ...).
+    decode steps`, ...). `disturbed` are the (batch, step) in which something else ran beside the layers that cost time:
+    their spans are in sums, and in medians only where there are no others.
     """
 
     spans: tuple[Span, ...]
@@ -64,6 +65,16 @@ class SpanReading:
     gaps_s: dict[str, float]
     clock: str
     dropped: int = 0
+    disturbed: frozenset[tuple[int, int]] = frozenset()
+
+    def undisturbed(self, spans: Sequence[Span]) -> Sequence[Span]:
+        """Return those of some spans that nothing disturbed; all, where there are none."""
+        return [s for s in spans if (s.batch, s.step) not in self.disturbed] or spans
+
+    def undisturbed_windows_s(self) -> Sequence[float]:
+        """Return the windows in which nothing was disturbed; all, where there are none."""
+        disturbed = {batch for batch, _ in self.disturbed}
+        return [length for batch, length in enumerate(self.windows_s) if batch not in disturbed] or self.windows_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,20 +70,20 @@ def innermost_mode() -> Any:
 class Schema:
     """What an operator says of itself: its name (`aten::mm`) and its arguments' names.
 
-    `aliases` is whether its output may share an operand's memory, `writes` whether it writes into one, `composite`
-    whether torch makes it of other operators.
+    `aliases` is whether its output may share an operand's memory, `written` the arguments that it writes into,
+    `composite` whether torch makes it of other operators.
     """
 
     name: str
     arguments: tuple[str, ...]
     aliases: bool
-    writes: bool
+    written: tuple[str, ...]
     composite: bool
 
     @property
     def view(self) -> bool:
         """Whether it only looks at an operand's memory."""
-        return self.aliases and not self.writes
+        return self.aliases and not self.written
 
 
 @cache
@@ -98,10 +98,11 @@ def schema(operator: Any) -> Schema | None:
     told = getattr(operator, "_schema", None)
     if told is None:
         raise RunFailedError("This torch's operators do not tell their schema, which counting needs.", TESTED)
-    aliases = [argument.alias_info for argument in told.arguments if argument.alias_info is not None]
+    aliases = {argument.name: argument.alias_info for argument in told.arguments if argument.alias_info is not None}
     names = tuple(argument.name for argument in told.arguments)
+    written = tuple(name for name, alias in aliases.items() if alias.is_write)
     composite = bool(operator.has_kernel_for_dispatch_key("CompositeImplicitAutograd"))
-    return Schema(told.name, names, bool(aliases), any(alias.is_write for alias in aliases), composite)
+    return Schema(told.name, names, bool(aliases), written, composite)
 
 
 # --- tensors of torch -------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ class Laid:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Make copies and pickles of the module hold what stood here before, without a trace of us."""
-        return (getattr, self._place) if self.before is None else (operator.getitem, ([self.before], 0))
+        return (getattr, self.place) if self.before is None else (operator.getitem, ([self.before], 0))
 
 
 def as_method(function: Forward) -> Forward:
