@@ -63,9 +63,7 @@ def whisper() -> Any:
         **_sides("{}_layers", ffn_dim=48, attention_heads=4), eos_token_id=None, **WRITES, decoder_start_token_id=2,
         suppress_tokens=None, begin_suppress_tokens=None,
     )  # fmt: skip
-    model = t.WhisperForConditionalGeneration(config)
-    model.generation_config.forced_decoder_ids = None
-    return model
+    return t.WhisperForConditionalGeneration(config)
 
 
 def rwkv() -> Any:

@@ -169,7 +169,7 @@ def test_without_torch_function_nobody_sees_a_read() -> None:
             seen.append(func)
             return func(*args, **(kwargs or {}))
 
-    with Mode():  # type: ignore[no-untyped-call]  # untyped there
+    with Mode():
         with internals.no_torch_function():
             assert torch.ones(3).shape == (3,)
         assert seen == []
