@@ -269,14 +269,13 @@ class ShapesHook(LayerHook):
     def _counted(
         self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, frame: Frame
     ) -> bool:
-        """Add an operator by its formula; False where it fails, since operands can be of any kind and size."""
+        """Add an operator by its formula; False where it fails, since operands are of any kind, or counts the least."""
         before = self._flops.total
         try:
-            self._flops.add(operator, operator.operands(args, kwargs), output, frame)
+            return self._flops.add(operator, operator.operands(args, kwargs), output, frame)
         except Exception:  # whatever it meets, the operator did its work, and is named
             self._flops.total = before
             return False
-        return True
 
     def _missed(self, operator: Operator, frame: Frame, seconds: float | None) -> None:
         key = (frame.path, self._frames.phase(frame), operator.name)
