@@ -100,7 +100,7 @@ def test_the_length_of_a_layer_s_input_is_its_positions(name: str) -> None:
 
     def closing(slot: int | None, path: str) -> None:
         if slot is not None:
-            lengths.setdefault(hook.layers[slot].kind, []).append(hook._frames.innermost.queries)
+            lengths.setdefault(hook.layers[slot].kind, []).append(hook._frames.of_layer(slot).queries)
         close(slot, path)
 
     hook._frames.close = closing
