@@ -194,14 +194,16 @@ def lines(run: Run) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def test_csv_has_the_mark_and_the_operators_in_columns_of_their_own() -> None:
-    """Empty where a figure is whole; an unknown figure is empty, too."""
+    """A figure that is not known is empty."""
     found = lines(missing_run())
-    marked = {key: (line["flops"], line["uncounted"]) for key, line in found.items() if line["flops_at_least"]}
+    marked = {
+        key: (line["flops"], line["uncounted"]) for key, line in found.items() if line["flops_at_least"] == "True"
+    }
     assert marked == {
         (f"{LANGUAGE}.layers.1", "prefill"): ("20000000000", f"{MLP} 2"),
         (f"{VISION}.merger", "vision"): ("", f"{FOLD} 2"),
     }
-    assert {line["flops_at_least"] for line in found.values()} == {"", "true"}
+    assert {line["flops_at_least"] for line in found.values()} == {"False", "True"}
 
 
 def test_a_run_that_misses_operators_is_read_as_it_was_written(tmp_path: Path) -> None:
