@@ -12,7 +12,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from layerprof.flops.operators import Formula, Role, formula, role
+from layerprof.flops.counted import Formula
+from layerprof.flops.operators import Role, formula, role
 from layerprof.machine.internals import answering, innermost_mode, schema
 
 FLEX_ARGUMENTS = ("query", "key", "value", "score_mod", "block_mask", "scale", "kernel_options")
@@ -82,12 +83,15 @@ class Dispatch:
         left whole. Sizes of nested ones are no numbers, so that nothing of them is counted as a whole.
         """
         came = perf_counter()
+        subclass = _subclass_in(args, kwargs)
+        if subclass is not None and subclass.is_nested:
+            return NotImplemented
         operator = self._known.get(func)
         if operator is None:
             operator = self._known[func] = describe(func)
         if self.guard is not None and operator.written:
             self.guard(operator, args, kwargs)
-        if (subclass := _subclass_in(args, kwargs)) is not None and (operator.formula is None or subclass.is_nested):
+        if subclass is not None and operator.formula is None:
             return NotImplemented
         if operator.composite and operator.formula is None:
             with self._mode:

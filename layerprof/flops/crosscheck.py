@@ -86,7 +86,7 @@ class OwnCount:
 
 def crosscheck(model: nn.Module, inputs: Mapping[str, Any], layers: Sequence[Layer] | None = None) -> CrossCheck:
     """Count one prompt with every counter. `inputs` are the model's keyword inputs, on its device."""
-    located = [x for x in (layers if layers is not None else find_layers(model)) if x.kind != "module"]
+    located = [x for x in (layers if layers is not None else find_layers(model)) if x.found]
     kinds = {layer.name: layer.kind for layer in located}
     flops, attention, missed = _ours(model, inputs, located)
     peers, counts = [], {}

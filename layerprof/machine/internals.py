@@ -101,7 +101,10 @@ def schema(operator: Any) -> Schema | None:
     aliases = {argument.name: argument.alias_info for argument in told.arguments if argument.alias_info is not None}
     names = tuple(argument.name for argument in told.arguments)
     written = tuple(name for name, alias in aliases.items() if alias.is_write)
-    composite = bool(operator.has_kernel_for_dispatch_key("CompositeImplicitAutograd"))
+    try:
+        composite = bool(operator.has_kernel_for_dispatch_key("CompositeImplicitAutograd"))
+    except RuntimeError:  # those that ask for a size have no kernels that torch knows of
+        composite = False
     return Schema(told.name, names, bool(aliases), written, composite)
 
 
@@ -125,6 +128,46 @@ def times_written(tensor: Tensor) -> int | None:
     Reads `Tensor._version`, which autograd checks and nobody publishes. None where it is gone.
     """
     return None if tensor.is_inference() else getattr(tensor, "_version", None)
+
+
+def component_sizes(tensor: Tensor) -> tuple[tuple[int, ...], ...]:
+    """Return the sizes of the components of a nested tensor of strided layout.
+
+    Reads `Tensor._nested_tensor_size`: the public way, which takes its place where it is gone, makes a tensor of each.
+    """
+    told = getattr(tensor, "_nested_tensor_size", None)
+    if told is None:
+        return tuple(tuple(part.shape) for part in tensor.unbind())
+    return tuple(tuple(size) for size in told().tolist())
+
+
+def stored_values(tensor: Tensor) -> int:
+    """Return how many values a sparse tensor stores: all elements of stored blocks, and of dense dimensions.
+
+    Reads `Tensor._values` of the coordinate layout: the public `values()`, which takes its place where it
+    is gone, refuses one whose indices may repeat.
+    """
+    import torch
+
+    inner = getattr(tensor, "_values", None)
+    if tensor.layout is not torch.sparse_coo or inner is None:
+        return tensor.values().numel()
+    return int(inner().numel())
+
+
+def stored_indices(tensor: Tensor) -> Tensor:
+    """Return the indices (2, stored values) of a sparse matrix. Raises TypeError for one of blocks.
+
+    Reads `Tensor._indices` of the coordinate layout, as `stored_values` does; other layouts are rewritten to it.
+    """
+    import torch
+
+    if tensor.layout in (torch.sparse_bsr, torch.sparse_bsc):
+        raise TypeError("A block has no place of its own.")
+    coordinates = tensor if tensor.layout is torch.sparse_coo else tensor.to_sparse()
+    inner = getattr(coordinates, "_indices", None)
+    indices: Tensor = coordinates.indices() if inner is None else inner()
+    return indices
 
 
 # --- modules of torch -------------------------------------------------------------------------------------------

@@ -242,8 +242,11 @@ class Watch:
 
     def _nothing(self, trail: Trail) -> WorkReading:
         """Return the reading of a step of which nothing is known but the layers that it called."""
-        places = [(self._layers[slot].name, phase) for slot, phase, _ in trail] or [(self._name, Phase.PREFILL)]
-        return WorkReading(uncounted={(*place, NOT_WATCHED): Uncounted(1, None) for place in dict.fromkeys(places)})
+        called = {(self._layers[slot], phase): Uncounted(1, None) for slot, phase, _ in trail}
+        own = {(layer.name, phase, NOT_WATCHED): one for (layer, phase), one in called.items() if layer.found}
+        inside = {(layer.name, phase, NOT_WATCHED): one for (layer, phase), one in called.items()}
+        nowhere = {(self._name, Phase.PREFILL, NOT_WATCHED): Uncounted(1, None)}
+        return WorkReading(uncounted=own or nowhere, uncounted_inside=inside)
 
     # --- sums -------------------------------------------------------------------------------------------------
 

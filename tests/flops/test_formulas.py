@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerprof.flops import formulas
-from layerprof.flops.operators import Attention, Product, formula, role
+from layerprof.flops.counted import Attention, Product
+from layerprof.flops.operators import formula
 
 # --- formulas ---------------------------------------------------------------------------------------------------
 
@@ -163,36 +164,3 @@ def test_packed_attention_gives_sums_over_its_sequences() -> None:
     operands = {"q": (14, 8, 16), "k": (14, 2, 16), "v": (14, 2, 16), "cu_seqlens_q": (4,), "cu_seqlens_k": (4,)}
     found = count("flash_attn::_flash_attn_varlen_forward", operands)
     assert found == Attention(1, 8, 14, 14, 16, 16, packed=True)
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "expected"),
-    [
-        ("aten::mm", ("self", "mat2"), "formula"),
-        ("aten::_cdist_forward", ("x1", "x2"), "unknown"),
-        ("aten::mkldnn_rnn_layer", ("input",), "unknown"),
-        ("aten::_fft_r2c", ("self",), "unknown"),
-        ("aten::_sparse_semi_structured_linear", ("input", "weight"), "unknown"),
-        ("mykernels::fused_mlp", ("x", "w1", "w2"), "unknown"),
-        ("gptq::marlin_gemm", ("a", "b_q_weight"), "unknown"),
-        ("aten::add", ("self", "other"), "plain"),
-        ("aten::silu", ("self",), "plain"),
-        ("aten::native_layer_norm", ("input",), "plain"),
-        ("aten::upsample_bilinear2d", ("input",), "plain"),
-        ("aten::cumsum", ("self",), "plain"),
-        ("aten::gammaln", ("self",), "plain"),
-        ("aten::addcmul", ("self",), "plain"),
-        ("aten::index_add", ("self",), "plain"),
-        ("prim::device", ("a",), "plain"),
-        ("profiler::_record_function_enter_new", ("name",), "plain"),
-        ("c10d::allreduce_", ("tensors",), "plain"),
-        ("torchvision::deform_conv2d", ("input", "weight"), "unknown"),
-        ("aten::embedding", ("weight", "indices"), "gather"),
-        ("aten::_softmax", ("self",), "softmax"),
-    ],
-)
-def test_what_may_be_matrix_work_without_a_formula_is_told_apart(
-    name: str, arguments: tuple[str, ...], expected: str
-) -> None:
-    """Nothing that multiplies matrices passes silently, and elementwise operators are no noise."""
-    assert role(name, arguments) == expected
