@@ -119,7 +119,7 @@ def test_a_row_of_ours_that_misses_an_operator_is_a_bound_and_explains_no_differ
         return x.clone()
 
     model = Plain().eval()
-    model.layers[1].register_forward_hook(lambda _module, _args, output: plain(output))
+    model.get_submodule("layers.1.linear").register_forward_hook(lambda _module, _args, output: plain(output))
     check = crosscheck(model, {"x": torch.randn(1, TOKENS, WIDTH)})
     blocks, total = check.rows[0], _named(check, "total")
     assert (blocks.flops, blocks.flops_at_least) == (3 * POSITIONS_FLOPS, True)
