@@ -111,7 +111,7 @@ class FlopCount:
                 tally.add_attention(product.flops, weighting.useful, weighting.causal)
                 self._weighting = None
                 return
-        useful = self._padding.share_of_rows(phase, self.queries)
+        useful = self._padding.share_of_rows(self._padding.columns(self.queries, phase, self._tracker))
         tally.add(product.flops, useful)
         if product.batched is not None:
             batch, rows, _, columns = product.batched
@@ -120,7 +120,7 @@ class FlopCount:
     def softmax(self, scores: Tensor) -> None:
         """Tell eager attention: a batched product, a softmax over what it gave, and a product with that."""
         found, self._scores = self._scores, None
-        if found is None or scores.ndim < 3 or scores.shape[-1] < found.columns:
+        if found is None or scores.is_nested or scores.ndim < 3 or scores.shape[-1] < found.columns:
             return
         if prod(scores.shape[:-1]) != found.batch * found.rows:
             return
@@ -178,7 +178,7 @@ class FlopCount:
         return self._padding.share_of_pairs(
             queries,
             keys,
-            self._tracker.phase,
+            self._padding.columns(queries, self._tracker.phase, self._tracker),
             self._tracker.step,
             fixed=layer is not None and kv.is_static(layer),
             sliding=bool(getattr(layer, "is_sliding", False)),

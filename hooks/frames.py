@@ -58,6 +58,7 @@ class Tally:
 class Frame:
     """One running call: of a located layer (`slot`), or of a module outside them (`path`).
 
+    `queries` is how many positions a language layer was given, 0 where it did not tell.
     `read` are the weights that it reads for its owner, `read_inside` those of owners inside it. `boundary` are bytes of
     what crosses its own boundary, `kv` of the cache that it was `cached`, `kv_inside` of the caches of calls inside it.
     """
@@ -67,6 +68,7 @@ class Frame:
     phase: Phase | None
     read: Read = field(default_factory=dict)
     cached: tuple[kv.Before, ...] = ()
+    queries: int = 0
     owns: bool = True
     chain: tuple[str, ...] = ()
     before: Work = field(default_factory=Work)
@@ -196,6 +198,10 @@ class Frames:
     def cache(self) -> tuple[kv.Before, ...]:
         """Return what the innermost call that reads a KV cache found there."""
         return next((frame.cached for frame in reversed(self._running) if frame.cached), ())
+
+    def queries(self) -> int:
+        """Return the length of the innermost call's input that has one."""
+        return next((frame.queries for frame in reversed(self._running) if frame.queries), 0)
 
     def phase(self, frame: Frame) -> Phase:
         """Return the phase of a call."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerprof.flops.counted import Operands
 from layerprof.flops.linear_algebra import exponential_products
@@ -15,6 +15,8 @@ from layerprof.flops.ragged import LENGTHS, Sizes, behind_one_another
 from layerprof.flops.sparse import MULTIPLIED, NONZEROS
 from layerprof.machine.internals import component_sizes, stored_indices, stored_values
 
+ORDINARY = frozenset({Tensor, nn.Parameter})
+DENSE = torch.strided
 PLAIN = (int, float, bool, str, type(None))
 SPARSE = frozenset(
     {torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc}
@@ -40,7 +42,7 @@ def shapes(operands: Operands, name: str = "") -> dict[str, Any]:
 
 def signature(operands: Operands, name: str = "") -> tuple[Any, ...]:
     """Return what a formula's result depends on, hashable: what `shapes` gives, numbers and lists of them."""
-    key = tuple(_key(value) for value in operands.values())
+    key = (*operands, *(_key(value) for value in operands.values()))
     values = measured(operands, name)
     return (*key, *values.items()) if values else key
 
@@ -64,6 +66,8 @@ def _shape(value: Any) -> Any:
 
 
 def _key(value: Any) -> Any:
+    if type(value) in ORDINARY and value.layout is DENSE and not value.is_nested:  # nearly all: this is asked often
+        return value.shape
     if isinstance(value, Tensor):
         if value.is_nested:
             return _shape(value), _sizes(value)
@@ -134,6 +138,7 @@ def _readable(tensor: Tensor) -> bool:
 READERS: dict[str, Callable[[Operands], dict[str, int]]] = {
     "aten::linalg_matrix_exp": _exponential,
     "aten::mm": _two_sparse("self", "mat2"),
+    "aten::_sparse_mm": _two_sparse("sparse", "dense"),
     "aten::_sparse_sparse_matmul": _two_sparse("self", "other"),
     **dict.fromkeys(("aten::addmm", "aten::_sparse_addmm"), _two_sparse("mat1", "mat2")),
 }

@@ -78,7 +78,8 @@ class ShapesHook(LayerHook):
 
         def opening(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self.started(slot, Phase.VISION if vision else tracker.phase)
-            self._enter(slot, index, dict(zip((*names, *range(len(names), len(args))), args, strict=False)) | kwargs)
+            inputs = dict(zip((*names, *range(len(names), len(args))), args, strict=False)) | kwargs
+            self._enter(slot, index, inputs, tracker.length(args, kwargs) or 0)
 
         around = _Around(reader, opening, lambda output: self._leave(slot, output), lambda: self.ended(slot))
         self._handles.append(Replaced(module, self._standing(around)))
@@ -134,16 +135,18 @@ class ShapesHook(LayerHook):
     # --- one batch --------------------------------------------------------------------------------------------
 
     @contextmanager
-    def batch(self, index: int, attention_mask: Tensor | None = None) -> Iterator[None]:
+    def batch(self, index: int, prompt: int | None = None, *, attention_mask: Tensor | None = None) -> Iterator[None]:
         """Count one `generate()`; `attention_mask` (rows, positions) tells the real tokens of the prompt."""
-        with self.followed(index, attention_mask), operators_visible(), self.watching():
+        with self.followed(index, prompt, attention_mask=attention_mask), operators_visible(), self.watching():
             yield
 
     @contextmanager
-    def followed(self, index: int, attention_mask: Tensor | None = None) -> Iterator[None]:
+    def followed(
+        self, index: int, prompt: int | None = None, *, attention_mask: Tensor | None = None
+    ) -> Iterator[None]:
         """Follow the phases of one `generate()`; what it does is counted while it is `watching()`."""
         self._flops.begin(attention_mask)
-        with super().batch(index):
+        with super().batch(index, prompt):
             try:
                 yield
             finally:
@@ -237,23 +240,22 @@ class ShapesHook(LayerHook):
     def ended(self, slot: int) -> None:
         """Close the call's frame, and those that an exception left open inside it."""
         self._frames.close(slot, self.layers[slot].name)
+        self._flops.queries = self._frames.queries() or self._flops.queries
 
-    def _enter(self, slot: int, index: int | None, inputs: dict[Any, Any]) -> None:
+    def _enter(self, slot: int, index: int | None, inputs: dict[Any, Any], queries: int) -> None:
         frame = self._frames.of_layer(slot)
         if frame is None:
             return
+        if self.layers[slot].tower == "language":
+            frame.queries = self._flops.queries = queries
         frame.cached = kv.before_call(index, inputs)
         self._frames.cross(frame, boundary_bytes(inputs))
-        if self.layers[slot].tower == "language":
-            first = next((v for v in inputs.values() if isinstance(v, Tensor) and v.ndim >= 2), None)
-            self._flops.queries = int(first.shape[1]) if first is not None else 0
 
     def _leave(self, slot: int, output: Any) -> None:
         frame = self._frames.of_layer(slot)
         if frame is None:
             return
-        moved = kv.after_call(frame.cached, self._flops.queries)
-        self._frames.cross(frame, boundary_bytes(output), moved)
+        self._frames.cross(frame, boundary_bytes(output), kv.after_call(frame.cached, frame.queries))
 
     # --- operators --------------------------------------------------------------------------------------------
 

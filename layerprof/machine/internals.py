@@ -9,7 +9,7 @@ there. Importing this loads neither torch nor transformers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -128,6 +128,19 @@ def times_written(tensor: Tensor) -> int | None:
     Reads `Tensor._version`, which autograd checks and nobody publishes. None where it is gone.
     """
     return None if tensor.is_inference() else getattr(tensor, "_version", None)
+
+
+def no_torch_function() -> AbstractContextManager[Any]:
+    """Return a context in which reading a tensor is told to no function mode and to no subclass of the caller's.
+
+    Reads `torch._C.DisableTorchFunction`, which torch documents for subclasses and has under no other name. Where it is
+    gone, what layerprof reads of a tensor is seen by them, as all else is.
+    """
+    import torch
+
+    disable = getattr(torch._C, "DisableTorchFunction", nullcontext)
+    context: AbstractContextManager[Any] = disable()
+    return context
 
 
 def component_sizes(tensor: Tensor) -> tuple[tuple[int, ...], ...]:

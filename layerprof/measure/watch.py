@@ -30,7 +30,7 @@ Trail = tuple[tuple[int, Phase, Shapes], ...]
 class Counting(Protocol):
     """What the watch needs of the hook that counts."""
 
-    def followed(self, index: int) -> AbstractContextManager[None]:
+    def followed(self, index: int, prompt: int | None = None) -> AbstractContextManager[None]:
         """Return what stands around an outermost call."""
 
     def watching(self) -> AbstractContextManager[None]:
@@ -129,7 +129,14 @@ class Watch:
 
     @contextmanager
     def call(
-        self, index: int, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, around: bool, why_not: str = ""
+        self,
+        index: int,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        around: bool,
+        prompt: int | None = None,
+        why_not: str = "",
     ) -> Iterator[None]:
         """Stand around an outermost call; `around` says that it does more than its one step (`generate`).
 
@@ -139,7 +146,7 @@ class Watch:
         self._trail.clear()
         self._hook.take()  # of a call that failed, or of what ran between calls
         key = ("beside", known) if (known := signature(args, kwargs)) is not None else None
-        with self._hook.followed(index):
+        with self._hook.followed(index, prompt):
             if around:
                 yield from self._beside(key, call, why_not or self._blind())
             else:

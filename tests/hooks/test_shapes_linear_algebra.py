@@ -148,6 +148,18 @@ def test_products_hidden_in_operators_are_those_the_profiler_sees(dims: int, bac
     assert flops(run) == products_inside(run) > 0
 
 
+def test_options_of_equal_value_and_other_name_are_told_apart() -> None:
+    """A square right-hand side by its columns or its rows is one count; a vector's one is another."""
+    sides = torch.ones(N, N)
+    both: list[Callable[[], Any]] = [
+        lambda: L.solve_triangular(ONE, sides[:, :2], upper=True, unitriangular=False),
+        lambda: L.solve_triangular(ONE, sides[:2], upper=True, left=False),
+        lambda: torch.ormqr(OBLONG, torch.ones(5), torch.ones(8, 8), left=True),
+        lambda: torch.ormqr(OBLONG, torch.ones(5), torch.ones(8, 8), transpose=True),
+    ]
+    assert flops(lambda: [run() for run in both]) == 2 * 2 * TRIANGLE + 2 * 4 * 8 * sum(range(4, 9))
+
+
 # --- what values decide ------------------------------------------------------------------------------------------
 
 
