@@ -1,4 +1,4 @@
-"""What is laid around a module's `forward`: nothing of it in copies, and nothing left, in whatever order it is taken."""
+"""What is laid around a module's `forward`: nothing of it in copies, and nothing left of it afterwards."""
 
 from __future__ import annotations
 
@@ -113,7 +113,11 @@ def test_a_module_can_be_compiled_with_it() -> None:
     """In one graph: torch.compile sees through it."""
     model = nn.Sequential(Weights(), nn.Identity())
     laid = [Replaced(module, counting([], "ours")) for module in model]
-    compiled = torch.compile(lambda x: model[0](x), backend="eager", fullgraph=True)
+
+    def work(scale: float) -> Any:
+        return model[0](scale)
+
+    compiled = torch.compile(work, backend="eager", fullgraph=True)
     assert compiled(2.0).tolist() == [2, 2]
     for one in laid:
         one.remove()
