@@ -12,9 +12,10 @@ from math import prod
 from typing import Any
 
 from layerprof.hooks import kv
-from layerprof.hooks.base import PhaseTracker
-from layerprof.hooks.dispatch import Operator, output_shape, shapes, signature
+from layerprof.hooks.dispatch import Operator
 from layerprof.hooks.frames import Frame, Frames, Tally
+from layerprof.hooks.operands import output_shape, shapes, signature
+from layerprof.hooks.phases import PhaseTracker
 from layerprof.hooks.tokens import ALL, Padding, Share, Visibility, by_flags
 from torch import Tensor
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from layerprof.flops.operators import Formula, Operands, Role, formula, role
-from layerprof.machine.internals import answering, schema
+from layerprof.flops.operators import Formula, Role, formula, role
+from layerprof.machine.internals import answering, innermost_mode, schema
 
 FLEX_ARGUMENTS = ("query", "key", "value", "score_mod", "block_mask", "scale", "kernel_options")
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """What is known of an operator before it runs. `view` operators only look at their operand's memory."""
+    """What is known of an operator before it runs. `view` operators only look at their operand's memory.
+
+    `written` are the arguments whose memory it changes.
+    """
 
     name: str
     role: Role
@@ -27,22 +31,35 @@ class Operator:
     formula: Formula | None
     view: bool
     composite: bool
+    written: tuple[str, ...] = ()
 
     def operands(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Name the operands by the schema."""
         return dict(zip(self.arguments, args, strict=False)) | kwargs
 
 
-Reader = Callable[[Operator, tuple[Any, ...], dict[str, Any], Any], None]
+Reader = Callable[[Operator, tuple[Any, ...], dict[str, Any], Any, float], None]
+"""Called with (operator, args, kwargs, output, host seconds inside the operator)."""
+
+Guard = Callable[[Operator, tuple[Any, ...], dict[str, Any]], None]
+"""Called with (operator, args, kwargs) before an operator runs; what it raises keeps it from running."""
 
 
 class Dispatch:
-    """Calls `reader(operator, args, kwargs, output)` after each operator that does any work, while it is entered."""
+    """Calls `reader` after each operator that does any work, while it is entered, on the thread that entered it.
+
+    Operators run as they would without it: what they give, and what they raise, is theirs. The reader's own errors are
+    kept in `failure` (the last one), and never raised. `spent_s` is what all this took beside the operators. A `guard`
+    is asked before an operator that writes.
+    """
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        self.guard: Guard | None = None
         self._known: dict[Any, Operator] = {}
         self._mode = answering(self._run, higher_order=True)
+        self.spent_s = 0.0
+        self.failure: Exception | None = None
 
     def __enter__(self) -> Self:
         self._mode.__enter__()
@@ -53,20 +70,55 @@ class Dispatch:
     ) -> None:
         self._mode.__exit__(kind, error, trace)
 
+    def on_top(self) -> bool:
+        """Tell whether no other mode was entered since."""
+        return innermost_mode() is self._mode
+
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the operator, then let it be read. Composites that reach here (inference mode) are taken apart first."""
+        """Run the operator, then let it be read.
+
+        Composites that reach here (inference mode) are taken apart first. Subclasses of tensors take their operators
+        apart themselves, into ones that come here again; only what has a formula as a whole (a quantised product) is
+        left whole. Sizes of nested ones are no numbers, so that nothing of them is counted as a whole.
+        """
+        came = perf_counter()
         operator = self._known.get(func)
         if operator is None:
             operator = self._known[func] = describe(func)
+        if self.guard is not None and operator.written:
+            self.guard(operator, args, kwargs)
+        if (subclass := _subclass_in(args, kwargs)) is not None and (operator.formula is None or subclass.is_nested):
+            return NotImplemented
         if operator.composite and operator.formula is None:
             with self._mode:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
+        began = perf_counter()
         output = func(*args, **kwargs)
+        ended = perf_counter()
         if not operator.view:
-            self._reader(operator, args, kwargs, output)
+            try:
+                self._reader(operator, args, kwargs, output, ended - began)
+            except Exception as failure:  # the user's call goes on, whatever befalls its observer
+                self.failure = failure
+        self.spent_s += began - came + perf_counter() - ended
         return output
+
+
+PLAIN = (Tensor, nn.Parameter)
+"""Types of tensors that take nothing apart; a type that is neither is asked."""
+
+
+def _subclass_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """Return an operand that answers operators itself, None where there is none."""
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if type(value) in PLAIN:
+            continue
+        for part in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(part, Tensor) and type(part) not in PLAIN and hasattr(type(part), "__tensor_flatten__"):
+                return part
+    return None
 
 
 def describe(func: Any) -> Operator:
@@ -84,27 +136,8 @@ def describe(func: Any) -> Operator:
         formula=formula(told.name, told.arguments),
         view=told.view,
         composite=told.composite,
+        written=told.written,
     )
-
-
-def shapes(operands: Operands) -> dict[str, Any]:
-    """Replace tensors by their shapes."""
-    return {name: tuple(v.shape) if isinstance(v, Tensor) else v for name, v in operands.items()}
-
-
-def signature(operands: Operands) -> tuple[Any, ...]:
-    """Return what a formula's result depends on, hashable: shapes and plain numbers."""
-    plain = (int, float, bool, str, type(None))
-    return tuple(
-        tuple(value.shape) if isinstance(value, Tensor) else value if isinstance(value, plain) else None
-        for value in operands.values()
-    )
-
-
-def output_shape(output: Any) -> tuple[int, ...]:
-    """Shape of an operator's (first) output."""
-    first = output[0] if isinstance(output, (tuple, list)) and output else output
-    return tuple(first.shape) if isinstance(first, Tensor) else ()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 from layerprof.hooks import kv
-from layerprof.hooks.base import PhaseTracker
+from layerprof.hooks.phases import PhaseTracker
 from layerprof.hooks.tokens import ALL, Share
 from layerprof.hooks.weights import Read
 
@@ -70,6 +70,10 @@ class Frames:
     def begin(self) -> None:
         """Begin a batch: what runs under no module at all is outside the model."""
         self._running = [Frame(OUTSIDE, None, None)]
+
+    def clear(self) -> None:
+        """Forget what was tallied; the running calls go on."""
+        self.inside, self.outside = {}, {}
 
     def end(self) -> None:
         """End the batch, and what an exception left open in it."""

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
 from typing import TYPE_CHECKING, Any, Self
 
-from layerprof.hooks.base import LayerHook, PhaseReader, PhaseTracker
+from layerprof.hooks.base import LayerHook
 from layerprof.hooks.events import EventTimeline, HostTimeline, Mark, Timeline
+from layerprof.hooks.phases import PhaseReader, PhaseTracker
 
 from layerprof.books import spans
 from layerprof.errors import RequestError
-from layerprof.models.patch import Forward, Replaced, inside_compiled
+from layerprof.models.patch import Forward, Laid, Replaced, inside_compiled
 from layerprof.readings import Layer, SpanReading
 from layerprof.records import Phase
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+Note = Callable[[int, Phase, tuple[Any, ...], dict[str, Any]], None]
+"""Called with (slot, phase, args, kwargs) of a layer's call."""
 
 
 class LatencyHook(LayerHook):
@@ -43,6 +47,8 @@ class LatencyHook(LayerHook):
     raises, or is interrupted, leaves no trace in the reading. Hooks outside `batch()` do nothing. Layers inside a
     region that is compiled already get torch's forward hooks, which leave the region as it is.
 
+    `note` is told of each call before it is timed.
+
     Raises RequestError for a device that is neither, and on entering for a layer that the model does not have.
     """
 
@@ -52,8 +58,10 @@ class LatencyHook(LayerHook):
         layers: Sequence[Layer],
         device: str | torch.device = "cpu",
         clock: Callable[[], int] | Timeline | None = None,
+        note: Note | None = None,
     ) -> None:
         super().__init__(model, layers)
+        self._note = note
         self._timeline = _timeline(str(device), clock)
         self._starts: list[Mark] = []
         self._ends: list[Mark] = []
@@ -88,16 +96,17 @@ class LatencyHook(LayerHook):
         import torch
 
         append, start, end = self._append, self._starts[slot], self._ends[slot]
-        compiling = torch.compiler.is_dynamo_compiling
+        compiling, note = torch.compiler.is_dynamo_compiling, self._note
 
         def make(forward: Forward) -> Forward:
-            @wraps(forward)
-            def timed(*args: Any, **kwargs: Any) -> Any:
+            def timed(_laid: Laid, *args: Any, **kwargs: Any) -> Any:
                 # A clock inside a graph would break it; what the compiler takes over is not called, and so not timed.
                 if not self._open or compiling():
                     return forward(*args, **kwargs)
                 if reader is not None:
                     reader(args, kwargs)
+                if note is not None:
+                    note(slot, told.phase, args, kwargs)
                 append((slot, told.phase, told.step, start()))
                 try:
                     return forward(*args, **kwargs)

@@ -12,21 +12,36 @@ before the call read plus the new positions written. What stays inside a layer i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from threading import get_ident
+from typing import Any, Self
 
+import torch
 from layerprof.hooks import kv
 from layerprof.hooks.base import LayerHook
 from layerprof.hooks.counting import FlopCount
-from layerprof.hooks.dispatch import Dispatch, Operator, operators_visible
+from layerprof.hooks.dispatch import Dispatch, Guard, Operator, operators_visible
 from layerprof.hooks.frames import Frame, Frames
+from layerprof.hooks.phases import PhaseReader
 from layerprof.hooks.weights import Weights, boundary_bytes, tensors_in
 from torch import Tensor, nn
 
 from layerprof.flops.operators import GROUPED
-from layerprof.readings import Layer, WorkReading
+from layerprof.models.patch import Forward, Laid, Replaced
+from layerprof.readings import Layer, Uncounted, WorkReading
 from layerprof.records import Phase
+
+
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What is done around a module's call: the phase is read, and, where it is watched, a frame opened and closed."""
+
+    reader: PhaseReader | None
+    opening: Callable[[tuple[Any, ...], dict[str, Any]], None]
+    leaving: Callable[[Any], None]
+    ended: Callable[[], None]
 
 
 class ShapesHook(LayerHook):
@@ -34,13 +49,17 @@ class ShapesHook(LayerHook):
 
     def __init__(self, model: nn.Module, layers: Sequence[Layer]) -> None:
         super().__init__(model, layers)
-        self._uncounted: dict[str, int] = {}
+        self._uncounted: dict[tuple[str, Phase, str], Uncounted] = {}
         self._frames = Frames(self.tracker)
         self._flops = FlopCount(self._frames, self.tracker)
+        self._dispatch = Dispatch(self._saw)
+        self._watched = False
+        self._thread = 0
+        self._failure: Exception | None = None
 
     # --- attaching --------------------------------------------------------------------------------------------
 
-    def __enter__(self) -> ShapesHook:
+    def __enter__(self) -> Self:
         self._weights = Weights(self.model)
         super().__enter__()
         try:
@@ -51,54 +70,139 @@ class ShapesHook(LayerHook):
         return self
 
     def _attach(self, slot: int, layer: Layer, module: nn.Module) -> None:
-        index = kv.layer_index(module)
-        names = _positional(module)
+        """Stand around the layer's `forward`, where copies of the module have nothing of it (`models.patch`)."""
+        index, names = kv.layer_index(module), _positional(module)
+        reader = self._phase_reader(slot, layer, module)
+        vision, tracker = layer.tower == "vision", self.tracker
 
-        def entering(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def opening(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self.started(slot, Phase.VISION if vision else tracker.phase)
             self._enter(slot, index, dict(zip((*names, *range(len(names), len(args))), args, strict=False)) | kwargs)
 
-        def leaving(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-            self._leave(slot, output)
-
-        # Around the base's hooks, so that the frame is open in both.
-        self._handles.append(module.register_forward_hook(leaving))
-        super()._attach(slot, layer, module)
-        self._handles.append(module.register_forward_pre_hook(entering, with_kwargs=True))
+        around = _Around(reader, opening, lambda output: self._leave(slot, output), lambda: self.ended(slot))
+        self._handles.append(Replaced(module, self._standing(around)))
 
     def _attach_outside(self) -> None:
         """Follow the modules around the layers, so that work between layers has a name."""
         located = {layer.name: layer.tower for layer in self.layers}
         for name, module in self.model.named_modules():
-            if any(name == x or name.startswith(x + ".") or not x for x in located):
+            never_called = type(module).forward is nn.Module.forward and "forward" not in vars(module)
+            if never_called or any(name == x or name.startswith(x + ".") or not x for x in located):
                 continue
             vision = _towers_around(name, located) == {"vision"}
             frame = (name or type(module).__name__, Phase.VISION if vision else None)
-            self._handles.append(module.register_forward_pre_hook(self._opener(*frame)))
-            self._handles.append(module.register_forward_hook(self._closer(frame[0]), always_call=True))
+            self._handles.append(Replaced(module, self._standing(self._path(*frame))))
 
-    def _opener(self, path: str, phase: Phase | None) -> Any:
-        def before(_module: nn.Module, _args: tuple[Any, ...]) -> None:
-            self._frames.open(Frame(path, None, phase))
+    def _path(self, path: str, phase: Phase | None) -> _Around:
+        return _Around(
+            None,
+            lambda _args, _kwargs: self._frames.open(Frame(path, None, phase)),
+            lambda _output: None,
+            lambda: self._frames.close(None, path),
+        )
 
-        return before
+    def _standing(self, around: _Around) -> Callable[[Forward], Forward]:
+        """Return what makes a followed `forward` out of a module's own; the observer's errors are kept, not raised."""
+        reader, guarded, compiling = around.reader, self._guarded, torch.compiler.is_dynamo_compiling
 
-    def _closer(self, path: str) -> Any:
-        def after(_module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
-            self._frames.close(None, path)
+        def make(forward: Forward) -> Forward:
+            def followed(_laid: Laid, *args: Any, **kwargs: Any) -> Any:
+                if compiling():  # another thing than the module's own in a graph would break it
+                    return forward(*args, **kwargs)
+                if reader is not None:  # the phase is to be known when watching begins within a batch
+                    reader(args, kwargs)
+                if not self._watched or get_ident() != self._thread:
+                    return forward(*args, **kwargs)
+                guarded(around.opening, args, kwargs)
+                try:
+                    output = forward(*args, **kwargs)
+                    guarded(around.leaving, output)
+                    return output
+                finally:
+                    guarded(around.ended)
 
-        return after
+            return followed
+
+        return make
+
+    def _guarded(self, work: Callable[..., None], *args: Any) -> None:
+        try:
+            work(*args)
+        except Exception as failure:  # the call is the user's, and goes on
+            self._failure = failure
 
     # --- one batch --------------------------------------------------------------------------------------------
 
     @contextmanager
     def batch(self, index: int, attention_mask: Tensor | None = None) -> Iterator[None]:
         """Count one `generate()`; `attention_mask` (rows, positions) tells the real tokens of the prompt."""
-        self._flops.begin(attention_mask)
-        self._frames.begin()
-        with super().batch(index), operators_visible(), Dispatch(self._saw):
+        with self.followed(index, attention_mask), operators_visible(), self.watching():
             yield
-        self._frames.end()
-        self._flops.forget_masks()
+
+    @contextmanager
+    def followed(self, index: int, attention_mask: Tensor | None = None) -> Iterator[None]:
+        """Follow the phases of one `generate()`; what it does is counted while it is `watching()`."""
+        self._flops.begin(attention_mask)
+        with super().batch(index):
+            try:
+                yield
+            finally:
+                self._flops.forget_masks()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Count what this thread runs. Nothing of what runs changes by it."""
+        before, self._watched, self._thread = self._watched, True, get_ident()
+        if not before:
+            self._frames.begin()
+        try:
+            with self._dispatch:
+                yield
+        finally:
+            self._watched = before
+            if not before:
+                self._frames.end()
+
+    @contextmanager
+    def looking_away(self) -> Iterator[bool]:
+        """Count nothing inside `watching()`; gives False where another mode was entered since: then that cannot be."""
+        if not self._watched or not self._dispatch.on_top():
+            yield not self._watched
+            return
+        self._dispatch.__exit__(None, None, None)
+        self._watched = False
+        try:
+            yield True
+        finally:
+            self._watched = True
+            self._dispatch.__enter__()
+
+    @property
+    def guard(self) -> Guard | None:
+        """What is asked before an operator that writes, and may raise to keep it from running."""
+        return self._dispatch.guard
+
+    @guard.setter
+    def guard(self, guard: Guard | None) -> None:
+        self._dispatch.guard = guard
+
+    @property
+    def failure(self) -> Exception | None:
+        """What went wrong in counting last; the calls went on."""
+        return self._failure or self._dispatch.failure
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds that counting took beside the operators themselves, so far."""
+        return self._dispatch.spent_s
+
+    def take(self) -> WorkReading:
+        """Return what was counted since this was last asked, or since the beginning."""
+        reading = self.reading()
+        self._frames.clear()
+        self._flops.total = 0
+        self._uncounted = {}
+        return reading
 
     def attention(self) -> dict[tuple[str, Phase], int]:
         """Return the attention part of each layer's FLOPs, eager or fused."""
@@ -144,8 +248,38 @@ class ShapesHook(LayerHook):
 
     # --- operators --------------------------------------------------------------------------------------------
 
-    def _saw(self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def _saw(
+        self,
+        operator: Operator,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        output: Any,
+        seconds: float,
+    ) -> None:
         frame = self._frames.innermost
+        if operator.role == "unknown":
+            self._missed(operator, frame, seconds if _on_cpu((*args, *kwargs.values(), output)) else None)
+        elif operator.role == "softmax":
+            self._flops.softmax(args[0])
+        elif operator.role == "formula":
+            self._count(operator, operator.operands(args, kwargs), output, frame)
+        self._read_weights(operator, args, kwargs, output, frame)
+
+    def _count(self, operator: Operator, operands: dict[str, Any], output: Any, frame: Frame) -> None:
+        before = self._flops.total
+        try:
+            self._flops.add(operator, operands, output, frame)
+        except Exception:  # operands can be of any kind, with sizes that no formula foresees; the call is the user's
+            self._flops.total = before
+            self._missed(operator, frame, None)
+
+    def _missed(self, operator: Operator, frame: Frame, seconds: float | None) -> None:
+        key = (frame.path, self._frames.phase(frame), operator.name)
+        self._uncounted[key] = self._uncounted.get(key, Uncounted()) + Uncounted(1, seconds)
+
+    def _read_weights(
+        self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, frame: Frame
+    ) -> None:
         tensors = tensors_in((*args, *kwargs.values()))
         if operator.role == "gather" and self._weights.gather(tensors[0], output, frame.read):
             del tensors[0]
@@ -153,12 +287,11 @@ class ShapesHook(LayerHook):
             self._weights.read_groups(tensors[1], operator.operands(args, kwargs).get("offs"), frame.read)
             del tensors[1]
         self._weights.read(tensors, frame.read)
-        if operator.role == "formula":
-            self._flops.add(operator, operator.operands(args, kwargs), output, frame)
-        elif operator.role == "softmax":
-            self._flops.softmax(args[0])
-        elif operator.role == "unknown":
-            self._uncounted[operator.name] = self._uncounted.get(operator.name, 0) + 1
+
+
+def _on_cpu(values: tuple[Any, ...]) -> bool:
+    """Tell whether an operator ran on the host, whose clock then says how long it took."""
+    return all(tensor.device.type == "cpu" for tensor in tensors_in(values))
 
 
 def _positional(module: nn.Module) -> tuple[str, ...]:

@@ -6,13 +6,17 @@ in the field's name.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from layerprof.records import Phase, Tower
 
 Key = tuple[str, Phase]
 """A layer's name and a phase: what has a row."""
+
+Name = TypeVar("Name", bound=Hashable)
+Amount = TypeVar("Amount", "Work", "Uncounted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,8 @@ class SpanReading:
 
     `windows_s[b]` is the host wall time of batch b's `generate()`, device synchronised. `gaps_s` is the time inside
     the windows that no layer's span covers, by where it fell (`before the first layer`, `within decode`, `between
-    decode steps`, ...).
+    decode steps`, ...). `disturbed` are the (batch, step) in which something else ran beside the layers that cost time:
+    their spans are in sums, and in medians only where there are no others.
     """
 
     spans: tuple[Span, ...]
@@ -60,6 +65,16 @@ class SpanReading:
     gaps_s: dict[str, float]
     clock: str
     dropped: int = 0
+    disturbed: frozenset[tuple[int, int]] = frozenset()
+
+    def undisturbed(self, spans: Sequence[Span]) -> Sequence[Span]:
+        """Return those of some spans that nothing disturbed; all, where there are none."""
+        return [s for s in spans if (s.batch, s.step) not in self.disturbed] or spans
+
+    def undisturbed_windows_s(self) -> Sequence[float]:
+        """Return the windows in which nothing was disturbed; all, where there are none."""
+        disturbed = {batch for batch, _ in self.disturbed}
+        return [length for batch, length in enumerate(self.windows_s) if batch not in disturbed] or self.windows_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,19 +119,65 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class Uncounted:
+    """Calls of an operator that may do matrix work and has no formula; adds up with `+`.
+
+    `seconds` are those that the host spent inside the calls, None where that is not how long they took: a GPU works
+    behind the host's back, and a formula that failed was not timed.
+    """
+
+    calls: int = 0
+    seconds: float | None = 0.0
+
+    def __add__(self, other: Uncounted) -> Uncounted:
+        unknown = self.seconds is None or other.seconds is None
+        return Uncounted(self.calls + other.calls, None if unknown else (self.seconds or 0) + (other.seconds or 0))
+
+    def __radd__(self, other: Literal[0]) -> Uncounted:
+        return self
+
+
+@dataclass(frozen=True, slots=True)
 class WorkReading:
-    """What the flops pass gives.
+    """What the flops pass gives; adds up with `+` and `sum(...)`, and `WorkReading()` is no work at all.
 
     `layers[(name, phase)]` is the work inside each located layer (inside nested ones: of the innermost);
     `outside[(module path, phase)]` is what ran under no located layer; `total_flops` is counted on its own, op by
-    op, without regard to layers. `uncounted[op]` is how often an executed op that may do matrix work has no
-    formula.
+    op, without regard to layers. `uncounted[(layer or module path, phase, operator)]` are the calls of operators that
+    may do matrix work and have no formula, of the innermost layer or module, too: where there are any, the FLOPs there
+    are a lower bound.
     """
 
-    layers: dict[tuple[str, Phase], Work]
-    outside: dict[tuple[str, Phase], Work]
-    total_flops: int
-    uncounted: dict[str, int] = field(default_factory=dict)
+    layers: dict[Key, Work] = field(default_factory=dict)
+    outside: dict[Key, Work] = field(default_factory=dict)
+    total_flops: int = 0
+    uncounted: dict[tuple[str, Phase, str], Uncounted] = field(default_factory=dict)
+
+    def __add__(self, other: WorkReading) -> WorkReading:
+        return WorkReading(
+            layers=added(self.layers, other.layers),
+            outside=added(self.outside, other.outside),
+            total_flops=self.total_flops + other.total_flops,
+            uncounted=added(self.uncounted, other.uncounted),
+        )
+
+    def __radd__(self, other: Literal[0]) -> WorkReading:
+        return self
+
+    def uncounted_calls(self) -> dict[str, int]:
+        """Return how often each operator without a formula ran, wherever it did."""
+        calls: dict[str, int] = {}
+        for (_, _, operator), missed in self.uncounted.items():
+            calls[operator] = calls.get(operator, 0) + missed.calls
+        return calls
+
+
+def added(one: Mapping[Name, Amount], other: Mapping[Name, Amount]) -> dict[Name, Amount]:
+    """Return the sum key by key, in the order of their first."""
+    total = dict(one)
+    for key, amount in other.items():
+        total[key] = total[key] + amount if key in total else amount
+    return total
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -46,6 +46,12 @@ class Attached(Protocol):
     ) -> bool | None: ...
 
 
+class Steps(Protocol):
+    """Counts decode steps."""
+
+    step: int
+
+
 class Hook(Attached, Protocol):
     """An instrument: attach with `with hook:`, wrap each `generate()` in `with hook.batch(b):`, then read it."""
 
@@ -57,7 +63,11 @@ class Hook(Attached, Protocol):
 
 
 class SpanHook(Attached, Protocol):
-    """Takes the time of each call of each layer."""
+    """Takes the time of each call of each layer. `tracker.step` is the decode step that runs, or ran last."""
+
+    @property
+    def tracker(self) -> Steps:
+        """What tells phases and steps."""
 
     def batch(self, index: int) -> AbstractContextManager[Any]:
         """Return a context manager around one batch's `generate()`."""
@@ -67,7 +77,33 @@ class SpanHook(Attached, Protocol):
 
 
 class ShapeHook(Attached, Protocol):
-    """Counts FLOPs and bytes from the shapes of what runs."""
+    """Counts FLOPs and bytes from the shapes of what runs.
+
+    `guard(operator, args, kwargs)` is called before an operator that writes, and may raise to keep it from running.
+    `spent_s` is what counting took so far, `failure` the last thing that went wrong in it.
+    """
+
+    guard: Callable[[Any, tuple[Any, ...], dict[str, Any]], None] | None
+
+    @property
+    def failure(self) -> Exception | None:
+        """What went wrong in counting; the calls went on."""
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds that counting took beside the operators."""
+
+    def followed(self, index: int) -> AbstractContextManager[None]:
+        """Return a context manager around one batch in which nothing is counted but while it is `watching()`."""
+
+    def watching(self) -> AbstractContextManager[None]:
+        """Return a context manager in which what this thread runs is counted, and runs as it would without."""
+
+    def looking_away(self) -> AbstractContextManager[bool]:
+        """Return a context manager inside `watching()` in which nothing is; it gives whether that can be."""
+
+    def take(self) -> WorkReading:
+        """Return what was counted since this was last asked."""
 
     def attention(self) -> dict[tuple[str, Phase], int]:
         """Return the attention's part of each layer's FLOPs."""
@@ -108,9 +144,16 @@ class MakesHook(Protocol):
 
 
 class MakesSpanHook(Protocol):
-    """`device` is 'cpu' or 'cuda:N'; its clock is used."""
+    """`device` is 'cpu' or 'cuda:N'; its clock is used. `note(slot, phase, args, kwargs)` is told of each call."""
 
-    def __call__(self, model: nn.Module, layers: Sequence[Layer], *, device: str) -> SpanHook:
+    def __call__(
+        self,
+        model: nn.Module,
+        layers: Sequence[Layer],
+        *,
+        device: str,
+        note: Callable[[int, Phase, tuple[Any, ...], dict[str, Any]], None] | None = None,
+    ) -> SpanHook:
         """Return the instrument."""
 
 

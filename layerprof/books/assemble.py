@@ -41,7 +41,7 @@ def run(asked: Asked, read: Read, scored: Scored, failed: LayerprofError | None 
         ledger=books,
         energy_closure=layer_joules.closure(asked.layers, read.energy, read.spans),
         passes=read.passes | _pass_facts(read, reasons) | {"other_load": dict(read.other_load)},
-        uncounted_ops=dict(read.work.uncounted) if read.work else {},
+        uncounted_ops=read.work.uncounted_calls() if read.work else {},
         warnings=(*read.warnings, *ended),
         files=dict(read.files),
     )

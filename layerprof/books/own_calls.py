@@ -34,8 +34,12 @@ def run(
     why_no_work: str = "",
     failed: bool = False,
     warnings: tuple[str, ...] = (),
+    counting: dict[str, Any] | None = None,
 ) -> Run:
-    """Return the run. `why_no_work` is the reason for FLOPs of None, `failed` whether the block raised."""
+    """Return the run. `why_no_work` is the reason for FLOPs of None, `failed` whether the block raised.
+
+    `counting` says how many passes through the model were watched, and what that took.
+    """
     every = rows.rows(calls.layers, spans, work, roof=roof(calls.device, calls.dtype))
     wanted = {layer.name for layer in calls.selected}
     return Run(
@@ -49,7 +53,7 @@ def run(
         totals=totals.of_windows(spans, work, calls.rows),
         layers=tuple(row for row in every if row.name in wanted),
         ledger=ledger.close(calls.layers, spans, work, reasons={"flops": why_no_work} if why_no_work else {}),
-        passes={"decode_by_step": rows.decode_by_step(spans)},
-        uncounted_ops=dict(work.uncounted) if work else {},
+        passes={"decode_by_step": rows.decode_by_step(spans)} | ({"counting": counting} if counting else {}),
+        uncounted_ops=work.uncounted_calls() if work else {},
         warnings=warnings,
     )

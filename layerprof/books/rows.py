@@ -70,7 +70,13 @@ def rows(
     keys = [key for key in found if key[0] in named]
     order = _execution_order(layers, timed)
     seen = {
-        key: _Seen(timed.get(key, []), done.get(key), _Busy.of(kernels, busy, host, timed, key), energy)
+        key: _Seen(
+            timed.get(key, []),
+            _median_spans(spans, timed.get(key, [])),
+            done.get(key),
+            _Busy.of(kernels, busy, host, timed, key),
+            energy,
+        )
         for key in sorted(keys, key=order.__getitem__)
     }
     return tuple(_row(named[name], phase, it, roof) for (name, phase), it in seen.items())
@@ -118,9 +124,10 @@ def _traced_span(kernels: KernelReading, spans: Sequence[Span], calls: int | Non
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What the readings say of one layer in one phase."""
+    """What the readings say of one layer in one phase. `quiet` are the spans that nothing else disturbed."""
 
     spans: Sequence[Span]
+    quiet: Sequence[Span]
     work: Work | None
     busy: _Busy
     energy: LayerEnergy | None
@@ -134,13 +141,13 @@ def _row(layer: Layer, phase: Phase, seen: _Seen, roof: Roof | None) -> LayerRow
         index=layer.index,
         phase=phase,
         calls=len(seen.spans) or (seen.work.calls if seen.work else 0) or seen.busy.calls or 0,
-        span_s=_span_statistic(seen.spans),
+        span_s=_span_statistic(seen.spans, seen.quiet),
         busy_s=seen.busy.seconds,
         busy_calls=seen.busy.calls,
         busy_span_s=seen.busy.span,
         busy_share=seen.busy.share,
         top_kernels=seen.busy.top,
-        roof_share=_roof_share(roof, seen.work, seen.spans),
+        roof_share=_roof_share(roof, seen.work, seen.quiet),
         **_work_fields(seen.work),
         **_energy_fields(seen.energy, (layer.name, phase)),
     )
@@ -170,11 +177,15 @@ def _energy_fields(energy: LayerEnergy | None, key: Key) -> dict[str, Any]:
     }
 
 
-def _span_statistic(spans: Sequence[Span]) -> SpanStatistic | None:
+def _span_statistic(spans: Sequence[Span], quiet: Sequence[Span]) -> SpanStatistic | None:
     if not spans:
         return None
-    seconds = [s.end_s - s.start_s for s in spans]
-    return SpanStatistic(total=fsum(seconds), median=median(seconds), p95=p95(seconds))
+    one = [s.end_s - s.start_s for s in quiet]
+    return SpanStatistic(total=fsum(s.end_s - s.start_s for s in spans), median=median(one), p95=p95(one))
+
+
+def _median_spans(reading: SpanReading | None, spans: Sequence[Span]) -> Sequence[Span]:
+    return reading.undisturbed(spans) if reading else spans
 
 
 def _roof_share(roof: Roof | None, work: Work | None, spans: Sequence[Span]) -> float | None:

@@ -52,14 +52,14 @@ def output_tokens(walked: Sequence[Walked]) -> int:
 
 def of_windows(spans: SpanReading, work: WorkReading | None, rows: int) -> Totals:
     """Return the totals of a user's own calls: one batch is one outermost call, and only the latency is end to end."""
-    windows = spans.windows_s
+    windows, quiet = spans.windows_s, spans.undisturbed_windows_s()
     parts = [*work.layers.values(), *work.outside.values()] if work else []
     return Totals(
         wer=None,
         task_metric=None,
         latency_s=LatencyTotals(
-            per_batch=_of(windows),
-            per_sample=_of([seconds * len(windows) / rows for seconds in windows]),
+            per_batch=_of(quiet),
+            per_sample=_of([seconds * len(windows) / rows for seconds in quiet]),
             ttft=None,
             per_output_token=None,
         ),

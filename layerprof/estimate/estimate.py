@@ -86,7 +86,7 @@ def estimate(
         memory=_memory(live, ran, device),
         layers=rows,
         ledger={"flops": close(found, work=ran.work).flops},
-        uncounted_ops=ran.work.uncounted,
+        uncounted_ops=ran.work.uncounted_calls(),
         notes=(*ran.notes, *_notes(config, device, dtype, rows)),
     )
 

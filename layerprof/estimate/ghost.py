@@ -77,7 +77,7 @@ class Ghosts:
             if between is not None and is_ghost(args[0]):  # one element has no second one for the other part
                 return _stand_in(between(args[0].to("meta")), None)
             return func(*args, **kwargs)
-        if told.writes and args and isinstance(args[0], Tensor) and is_ghost(args[0]):
+        if told.written and args and isinstance(args[0], Tensor) and is_ghost(args[0]):
             return args[0]
         if _makes_large(told.name, args, kwargs):
             return ghost(args[0], kwargs.get("dtype") or torch.get_default_dtype())

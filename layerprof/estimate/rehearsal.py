@@ -15,7 +15,7 @@ from typing import Any
 from layerprof import registry
 from layerprof.estimate import blueprint
 from layerprof.estimate.ghost import Ghosts
-from layerprof.readings import Layer, Work, WorkReading
+from layerprof.readings import Layer, Uncounted, Work, WorkReading
 from layerprof.records import Phase
 
 Key = tuple[str, Phase]
@@ -78,7 +78,7 @@ def rehearse(
             layers=_whole(first, last, decode_steps, lambda reading: reading.layers),
             outside=_whole(first, last, decode_steps, lambda reading: reading.outside),
             total_flops=_whole(first, last, decode_steps, _total)["", Phase.DECODE].flops,
-            uncounted=first.readings[-1].uncounted,
+            uncounted=_whole_uncounted(first.readings, decode_steps),
         ),
         kv_bytes=_cache_bytes(first, decode_steps),
         widest_bytes=widest,
@@ -145,6 +145,14 @@ def _whole(
         sums = [sum_of_lower(field[0], field[-1], steps) for field in zip(*lines, strict=True)]
         whole[key] = whole.get(key, Work()) + Work(*sums)
     return whole
+
+
+def _whole_uncounted(readings: Sequence[WorkReading], steps: int) -> dict[tuple[str, Phase, str], Uncounted]:
+    """Add up calls of operators without a formula; every decode step makes as many as the first."""
+    prefill = {key: missed.calls for key, missed in readings[0].uncounted.items()}
+    after = readings[1].uncounted if steps else readings[0].uncounted
+    each = {key: missed.calls - prefill.get(key, 0) for key, missed in after.items()}
+    return {key: Uncounted(prefill.get(key, 0) + steps * calls, None) for key, calls in each.items()}
 
 
 def sum_of_lower(one: tuple[int, int], other: tuple[int, int], steps: int) -> int:

@@ -53,24 +53,37 @@ def answering(answer: Answer, *, higher_order: bool = False) -> AbstractContextM
     return mode
 
 
+def innermost_mode() -> Any:
+    """Return the dispatch mode that was entered last on this thread; None without one.
+
+    Reads `torch.utils._python_dispatch._get_current_dispatch_mode`: only the innermost mode can be left, and torch does
+    not say which it is elsewhere. Where it is gone, None, and no mode is left early.
+    """
+    try:
+        from torch.utils._python_dispatch import _get_current_dispatch_mode
+    except ImportError:
+        return None
+    return _get_current_dispatch_mode()
+
+
 @dataclass(frozen=True, slots=True)
 class Schema:
     """What an operator says of itself: its name (`aten::mm`) and its arguments' names.
 
-    `aliases` is whether its output may share an operand's memory, `writes` whether it writes into one, `composite`
-    whether torch makes it of other operators.
+    `aliases` is whether its output may share an operand's memory, `written` the arguments that it writes into,
+    `composite` whether torch makes it of other operators.
     """
 
     name: str
     arguments: tuple[str, ...]
     aliases: bool
-    writes: bool
+    written: tuple[str, ...]
     composite: bool
 
     @property
     def view(self) -> bool:
         """Whether it only looks at an operand's memory."""
-        return self.aliases and not self.writes
+        return self.aliases and not self.written
 
 
 @cache
@@ -85,10 +98,11 @@ def schema(operator: Any) -> Schema | None:
     told = getattr(operator, "_schema", None)
     if told is None:
         raise RunFailedError("This torch's operators do not tell their schema, which counting needs.", TESTED)
-    aliases = [argument.alias_info for argument in told.arguments if argument.alias_info is not None]
+    aliases = {argument.name: argument.alias_info for argument in told.arguments if argument.alias_info is not None}
     names = tuple(argument.name for argument in told.arguments)
+    written = tuple(name for name, alias in aliases.items() if alias.is_write)
     composite = bool(operator.has_kernel_for_dispatch_key("CompositeImplicitAutograd"))
-    return Schema(told.name, names, bool(aliases), any(alias.is_write for alias in aliases), composite)
+    return Schema(told.name, names, bool(aliases), written, composite)
 
 
 # --- tensors of torch -------------------------------------------------------------------------------------------
@@ -111,6 +125,16 @@ def times_written(tensor: Tensor) -> int | None:
     Reads `Tensor._version`, which autograd checks and nobody publishes. None where it is gone.
     """
     return None if tensor.is_inference() else getattr(tensor, "_version", None)
+
+
+# --- modules of torch -------------------------------------------------------------------------------------------
+
+REPLICATE = "_replicate_for_data_parallel"
+"""The method by which DataParallel copies a module to another GPU: instance attributes go along, so that what we put
+there must be left out; no public name lets that be said. Where it is gone, replicas are made in a way unknown to us."""
+
+COMPILED_CALL = "_compiled_call_impl"
+"""What a module's call goes through after `module.compile()`: the attribute around which such a call is seen."""
 
 
 # --- torch's profiler and CUDA streams --------------------------------------------------------------------------
@@ -160,7 +184,7 @@ def compiled_itself(module: nn.Module) -> bool:
     Reads `Module._compiled_call_impl`, since torch says it nowhere. Where it is gone, the answer is no, and a `forward`
     that is laid over a module inside makes torch compile the region anew.
     """
-    return getattr(module, "_compiled_call_impl", None) is not None
+    return getattr(module, COMPILED_CALL, None) is not None
 
 
 def compiled_function(function: object) -> bool:

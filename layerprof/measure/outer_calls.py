@@ -1,31 +1,34 @@
-"""The outermost calls of a model: each is one batch, and can be made again."""
+"""The calls of a user's model: each outermost one is a batch, each pass through the model's `forward` a step of it.
+
+Whoever observes them does so beside them: what the model gives and raises is handed on as it is, and what goes wrong in
+observing is kept, never raised.
+"""
 
 from __future__ import annotations
 
-import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+
+from layerprof.machine import internals
+from layerprof.models.patch import Forward, Laid, Replaced
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
-Around = Callable[[int], AbstractContextManager[Any]]
-
-MOST_KEPT = 256
-"""Calls whose arguments are held for a repeat; holding more could fill the memory with a user's batches."""
+Entrance = Literal["generate", "forward"]
+Context = AbstractContextManager[Any]
 
 _repeating = ContextVar("_repeating", default=False)
 """Whether a call is a repeat, which is no call of the user's for any other profiler around the same model."""
 
 
 @contextmanager
-def _again() -> Iterator[None]:
+def repeating() -> Iterator[None]:
+    """Make calls that are no calls of the user's."""
     token = _repeating.set(True)
     try:
         yield
@@ -33,121 +36,163 @@ def _again() -> Iterator[None]:
         _repeating.reset(token)
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """One outermost call: its entrance, its arguments (held, not copied) and the random state before it."""
+class Observer(Protocol):
+    """What is told of calls. An exception that comes through a context ended the call."""
 
-    entrance: Literal["generate", "forward"]
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    rng: torch.Tensor
-    cuda_rng: list[torch.Tensor]
+    def call(self, entrance: Entrance, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Context:
+        """Return what stands around an outermost call."""
+
+    def step(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Context:
+        """Return what stands around a pass through `forward`."""
+
+    def answered(self, output: Any) -> None:
+        """Take note of what an outermost call gave."""
 
 
 class Calls:
-    """Wraps `model.generate` and `model()` so that each outermost call runs inside `around(index)`; undoes itself."""
+    """Stands around `model.generate` and `model()` while it is entered, and tells the observer of each call.
 
-    def __init__(self, model: nn.Module, around: Around, *, keep: bool = True) -> None:
+    `rows` counts the rows of the outermost calls that were `answered`, `failed` holds what the others raised, and
+    `troubles` what the observer did. `overlapped` says that a thread called while another one's call was running: such
+    a call is part of that one.
+    """
+
+    def __init__(self, model: nn.Module, observer: Observer) -> None:
         self.model = model
-        self.around = around
-        self.keep = keep
-        self.count = 0
+        self.observer = observer
         self.rows = 0
-        self.recorded: list[Recorded] = []
+        self.answered = 0
+        self.failed: list[str] = []
+        self.troubles: list[BaseException] = []
         self.overlapped = False
-        self._depth = 0
+        self._attached = False
+        self._laid: list[Replaced] = []
+        self._claims = threading.Lock()
+        self._running = False
         self._thread = 0
 
     def __enter__(self) -> Self:
-        self._was: dict[str, Any] = {}
-        self._ours: dict[str, Any] = {}
         self._attached = True
         for entrance in ("generate", "forward"):
-            original = getattr(self.model, entrance, None)
-            if callable(original):
-                self._was[entrance] = self.model.__dict__.get(entrance)
-                self._ours[entrance] = self._wrapped(entrance, original)
-                object.__setattr__(self.model, entrance, self._ours[entrance])
+            # A compiled model goes another way than through its `forward`, which is inside what was compiled.
+            place = internals.COMPILED_CALL if entrance == "forward" and self._compiled else entrance
+            if callable(getattr(self.model, place, None)):
+                self._laid.append(Replaced(self.model, self._standing(entrance), place))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._attached = False
-        for entrance, before in self._was.items():
-            if self.model.__dict__.get(entrance) is not self._ours[entrance]:
-                continue  # somebody laid a wrapper around ours, which lets every call through from now on
-            if before is None:
-                object.__delattr__(self.model, entrance)
-            else:
-                object.__setattr__(self.model, entrance, before)
+        while self._laid:
+            self._laid.pop().remove()
 
-    def _wrapped(self, entrance: Any, original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if not self._attached or _repeating.get():
-                return original(*args, **kwargs)
-            if self._depth:
-                self.overlapped |= self._thread != threading.get_ident()
-                return original(*args, **kwargs)
-            with self._outermost(entrance, args, kwargs):
-                return original(*args, **kwargs)
+    @property
+    def _compiled(self) -> bool:
+        return internals.compiled_itself(self.model)
 
-        return call
+    def _standing(self, entrance: Any) -> Callable[[Forward], Forward]:
+        import torch
 
-    @contextmanager
-    def _outermost(self, entrance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
-        if self.keep and self.count < MOST_KEPT:
-            self.recorded.append(Recorded(entrance, args, dict(kwargs), *_random_state()))
-        index, self.count = self.count, self.count + 1
-        self.rows += _rows(args, kwargs)
-        self._depth += 1
-        self._thread = threading.get_ident()
+        compiling = torch.compiler.is_dynamo_compiling
+
+        def make(original: Forward) -> Forward:
+            def call(_laid: Laid, *args: Any, **kwargs: Any) -> Any:
+                if compiling() or not self._attached or _repeating.get():
+                    return original(*args, **kwargs)
+                return self._seen(entrance, original, args, kwargs)
+
+            return call
+
+        return make
+
+    def _seen(self, entrance: Entrance, original: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        outermost = self._claim()
+        if not outermost and self._thread != threading.get_ident():
+            self.overlapped = True
+            return original(*args, **kwargs)
+        contexts: list[Callable[[], Context]] = []
+        if outermost:
+            contexts.append(lambda: self.observer.call(entrance, args, kwargs))
+        if entrance == "forward":
+            contexts.append(lambda: self.observer.step(args, kwargs))
         try:
-            with self.around(index):
-                yield
+            with _Beside(contexts, self.troubles):
+                output = original(*args, **kwargs)
+                if outermost:
+                    self._answered(args, kwargs, output)
+                return output
+        except BaseException as error:
+            if outermost:
+                self.failed.append(_told(error))
+            raise
         finally:
-            self._depth -= 1
+            if outermost:
+                self._running = False
 
-    def why_not_again(self) -> str:
-        """Return why the calls cannot be repeated, empty when they can."""
-        if self.model.training:
-            return "the model is in training mode, where a repeat would change its state"
-        if self.count > MOST_KEPT:
-            return f"{self.count} calls were made and the arguments of only {MOST_KEPT} are held"
-        held = [value for call in self.recorded for value in (*call.args, *call.kwargs.values())]
-        if any(hasattr(value, "get_seq_length") for value in held):
-            return "a call was given a KV cache, which it has changed since"
-        return ""
+    def _claim(self) -> bool:
+        """Become the outermost call, unless another one is."""
+        with self._claims:
+            if self._running:
+                return False
+            self._running, self._thread = True, threading.get_ident()
+            return True
 
-
-def replay(model: nn.Module, calls: Sequence[Recorded], around: Around) -> None:
-    """Make the calls again under `torch.no_grad()`, from the same random state, each inside `around(index)`."""
-    import torch
-
-    cuda = torch.cuda.is_available()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()), torch.no_grad():
-        for index, call in enumerate(calls):
-            torch.set_rng_state(call.rng)
-            if cuda:
-                torch.cuda.set_rng_state_all(call.cuda_rng)
-            kwargs = {name: value for name, value in call.kwargs.items() if name != "streamer"}
-            entrance = model.generate if call.entrance == "generate" else model
-            with _again(), around(index):
-                entrance(*call.args, **kwargs)  # type: ignore[operator]  # nn.Module.__getattr__ is typed as a tensor
+    def _answered(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        try:
+            self.answered += 1
+            self.rows += _rows(args, kwargs)
+            self.observer.answered(output)
+        except Exception as trouble:
+            self.troubles.append(trouble)
 
 
-def _random_state() -> tuple[torch.Tensor, list[torch.Tensor]]:
-    import torch
+class _Beside:
+    """Contexts whose own failures are kept, so that what runs inside neither sees nor suffers them."""
 
-    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    def __init__(self, make: list[Callable[[], Context]], troubles: list[BaseException]) -> None:
+        self._make = make
+        self._troubles = troubles
+        self._open: list[Context] = []
+
+    def __enter__(self) -> None:
+        try:
+            for make in self._make:
+                context = make()
+                context.__enter__()
+                self._open.append(context)
+        except Exception as trouble:
+            self._troubles.append(trouble)
+        except BaseException as stop:  # Ctrl-C while we were at it: the user's, once what is open is closed
+            self.__exit__(type(stop), stop, None)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._open:
+            try:
+                self._open.pop().__exit__(kind, error, trace)
+            except Exception as trouble:
+                if trouble is not error:
+                    self._troubles.append(trouble)
 
 
 def _rows(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
     """Return the batch size as the first tensor's first dimension; token ids are asked before anything else."""
     tokens = [kwargs[name] for name in ("input_ids", "inputs", "inputs_embeds") if name in kwargs]
     for value in (*tokens, *args, *kwargs.values()):
-        shape = getattr(value, "shape", None)
-        if shape is not None and len(shape) > 0:
+        try:
+            shape = value.shape
+        except Exception:  # it is the user's, and may only look like a tensor
+            continue
+        if isinstance(shape, tuple) and shape and isinstance(shape[0], int):
             return int(shape[0])
     return 1
+
+
+def _told(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}".strip(": ")
+    except Exception:  # an error that cannot be told is still the user's
+        return type(error).__name__

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from layerprof import registry
 from layerprof.errors import RequestError
 from layerprof.machine.placement import dtype_name
-from layerprof.measure.outer_calls import Calls, replay
+from layerprof.measure import own_remarks, unwatched
+from layerprof.measure.outer_calls import Calls, Entrance
+from layerprof.measure.repeat import Repeats
+from layerprof.measure.signature import outline
+from layerprof.measure.watch import Watch
 from layerprof.readings import SpanReading, WorkReading
 from layerprof.records import Run
 
@@ -20,26 +25,33 @@ if TYPE_CHECKING:
     from layerprof.books.own_calls import OwnCalls
 
 
+Flops = Literal["once", "together", "rerun", "off"]
+MODES: tuple[Flops, ...] = ("once", "together", "rerun", "off")
+
+
 class LayerProfiler:
     """Measures spans, FLOPs and bytes per layer and phase of whatever is called inside the `with` block.
 
-    A *batch* is one outermost call of `model.generate()` or `model()`. Spans are taken in your own calls. FLOPs need an
-    instrument that would slow those down, so with `flops="rerun"` (the default) the same calls are repeated once,
-    with the same random state, after the block ends; `flops="together"` counts during your calls and says that the
-    spans suffer; `flops="off"` leaves FLOPs out.
+    A *batch* is one outermost call of `model.generate()` or `model()`; one that raises is in no figure. Nothing of
+    yours changes by it: what the model gives, keeps and raises is what it would without.
+
+    FLOPs come from the operators that your own calls run. To watch them takes time, which spans hold, so with
+    `flops="once"` (the default) a pass through the model is watched the first times that it is given its shapes, and
+    taken to do the same again after that (which is checked, docs/models.md). `"together"` watches every pass;
+    `"rerun"` none, and makes the same calls again after the block, on copies, unless that would change what the model
+    keeps; `"off"` leaves FLOPs out.
 
     `layers` is a selector as on the command line. `run` holds the finished `Run` once the block has ended, also when
-    it ended with an exception (then `run.status` is "failed").
+    it ended with an exception (then `run.status` is "failed"). Raises RequestError for what is no model, no selector
+    and no mode, here; nothing after that.
     """
 
-    def __init__(
-        self, model: nn.Module, layers: str = "all", *, flops: Literal["rerun", "together", "off"] = "rerun"
-    ) -> None:
+    def __init__(self, model: nn.Module, layers: str = "all", *, flops: Flops = "once") -> None:
         from layerprof.layers.find import find_layers
         from layerprof.layers.selector import parse_selector, select
 
-        if flops not in ("rerun", "together", "off"):
-            raise RequestError(f"flops={flops!r} is unknown.", "Choose 'rerun', 'together' or 'off'.")
+        if flops not in MODES:
+            raise RequestError(f"flops={flops!r} is unknown.", "Choose 'once', 'together', 'rerun' or 'off'.")
         if not callable(getattr(model, "named_modules", None)) or isinstance(model, type):
             raise RequestError(
                 f"LayerProfiler was given {model!r:.60}, which is no model.", "Pass a loaded torch.nn.Module."
@@ -56,24 +68,15 @@ class LayerProfiler:
         self.selector = layers
         self.flops = flops
         self.device = _device(model)
-        self.dtype = _dtype(model)
         self._run: Run | None = None
         self._why_none = ""
         self._active = False
-        self._calls = Calls(model, self._around)
+        self._calls = Calls(model, self)
 
     @property
     def rows(self) -> int:
         """Rows of all outermost calls together; 0 before the first."""
         return self._calls.rows
-
-    def _warnings(self, error: BaseException | None) -> tuple[str, ...]:
-        """Return what a reader of the run must know."""
-        together = "FLOPs were counted during the same calls: the spans hold the counting, too."
-        ended = f"The block ended with {type(error).__name__}: {error}"
-        mixed = "Calls from several threads overlapped: the spans of one hold work of the others."
-        told = {together: self.flops == "together", mixed: self._calls.overlapped, ended: error}
-        return tuple(text for text, applies in told.items() if applies)
 
     @property
     def run(self) -> Run:
@@ -90,9 +93,14 @@ class LayerProfiler:
                 "This LayerProfiler is measuring already.",
                 "Enter it once at a time, or make another for the inner block.",
             )
-        self._latency = registry.load(registry.LATENCY)(self.model, self.layers, device=self.device)
-        self._shapes = registry.load(registry.SHAPES)(self.model, self.layers) if self.flops == "together" else None
-        self._calls = Calls(self.model, self._around, keep=self.flops == "rerun")
+        self._calls = Calls(self.model, self)
+        self._repeats = Repeats() if self.flops == "rerun" else None
+        self._why_unwatched = unwatched.compiled(self.model) if self.flops in ("once", "together") else ""
+        watched = self.flops in ("once", "together") and not self._why_unwatched
+        self._shapes = registry.load(registry.SHAPES)(self.model, self.layers) if watched else None
+        self._watch = self._watching(self._shapes) if self._shapes else None
+        note = self._watch.note if self._watch else None
+        self._latency = registry.load(registry.LATENCY)(self.model, self.layers, device=self.device, note=note)
         with ExitStack() as stack:
             for part in filter(None, (self._latency, self._shapes, self._calls)):
                 stack.enter_context(part)
@@ -100,31 +108,71 @@ class LayerProfiler:
         self._active, self._run, self._why_none = True, None, ""
         return self
 
+    def _watching(self, hook: registry.ShapeHook) -> Watch:
+        name = type(self.model).__name__
+        return Watch(hook, self.layers, name, always=self.flops == "together", blind=unwatched.tracing)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._active = False
-        self._stack.close()
-        spans: SpanReading = self._latency.reading()
-        if not spans.windows_s:
-            if error is None:
-                raise RequestError(
-                    "Nothing was called inside the `with LayerProfiler(model)` block.",
-                    "Call the very model that you passed: model.generate(...) or model(...).",
-                )
-            self._why_none = f"the block ended with {type(error).__name__} before a call was finished"
+        try:
+            self._stack.close()
+            self._run = self._read(error)
+        except Exception as trouble:  # the block's outcome is the user's
+            self._why_none = f"reading what was measured failed ({type(trouble).__name__}: {trouble})"
             return
+
+    def _read(self, error: BaseException | None) -> Run | None:
         from layerprof.books import own_calls
 
+        spans: SpanReading = self._latency.reading()
+        if not spans.windows_s:
+            self._why_none = self._nothing(error)
+            return None
+        if self._watch:
+            spans = replace(spans, disturbed=frozenset(self._watch.disturbed))
         work, reason = self._work(error)
-        self._run = own_calls.run(
+        return own_calls.run(
             self._called(),
             spans,
             work,
             why_no_work=reason,
             failed=error is not None,
-            warnings=self._warnings(error),
+            warnings=tuple(own_remarks.remarks(self._facts(error))),
+            counting=self._counting(),
         )
+
+    def _nothing(self, error: BaseException | None) -> str:
+        if error is not None:
+            return f"the block ended with {type(error).__name__} before a call was finished"
+        if self._calls.failed:
+            return f"every call in the block failed ({self._calls.failed[0]})"
+        return (
+            "nothing was called inside the `with LayerProfiler(model)` block; call the very model that you passed: "
+            "model.generate(...) or model(...)"
+        )
+
+    def _facts(self, error: BaseException | None) -> own_remarks.Facts:
+        watch, shapes = self._watch, self._shapes
+        return own_remarks.Facts(
+            error=error,
+            failed=tuple(self._calls.failed),
+            overlapped=self._calls.overlapped,
+            troubles=tuple(self._calls.troubles),
+            steps=watch.facts if watch else None,
+            differed=watch.differed if watch else False,
+            blind=watch.why if watch else "",
+            spent_s=shapes.spent_s if shapes else 0.0,
+            failure=shapes.failure if shapes else None,
+        )
+
+    def _counting(self) -> dict[str, Any] | None:
+        if self._watch is None or self._shapes is None:
+            return None
+        facts = self._watch.facts
+        told = {"steps": facts.steps, "watched": facts.watched, "known": facts.known, "missed": facts.missed}
+        return told | {"seconds": self._shapes.spent_s}
 
     def _called(self) -> OwnCalls:
         from layerprof.books.own_calls import OwnCalls
@@ -135,34 +183,56 @@ class LayerProfiler:
             selected=self.selected,
             selector=self.selector,
             device=self.device,
-            dtype=self.dtype,
+            dtype=_dtype(self.model),
             rows=self.rows,
         )
 
+    # --- what is told of calls ----------------------------------------------------------------------------------
+
     @contextmanager
-    def _around(self, index: int) -> Iterator[None]:
-        with self._latency.batch(index):
-            if self._shapes is None:
-                yield
-            else:
-                with self._shapes.batch(index):
+    def call(self, entrance: Entrance, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:
+        """Stand around an outermost call."""
+        if self._repeats is not None:
+            self._repeats.note(self.model, entrance, args, kwargs)
+        try:
+            with self._latency.batch(self._calls.answered):
+                if self._watch is None:
                     yield
+                    return
+                generates = entrance == "generate"
+                why_not = unwatched.compiles_itself(self.model, kwargs) if generates else ""
+                with self._watch.call(self._calls.answered, args, kwargs, around=generates, why_not=why_not):
+                    yield
+        except BaseException:
+            if self._repeats is not None:
+                self._repeats.forget()
+            raise
+
+    @contextmanager
+    def step(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:
+        """Stand around a pass through the model."""
+        if self._watch is None:
+            yield
+            return
+        with self._watch.step(args, kwargs, lambda: self._latency.tracker.step):
+            yield
+
+    def answered(self, output: Any) -> None:
+        """Note the outline of an answer."""
+        if self._repeats is not None and self._repeats.calls:
+            self._repeats.calls[-1].answer = outline(output)
 
     def _work(self, error: BaseException | None) -> tuple[WorkReading | None, str]:
-        if self._shapes is not None:
-            return self._shapes.reading(), ""
+        if self._watch is not None:
+            return self._watch.reading(), ""
         if self.flops == "off":
             return None, "flops='off' was given"
-        reason = "the block ended with an exception" if error else self._calls.why_not_again()
-        if reason:
-            return None, f"{reason}; LayerProfiler(model, flops='together') counts during the calls"
-        hook = registry.load(registry.SHAPES)(self.model, self.layers)
-        try:
-            with hook:
-                replay(self.model, self._calls.recorded, hook.batch)
-        except Exception as failure:  # the user's figures are taken; a repeat that fails must not lose them
-            return None, f"repeating the calls failed: {type(failure).__name__}: {failure}"
-        return hook.reading(), ""
+        if self._repeats is None:
+            return None, self._why_unwatched
+        if error is not None:
+            return None, "the block ended with an exception, and its calls are not repeated"
+        work, reason = self._repeats.reading(self.model, self.layers)
+        return work, f"{reason}; LayerProfiler(model) counts in the calls themselves" if reason else ""
 
 
 def _dtype(model: nn.Module) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from layerprof.errors import RunFailedError
 from layerprof.machine import internals
-from layerprof.models.patch import Replaced
+from layerprof.models.patch import Replaced, as_method
 from layerprof.readings import Layer
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ def compiled_decoder(model: nn.Module, layers: Sequence[Layer], backend: str = "
     # One code object serves all layers; each layer's index is a constant of its own graphs, prefill's and decode's.
     limit = 4 * len(decoder) + 16
     with internals.recompile_limits(limit, max(256, 4 * limit)):
-        compiled = [Replaced(module, lambda forward: torch.compile(forward, backend=backend)) for module in decoder]
+        compiled = [
+            Replaced(module, lambda forward: as_method(torch.compile(forward, backend=backend))) for module in decoder
+        ]
         try:
             yield Compiled()
         finally:

@@ -53,6 +53,25 @@ def test_an_answer_takes_the_place_of_an_operator() -> None:
     assert "aten::mul" not in twice.seen
 
 
+def test_the_innermost_mode_is_told() -> None:
+    """The one that was entered last on this thread; without any, None."""
+    assert internals.innermost_mode() is None
+    with Twice().context as outer:
+        with Twice().context as inner:
+            assert internals.innermost_mode() is inner
+        assert internals.innermost_mode() is outer
+
+
+def test_replicas_and_compiled_calls_have_the_names_that_we_know() -> None:
+    """A replica takes the attributes of its module along; a compiled module has another call than its own."""
+    module = torch.nn.Linear(2, 2)
+    object.__setattr__(module, "mark", 1)
+    assert getattr(module, internals.REPLICATE)().mark == 1
+    assert getattr(module, internals.COMPILED_CALL) is None
+    module.compile(backend="eager")
+    assert callable(getattr(module, internals.COMPILED_CALL))
+
+
 def test_operators_that_take_functions_are_seen_where_asked_for() -> None:
     """Flex attention has no schema, and gives its name; without the asking torch refuses it."""
     # Positions that flex attention takes as they are: a multiple of its block.
@@ -66,20 +85,20 @@ def test_operators_that_take_functions_are_seen_where_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("operator", "name", "arguments", "view", "writes"),
+    ("operator", "name", "arguments", "view", "written"),
     [
-        (torch.ops.aten.mm.default, "aten::mm", ("self", "mat2"), False, False),
-        (torch.ops.aten.view.default, "aten::view", ("self", "size"), True, False),
-        (torch.ops.aten.relu_.default, "aten::relu_", ("self",), False, True),
+        (torch.ops.aten.mm.default, "aten::mm", ("self", "mat2"), False, ()),
+        (torch.ops.aten.view.default, "aten::view", ("self", "size"), True, ()),
+        (torch.ops.aten.relu_.default, "aten::relu_", ("self",), False, ("self",)),
     ],
 )
 def test_a_schema_tells_names_and_views(
-    operator: Any, name: str, arguments: tuple[str, ...], view: bool, writes: bool
+    operator: Any, name: str, arguments: tuple[str, ...], view: bool, written: tuple[str, ...]
 ) -> None:
     """A product makes new memory, a view looks at its operand's, and what ends in an underscore writes into it."""
     told = internals.schema(operator)
     assert told is not None
-    assert (told.name, told.arguments, told.view, told.writes) == (name, arguments, view, writes)
+    assert (told.name, told.arguments, told.view, told.written) == (name, arguments, view, written)
 
 
 def test_an_operator_without_its_schema_is_told() -> None:

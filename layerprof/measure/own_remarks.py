@@ -1,0 +1,65 @@
+"""What a reader of a user's own run must know, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from layerprof.measure import watch
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """How the block went: `error` ended it, `failed` calls were caught, `troubles` and `failure` are our own.
+
+    `steps` counts passes through the model, where they could be watched; `differed` says that equal ones did unequal
+    work; `blind` is why some could not be watched; `spent_s` what watching took.
+    """
+
+    error: BaseException | None
+    failed: tuple[str, ...]
+    overlapped: bool
+    troubles: tuple[BaseException, ...]
+    steps: watch.Facts | None
+    differed: bool
+    blind: str
+    spent_s: float
+    failure: Exception | None
+
+
+def remarks(facts: Facts) -> Iterator[str]:
+    """Yield the sentences."""
+    if facts.error is not None:
+        yield f"The block ended with {type(facts.error).__name__}: {facts.error}"
+    caught = len(facts.failed) - (facts.error is not None and bool(facts.failed))
+    if caught > 0:
+        yield f"{caught} calls failed ({facts.failed[0]}); they are in no figure."
+    if facts.overlapped:
+        yield (
+            "Calls from several threads overlapped: the spans of one hold work of the others, whose operators were not "
+            "watched."
+        )
+    if facts.steps is not None:
+        yield from _of_steps(facts, facts.steps)
+    if facts.failure is not None:
+        told = f"{type(facts.failure).__name__}: {facts.failure}"
+        yield f"Counting met what it does not know ({told}); FLOPs may be short."
+    if facts.troubles:
+        first = facts.troubles[0]
+        yield f"Measuring failed {len(facts.troubles)} times ({type(first).__name__}: {first}); figures may be short."
+
+
+def _of_steps(facts: Facts, steps: watch.Facts) -> Iterator[str]:
+    if steps.watched:
+        yield (
+            f"Operators were watched in {steps.watched} of {steps.steps} passes through the model, which took "
+            f"{facts.spent_s:.3g} s that their spans hold."
+        )
+    if facts.differed:
+        yield (
+            "Passes that were given the same did not do the same work, so each was watched from then on"
+            + (f"; of {steps.missed} before that the FLOPs are not known." if steps.missed else ".")
+        )
+    elif steps.missed:
+        why = f": {facts.blind}" if facts.blind else ""
+        yield f"Of {steps.missed} of {steps.steps} passes through the model the FLOPs are not known{why}."

@@ -1,0 +1,283 @@
+"""FLOPs from the user's own calls: operators are watched the first times that a step has its shapes, and then known.
+
+A *step* is one pass through the model's `forward`. What it does depends on what it is given (`signature`): a step that
+is given the same again, and whose layers are then given the same shapes (its *trail*), has done the same work. That is
+checked: the first two repeats are watched again, later the 4th, the 8th, the 16th; once two differ, the model keeps
+something or decides by values, every step is watched from then on, and what was taken for known is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from layerprof.measure.signature import Shapes, shapes_in, signature
+from layerprof.readings import Layer, Uncounted, WorkReading
+from layerprof.records import Phase
+
+NOT_WATCHED = "a step whose operators were not watched"
+"""What stands in the place of operators in the books where a step's are not known."""
+
+SURE = 2
+"""Repeats that must have done the same before others are taken to."""
+
+Trail = tuple[tuple[int, Phase, Shapes], ...]
+"""The layers that a step called: slot, phase and the shapes that they were given."""
+
+
+class Counting(Protocol):
+    """What the watch needs of the hook that counts."""
+
+    def followed(self, index: int) -> AbstractContextManager[None]:
+        """Return what stands around an outermost call."""
+
+    def watching(self) -> AbstractContextManager[None]:
+        """Return a context in which operators are counted."""
+
+    def looking_away(self) -> AbstractContextManager[bool]:
+        """Return a context inside `watching` in which they are not; it gives whether that can be."""
+
+    def take(self) -> WorkReading:
+        """Return what was counted since this was last asked."""
+
+
+@dataclass(slots=True)
+class Known:
+    """What a step of one signature did when it was watched last, and how many have been taken to do the same since.
+
+    `step` is False for what a call does beside its steps.
+    """
+
+    reading: WorkReading
+    trail: Trail
+    step: bool
+    taken: int = 0
+
+
+@dataclass(slots=True)
+class Facts:
+    """Steps of answered calls: how many were watched, taken for known, and of how many nothing is known."""
+
+    watched: int = 0
+    known: int = 0
+    missed: int = 0
+
+    @property
+    def steps(self) -> int:
+        """All of them."""
+        return self.watched + self.known + self.missed
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A step of the running call (or what it does beside them): a reading of its own, or the one of its `key`."""
+
+    step: bool
+    trail: Trail
+    reading: WorkReading | None = None
+    key: Hashable = None
+
+
+@dataclass(slots=True)
+class _Call:
+    """The outermost call that runs; its parts are added once it is answered."""
+
+    number: int
+    parts: list[_Part] = field(default_factory=list)
+    disturbed: set[tuple[int, int]] = field(default_factory=set)
+    watched: bool = False
+    inside: bool = False
+    around: WorkReading = field(default_factory=WorkReading)
+
+
+class Watch:
+    """Decides which steps are watched, and says what all of them did; `always` watches each.
+
+    `note` is to be called at every call of a layer. Where `blind()` gives a reason, nothing can be watched at that
+    moment; the last one is kept in `why`. `disturbed` are the (answered call, decode step) pairs whose spans hold the
+    watching.
+    """
+
+    def __init__(
+        self,
+        hook: Counting,
+        layers: Sequence[Layer],
+        name: str,
+        *,
+        always: bool = False,
+        blind: Callable[[], str] = lambda: "",
+    ) -> None:
+        self.facts = Facts()
+        self.disturbed: set[tuple[int, int]] = set()
+        self.differed = False
+        self.why = ""
+        self._always, self._blind = always, blind
+        self._hook, self._layers, self._name = hook, layers, name
+        self._known: dict[Hashable, Known] = {}
+        self._sum = WorkReading()
+        self._answered = self._repeats = self._agreed = 0
+        self._trail: list[tuple[int, Phase, Shapes]] = []
+        self._call = _Call(0)
+
+    def note(self, slot: int, phase: Phase, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Note a layer's call."""
+        self._trail.append((slot, phase, shapes_in(args, kwargs)))
+
+    # --- calls ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def call(
+        self, index: int, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, around: bool, why_not: str = ""
+    ) -> Iterator[None]:
+        """Stand around an outermost call; `around` says that it does more than its one step (`generate`).
+
+        `why_not` forbids to watch beside the steps.
+        """
+        self._call = call = _Call(self._answered)
+        self._trail.clear()
+        self._hook.take()  # of a call that failed, or of what ran between calls
+        key = ("beside", known) if (known := signature(args, kwargs)) is not None else None
+        with self._hook.followed(index):
+            if around:
+                yield from self._beside(key, call, why_not or self._blind())
+            else:
+                yield
+        self._add(call)
+
+    def _beside(self, key: Hashable, call: _Call, why_not: str) -> Iterator[None]:
+        """Watch what a call does beside its steps: an encoder that is called by itself, a second model."""
+        if why_not or not self._look(key):
+            yield
+            self._unwatched(None if why_not else key, call, step=False, why=why_not)
+            return
+        with self._hook.watching():
+            call.watched = True
+            yield
+            call.around += self._hook.take()
+        self._learn(key, call, call.around, step=False)
+
+    @contextmanager
+    def step(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], number: Callable[[], int]) -> Iterator[None]:
+        """Stand around a pass through `forward`; `number()` is that of the decode step once it is over."""
+        call = self._call
+        if call.inside:  # the model calls itself
+            yield
+            return
+        call.inside = True
+        beside, self._trail = self._trail, []
+        if call.watched:
+            call.around += self._hook.take()
+        try:
+            yield from self._one(signature(args, kwargs), call, number)
+        except BaseException:
+            self._hook.take()
+            call.parts.append(_Part(step=True, trail=tuple(self._trail)))
+            raise
+        finally:
+            call.inside = False
+            self._trail = beside
+
+    def _one(self, key: Hashable, call: _Call, number: Callable[[], int]) -> Iterator[None]:
+        blind = self._blind()
+        look = not blind and self._look(key)
+        if not look:
+            with self._hook.looking_away() if call.watched else nullcontext(True) as away:
+                yield
+            if away or blind:
+                self._unwatched(None if blind else key, call, step=True, why=blind)
+                return
+        else:
+            with self._hook.watching():
+                yield
+        call.disturbed.add((call.number, number()))
+        self._learn(key, call, self._hook.take(), step=True)
+
+    # --- what is known ----------------------------------------------------------------------------------------
+
+    def _look(self, key: Hashable) -> bool:
+        """Decide whether to watch what is about to run."""
+        if self._always or self.differed or key is None or key not in self._known:
+            return True
+        self._repeats += 1
+        return self._agreed < SURE or self._repeats & (self._repeats - 1) == 0
+
+    def _learn(self, key: Hashable, call: _Call, reading: WorkReading, *, step: bool) -> None:
+        """Take what was watched, and see whether it is what was known."""
+        trail = tuple(self._trail)
+        call.parts.append(_Part(step, trail, reading))
+        if key is None or self.differed:
+            return
+        if (before := self._known.get(key)) is not None:
+            if before.trail != trail or not _same(before.reading, reading):
+                self._differs()
+                return
+            self._agreed += 1
+            self._sum += _times(before.reading, before.taken)
+        self._known[key] = Known(reading, trail, step)
+
+    def _unwatched(self, key: Hashable, call: _Call, *, step: bool, why: str = "") -> None:
+        """Take what ran unwatched for what is known of its key, if it went the same way."""
+        trail, known = tuple(self._trail), self._known.get(key)
+        if known is not None and known.trail == trail:
+            call.parts.append(_Part(step, trail, key=key))
+            return
+        if why:
+            self.why = why
+        else:
+            self._differs()
+        if step or trail or why:
+            call.parts.append(_Part(step, trail))
+
+    def _differs(self) -> None:
+        """Take nothing for known from now on; what was since it was last seen to be so, is not."""
+        self.differed = True
+        for known in self._known.values():
+            self._sum += _times(self._nothing(known.trail), known.taken)
+            if known.step:
+                self.facts.known -= known.taken
+                self.facts.missed += known.taken
+            known.taken = 0
+
+    def _nothing(self, trail: Trail) -> WorkReading:
+        """Return the reading of a step of which nothing is known but the layers that it called."""
+        places = [(self._layers[slot].name, phase) for slot, phase, _ in trail] or [(self._name, Phase.PREFILL)]
+        return WorkReading(uncounted={(*place, NOT_WATCHED): Uncounted(1, None) for place in dict.fromkeys(places)})
+
+    # --- sums -------------------------------------------------------------------------------------------------
+
+    def _add(self, call: _Call) -> None:
+        for part in call.parts:
+            if part.reading is not None:
+                self._sum += part.reading
+                self.facts.watched += part.step
+            elif part.key is not None and not self.differed:
+                self._known[part.key].taken += 1
+                self.facts.known += part.step
+            else:
+                self._sum += self._nothing(part.trail)
+                self.facts.missed += part.step
+        self.disturbed |= call.disturbed
+        self._answered += 1
+
+    def reading(self) -> WorkReading:
+        """Return what all answered calls did."""
+        return sum((_times(known.reading, known.taken) for known in self._known.values()), self._sum)
+
+
+def _same(one: WorkReading, other: WorkReading) -> bool:
+    """Tell whether two readings are of the same work; times differ."""
+    same = one.layers == other.layers and one.outside == other.outside and one.total_flops == other.total_flops
+    return same and one.uncounted_calls() == other.uncounted_calls()
+
+
+def _times(reading: WorkReading, times: int) -> WorkReading:
+    """Return the reading of so many equal ones, by doubling."""
+    total, power = WorkReading(), reading
+    while times:
+        if times & 1:
+            total += power
+        times >>= 1
+        power += power if times else WorkReading()
+    return total
