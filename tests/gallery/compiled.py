@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gallery.exhibit import LINEAR, ROWS, WIDTH, Exhibit, Through, call, linear, one_call, rows, shown
 
 
-def _fresh(model: nn.Module) -> nn.Module:
+def _fresh(model: Any) -> Any:
     """Forget what was compiled before: torch stops compiling a function after some times."""
     torch._dynamo.reset()
     return model.eval()
@@ -18,8 +18,8 @@ def _fresh(model: nn.Module) -> nn.Module:
 
 def _child(backend: str) -> Exhibit:
     def build() -> nn.Module:
-        model = Through(lambda m, x: m.after(m.inner(x)), inner=nn.Sequential(linear(), nn.ReLU()), after=linear())
-        model.inner = torch.compile(model.inner, backend=backend)  # type: ignore[assignment]  # a module as before
+        model: Any = Through(lambda m, x: m.after(m.inner(x)), inner=nn.Sequential(linear(), nn.ReLU()), after=linear())
+        model.inner = torch.compile(model.inner, backend=backend)
         return _fresh(model)
 
     return Exhibit(build, calls=one_call * 2, flops=4 * LINEAR)
@@ -40,11 +40,11 @@ def compiled_child_ahead_of_time() -> Exhibit:
 @shown
 def compiled_root() -> Exhibit:
     """The model is what torch.compile gives."""
-    return Exhibit(
-        lambda: torch.compile(_fresh(nn.Sequential(linear(), linear())), backend="eager"),  # type: ignore[arg-type, return-value]  # a module
-        calls=one_call * 2,
-        flops=4 * LINEAR,
-    )
+
+    def build() -> Any:
+        return torch.compile(_fresh(nn.Sequential(linear(), linear())), backend="eager")
+
+    return Exhibit(build, calls=one_call * 2, flops=4 * LINEAR)
 
 
 @shown
@@ -60,13 +60,17 @@ def compiled_in_place() -> Exhibit:
     return Exhibit(build, calls=one_call * 2, flops=4 * LINEAR)
 
 
+def _product(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.relu(x @ weight)
+
+
 @shown
 def compiled_function() -> Exhibit:
     """Forward calls a compiled function, with a shape that changes."""
 
     def build() -> nn.Module:
         model = _fresh(Through(lambda m, x: m.product(x, m.layer.weight) + m.layer(x), layer=linear()))
-        model.product = torch.compile(lambda x, w: torch.relu(x @ w), backend="eager")  # type: ignore[assignment]  # a function
+        model.product = torch.compile(_product, backend="eager")
         return model
 
     return Exhibit(
@@ -99,7 +103,8 @@ def compiled_in_training() -> Exhibit:
     """Compiled through AOTAutograd, with a backward pass."""
 
     def build() -> nn.Module:
-        return _fresh(nn.Sequential(torch.compile(nn.Sequential(linear(), nn.Tanh()), backend="aot_eager"), linear()))  # type: ignore[arg-type]  # a module
+        inner: Any = torch.compile(nn.Sequential(linear(), nn.Tanh()), backend="aot_eager")
+        return _fresh(nn.Sequential(inner, linear()))
 
     def drive(model: Any) -> Any:
         x = rows().requires_grad_()

@@ -100,9 +100,7 @@ def every_call_another_shape() -> Exhibit:
     def drive(model: Any) -> Any:
         return [model(torch.ones(n, WIDTH)) for n in range(20)]
 
-    return Exhibit(
-        lambda: nn.Sequential(linear(), linear()), drive=drive, flops=sum(range(20)) * 2 * 2 * WIDTH * WIDTH
-    )
+    return Exhibit(lambda: nn.Sequential(linear(), linear()), drive=drive, flops=sum(range(20)) * 2 * 2 * WIDTH * WIDTH)
 
 
 @shown

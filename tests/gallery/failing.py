@@ -81,7 +81,7 @@ def failure_that_is_not_caught() -> Exhibit:
 
 @shown
 def wrong_shape() -> Exhibit:
-    """torch's own error ends the block at once."""
+    """Torch's own error ends the block at once."""
     return Exhibit(
         lambda: nn.Sequential(linear(), linear()),
         calls=(call(lambda: torch.ones(ROWS, WIDTH + 1)),),

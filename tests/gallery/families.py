@@ -67,7 +67,7 @@ def encoder_fast_path_without_padding() -> Exhibit:
 
 @shown
 def attention_with_weights() -> Exhibit:
-    """torch's attention that gives its weights back, which takes the unfused way, and once without them."""
+    """Torch's attention that gives its weights back, which takes the unfused way, and once without them."""
 
     def forward(m: Any, x: Tensor) -> Any:
         return m.attend(x, x, x), m.attend(x, x, x, need_weights=False)
@@ -87,9 +87,8 @@ def tiny_t5() -> Exhibit:
     def build() -> nn.Module:
         from transformers import T5Config, T5ForConditionalGeneration
 
-        config = T5Config(
-            vocab_size=16, d_model=WIDTH, d_kv=4, num_heads=2, d_ff=HIDDEN, num_layers=1, decoder_start_token_id=0
-        )
+        config = T5Config(vocab_size=16, d_model=WIDTH, d_kv=4, num_heads=2, d_ff=HIDDEN, num_layers=1)
+        config.decoder_start_token_id = 0
         return T5ForConditionalGeneration(config)
 
     def drive(model: Any) -> Any:
@@ -107,8 +106,10 @@ def tiny_bart() -> Exhibit:
     def build() -> nn.Module:
         from transformers import BartConfig, BartForConditionalGeneration
 
-        size = {f"{side}_{what}": n for side in ("encoder", "decoder") for what, n in (("layers", 1), ("ffn_dim", 16))}
-        heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+        size: dict[str, Any] = {
+            f"{side}_{what}": n for side in ("encoder", "decoder") for what, n in (("layers", 1), ("ffn_dim", 16))
+        }
+        heads: dict[str, Any] = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
         config = BartConfig(vocab_size=16, d_model=WIDTH, max_position_embeddings=16, **size, **heads)
         return BartForConditionalGeneration(config)
 
@@ -182,7 +183,7 @@ def recurrent_cells() -> Exhibit:
     """An LSTM cell in a loop of the model's own."""
 
     def forward(m: Any, x: Tensor) -> Any:
-        state = None
+        state: Any = None
         for step in x.unbind(1):
             state = m.cell(step, state)
         return m.head(state[0])

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
+from torch.nn.parameter import is_lazy
 
 Facts = dict[str, str]
 
@@ -79,16 +80,13 @@ class _Walk:
             self.facts[path] += f" {value.dtype} {value.shape} {bits(value)}"
         elif isinstance(value, BaseException):
             self._error(path, value)
-        elif isinstance(value, functools.partial):
-            self._items(path, {"func": value.func, "args": value.args, "keywords": value.keywords})
         elif isinstance(value, (FunctionType, BuiltinFunctionType, type)):
             self.facts[path] += f" {code_of(value)}"
-        elif isinstance(value, MethodType):
-            self._items(path, {"function": value.__func__, "self": value.__self__})
-        elif isinstance(value, Mapping):
-            self._items(path, value)
-        elif isinstance(value, (list, tuple)):
-            self._items(path, dict(enumerate(value)))
+        elif isinstance(value, (MethodType, functools.partial)):
+            parts = ("__func__", "__self__", "func", "args", "keywords")
+            self._items(path, {part: getattr(value, part) for part in parts if hasattr(value, part)})
+        elif isinstance(value, (Mapping, list, tuple)):
+            self._items(path, value if isinstance(value, Mapping) else dict(enumerate(value)))
         elif isinstance(value, (set, frozenset)):
             self.facts[path] += f" {sorted(map(repr, value))}"
         elif isinstance(value, torch.Generator):
@@ -111,7 +109,7 @@ class _Walk:
     # --- tensors ----------------------------------------------------------------------------------------------
 
     def _tensor(self, path: str, x: Tensor) -> None:
-        if isinstance(x, nn.parameter.UninitializedTensorMixin):
+        if is_lazy(x):
             return
         told = [str(x.dtype), str(x.layout), str(x.device), "" if x.is_nested else str(tuple(x.shape))]
         told += ["grad"] * x.requires_grad + ["inference"] * x.is_inference()

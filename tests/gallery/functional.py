@@ -35,7 +35,7 @@ def functional_call_with_other_weights() -> Exhibit:
 
 @shown
 def vmapped() -> Exhibit:
-    """vmap over rows, and over the model itself with random numbers drawn inside."""
+    """Vmap over rows, and over the model itself with random numbers drawn inside."""
 
     def drive(model: Any) -> Any:
         params, buffers = stack_module_state([model, model])
@@ -51,11 +51,11 @@ def vmapped() -> Exhibit:
 
 @shown
 def gradients_by_function() -> Exhibit:
-    """grad of a loss in the weights, and per sample by vmap over it."""
+    """Grad of a loss in the weights, and per sample by vmap over it."""
 
     def drive(model: Any) -> Any:
         def loss(weights: dict[str, Tensor], x: Tensor) -> Tensor:
-            return functional_call(model, weights, (x,)).square().sum()  # type: ignore[no-any-return]  # a call is Any
+            return functional_call(model, weights, (x,)).square().sum()
 
         weights = _weights(model)
         return grad(loss)(weights, rows()), vmap(grad(loss), (None, 0))(weights, rows())
@@ -89,7 +89,7 @@ def forward_mode() -> Exhibit:
 
 @shown
 def transformed_inside_its_forward() -> Exhibit:
-    """vmap and grad inside a forward, over a child."""
+    """Vmap and grad inside a forward, over a child."""
 
     def forward(m: Any, x: Tensor) -> Any:
         return vmap(m.layer)(x), grad(lambda v: m.layer(v).sum())(x)

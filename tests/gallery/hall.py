@@ -28,7 +28,7 @@ from gallery.exhibit import EXHIBITS
 NAMES = sorted(EXHIBITS)
 
 
-def marked(known: dict[tuple[str, str], str], *modes: str) -> list[object]:
+def marked(known: dict[tuple[str, str], str], *ways: str) -> list[object]:
     """Return (exhibit, mode) parameters, with those that are known to fail marked so."""
 
     def why(name: str, mode: str) -> str | None:
@@ -42,5 +42,5 @@ def marked(known: dict[tuple[str, str], str], *modes: str) -> list[object]:
             marks=[pytest.mark.xfail(strict=True, reason=reason)] if (reason := why(name, mode)) else [],
         )
         for name in NAMES
-        for mode in modes
+        for mode in ways
     ]

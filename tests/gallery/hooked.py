@@ -106,8 +106,8 @@ def hooks_hung_inside_the_block() -> Exhibit:
     """One hook is hung up and stays, one is hung up and taken off, one from before is taken off."""
 
     def build() -> nn.Module:
-        model = Through(lambda m, x: m.layer(x), layer=linear(), seen=[])
-        model.handle = model.layer.register_forward_hook(_noting(model.seen, "before the block"))  # type: ignore[arg-type, assignment]  # attributes of any type
+        model: Any = Through(lambda m, x: m.layer(x), layer=linear(), seen=[])
+        model.handle = model.layer.register_forward_hook(_noting(model.seen, "before the block"))
         return model
 
     def drive(model: Any) -> Any:
@@ -175,9 +175,7 @@ def forward_of_the_class_replaced() -> Exhibit:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x)
 
-    return Exhibit(
-        lambda: nn.Sequential(Layer(8, 8), linear()), drive=drive, no_count="a class may be replaced unseen"
-    )
+    return Exhibit(lambda: nn.Sequential(Layer(8, 8), linear()), drive=drive, no_count="a class may be replaced unseen")
 
 
 @shown

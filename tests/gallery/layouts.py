@@ -120,7 +120,7 @@ def quantised_by_hand() -> Exhibit:
 
 @shown
 def quantised_tensors() -> Exhibit:
-    """torch's own quantised tensors as argument and answer."""
+    """Torch's own quantised tensors as argument and answer."""
 
     def make() -> Tensor:
         return torch.quantize_per_tensor(rows(), scale=0.02, zero_point=3, dtype=torch.quint8)
@@ -146,7 +146,7 @@ def fake_quantised() -> Exhibit:
 def channels_last() -> Exhibit:
     """A convolution over pictures whose channels lie innermost; so do the answer's."""
     return Exhibit(
-        lambda: nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 1)).to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # torch's own stubs miss it
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 1)).to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # torch's stubs miss it
         calls=(call(lambda: torch.ones(2, 3, 6, 6).to(memory_format=torch.channels_last)),),
         flops=2 * 2 * 36 * (4 * 3 * 9 + 2 * 4),
     )
@@ -173,7 +173,7 @@ def tensor_subclass() -> Exhibit:
     """Arguments and weights of a subclass; the answer is of it, too."""
 
     def build() -> nn.Module:
-        model = nn.Sequential(linear(), linear())
+        model: Any = nn.Sequential(linear(), linear())
         model[1].weight = nn.Parameter(model[1].weight.detach().as_subclass(Tagged))
         return model
 

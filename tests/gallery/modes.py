@@ -53,17 +53,13 @@ def _counted(kind: Any) -> Iterator[Counter[str]]:
 @shown
 def dispatch_mode_around() -> Exhibit:
     """A counting mode around the block sees the model's operators, and no more."""
-    return Exhibit(
-        _model, calls=two_calls, around=lambda: _counted(CountsOperators), flops=4 * LINEAR, again=False
-    )
+    return Exhibit(_model, calls=two_calls, around=lambda: _counted(CountsOperators), flops=4 * LINEAR, again=False)
 
 
 @shown
 def function_mode_around() -> Exhibit:
     """The same of functions."""
-    return Exhibit(
-        _model, calls=two_calls, around=lambda: _counted(CountsFunctions), flops=4 * LINEAR, again=False
-    )
+    return Exhibit(_model, calls=two_calls, around=lambda: _counted(CountsFunctions), flops=4 * LINEAR, again=False)
 
 
 @shown
@@ -131,13 +127,13 @@ def _flops_counted() -> Iterator[dict[str, int]]:
 
 @shown
 def flop_counter_around() -> Exhibit:
-    """torch's FlopCounterMode around the block counts the model once."""
+    """Torch's FlopCounterMode around the block counts the model once."""
     return Exhibit(_model, calls=two_calls, around=_flops_counted, flops=4 * LINEAR, again=False)
 
 
 @shown
 def flop_counter_inside() -> Exhibit:
-    """torch's FlopCounterMode around a call and by module."""
+    """Torch's FlopCounterMode around a call and by module."""
 
     def drive(model: Any) -> Any:
         with FlopCounterMode(display=False) as counter:

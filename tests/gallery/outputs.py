@@ -47,7 +47,7 @@ def answers_a_named_tuple() -> Exhibit:
 @shown
 def answers_a_dataclass() -> Exhibit:
     """A dataclass, as many libraries' outputs are."""
-    return _answers(lambda y: _Dataclass(y))
+    return _answers(_Dataclass)
 
 
 @shown
@@ -71,9 +71,7 @@ def answers_an_array() -> Exhibit:
 @shown
 def answers_itself() -> Exhibit:
     """The module itself, and a method of its."""
-    return Exhibit(
-        lambda: Through(lambda m, x: (m.layer(x), m, m.layer), layer=linear()), calls=one_call, flops=LINEAR
-    )
+    return Exhibit(lambda: Through(lambda m, x: (m.layer(x), m, m.layer), layer=linear()), calls=one_call, flops=LINEAR)
 
 
 @shown
@@ -108,7 +106,7 @@ def answers_in_a_coroutine() -> Exhibit:
         return x
 
     def drive(model: Any) -> Any:
-        async def both() -> list[Any]:
+        async def both() -> Any:
             return await asyncio.gather(model(rows()), model(rows() * 2))
 
         return asyncio.run(both())

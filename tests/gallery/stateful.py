@@ -65,7 +65,7 @@ def makes_a_child_in_its_first_call() -> Exhibit:
     def forward(m: Any, x: Tensor) -> Tensor:
         if "late" not in m._modules:
             m.late = linear()
-        return m.late(m.layer(x))  # type: ignore[no-any-return]  # attributes of Any
+        return m.late(m.layer(x))
 
     return Exhibit(lambda: Through(forward, layer=linear()), calls=two_calls, flops=4 * LINEAR, again=False)
 
@@ -145,9 +145,7 @@ def fills_a_tensor_that_it_was_given() -> Exhibit:
 
     return Exhibit(
         lambda: Through(forward, layer=linear()),
-        calls=(
-            call(lambda: {"x": rows(), "out": torch.zeros(ROWS, WIDTH), "whole": torch.zeros(ROWS, 2 * WIDTH)}),
-        ),
+        calls=(call(lambda: {"x": rows(), "out": torch.zeros(ROWS, WIDTH), "whole": torch.zeros(ROWS, 2 * WIDTH)}),),
         flops=2 * LINEAR,
     )
 
@@ -201,7 +199,7 @@ def hands_out_its_last_answer() -> Exhibit:
             m.last = m.layer(x)
         else:
             m.last.copy_(m.layer(x))
-        return m.last  # type: ignore[no-any-return]  # attributes of Any
+        return m.last
 
     return Exhibit(lambda: Through(forward, layer=linear(), last=None), calls=two_calls, flops=2 * LINEAR, again=False)
 
@@ -216,6 +214,4 @@ def switches_its_own_mode() -> Exhibit:
         m.eval()
         return x
 
-    return Exhibit(
-        lambda: Through(forward, layer=linear(), drop=nn.Dropout(0.5)), calls=two_calls, flops=2 * LINEAR
-    )
+    return Exhibit(lambda: Through(forward, layer=linear(), drop=nn.Dropout(0.5)), calls=two_calls, flops=2 * LINEAR)

@@ -33,13 +33,17 @@ def surroundings() -> Facts:
         "generator of numpy": np.random.get_state(),
         "generator of Python": hash(random.getstate()),
         "gradients": (torch.is_grad_enabled(), torch.is_anomaly_enabled(), torch.is_inference_mode_enabled()),
-        "autocast": (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"), torch.is_autocast_cache_enabled()),
+        "autocast": (
+            torch.is_autocast_enabled("cpu"),
+            torch.get_autocast_dtype("cpu"),
+            torch.is_autocast_cache_enabled(),
+        ),
         "defaults": (torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()),
         "deterministic": (torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()),
         "fast path": torch.backends.mha.get_fastpath_enabled(),
         "fused attention": (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()),
         "compiling": "default" if compiler is None else compiler._stance.stance,
-        "profiling": torch.autograd._profiler_enabled(),
+        "profiling": torch._C._autograd._profiler_enabled(),
         "hooks on all modules": [len(hooks or ()) for hooks in _global_hooks()],
         "methods of modules": [id(vars(nn.Module).get(name)) for name in METHODS],
         "filters of warnings": [tuple(map(str, entry)) for entry in warnings.filters],
@@ -53,7 +57,11 @@ METHODS = ("__call__", "_call_impl", "__getattr__", "__setattr__", "__delattr__"
 
 
 def _global_hooks() -> list[Any]:
-    return [getattr(torch_module, name) for name in sorted(vars(torch_module)) if name.startswith("_global_") and name.endswith("_hooks")]
+    return [
+        getattr(torch_module, name)
+        for name in sorted(vars(torch_module))
+        if name.startswith("_global_") and name.endswith("_hooks")
+    ]
 
 
 def leave_modes_left_behind(most: int = 0) -> None:

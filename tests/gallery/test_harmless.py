@@ -27,7 +27,7 @@ def test_an_exhibit_does_the_same_each_time(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "mode"), marked(HARM, *MODES))
 def test_a_profiled_block_changes_nothing(name: str, mode: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """Outputs, errors, arguments, state, attributes, hooks, modes, generators, switches and warnings; nothing printed."""
+    """Outputs, errors, arguments, state, attributes, hooks, modes, generators, switches, warnings; nothing printed."""
     exhibit = EXHIBITS[name]()
     if mode == "rerun" and not exhibit.again:
         pytest.skip("a repeat of these calls cannot be harmless")

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional
 
 from gallery.exhibit import LINEAR, ROWS, WIDTH, Exhibit, Through, linear, rows, shown
@@ -72,7 +73,7 @@ def trained_in_mixed_precision() -> Exhibit:
 
     def drive(model: Any) -> Any:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        scaler = torch.amp.GradScaler("cpu")
+        scaler = GradScaler("cpu")
         for _ in range(2):
             with torch.autocast("cpu", torch.bfloat16):
                 y = model(rows())
@@ -86,14 +87,14 @@ def trained_in_mixed_precision() -> Exhibit:
 
 @shown
 def trained_inside_its_call() -> Exhibit:
-    """The forward takes a step of its own weights, as adaptation at test time does: 2 forward, 1 backward to weights."""
+    """The forward takes a step of its own weights, as adaptation at test time does: two forward, one back."""
 
     def forward(m: Any, x: Tensor) -> Any:
         with torch.enable_grad():
             m.layer(x).square().sum().backward()
         with torch.no_grad():
             for parameter in m.layer.parameters():
-                parameter -= 0.1 * parameter.grad
+                parameter.sub_(0.1 * parameter.grad)
                 parameter.grad = None
         return m.layer(x)
 
@@ -111,11 +112,16 @@ def hooks_on_gradients() -> Exhibit:
 
     def drive(model: Any) -> Any:
         seen: list[Any] = []
+
+        def pack(value: Tensor) -> Tensor:
+            seen.append("packed")
+            return value
+
         for parameter in model.parameters():
             parameter.register_hook(lambda g: g * 2)
             parameter.register_post_accumulate_grad_hook(lambda p: seen.append(tuple(p.shape)))
         x = rows().requires_grad_()
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: (seen.append("packed"), t)[1], lambda t: t + 0):
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t + 0):
             y = model(x)
         y.register_hook(lambda g: g + 1)
         y.sum().backward()
