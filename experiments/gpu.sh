@@ -111,7 +111,8 @@ stage() {
         # Joules before traces, whose profiler stays attached; what the full-size runs show anyway is left to them.
         keep tests.txt 240 env KINETO_LOG_LEVEL=2 "$PYTHON" -m pytest -m gpu -q -ra --durations 6 \
             --basetemp "$results/tests" -k "not full_size and not repeats" \
-            tests/gpu/test_energy_gpu.py tests/gpu/test_latency_gpu.py tests/gpu/test_kernels_gpu.py
+            tests/gpu/test_energy_gpu.py tests/gpu/test_latency_gpu.py tests/gpu/test_own_loop_gpu.py \
+            tests/gpu/test_kernels_gpu.py
         ;;
     traces) LINES_SHOWN=80 keep traces.txt 120 "$PYTHON" experiments/gpu_traces.py "$results/traces" ;;
     batch1) profile batch1 285 --batch-size 1 --samples 8 --max-new-tokens 16 ;;

@@ -82,12 +82,15 @@ class Dispatch:
         left whole. Sizes of nested ones are no numbers, so that nothing of them is counted as a whole.
         """
         came = perf_counter()
+        subclass = _subclass_in(args, kwargs)
+        if subclass is not None and subclass.is_nested:
+            return NotImplemented
         operator = self._known.get(func)
         if operator is None:
             operator = self._known[func] = describe(func)
         if self.guard is not None and operator.written:
             self.guard(operator, args, kwargs)
-        if (subclass := _subclass_in(args, kwargs)) is not None and (operator.formula is None or subclass.is_nested):
+        if subclass is not None and operator.formula is None:
             return NotImplemented
         if operator.composite and operator.formula is None:
             with self._mode:

@@ -29,7 +29,7 @@ from layerprof.hooks.weights import Weights, boundary_bytes, tensors_in
 from torch import Tensor, nn
 
 from layerprof.flops.operators import GROUPED
-from layerprof.models.patch import Forward, Laid, Replaced
+from layerprof.models.patch import Forward, Laid, Replaced, never_called
 from layerprof.readings import Layer, Uncounted, WorkReading
 from layerprof.records import Phase
 
@@ -86,8 +86,7 @@ class ShapesHook(LayerHook):
         """Follow the modules around the layers, so that work between layers has a name."""
         located = {layer.name: layer.tower for layer in self.layers}
         for name, module in self.model.named_modules():
-            never_called = type(module).forward is nn.Module.forward and "forward" not in vars(module)
-            if never_called or any(name == x or name.startswith(x + ".") or not x for x in located):
+            if never_called(module) or any(name == x or name.startswith(x + ".") or not x for x in located):
                 continue
             vision = _towers_around(name, located) == {"vision"}
             frame = (name or type(module).__name__, Phase.VISION if vision else None)
@@ -257,21 +256,25 @@ class ShapesHook(LayerHook):
         seconds: float,
     ) -> None:
         frame = self._frames.innermost
-        if operator.role == "unknown":
+        if operator.role == "unknown" or (
+            operator.role == "formula" and not self._counted(operator, args, kwargs, output, frame)
+        ):
             self._missed(operator, frame, seconds if _on_cpu((*args, *kwargs.values(), output)) else None)
         elif operator.role == "softmax":
             self._flops.softmax(args[0])
-        elif operator.role == "formula":
-            self._count(operator, operator.operands(args, kwargs), output, frame)
         self._read_weights(operator, args, kwargs, output, frame)
 
-    def _count(self, operator: Operator, operands: dict[str, Any], output: Any, frame: Frame) -> None:
+    def _counted(
+        self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, frame: Frame
+    ) -> bool:
+        """Add an operator by its formula; False where it fails, since operands can be of any kind and size."""
         before = self._flops.total
         try:
-            self._flops.add(operator, operands, output, frame)
-        except Exception:  # operands can be of any kind, with sizes that no formula foresees; the call is the user's
+            self._flops.add(operator, operator.operands(args, kwargs), output, frame)
+        except Exception:  # whatever it meets, the operator did its work, and is named
             self._flops.total = before
-            self._missed(operator, frame, None)
+            return False
+        return True
 
     def _missed(self, operator: Operator, frame: Frame, seconds: float | None) -> None:
         key = (frame.path, self._frames.phase(frame), operator.name)

@@ -123,7 +123,7 @@ class Uncounted:
     """Calls of an operator that may do matrix work and has no formula; adds up with `+`.
 
     `seconds` are those that the host spent inside the calls, None where that is not how long they took: a GPU works
-    behind the host's back, and a formula that failed was not timed.
+    behind the host's back.
     """
 
     calls: int = 0

@@ -15,10 +15,11 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Version of `run.json`; older ones stay readable.
 
-History: 1 = first; 2 = `overhead_ci95`, `ledger.busy_s.not_recorded`.
+History: 1 = first; 2 = `overhead_ci95`, `ledger.busy_s.not_recorded`; 3 = FLOPs that miss an operator say so:
+`layers[].uncounted`, `totals.flops_at_least`, `ledger.flops.not_counted` and `at_least`.
 """
 
 Tower = Literal["vision", "language"]
@@ -144,7 +145,8 @@ class Totals(Record):
     """The run end to end, from the bare pass.
 
     `overhead_ratio` is the latency pass over the bare pass, as the median over batches of the paired ratio, with its
-    interval; a batch's two walks follow each other at once.
+    interval; a batch's two walks follow each other at once. `flops_at_least` says that operators without a formula ran:
+    every figure of FLOPs is a lower bound then, and None where nothing was counted.
     """
 
     wer: Wer | None
@@ -152,6 +154,7 @@ class Totals(Record):
     latency_s: LatencyTotals
     flops: int | None
     flops_per_sample: float | None
+    flops_at_least: bool = False
     flops_useful: int | None = None
     flops_causal: int | None = None
     bytes: int | None = None
@@ -172,6 +175,9 @@ class LayerRow(Record):
     `span_s` is over the `calls` of the latency pass; `busy_s` is over the `busy_calls` of the traced batches only, and
     `busy_share` is `busy_s / busy_span_s`: on a GPU the latency pass's spans of those calls, on a CPU the time that
     the layer's ranges took within the trace itself. None where CUDA graphs ran inside the layer.
+
+    `uncounted` are the calls of operators inside the layer that may do matrix work and have no formula. Where there are
+    any, `flops` are at least what they say, None where nothing was counted; what needs all of them has no figure.
 
     Joules are over all calls. Beside replayed ones stand `energy_active_j` (above the power of the resident, idle
     model), `energy_hot_j` (weights still in the cache) and `energy_reconciled_j` (scaled so that no residual is left).
@@ -206,6 +212,24 @@ class LayerRow(Record):
     energy_hot_j: float | None = None
     energy_reconciled_j: float | None = None
     energy_estimate_j: float | None = None
+    uncounted: dict[str, int] = Field(default_factory=dict)
+
+    @property
+    def at_least(self) -> bool:
+        """Whether the FLOPs are a lower bound."""
+        return bool(self.uncounted)
+
+
+class NotCounted(Record):
+    """Calls of an operator that may do matrix work and has no formula: what they did is in no figure of FLOPs.
+
+    `share` is their share of the time; None where it is not known, since a GPU works behind the host's back. `places`
+    counts them by `name phase` of the layer, or of the module that ran them outside of layers.
+    """
+
+    calls: int
+    share: float | None = None
+    places: dict[str, int] = Field(default_factory=dict)
 
 
 class NotRecorded(Record):
@@ -226,6 +250,10 @@ class LedgerColumn(Record):
 
     `quality` and `source` label the joules of the layers and the rest; other quantities have none. `not_recorded` is
     what the total lacks; None where nothing is known to be missing.
+
+    `not_counted` are the operators that FLOPs lack. `at_least` names the lines that are lower bounds: `layers` and
+    `total`, names of the rest. One of which nothing was counted is None, or not in the rest; the residual is then of
+    what was counted.
     """
 
     layers: float | int | None
@@ -236,6 +264,8 @@ class LedgerColumn(Record):
     quality: Quality | None = None
     source: str | None = None
     not_recorded: NotRecorded | None = None
+    not_counted: dict[str, NotCounted] = Field(default_factory=dict)
+    at_least: tuple[str, ...] = ()
 
 
 class EnergyClosure(Record):
@@ -276,7 +306,7 @@ class Ledger(Record):
 class Run(Record):
     """Everything one `layerprof profile` produced; `run.json` is its dump."""
 
-    format: Literal[1, 2] = FORMAT
+    format: Literal[1, 2, 3] = FORMAT
     created: str
     status: Literal["done", "interrupted", "failed"] = "done"
     settings: dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any, Literal
 
-from layerprof.books import joules, layer_joules, ledger, rows, totals
+from layerprof.books import joules, layer_joules, ledger, not_counted, rows, totals
 from layerprof.books.answers import Scored
 from layerprof.books.device import roof, surroundings
 from layerprof.books.evidence import Asked, Read
@@ -27,6 +27,7 @@ def run(asked: Asked, read: Read, scored: Scored, failed: LayerprofError | None 
     estimate, why_none = joules.estimate(asked, read)
     layers, books = books_of(asked, read, layer_joules.layer_energy(asked, read, estimate))
     reasons = read.reasons | ({"energy_estimate": why_none} if why_none else {})
+    told = filter(None, (not_counted.warning(books.flops),))
     ended = (f"The run failed: {failed.problem} {failed.remedy}",) if failed else ()
     return Run(
         created=now(),
@@ -42,7 +43,7 @@ def run(asked: Asked, read: Read, scored: Scored, failed: LayerprofError | None 
         energy_closure=layer_joules.closure(asked.layers, read.energy, read.spans),
         passes=read.passes | _pass_facts(read, reasons) | {"other_load": dict(read.other_load)},
         uncounted_ops=read.work.uncounted_calls() if read.work else {},
-        warnings=(*read.warnings, *ended),
+        warnings=(*read.warnings, *told, *ended),
         files=dict(read.files),
     )
 
@@ -105,17 +106,12 @@ def _totals(asked: Asked, read: Read, scored: Scored, estimate: EnergyEstimate |
     done = asked.batches[: len(read.bare)]
     work, count = read.work, read.rows
     complete = work is not None and sum(len(batch.examples) for batch in asked.batches) == count
-    layers = [*work.layers.values(), *work.outside.values()] if work else []
     ratio, interval = totals.overhead(read.bare, read.hooked)
     return Totals(
         wer=scored.wer,
         task_metric=scored.task_metric,
         latency_s=totals.latency(read.bare),
-        flops=work.total_flops if work else None,
-        flops_per_sample=work.total_flops / count if work and complete else None,
-        flops_useful=sum(item.flops_useful for item in layers) if work else None,
-        flops_causal=sum(item.flops_causal for item in layers) if work else None,
-        bytes=sum(item.bytes for item in layers) if work else None,
+        **totals.of_work(work, count if complete else None),
         energy=joules.totals(asked, read),
         energy_estimate=estimate,
         peak_memory_bytes=read.peak_memory_bytes,

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Literal, TypeVar
 
+from layerprof.books import not_counted
 from layerprof.books.rows import NOT_MEASURED, LayerEnergy
 from layerprof.layers.nesting import LAYERS, accounts, short_names, whole_layers
 from layerprof.readings import KernelReading, Layer, SpanReading, WorkReading
-from layerprof.records import LayerRow, Ledger, LedgerColumn, NotRecorded
+from layerprof.records import LayerRow, Ledger, LedgerColumn, NotCounted, NotRecorded
 
 Group = TypeVar("Group", bound=Hashable)
 
+OUTSIDE = "outside layers: "
+"""Before the module that ran work under no layer, where a line of the books names it."""
 ROUNDING = 1e-12
 """Share of the total that sums of doubles may be off by; a residual below it is zero."""
 
@@ -42,28 +45,49 @@ def close(
     why = {**NOT_MEASURED, **(reasons or {})}
     account = accounts(layers)
     return Ledger(
-        flops=_flops(work, account, why["flops"]),
+        flops=_flops(work, account, why["flops"], fsum(spans.windows_s) if spans else None),
         span_s=_span(spans, account, why["span_s"]),
         busy_s=_busy(kernels, account, why["busy_s"]),
         energy_j=_energy(layers, energy, account, total_energy_j, why["energy_j"]),
     )
 
 
-def _flops(reading: WorkReading | None, account: Mapping[str, str], reason: str) -> LedgerColumn:
+def _flops(reading: WorkReading | None, account: Mapping[str, str], reason: str, all_s: float | None) -> LedgerColumn:
     if reading is None:
         return _blank(reason)
     books: dict[str, int] = {LAYERS: 0}
     for (name, _), work in reading.layers.items():
         label = account.get(name, name)
         books[label] = books.get(label, 0) + work.flops
-    short = short_names({path for (path, _), work in reading.outside.items() if work.flops})
+    located = {*account, *(name for name, _ in reading.layers)}
+    missing = [place for place, _, _ in reading.uncounted]
+    worked = {path for (path, _), work in reading.outside.items() if work.flops}
+    short = short_names(worked | {place for place in missing if place not in located})
     for (path, _), work in reading.outside.items():
         if work.flops:
-            label = f"outside layers: {short[path]}"
+            label = f"{OUTSIDE}{short[path]}"
             books[label] = books.get(label, 0) + work.flops
-    inside = books.pop(LAYERS)
-    residual = reading.total_flops - inside - sum(books.values())
-    return LedgerColumn(layers=inside, rest=dict(books), residual=residual, total=reading.total_flops)
+    lines = [account.get(place, place) if place in located else f"{OUTSIDE}{short[place]}" for place in missing]
+    return _with_bounds(books, reading, lines, not_counted.by_operator(reading, all_s))
+
+
+def _with_bounds(
+    books: Mapping[str, int], reading: WorkReading, lines: Sequence[str], missing: Mapping[str, NotCounted]
+) -> LedgerColumn:
+    """Return the column of what was counted; a line that misses work has a figure only where something is known."""
+    residual = reading.total_flops - sum(books.values())
+    known = {label: value for label, value in books.items() if value or label not in lines}
+    rest: dict[str, float | int] = {label: value for label, value in known.items() if label != LAYERS}
+    nothing = bool(missing) and not reading.total_flops
+    return LedgerColumn(
+        layers=known.get(LAYERS),
+        rest=rest,
+        residual=None if nothing else residual,
+        total=None if nothing else reading.total_flops,
+        reason=not_counted.told(missing) if nothing else None,
+        not_counted=dict(missing),
+        at_least=tuple(dict.fromkeys((*(line or "layers" for line in lines), "total"))) if lines else (),
+    )
 
 
 def _span(reading: SpanReading | None, account: Mapping[str, str], reason: str) -> LedgerColumn:
@@ -126,7 +150,8 @@ class Sum:
     """What rows come to together; adds up with `+` and `sum(..., Sum())`.
 
     None means that no row had the figure; rows without it beside rows with it count as nothing. `busy_s` is scaled
-    from the traced calls to all calls, so that it compares with `span_s`.
+    from the traced calls to all calls, so that it compares with `span_s`. `at_least` says that `flops` is a lower
+    bound.
     """
 
     rows: int = 0
@@ -136,13 +161,14 @@ class Sum:
     span_s: float | None = None
     busy_s: float | None = None
     energy_j: float | None = None
+    at_least: bool = False
 
     @classmethod
     def of(cls, row: LayerRow) -> Sum:
         """Return one row's figures."""
         span = row.span_s.total if row.span_s else None
         busy = row.busy_share * span if row.busy_share is not None and span is not None else None
-        return cls(1, row.calls, row.flops, row.bytes, span, busy, row.energy_j)
+        return cls(1, row.calls, row.flops, row.bytes, span, busy, row.energy_j, row.at_least)
 
     def __add__(self, other: Sum) -> Sum:
         return Sum(
@@ -153,6 +179,7 @@ class Sum:
             _plus(self.span_s, other.span_s),
             _plus(self.busy_s, other.busy_s),
             _plus(self.energy_j, other.energy_j),
+            self.at_least or other.at_least,
         )
 
     def __radd__(self, other: Literal[0]) -> Sum:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from layerprof.books import ledger, rows, totals
+from layerprof.books import ledger, not_counted, rows, totals
 from layerprof.books.assemble import now
 from layerprof.books.device import roof, surroundings
 from layerprof.flops.formulas import CONVENTION
@@ -41,6 +41,7 @@ def run(
     `counting` says how many passes through the model were watched, and what that took.
     """
     every = rows.rows(calls.layers, spans, work, roof=roof(calls.device, calls.dtype))
+    books = ledger.close(calls.layers, spans, work, reasons={"flops": why_no_work} if why_no_work else {})
     wanted = {layer.name for layer in calls.selected}
     return Run(
         created=now(),
@@ -52,8 +53,8 @@ def run(
         samples=calls.rows,
         totals=totals.of_windows(spans, work, calls.rows),
         layers=tuple(row for row in every if row.name in wanted),
-        ledger=ledger.close(calls.layers, spans, work, reasons={"flops": why_no_work} if why_no_work else {}),
+        ledger=books,
         passes={"decode_by_step": rows.decode_by_step(spans)} | ({"counting": counting} if counting else {}),
         uncounted_ops=work.uncounted_calls() if work else {},
-        warnings=warnings,
+        warnings=(*warnings, *filter(None, (not_counted.warning(books.flops),))),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import fsum
 from typing import Any
 
+from layerprof.books import not_counted
 from layerprof.books.statistics import median, p95
 from layerprof.energy.amount import Amount, ci95_of, joules_of
 from layerprof.layers.nesting import enclosing
@@ -62,6 +63,7 @@ def rows(
     inside = enclosing(layers)
     timed = _by_key(spans)
     done = _inclusive_work(work, inside)
+    missed = not_counted.by_row(work, inside)
     busy = _inclusive(kernels.busy_s if kernels else {}, inside)
     host = _inclusive(kernels.host_s if kernels else {}, inside)
     joules = energy.amounts if energy else {}
@@ -74,6 +76,7 @@ def rows(
             timed.get(key, []),
             _median_spans(spans, timed.get(key, [])),
             done.get(key),
+            missed.get(key, {}),
             _Busy.of(kernels, busy, host, timed, key),
             energy,
         )
@@ -129,6 +132,7 @@ class _Seen:
     spans: Sequence[Span]
     quiet: Sequence[Span]
     work: Work | None
+    uncounted: Mapping[str, int]
     busy: _Busy
     energy: LayerEnergy | None
 
@@ -147,15 +151,21 @@ def _row(layer: Layer, phase: Phase, seen: _Seen, roof: Roof | None) -> LayerRow
         busy_span_s=seen.busy.span,
         busy_share=seen.busy.share,
         top_kernels=seen.busy.top,
-        roof_share=_roof_share(roof, seen.work, seen.quiet),
-        **_work_fields(seen.work),
+        roof_share=None if seen.uncounted else _roof_share(roof, seen.work, seen.quiet),
+        uncounted=dict(seen.uncounted),
+        **_work_fields(seen.work, unknown=bool(seen.uncounted)),
         **_energy_fields(seen.energy, (layer.name, phase)),
     )
 
 
-def _work_fields(work: Work | None) -> dict[str, Any]:
-    names = ("flops", "flops_useful", "flops_causal", "bytes", "bytes_weights", "bytes_activations", "bytes_kv")
-    return {name: getattr(work, name) if work else None for name in names}
+def _work_fields(work: Work | None, *, unknown: bool) -> dict[str, Any]:
+    """Return the fields of a row's work. Where operators are `unknown` and nothing else was counted, no FLOPs are."""
+    names = ["bytes", "bytes_weights", "bytes_activations", "bytes_kv"]
+    flops = ("flops", "flops_useful", "flops_causal")
+    known = work is not None and (work.flops or not unknown)
+    return {name: getattr(work, name) if work else None for name in names} | {
+        name: getattr(work, name) if known else None for name in flops
+    }
 
 
 def _energy_fields(energy: LayerEnergy | None, key: Key) -> dict[str, Any]:

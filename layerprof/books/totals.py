@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,6 @@ def output_tokens(walked: Sequence[Walked]) -> int:
 def of_windows(spans: SpanReading, work: WorkReading | None, rows: int) -> Totals:
     """Return the totals of a user's own calls: one batch is one outermost call, and only the latency is end to end."""
     windows, quiet = spans.windows_s, spans.undisturbed_windows_s()
-    parts = [*work.layers.values(), *work.outside.values()] if work else []
     return Totals(
         wer=None,
         task_metric=None,
@@ -63,11 +63,7 @@ def of_windows(spans: SpanReading, work: WorkReading | None, rows: int) -> Total
             ttft=None,
             per_output_token=None,
         ),
-        flops=work.total_flops if work else None,
-        flops_per_sample=work.total_flops / rows if work else None,
-        flops_useful=sum(part.flops_useful for part in parts) if work else None,
-        flops_causal=sum(part.flops_causal for part in parts) if work else None,
-        bytes=sum(part.bytes for part in parts) if work else None,
+        **of_work(work, rows),
         energy=no_energy("LayerProfiler measures no energy; use `layerprof profile`"),
         peak_memory_bytes=None,
         overhead_ratio=None,
@@ -76,6 +72,25 @@ def of_windows(spans: SpanReading, work: WorkReading | None, rows: int) -> Total
         pad_tokens=None,
         image_tokens=None,
     )
+
+
+def of_work(work: WorkReading | None, rows: int | None) -> dict[str, Any]:
+    """Return the fields of `Totals` that are of work; `rows` is None where FLOPs are not of all samples.
+
+    Where operators without a formula ran, FLOPs are a lower bound, and None where nothing else was counted.
+    """
+    if work is None:
+        return dict.fromkeys(("flops", "flops_per_sample", "flops_useful", "flops_causal", "bytes"))
+    parts = [*work.layers.values(), *work.outside.values()]
+    known = bool(work.total_flops) or not work.uncounted
+    return {
+        "flops": work.total_flops if known else None,
+        "flops_per_sample": work.total_flops / rows if known and rows else None,
+        "flops_at_least": bool(work.uncounted),
+        "flops_useful": sum(part.flops_useful for part in parts) if known else None,
+        "flops_causal": sum(part.flops_causal for part in parts) if known else None,
+        "bytes": sum(part.bytes for part in parts),
+    }
 
 
 def no_energy(reason: str) -> Energy:

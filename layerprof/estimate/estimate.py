@@ -11,9 +11,11 @@ from math import fsum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerprof.books import not_counted
 from layerprof.books.ledger import close
 from layerprof.errors import RequestError
 from layerprof.estimate.result import Estimate, EstimateMemory, EstimateRow, EstimateTotals
+from layerprof.layers.nesting import enclosing
 from layerprof.machine.gpus import Gpu, bound_by, gpu_by_name, roof_seconds
 from layerprof.machine.internals import attention_of
 from layerprof.machine.placement import DTYPES, torch_dtype
@@ -59,8 +61,9 @@ def estimate(
     ran = rehearsal.rehearse(
         live, found, ghosts, rows=batch_size, image_size=image_size, text_tokens=text_tokens, new_tokens=new_tokens
     )
+    missed = not_counted.by_row(ran.work, enclosing(found))
     rows = tuple(
-        _row(layer, phase, ran.work.layers[layer.name, phase], device, dtype)
+        _row(layer, phase, ran.work.layers[layer.name, phase], missed.get((layer.name, phase), {}), device, dtype)
         for layer in found
         for phase in Phase
         if (layer.name, phase) in ran.work.layers
@@ -105,7 +108,9 @@ def _check(batch_size: int, image_size: int, text_tokens: int, new_tokens: int, 
         raise RequestError(f"There is no dtype '{dtype}'.", f"Use one of {', '.join(DTYPES)}.")
 
 
-def _row(layer: Layer, phase: Phase, work: Work, gpu: Gpu | None, dtype: str) -> EstimateRow:
+def _row(layer: Layer, phase: Phase, work: Work, uncounted: dict[str, int], gpu: Gpu | None, dtype: str) -> EstimateRow:
+    known, whole = bool(work.flops) or not uncounted, not uncounted
+    bound = bound_by(work.flops, work.bytes, gpu, dtype) if gpu else None
     seconds = roof_seconds(work.flops, work.bytes, gpu, dtype) if gpu else None
     return EstimateRow(
         name=layer.name,
@@ -114,16 +119,17 @@ def _row(layer: Layer, phase: Phase, work: Work, gpu: Gpu | None, dtype: str) ->
         index=layer.index,
         phase=phase,
         calls=work.calls,
-        flops=work.flops,
-        flops_causal=work.flops_causal,
+        flops=work.flops if known else None,
+        flops_causal=work.flops_causal if known else None,
         bytes=work.bytes,
         bytes_weights=work.bytes_weights,
         bytes_activations=work.bytes_activations,
         bytes_kv=work.bytes_kv,
-        flops_per_byte=work.flops / work.bytes if work.bytes else None,
+        flops_per_byte=work.flops / work.bytes if work.bytes and whole else None,
         time_bound_s=seconds,
-        bound=bound_by(work.flops, work.bytes, gpu, dtype) if gpu else None,
-        energy_estimate_j=seconds * gpu.power_w if gpu and seconds is not None else None,
+        bound=bound if whole or bound == "compute" else None,  # more work only binds it more
+        energy_estimate_j=seconds * gpu.power_w if gpu and seconds is not None and whole else None,
+        uncounted=uncounted,
     )
 
 
@@ -131,8 +137,10 @@ def _sum(rows: Sequence[EstimateRow]) -> EstimateTotals:
     def added(values: Sequence[float | None]) -> float | None:
         return None if any(v is None for v in values) else fsum(v for v in values if v is not None)
 
+    work, at_least = sum(row.flops or 0 for row in rows), any(row.at_least for row in rows)
     return EstimateTotals(
-        flops=sum(row.flops for row in rows),
+        flops=work if work or not at_least else None,
+        flops_at_least=at_least,
         bytes=sum(row.bytes for row in rows),
         time_bound_s=added([row.time_bound_s for row in rows]),
         energy_estimate_j=added([row.energy_estimate_j for row in rows]),

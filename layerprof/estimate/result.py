@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from layerprof.machine.gpus import Bound
 from layerprof.records import LedgerColumn, Phase, Record, Tower
 
 
 class EstimateRow(Record):
-    """One layer in one phase. `time_bound_s` is the least time on the device; `energy_estimate_j` that at its power."""
+    """One layer in one phase. `time_bound_s` is the least time on the device; `energy_estimate_j` that at its power.
+
+    `uncounted` are the calls of operators that may do matrix work and have no formula. Where there are any, FLOPs and
+    the time are lower bounds (FLOPs None where nothing was counted), and what needs all of them is None.
+    """
 
     name: str
     tower: Tower
@@ -17,8 +23,8 @@ class EstimateRow(Record):
     index: int
     phase: Phase
     calls: int
-    flops: int
-    flops_causal: int
+    flops: int | None
+    flops_causal: int | None
     bytes: int
     bytes_weights: int
     bytes_activations: int
@@ -27,12 +33,22 @@ class EstimateRow(Record):
     time_bound_s: float | None = None
     bound: Bound | None = None
     energy_estimate_j: float | None = None
+    uncounted: dict[str, int] = Field(default_factory=dict)
+
+    @property
+    def at_least(self) -> bool:
+        """Whether the FLOPs are a lower bound."""
+        return bool(self.uncounted)
 
 
 class EstimateTotals(Record):
-    """Sums over rows, of one phase or of all; the times add, since layers run one after another."""
+    """Sums over rows, of one phase or of all; the times add, since layers run one after another.
 
-    flops: int
+    `flops_at_least` says that operators without a formula ran in a row.
+    """
+
+    flops: int | None
+    flops_at_least: bool = False
     bytes: int
     time_bound_s: float | None = None
     energy_estimate_j: float | None = None

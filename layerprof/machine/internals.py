@@ -101,7 +101,10 @@ def schema(operator: Any) -> Schema | None:
     aliases = {argument.name: argument.alias_info for argument in told.arguments if argument.alias_info is not None}
     names = tuple(argument.name for argument in told.arguments)
     written = tuple(name for name, alias in aliases.items() if alias.is_write)
-    composite = bool(operator.has_kernel_for_dispatch_key("CompositeImplicitAutograd"))
+    try:
+        composite = bool(operator.has_kernel_for_dispatch_key("CompositeImplicitAutograd"))
+    except RuntimeError:  # those that ask for a size have no kernels that torch knows of
+        composite = False
     return Schema(told.name, names, bool(aliases), written, composite)
 
 

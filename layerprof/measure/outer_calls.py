@@ -45,8 +45,8 @@ class Observer(Protocol):
     def step(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Context:
         """Return what stands around a pass through `forward`."""
 
-    def answered(self, output: Any) -> None:
-        """Take note of what an outermost call gave."""
+    def answered(self, output: Any) -> bool:
+        """Take note of what an outermost call gave; tell whether the call was measured."""
 
 
 class Calls:
@@ -140,9 +140,9 @@ class Calls:
 
     def _answered(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         try:
-            self.answered += 1
-            self.rows += _rows(args, kwargs)
-            self.observer.answered(output)
+            if self.observer.answered(output):
+                self.answered += 1
+                self.rows += _rows(args, kwargs)
         except Exception as trouble:
             self.troubles.append(trouble)
 

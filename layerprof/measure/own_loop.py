@@ -106,6 +106,7 @@ class LayerProfiler:
                 stack.enter_context(part)
             self._stack = stack.pop_all()
         self._active, self._run, self._why_none = True, None, ""
+        self._taken_down, self._untimed = "", list[str]()
         return self
 
     def _watching(self, hook: registry.ShapeHook) -> Watch:
@@ -148,6 +149,8 @@ class LayerProfiler:
             return f"the block ended with {type(error).__name__} before a call was finished"
         if self._calls.failed:
             return f"every call in the block failed ({self._calls.failed[0]})"
+        if self._untimed:
+            return f"no call in the block was measured: {self._untimed[0]}"
         return (
             "nothing was called inside the `with LayerProfiler(model)` block; call the very model that you passed: "
             "model.generate(...) or model(...)"
@@ -160,6 +163,7 @@ class LayerProfiler:
             failed=tuple(self._calls.failed),
             overlapped=self._calls.overlapped,
             troubles=tuple(self._calls.troubles),
+            untimed=tuple(self._untimed),
             steps=watch.facts if watch else None,
             differed=watch.differed if watch else False,
             blind=watch.why if watch else "",
@@ -191,7 +195,12 @@ class LayerProfiler:
 
     @contextmanager
     def call(self, entrance: Entrance, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:
-        """Stand around an outermost call."""
+        """Stand around an outermost call; one that is taken down instead of made has no time and no work of its own."""
+        self._taken_down = unwatched.tracing()
+        if self._taken_down:
+            self._untimed.append(self._taken_down)
+            yield
+            return
         if self._repeats is not None:
             self._repeats.note(self.model, entrance, args, kwargs)
         try:
@@ -211,16 +220,17 @@ class LayerProfiler:
     @contextmanager
     def step(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:
         """Stand around a pass through the model."""
-        if self._watch is None:
+        if self._watch is None or self._taken_down:
             yield
             return
         with self._watch.step(args, kwargs, lambda: self._latency.tracker.step):
             yield
 
-    def answered(self, output: Any) -> None:
+    def answered(self, output: Any) -> bool:
         """Note the outline of an answer."""
-        if self._repeats is not None and self._repeats.calls:
+        if self._repeats is not None and self._repeats.calls and not self._taken_down:
             self._repeats.calls[-1].answer = outline(output)
+        return not self._taken_down
 
     def _work(self, error: BaseException | None) -> tuple[WorkReading | None, str]:
         if self._watch is not None:

@@ -12,6 +12,8 @@ from layerprof.measure import watch
 class Facts:
     """How the block went: `error` ended it, `failed` calls were caught, `troubles` and `failure` are our own.
 
+    `untimed` says of each call that was not measured why.
+
     `steps` counts passes through the model, where they could be watched; `differed` says that equal ones did unequal
     work; `blind` is why some could not be watched; `spent_s` what watching took.
     """
@@ -20,6 +22,7 @@ class Facts:
     failed: tuple[str, ...]
     overlapped: bool
     troubles: tuple[BaseException, ...]
+    untimed: tuple[str, ...]
     steps: watch.Facts | None
     differed: bool
     blind: str
@@ -33,7 +36,9 @@ def remarks(facts: Facts) -> Iterator[str]:
         yield f"The block ended with {type(facts.error).__name__}: {facts.error}"
     caught = len(facts.failed) - (facts.error is not None and bool(facts.failed))
     if caught > 0:
-        yield f"{caught} calls failed ({facts.failed[0]}); they are in no figure."
+        yield f"{caught} of the calls failed ({facts.failed[0]}): what they did is in no figure."
+    if facts.untimed:
+        yield f"{len(facts.untimed)} of the calls are in no figure: {facts.untimed[0]}."
     if facts.overlapped:
         yield (
             "Calls from several threads overlapped: the spans of one hold work of the others, whose operators were not "

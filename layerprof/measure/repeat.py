@@ -81,20 +81,24 @@ class Repeats:
         if self.why:
             return None, self.why
         hook = registry.load(registry.SHAPES)(model, layers)
-        kept = _Kept(model)
-        hook.guard = kept.refuse_to_write
         try:
             with hook:
-                for index, call in enumerate(self.calls):
-                    _repeat(model, call, hook.batch(index))
-                    kept.same()
+                self._make_again(model, hook)
         except _Refused as refused:
             return None, str(refused)
         except Exception as failure:  # the user's figures are taken; a repeat that fails must not lose them
             return None, f"repeating the calls failed: {type(failure).__name__}: {failure}"
+        return hook.reading(), ""
+
+    def _make_again(self, model: nn.Module, hook: registry.ShapeHook) -> None:
+        kept = _Kept(model)  # with the hook on it, which is to stay as long
+        hook.guard = kept.refuse_to_write
+        try:
+            for index, call in enumerate(self.calls):
+                _repeat(model, call, hook.batch(index))
+                kept.same()
         finally:
             kept.put_back()
-        return hook.reading(), ""
 
 
 def _repeat(model: nn.Module, call: Recorded, around: AbstractContextManager[Any]) -> None:

@@ -7,6 +7,7 @@ go through it: one that is deep-copied, pickled or replicated for DataParallel m
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,16 @@ def _replicas_without(module: nn.Module) -> Callable[[Forward], Forward]:
         return replicate
 
     return make
+
+
+def never_called(module: nn.Module) -> bool:
+    """Tell whether a module only holds others: lists, and whatever else has no `forward` of its own."""
+    from torch import nn
+
+    if "forward" in vars(module):
+        return False
+    # Not by way of `type(module).forward`: scripted modules' has no answer without an instance.
+    return inspect.getattr_static(type(module), "forward", None) is inspect.getattr_static(nn.Module, "forward")
 
 
 def inside_compiled(model: nn.Module) -> set[str]:

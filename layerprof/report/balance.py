@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from layerprof.books import not_counted
 from layerprof.energy.amount import TOLERANCE
 from layerprof.records import EnergyClosure, LedgerColumn, NotRecorded, Quality, Run
 from layerprof.report import units
@@ -27,6 +28,11 @@ class Book:
     closure: EnergyClosure | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def measured(self) -> bool:
+        """Whether there is anything to show in its column."""
+        return self.column.layers is not None or (bool(self.column.at_least) and self.column.total is not None)
+
     def cell(self, label: str) -> float | None:
         """Return the figure of a line of `ledger_labels`."""
         if label in ("layers", "residual", "total"):
@@ -39,13 +45,13 @@ class Book:
         lost = self.column.not_recorded
         if label == NOT_RECORDED:
             return "" if lost is None else "?" if lost.may_be is None else f"≈{self.scale.show(lost.may_be)}"
-        value = self.cell(label)
-        return "" if value is None else self.scale.show(value)
+        value, at_least = self.cell(label), label in self.column.at_least
+        return "" if value is None and not at_least else units.bound(self.scale.show(value), at_least)
 
     def share(self, label: str) -> float | None:
-        """Return the figure's share of the total."""
-        value = self.cell(label)
-        return value / self.column.total if value is not None and self.column.total else None
+        """Return the figure's share of the total; None where that is only a lower bound."""
+        value, total = self.cell(label), None if self.column.at_least else self.column.total
+        return value / total if value is not None and total else None
 
 
 def books(run: Run) -> list[Book]:
@@ -102,6 +108,8 @@ def not_recorded(lost: NotRecorded, total: float | None) -> str:
 def ledger_labels(run: Run) -> list[str]:
     """Return the ledger's lines: layers, the rest by name (but not what is zero throughout), residual, total.
 
+    What is not known of the rest, for want of a formula, has a line, too.
+
     Below the total stands what the profiler lost, where it did: nobody measured it, so it is no part of a sum.
     """
     rest: dict[str, bool] = {}
@@ -109,15 +117,25 @@ def ledger_labels(run: Run) -> list[str]:
     for book in kept:
         for label, value in book.column.rest.items():
             rest[label] = rest.get(label, False) or value != 0
+        for label in book.column.at_least:
+            if label not in ("layers", "total"):
+                rest[label] = True
     lost = [NOT_RECORDED] if any(book.column.not_recorded for book in kept) else []
     return ["layers", *(label for label, seen in rest.items() if seen), "residual", "total", *lost]
 
 
 def verdict(book: Book) -> str:
-    """Return the state of one ledger column: balanced, open, or why it cannot be closed."""
+    """Return the state of one ledger column: balanced, open, or why it cannot be closed.
+
+    FLOPs that miss operators are at least what they are: that what was counted adds up closes no books.
+    """
     column = book.column
     if book.closure is not None:
         return _closing(book.closure)
+    if column.not_counted:
+        state = "not known" if column.total is None else "at least"
+        open_by = f"; residual {book.scale.show(column.residual)} {book.scale.unit}" if column.residual else ""
+        return f"{state}; {not_counted.told(column.not_counted)}{open_by}"
     if column.residual is None:
         state = "not measured" if column.layers is None else "cannot be closed"
         return f"{state}: {column.reason or 'no reason was given'}"

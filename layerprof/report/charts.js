@@ -19,6 +19,10 @@ const Layerprof = (() => {
     return Number((value / fit[0]).toPrecision(3)) + " " + fit[1] + unit;
   }
 
+  /* A row's figure; FLOPs that miss an operator are a lower bound. */
+  const amount = (row, key, unit) => (key === "flops" && row.flops_at_least && row.flops !== null ? "≥ " : "") + show(row[key], unit);
+  const uncounted = row => Object.entries(row.uncounted).map(([name, calls]) => calls + " × " + name).join(", ") + " without a formula";
+
   function element(tag, text, className) {
     const made = document.createElement(tag);
     if (text !== undefined) made.textContent = text;
@@ -108,7 +112,8 @@ const Layerprof = (() => {
 
   function tip(run, row) {
     const lines = ["<b>" + plain(row.name) + "</b> · " + row.phase, show(row.calls, "") + "calls"];
-    for (const quantity of run.quantities) lines.push(quantity.name + ": " + show(row[quantity.key], quantity.unit));
+    for (const quantity of run.quantities) lines.push(quantity.name + ": " + amount(row, quantity.key, quantity.unit));
+    if (row.flops_at_least) lines.push("FLOPs: " + plain(uncounted(row)));
     if (row.energy_j === null && row.energy_reason) lines.push("energy: " + plain(row.energy_reason));
     for (const [name, seconds] of row.kernels.slice(0, 3)) lines.push(plain(name.slice(0, 60)) + ": " + show(seconds, "s"));
     return lines.join("<br>");
@@ -127,7 +132,7 @@ const Layerprof = (() => {
   }
 
   function roofline(target, run) {
-    const points = run.rows.filter(row => row.flops > 0 && row.bytes > 0 && row.median_s > 0);
+    const points = run.rows.filter(row => row.flops > 0 && !row.flops_at_least && row.bytes > 0 && row.median_s > 0);
     if (!points.length) {
       target.replaceChildren(element("p", "A roofline needs FLOPs, bytes and spans; this run does not have all three.", "note"));
       return;
@@ -171,10 +176,11 @@ const Layerprof = (() => {
       for (const row of rows) {
         const line = body.appendChild(element("tr"));
         for (const [key, , unit] of columns) {
-          const text = unit ? show(row[key], unit) : row[key];
+          const text = unit ? amount(row, key, unit) : row[key];
           const cell = line.appendChild(element("td", text === "" ? "(model)" : text, unit || key === "calls" ? "" : "text"));
           if (key === "share" && most > 0) { cell.classList.add("cellbar"); cell.style.setProperty("--share", 100 * (row.share || 0) / most + "%"); }
           if (key === "energy_j" && row.energy_reason) cell.title = row.energy_reason;
+          if (key === "flops" && row.flops_at_least) cell.title = uncounted(row);
         }
       }
       target.replaceChildren(head(), body);
@@ -237,14 +243,15 @@ const Layerprof = (() => {
     const pairs = a.rows.map(row => [row, others.get(key(row))]);
     const seen = new Set(a.rows.map(key));
     for (const row of b.rows) if (!seen.has(key(row))) pairs.push([undefined, row]);
-    const ratio = ([x, y]) => x && y && x[quantity.key] > 0 && y[quantity.key] > 0 ? y[quantity.key] / x[quantity.key] : null;
+    const bound = row => quantity.key === "flops" && row.flops_at_least;
+    const ratio = ([x, y]) => x && y && !bound(x) && !bound(y) && x[quantity.key] > 0 && y[quantity.key] > 0 ? y[quantity.key] / x[quantity.key] : null;
     const change = pair => { const found = ratio(pair); return found === null ? -1 : Math.abs(Math.log(found)); };
     const head = element("thead").appendChild(element("tr")), body = element("tbody");
     for (const [text, kind] of [["layer", "text"], ["phase", "text"], ["run", ""], ["beside", ""], ["ratio", ""]]) head.append(element("th", text, kind));
     for (const pair of pairs.sort((x, y) => change(y) - change(x))) {
       const row = pair[0] || pair[1], line = body.appendChild(element("tr")), found = ratio(pair);
       line.append(element("td", row.name || "(model)", "text"), element("td", row.phase, "text"));
-      for (const one of pair) line.append(element("td", one ? show(one[quantity.key], quantity.unit) : "–"));
+      for (const one of pair) line.append(element("td", one ? amount(one, quantity.key, quantity.unit) : "–"));
       line.append(element("td", found === null ? "–" : "×" + found.toFixed(2)));
     }
     target.replaceChildren(head.parentElement, body);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
@@ -87,8 +87,8 @@ def _columns(look: Look, changes: Sequence[Change], names: Sequence[str]) -> lis
     styles = [_style(change) for change in changes]
     return [
         Column("", [look.text(name) for name in names], 0, "left"),
-        Column("before", [look.text(_amount(change, change.before)) for change in changes]),
-        Column("after", [look.text(_amount(change, change.after)) for change in changes]),
+        Column("before", [look.text(_amount(change, 0)) for change in changes]),
+        Column("after", [look.text(_amount(change, 1)) for change in changes]),
         Column("change", [look.text(_change(c), style) for c, style in zip(changes, styles, strict=True)]),
         Column("95 %", [look.text(_interval(change), "dim") for change in changes]),
         Column("pairs", [look.text(str(change.n) if change.n else "", "dim") for change in changes], 2),
@@ -120,7 +120,7 @@ def _markdown(cell: Comparison) -> Iterator[str]:
 
 
 def _texts(name: str, change: Change) -> Sequence[str]:
-    values = (_amount(change, change.before), _amount(change, change.after))
+    values = (_amount(change, 0), _amount(change, 1))
     return (name, *values, _change(change), _interval(change), str(change.n) if change.n else "")
 
 
@@ -137,10 +137,12 @@ def _name(layer: LayerChange) -> str:
     return f"{layer.name or '(model)'} {layer.phase.value}"
 
 
-def _amount(change: Change, value: float | None) -> str:
+def _amount(change: Change, side: Literal[0, 1]) -> str:
+    value = (change.before, change.after)[side]
     if value is None:
         return units.MISSING
-    return UNITS[change.unit](value) if change.unit in UNITS else units.percent(value)
+    shown = UNITS[change.unit](value) if change.unit in UNITS else units.percent(value)
+    return units.bound(shown, change.at_least[side])
 
 
 def _change(change: Change) -> str:

@@ -10,12 +10,13 @@ from typing import IO, TYPE_CHECKING
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from layerprof.books import not_counted
 from layerprof.records import Phase
 from layerprof.report import units
 from layerprof.report.look import PHASE_STYLE, Column, Look, console_on
 
 if TYPE_CHECKING:
-    from layerprof.estimate.result import Estimate, EstimateRow
+    from layerprof.estimate.result import Estimate, EstimateRow, EstimateTotals
 
 CONVENTION = (
     "2 FLOPs per multiply-accumulate, causal attention not halved, matrix work only; bytes are the least traffic"
@@ -63,9 +64,12 @@ def _phases(it: Estimate, look: Look) -> Iterator[RenderableType]:
     moved = units.scale([s.bytes for s in sums], "B")
     time = units.scale([s.time_bound_s for s in sums], "s")
     joules = units.scale([s.energy_estimate_j for s in sums], "J")
-    whole = it.totals.time_bound_s or it.totals.flops
-    shares = [(s.time_bound_s if it.totals.time_bound_s else s.flops) or 0 for s in sums[:-1]]
-    bars = [look.bar(share / whole, 20, style) for share, style in zip(shares, styles, strict=False)]
+    timed = it.totals.time_bound_s is not None
+    # Of a total that is only a lower bound no share is known.
+    whole = None if it.totals.flops_at_least else it.totals.time_bound_s if timed else it.totals.flops
+    parts = [(s.time_bound_s if timed else s.flops) or 0 for s in sums[:-1]]
+    shares = [part / whole if whole else None for part in parts]
+    bars = [look.bar(share, 20, style) for share, style in zip(shares, styles, strict=False)]
     note = "no faster and, at full power, about this energy (estimated)" if it.gpu else "add --gpu NAME for bounds"
     yield look.heading("Phases", note)
     yield look.table(
@@ -73,13 +77,18 @@ def _phases(it: Estimate, look: Look) -> Iterator[RenderableType]:
             Column("phase", [look.text(name, style) for name, style in zip(names, styles, strict=True)], 0, "left"),
             Column("", [*bars, Text()], 3, "left"),
             _figures(look, f"least {time.unit}", [time.show(s.time_bound_s) for s in sums]),
-            _figures(look, work.unit, [work.show(s.flops) for s in sums]),
+            _figures(look, work.unit, [units.bound(work.show(s.flops), s.flops_at_least) for s in sums]),
             _figures(look, moved.unit, [moved.show(s.bytes) for s in sums]),
-            _figures(look, "FLOP/B", [units.number(s.flops / s.bytes) if s.bytes else "" for s in sums], 2),
+            _figures(look, "FLOP/B", [_intensity(s) for s in sums], 2),
             _figures(look, f"est. {joules.unit}", [joules.show(s.energy_estimate_j) for s in sums], 1),
         ]
     )
     yield from _rates(it, look)
+
+
+def _intensity(of: EstimateTotals) -> str:
+    """Return FLOPs a byte; nothing where either is not known."""
+    return units.number(of.flops / of.bytes) if of.flops is not None and of.bytes and not of.flops_at_least else ""
 
 
 def _rates(it: Estimate, look: Look) -> Iterator[RenderableType]:
@@ -115,7 +124,7 @@ def _memory(it: Estimate, look: Look) -> Iterator[RenderableType]:
 def _layers(it: Estimate, look: Look) -> Iterator[RenderableType]:
     yield look.heading("Layers", "figures of one layer over all its calls; equal layers share a line")
     for phase in it.phases:
-        rows = [row for row in it.layers if row.phase is phase and (row.flops or row.bytes)]
+        rows = [row for row in it.layers if row.phase is phase and (row.flops or row.bytes or row.uncounted)]
         lines = [list(group) for group in _alike(rows)]
         if not lines:
             continue
@@ -129,20 +138,23 @@ def _columns(look: Look, lines: Sequence[Sequence[EstimateRow]], phase: Phase) -
     moved = units.scale([row.bytes for row in firsts], "B")
     time = units.scale([row.time_bound_s for row in firsts], "s")
     joules = units.scale([row.energy_estimate_j for row in firsts], "J")
-    weight = [fsum((row.time_bound_s if row.time_bound_s is not None else row.flops) for row in line) for line in lines]
+    weight = [
+        fsum((row.time_bound_s if row.time_bound_s is not None else row.flops or 0) for row in line) for line in lines
+    ]
+    bounds = any(row.at_least for row in firsts)  # of which no shares are known
     whole = fsum(weight) or 1.0
     most, width = max([*weight, 1e-30]), 20 if look.width >= 110 else 8
-    bars = [look.bar(share / most, width, PHASE_STYLE[phase]) for share in weight]
+    bars = [look.bar(None if bounds else share / most, width, PHASE_STYLE[phase]) for share in weight]
     return [
         Column("layer", [look.text(_label(line)) for line in lines], 0, "left", wraps=True),
         _figures(look, "", [f"×{len(line)}" if len(line) > 1 else "" for line in lines]),
         _figures(look, "calls", [units.count(row.calls) for row in firsts], 5),
         Column("", bars, 4, "left"),
-        _figures(look, "%", [units.bare_percent(share / whole) for share in weight]),
+        _figures(look, "%", ["" if bounds else units.bare_percent(share / whole) for share in weight]),
         _figures(look, f"least {time.unit}", [time.show(row.time_bound_s) for row in firsts]),
-        _figures(look, work.unit, [work.show(row.flops) for row in firsts]),
+        _figures(look, work.unit, [units.bound(work.show(row.flops), row.at_least) for row in firsts]),
         _figures(look, moved.unit, [moved.show(row.bytes) for row in firsts]),
-        _figures(look, "FLOP/B", [units.number(row.flops_per_byte or 0) for row in firsts], 2),
+        _figures(look, "FLOP/B", ["" if row.at_least else units.number(row.flops_per_byte or 0) for row in firsts], 2),
         Column("bound by", [look.text(row.bound or "") for row in firsts], 1, "left"),
         _figures(look, f"est. {joules.unit}", [joules.show(row.energy_estimate_j) for row in firsts], 3),
     ]
@@ -152,7 +164,7 @@ def _alike(rows: Sequence[EstimateRow]) -> list[list[EstimateRow]]:
     """Gather layers of one kind with the same figures, in the order of their first."""
     found: dict[tuple[object, ...], list[EstimateRow]] = {}
     for row in rows:
-        found.setdefault((row.tower, row.kind, row.calls, row.flops, row.bytes), []).append(row)
+        found.setdefault((row.tower, row.kind, row.calls, row.flops, row.bytes, *row.uncounted.items()), []).append(row)
     return list(found.values())
 
 
@@ -169,9 +181,11 @@ def _ranges(indices: Sequence[int]) -> str:
 
 def _books(it: Estimate, look: Look) -> Iterator[RenderableType]:
     column = it.ledger["flops"]
-    parts = [f"blocks {units.flops(column.layers)}"]
-    parts += [f"{name} {units.flops(value)}" for name, value in column.rest.items() if value]
-    parts += [f"residual {units.flops(column.residual)}", f"total {units.flops(column.total)}"]
+    unknown = [name for name in column.at_least if name not in ("layers", "total", *column.rest)]
+    rest = {name: value for name, value in column.rest.items() if value} | dict.fromkeys(unknown)
+    figures = {"blocks": column.layers, **rest, "residual": column.residual, "total": column.total}
+    bounds = {"blocks" if name == "layers" else name for name in column.at_least}
+    parts = [f"{name} {units.bound(units.flops(value), name in bounds)}" for name, value in figures.items()]
     yield look.heading("Ledger", "blocks + rest + residual = total, which is counted operator by operator")
     yield look.packed(parts)
 
@@ -179,8 +193,8 @@ def _books(it: Estimate, look: Look) -> Iterator[RenderableType]:
 def _notes(it: Estimate, look: Look) -> Iterator[RenderableType]:
     for note in it.notes:
         yield look.text(note, "yellow")
-    for name, times in it.uncounted_ops.items():
-        yield look.text(f"{name} ran {times} times and has no formula: its work is not counted.", "yellow")
+    if missing := not_counted.warning(it.ledger["flops"]):
+        yield look.text(missing, "yellow")
     if it.gpu:
         yield look.text(f"Source of the device's figures: {it.gpu['source']}.", "dim")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from layerprof.books import not_counted
 from layerprof.flops.formulas import CONVENTION
 from layerprof.records import Energy, Run, Statistic, Wer
 from layerprof.report import units
@@ -91,7 +92,7 @@ def end_to_end(run: Run) -> list[Fact]:
         ("time to first token", latency.ttft),
         ("time per output token", latency.per_output_token),
     )
-    facts.append(Fact("FLOPs", units.flops(totals.flops), _work_note(run)))
+    facts.append(Fact("FLOPs", units.bound(units.flops(totals.flops), totals.flops_at_least), _work_note(run)))
     facts += _energy(totals.energy, run.samples)
     if totals.energy_estimate is not None:
         estimate = totals.energy_estimate
@@ -142,12 +143,12 @@ def points(ratio: float) -> str:
 
 
 def warnings(run: Run) -> list[str]:
-    """Return what the reader of the figures must know: the run's own warnings, and operators that were not counted."""
-    notes = list(run.warnings)
-    if run.uncounted_ops:
-        listed = ", ".join(f"{name} ({units.count(times)}×)" for name, times in run.uncounted_ops.items())
-        notes.append(f"Operators without a FLOPs formula ran: {listed}.")
-    return notes
+    """Return what the reader of the figures must know: the run's own warnings, and operators that were not counted.
+
+    Runs of older formats do not warn of these themselves, nor do they know the layers.
+    """
+    missing = not_counted.warning(run.ledger.flops)
+    return [*run.warnings, *([missing] if missing and missing not in run.warnings else [])]
 
 
 def energy_quality(run: Run) -> str:
@@ -191,10 +192,15 @@ def _work_note(run: Run) -> str:
     totals = run.totals
     if totals.flops is None:
         return run.ledger.flops.reason or ""
-    useful = totals.flops_useful / totals.flops if totals.flops and totals.flops_useful is not None else None
+    at_least = totals.flops_at_least
+    told = totals.flops and totals.flops_useful is not None and not at_least  # of a bound there is no share
+    useful = (totals.flops_useful or 0) / totals.flops if told else None
+    each = units.bound(units.flops(totals.flops_per_sample), at_least)
+    calls = sum(missed.calls for missed in run.ledger.flops.not_counted.values())
     return _join(
         [
-            _with(units.flops(totals.flops_per_sample), "{} per sample") if totals.flops_per_sample else "",
+            f"{each} per sample" if totals.flops_per_sample else "",
+            f"{units.count(calls)} {'call has' if calls == 1 else 'calls have'} no formula" if at_least else "",
             f"{units.percent(useful)} on real tokens" if useful is not None and useful < 1 else "",
         ]
     )

@@ -32,6 +32,11 @@ class LayerLine:
         """Calls of one of the layers."""
         return self.rows[0].calls
 
+    @property
+    def at_least(self) -> bool:
+        """Whether its FLOPs are a lower bound."""
+        return any(row.at_least for row in self.rows)
+
     def each(self, name: str) -> float | None:
         """Return the layers' median of a figure of one call: `median_s`, `p95_s`, `busy_share`, `flops`, ..."""
         values = [value for row in self.rows if (value := per_call(row, name)) is not None]
@@ -171,6 +176,8 @@ def _folded(rows: Sequence[LayerRow]) -> list[tuple[LayerRow, ...]]:
 
 def _alike(a: LayerRow, b: LayerRow, usual: float) -> bool:
     if a.kind != b.kind or a.kind not in KIND_NAMES or b.index != a.index + 1 or a.calls != b.calls:
+        return False
+    if a.uncounted != b.uncounted:
         return False
     if a.flops is not None and b.flops is not None and abs(a.flops - b.flops) > 0.01 * max(a.flops, b.flops):
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from layerprof.books.ledger import Sum, sums
+from layerprof.books.ledger import Sum, outermost, sums
 from layerprof.records import Phase, Run
 
 SMALL = 0.01
@@ -49,6 +49,7 @@ def breakdown(run: Run, join_below: float = SMALL) -> list[RunPart]:
         parts.append(_part(_counted(len(small), "small parts"), None, joined, whole))
     left = _left_over(whole, sum(grouped.values(), Sum()))
     if left is not None:
+        left = replace(left, at_least=whole.at_least and _missed_outside(run))
         parts.append(_part(_left_over_name(run), None, left, whole))
     return parts
 
@@ -65,9 +66,13 @@ def phase_shares(run: Run) -> list[tuple[str, Phase | None, float]]:
 
 
 def main_quantity(run: Run) -> tuple[str, float | None]:
-    """Return the ledger's quantity that shares are of, and its total: time, or FLOPs where no time was measured."""
-    name = "span_s" if run.ledger.span_s.total else "flops"
-    return name, getattr(run.ledger, name).total
+    """Return the ledger's quantity that shares are of, and its total: time, or FLOPs where no time was measured.
+
+    The total is None where it is only a lower bound: no share of it is known.
+    """
+    if run.ledger.span_s.total:
+        return "span_s", run.ledger.span_s.total
+    return "flops", None if run.ledger.flops.at_least else run.ledger.flops.total
 
 
 def _left_over_name(run: Run) -> str:
@@ -77,7 +82,8 @@ def _left_over_name(run: Run) -> str:
 def _whole(run: Run) -> Sum:
     books_ = run.ledger
     flops = int(books_.flops.total) if books_.flops.total is not None else None
-    return Sum(flops=flops, span_s=books_.span_s.total, energy_j=books_.energy_j.total)
+    at_least = bool(books_.flops.at_least)
+    return Sum(flops=flops, span_s=books_.span_s.total, energy_j=books_.energy_j.total, at_least=at_least)
 
 
 def _part(label: str, phase: Phase | None, total: Sum, whole: Sum) -> RunPart:
@@ -86,9 +92,15 @@ def _part(label: str, phase: Phase | None, total: Sum, whole: Sum) -> RunPart:
         phase,
         total,
         _over(total.span_s, whole.span_s),
-        _over(total.flops, whole.flops),
+        None if whole.at_least else _over(total.flops, whole.flops),
         _over(total.energy_j, whole.energy_j),
     )
+
+
+def _missed_outside(run: Run) -> bool:
+    """Tell whether operators without a formula ran elsewhere than in the layers that have rows."""
+    missed = sum(operator.calls for operator in run.ledger.flops.not_counted.values())
+    return missed > sum(sum(row.uncounted.values()) for row in outermost(run.layers))
 
 
 def _counted(number: int, plural: str) -> str:

@@ -36,6 +36,11 @@ def flops(value: float | None) -> str:
     return _scaled(value, "FLOP")
 
 
+def bound(shown: str, at_least: bool) -> str:
+    """Return a figure as shown, marked where it is a lower bound, e.g. `≥ 12.3 GFLOP`; what is missing has no mark."""
+    return f"≥ {shown}" if at_least and shown != MISSING else shown
+
+
 def seconds(value: float | None) -> str:
     """Return a time, e.g. `1.23 ms`; from two minutes on, minutes and seconds."""
     if value is not None and value >= 120:
@@ -116,8 +121,8 @@ def bar(share: float | None, width: int, ascii_only: bool = False) -> str:
 
 
 _SPELT = {
-    "–": "-", "µ": "u", "×": "x", "±": "+/-", "Σ": "sum", "Δ": "change in", "→": "->", "·": "*", "≤": "<=", "…": "...",
-    "°": "deg ", "≈": "~",
+    "–": "-", "µ": "u", "×": "x", "±": "+/-", "Σ": "sum", "Δ": "change in", "→": "->", "·": "*", "≤": "<=", "≥": ">=",
+    "…": "...", "°": "deg ", "≈": "~",
 }  # fmt: skip
 
 

@@ -13,7 +13,8 @@ class Change:
     """One quantity in two runs, in its SI unit.
 
     `how` is `ratio` (after / before, and its interval) or `points` (after - before, of shares and rates).
-    `higher_is_worse` is None for what is neither good nor bad. `n` is how many pairs the interval is of.
+    `higher_is_worse` is None for what is neither good nor bad. `n` is how many pairs the interval is of. `at_least`
+    says of each side whether its figure is a lower bound: between those there is no change to be told.
     """
 
     quantity: str
@@ -24,11 +25,12 @@ class Change:
     ci95: tuple[float, float] | None = None
     n: int = 0
     higher_is_worse: bool | None = True
+    at_least: tuple[bool, bool] = (False, False)
 
     @property
     def value(self) -> float | None:
-        """The ratio or difference; None where one side was not measured, or a ratio has nothing below it."""
-        if self.before is None or self.after is None:
+        """The ratio or difference; None where one side is no figure, or a ratio has nothing below it."""
+        if self.before is None or self.after is None or any(self.at_least):
             return None
         if self.how == "points":
             return self.after - self.before

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from layerprof.books import not_counted
 from layerprof.quality.bootstrap import Draws
 from layerprof.records import LayerRow, Phase
 from layerprof.runs import batch_files
@@ -54,7 +55,8 @@ def _totals(a: Side, b: Side, paired: Paired) -> Iterator[Change]:
         x, y = getattr(before.latency_s, name), getattr(after.latency_s, name)
         if x is not None or y is not None:
             yield Change(label, "s", x.median if x else None, y.median if y else None)
-    yield Change("FLOPs per sample", "FLOP", before.flops_per_sample, after.flops_per_sample)
+    bounds = before.flops_at_least, after.flops_at_least
+    yield Change("FLOPs per sample", "FLOP", before.flops_per_sample, after.flops_per_sample, at_least=bounds)
     yield Change("energy per sample", "J", before.energy.per_sample, after.energy.per_sample)
     yield Change("peak memory", "B", before.peak_memory_bytes, after.peak_memory_bytes)
     if before.wer or after.wer:
@@ -118,11 +120,12 @@ def _layer(
     else:
         totals = [row.span_s.total if row and row.span_s else None for row in (x, y)]
         span = Change("span per sample", "s", *_per_sample(totals, counts))
+    bounds = bool(x and x.at_least), bool(y and y.at_least)
     return LayerChange(
         key[0],
         key[1],
         span,
-        Change("FLOPs per sample", "FLOP", *_per_sample([x and x.flops, y and y.flops], counts)),
+        Change("FLOPs per sample", "FLOP", *_per_sample([x and x.flops, y and y.flops], counts), at_least=bounds),
         Change("energy per sample", "J", *_per_sample([x and x.energy_j, y and y.energy_j], counts)),
     )
 
@@ -160,6 +163,8 @@ def _notes(a: Side, b: Side, paired: Paired) -> Iterator[str]:
     for name, side in (("first", a), ("second", b)):
         if side.run.status != "done":
             yield f"The {name} run is {side.run.status}: its figures are of what was finished."
+        if missing := not_counted.warning(side.run.ledger.flops):
+            yield f"The {name} run: {missing}"
         if not side.samples:
             yield f"The {name} run has no samples.jsonl, so nothing is paired."
         elif not side.batches:

@@ -40,6 +40,8 @@ COLUMNS = (
     "energy_hot_j",
     "energy_reconciled_j",
     "energy_estimate_j",
+    "flops_at_least",
+    "uncounted",
 )
 
 
@@ -63,5 +65,7 @@ def _flat(row: LayerRow) -> dict[str, Any]:
         "energy_ci95_low_j": interval[0] if interval else None,
         "energy_ci95_high_j": interval[1] if interval else None,
         "energy_quality": row.energy_quality.value,
+        "flops_at_least": "true" if row.at_least else None,
+        "uncounted": "; ".join(f"{name} {calls}" for name, calls in row.uncounted.items()),
     }
     return {name: nested[name] if name in nested else getattr(row, name) for name in COLUMNS}

@@ -19,7 +19,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from layerprof.errors import RequestError, RunFailedError
-from layerprof.records import FORMAT, Run, Sample
+from layerprof.records import FORMAT, NotCounted, Run, Sample
 from layerprof.runs import layer_table
 
 RUN_FILE = "run.json"
@@ -86,7 +86,7 @@ def load(path: str | Path) -> Run:
         raise RequestError(f"{path} cannot be read: {error.strerror or error}.", _HOW_TO_GET_A_RUN) from error
     _check_format(file, data)
     try:
-        return _placed(Run.model_validate_json(data), file.parent)
+        return _placed(_with_bounds(Run.model_validate_json(data)), file.parent)
     except ValidationError as error:
         raise RequestError(
             f"{file} does not hold a complete run: {_first_errors(error)}.",
@@ -99,6 +99,23 @@ def _placed(run: Run, folder: Path) -> Run:
     if "output" not in run.settings:
         return run
     return run.model_copy(update={"settings": run.settings | {"output": str(folder)}})
+
+
+def _with_bounds(run: Run) -> Run:
+    """Return a run of format 1 or 2 with its FLOPs marked as lower bounds where operators were not counted.
+
+    It named the operators and not their layers: any row without FLOPs may have had some.
+    """
+    column, totals = run.ledger.flops, run.totals
+    if run.format > 2 or not run.uncounted_ops or column.total is None:
+        return run
+    missing = {name: NotCounted(calls=calls) for name, calls in run.uncounted_ops.items()}
+    marked = {"not_counted": missing, "at_least": ("total",), "total": column.total or None}
+    marked |= {} if column.total else {"residual": None, "layers": None}
+    books = run.ledger.model_copy(update={"flops": column.model_copy(update=marked)})
+    work = {"flops_at_least": True, "flops": totals.flops or None, "flops_per_sample": totals.flops_per_sample or None}
+    rows = tuple(row if row.flops else row.model_copy(update={"flops": None}) for row in run.layers)
+    return run.model_copy(update={"ledger": books, "totals": totals.model_copy(update=work), "layers": rows})
 
 
 def load_samples(folder: str | Path) -> tuple[Sample, ...]:

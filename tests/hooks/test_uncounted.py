@@ -103,7 +103,7 @@ def test_an_operator_whose_formula_fails_is_named_and_the_call_goes_on(monkeypat
     expected = model(x)
     assert torch.equal(model(x), expected)
     reading = read(model, x)
-    assert reading.uncounted == {("blocks.0", HERE, "aten::bmm"): Uncounted(1, None)}
+    assert {key: missed.calls for key, missed in reading.uncounted.items()} == {("blocks.0", HERE, "aten::bmm"): 1}
     assert reading.total_flops == sum(work.flops for work in reading.layers.values()) == 2 * 2 * 16 * 8 * 8
 
 

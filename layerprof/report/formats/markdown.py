@@ -61,7 +61,7 @@ def _parts(run: Run) -> Iterator[str]:
             part.phase.value if part.phase else "",
             units.seconds(part.sum.span_s),
             units.percent(part.span_share),
-            units.flops(part.sum.flops),
+            units.bound(units.flops(part.sum.flops), part.sum.at_least),
             units.percent(part.flops_share),
             units.joules(part.sum.energy_j),
             units.percent(part.energy_share),
@@ -135,7 +135,7 @@ def _layer_row(line: layer_lines.LayerLine, more: Sequence[str]) -> Sequence[str
         units.percent(line.share),
         units.seconds(line.each("median_s")),
         units.seconds(line.each("p95_s")),
-        units.flops(line.each("flops")),
+        units.bound(units.flops(line.each("flops")), line.at_least),
         units.size(line.each("bytes")),
         units.percent(line.each("busy_share")),
         units.percent(line.each("roof_share")),
@@ -148,7 +148,7 @@ def _layer_row(line: layer_lines.LayerLine, more: Sequence[str]) -> Sequence[str
 def _books(run: Run) -> Iterator[str]:
     yield "## Ledger"
     yield ""
-    books = [book for book in balance.books(run) if book.column.layers is not None]
+    books = [book for book in balance.books(run) if book.measured]
     titles = ["", *(title for book in books for title in (f"{book.name.partition('_')[0]}, {book.scale.unit}", "%"))]
     if books:
         yield from table(titles, (_ledger_row(books, label) for label in balance.ledger_labels(run)))

@@ -69,13 +69,14 @@ def write(run: Run, folder: str | Path) -> Path:
 def scalars(run: Run) -> Iterator[tuple[str, int, float]]:
     """Yield (tag, step, SI value): per quantity and phase over the layer index, decode over its steps, totals, books.
 
-    Layers that are not repeated have no index to be drawn over; their figures are in the summary's tables.
+    Layers that are not repeated have no index to be drawn over; their figures are in the summary's tables, and so are
+    FLOPs that are only a lower bound, which a plot could not say.
     """
     data = payload(run)
     for row in data["rows"]:
         place = _place(row)
         for key, _, _, unit in QUANTITIES if place else ():
-            if row[key] is not None and place:
+            if row[key] is not None and place and not (key == "flops" and row["flops_at_least"]):
                 name = f"{key}_per_call" if unit in ("FLOP", "B", "J") else key
                 yield f"{name}/{place[0]}", place[1], float(row[key])
     for step in data["steps"]:
@@ -85,7 +86,7 @@ def scalars(run: Run) -> Iterator[tuple[str, int, float]]:
     for book in balance.books(run):
         for label in ("layers", "residual", "total"):
             figure = book.cell(label)
-            if figure is not None:
+            if figure is not None and not (book.column.at_least and label != "residual"):
                 yield f"ledger {book.name}/{label}", 0, float(figure)
 
 
@@ -116,7 +117,7 @@ def _figures(run: Run) -> dict[str, float | None]:
         "latency_per_sample_s": latency.per_sample.median,
         "ttft_s": latency.ttft.median if latency.ttft else None,
         "time_per_output_token_s": latency.per_output_token.median if latency.per_output_token else None,
-        "flops_per_sample": totals.flops_per_sample,
+        "flops_per_sample": None if totals.flops_at_least else totals.flops_per_sample,
         "energy_per_sample_j": totals.energy.per_sample,
         "peak_memory_bytes": totals.peak_memory_bytes,
         "overhead_ratio": facts.known_overhead(run),

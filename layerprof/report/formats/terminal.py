@@ -58,7 +58,7 @@ def render_plain(run: Run, say: Callable[[str], None]) -> None:
 
 def ledger(run: Run, look: Look) -> Iterator[RenderableType]:
     """Yield the books of the measured quantities, and for the others why there are none."""
-    measured = [book for book in balance.books(run) if book.column.layers is not None]
+    measured = [book for book in balance.books(run) if book.measured]
     labels = balance.ledger_labels(run)
     yield look.heading("Ledger", "layers + rest + residual = total, which is measured on its own")
     if measured:
@@ -68,7 +68,9 @@ def ledger(run: Run, look: Look) -> Iterator[RenderableType]:
     for book in balance.books(run):
         said = book.column.reason and book.column.reason == run.totals.energy.reason
         state = "not measured, for the reason above" if said else balance.verdict(book)
-        yield look.text(f"{book.title}: {state}", "" if book.column.residual is not None else "dim")
+        yield look.text(
+            f"{book.title}: {state}", "" if book.column.residual is not None or book.column.not_counted else "dim"
+        )
         for note in book.notes:
             yield Padding(look.text(note, "dim"), (0, 0, 0, 2))
 

@@ -23,6 +23,8 @@ def breakdown(run: Run, look: Look) -> Iterator[RenderableType]:
     work = units.scale([part.sum.flops for part in parts], "FLOP")
     joules = units.scale([part.sum.energy_j for part in parts], "J")
     note = "share of time" if timed else "share of FLOPs, no time was measured"
+    if not timed and run.ledger.flops.at_least:
+        note = "no time was measured, and FLOPs are a lower bound"
     yield look.heading("Where it goes", _with_label(run, note))
     yield from _phases(run, look)
     largest = max((share or 0 for share in shares), default=0)
@@ -34,7 +36,7 @@ def breakdown(run: Run, look: Look) -> Iterator[RenderableType]:
             _bars(look, bars, [PHASE_STYLE[part.phase] for part in parts], fits=3),
             _right(look, "%", [units.bare_percent(share) for share in shares]),
             _right(look, time.unit, [time.show(part.sum.span_s) for part in parts]),
-            _right(look, work.unit, [work.show(part.sum.flops) for part in parts]),
+            _right(look, work.unit, [units.bound(work.show(part.sum.flops), part.sum.at_least) for part in parts]),
             _right(look, "% FLOPs", [units.bare_percent(part.flops_share) for part in parts], 4),
             _right(look, joules.unit, [joules.show(part.sum.energy_j) for part in parts], 1),
             _right(look, "% energy", [units.bare_percent(part.energy_share) for part in parts], 5),
@@ -45,6 +47,8 @@ def breakdown(run: Run, look: Look) -> Iterator[RenderableType]:
 
 def _phases(run: Run, look: Look) -> Iterator[RenderableType]:
     shares = run_parts.phase_shares(run)
+    if not shares:
+        return
     signs = {Phase.VISION: "v", Phase.PREFILL: "p", Phase.DECODE: "d", None: "."}
     pieces = [(share, PHASE_STYLE[phase], signs[phase]) for _, phase, share in shares]
     yield look.stacked(pieces, min(look.width, 100) - 2)
@@ -125,7 +129,7 @@ def _layer_columns(look: Look, group: layer_lines.Group, label_width: int) -> li
         _right(look, "% time", [units.bare_percent(line.share) for line in lines]),
         _right(look, time.unit, [time.show(value) for value in figures("median_s")]),
         _right(look, "p95", [time.show(value) for value in figures("p95_s")], 3),
-        _right(look, work.unit, [work.show(value) for value in figures("flops")]),
+        _right(look, work.unit, [units.bound(work.show(line.each("flops")), line.at_least) for line in lines]),
         _right(look, moved.unit, [moved.show(value) for value in figures("bytes")], 2),
         _right(look, "busy/span", [units.percent(value) for value in figures("busy_share")], 2),
         _right(look, "of roof", [units.percent(value) for value in figures("roof_share")], 6),

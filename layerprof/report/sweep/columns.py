@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from layerprof.books import not_counted
 from layerprof.report import units
 from layerprof.report.facts import METRIC_NAMES
-from layerprof.report.sweep.tables import CellRow, TableView
+from layerprof.report.sweep.tables import CellRow, Figures, TableView
 from layerprof.runs.changes import Change
 from layerprof.sweep.cells import Guards, Status
 
@@ -80,7 +81,7 @@ def _cost(table: TableView) -> list[TextColumn]:
     return [
         TextColumn(f"{joules.unit}/sample", [joules.show(f.energy_j if f else None) for f in figures], group=name),
         TextColumn("J ×", _times(table.ratios("energy_j")), 4, group=name),
-        TextColumn(f"{work.unit}/sample", [work.show(f.flops if f else None) for f in figures], 1, group=name),
+        TextColumn(f"{work.unit}/sample", [_work(f, work) if f else units.MISSING for f in figures], 1, group=name),
     ]
 
 
@@ -124,10 +125,11 @@ def without_figures(rows: Sequence[CellRow]) -> list[str]:
 
 
 def not_measured(table: TableView) -> list[str]:
-    """Return why measured cells have no joules, each reason once."""
+    """Return why measured cells have no joules, and which operators their FLOPs miss, each reason once."""
     figures = [row.figures for row in table.rows if row.figures]
     reasons = dict.fromkeys(f.energy_reason for f in figures if f.energy_j is None and f.energy_reason)
-    return [f"energy not measured: {reason}" for reason in reasons]
+    missing = dict.fromkeys(not_counted.warning(row.run.ledger.flops) for row in table.rows if row.run)
+    return [*(f"energy not measured: {reason}" for reason in reasons), *filter(None, missing)]
 
 
 def unmatched(table: TableView) -> list[str]:
@@ -139,6 +141,10 @@ def unmatched(table: TableView) -> list[str]:
         )
         lines.append(f"only in the report: {named}")
     return lines
+
+
+def _work(figures: Figures, scale: units.Scale) -> str:
+    return units.bound(scale.show(figures.flops), figures.flops_at_least)
 
 
 def _short(value: object) -> str:

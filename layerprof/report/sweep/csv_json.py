@@ -23,7 +23,7 @@ FIGURES = (
     "token_s",
     "energy_j",
 )
-MORE = ("energy_quality", "flops", "memory")
+MORE = ("energy_quality", "flops", "flops_at_least", "memory")
 GUARDS = (
     "batch_invariant",
     "checked",

@@ -92,8 +92,14 @@ def _plots(views: list[TableView]) -> dict[str, Any]:
 
 
 def _run(run: Run) -> dict[str, Any]:
-    """Return what the plots draw of a run; which parts are small is for the page to say, over all cells it shows."""
-    return {name: value for name, value in payload(run).items() if name in RUN_PARTS} | {"parts": parts(run, 0.0)}
+    """Return what the plots draw of a run; which parts are small is for the page to say, over all cells it shows.
+
+    FLOPs that are only a lower bound are not drawn beside others.
+    """
+    drawn = {name: value for name, value in payload(run).items() if name in RUN_PARTS} | {"parts": parts(run, 0.0)}
+    for kind in ("rows", "parts"):
+        drawn[kind] = [one | ({"flops": None} if one["flops_at_least"] else {}) for one in drawn[kind]]
+    return drawn
 
 
 def _point(row: CellRow) -> dict[str, Any]:
@@ -106,5 +112,6 @@ def _point(row: CellRow) -> dict[str, Any]:
         "batch_size": row.run.settings.get("batch_size"),
         "flags": list(row.guards.flags) if row.guards else [],
         **{name: getattr(row.figures, name) for name in FIGURES},
+        "flops": None if row.figures.flops_at_least else row.figures.flops,
         "sample_s": row.run.totals.latency_s.per_sample.median,
     }

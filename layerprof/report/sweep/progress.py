@@ -103,7 +103,9 @@ def summary(outcome: Outcome, run: Run | None) -> str:
         f"WER {totals.wer.corpus_min:.3f}" if totals.wer and totals.wer.corpus_min is not None else "",
         f"{units.seconds(totals.latency_s.per_batch.median)} a batch",
         f"{units.joules(energy)} a sample" if energy is not None else "",
-        f"{units.flops(totals.flops_per_sample)} a sample" if totals.flops_per_sample else "",
+        f"{units.bound(units.flops(totals.flops_per_sample), totals.flops_at_least)} a sample"
+        if totals.flops_per_sample
+        else "",
         guards_text(outcome.guards),
         f"took {units.seconds(outcome.seconds)}",
     ]

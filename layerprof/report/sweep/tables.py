@@ -36,6 +36,7 @@ class Figures:
     energy_quality: str
     energy_reason: str | None
     flops: float | None
+    flops_at_least: bool
     memory: int | None
 
 
@@ -170,6 +171,7 @@ def figures(runs: Sequence[Run]) -> Figures:
         energy_quality=first.energy.quality.value,
         energy_reason=first.energy.reason,
         flops=_median([total.flops_per_sample for total in totals]),
+        flops_at_least=any(total.flops_at_least for total in totals),
         memory=first.peak_memory_bytes,
     )
 

@@ -1,0 +1,72 @@
+"""What the FLOPs lack: operators that may do matrix work and have no formula, by where they ran, and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from layerprof.readings import Key, Uncounted, WorkReading
+from layerprof.records import LedgerColumn, NotCounted
+
+NAMED = 3
+"""Layers that are named with an operator before the rest is only counted."""
+
+
+def by_operator(work: WorkReading, all_s: float | None = None) -> dict[str, NotCounted]:
+    """Return what is not counted of each operator; `all_s` is the time that shares are of, None where unknown."""
+    found: dict[str, dict[str, Uncounted]] = {}
+    for (place, phase, operator), missed in work.uncounted.items():
+        found.setdefault(operator, {})[f"{place} {phase}"] = missed
+    return {
+        operator: NotCounted(
+            calls=sum(missed.calls for missed in places.values()),
+            share=_share([missed.seconds for missed in places.values()], all_s),
+            places={place: missed.calls for place, missed in places.items()},
+        )
+        for operator, places in found.items()
+    }
+
+
+def _share(seconds: Sequence[float | None], all_s: float | None) -> float | None:
+    known = [one for one in seconds if one is not None]
+    # Never above one: the calls were timed in a pass of their own, or with operators watched.
+    return min(sum(known) / all_s, 1.0) if all_s and len(known) == len(seconds) else None
+
+
+def by_row(work: WorkReading | None, inside: Mapping[str, tuple[str, ...]]) -> dict[Key, dict[str, int]]:
+    """Return the calls of each operator by layer and phase, those of the layers `inside` it included."""
+    found: dict[Key, dict[str, int]] = {}
+    for (name, phase, operator), missed in work.uncounted.items() if work else ():
+        for holder in (name, *inside.get(name, ())):
+            row = found.setdefault((holder, phase), {})
+            row[operator] = row.get(operator, 0) + missed.calls
+    return found
+
+
+def warning(column: LedgerColumn) -> str | None:
+    """Return what a reader of the FLOPs must know, in one sentence; None where they are whole."""
+    if not column.not_counted:
+        return None
+    state = "not known" if column.total is None else "at least those given"
+    return f"FLOPs are {state}: {told(column.not_counted)}."
+
+
+def told(missing: Mapping[str, NotCounted]) -> str:
+    """Return in words which operators have no formula, how often they ran, where, and for what share of the time."""
+    parts = [
+        f"{missed.calls} call{'' if missed.calls == 1 else 's'} of {name}{_where(missed)}{_time(missed.share)}"
+        for name, missed in missing.items()
+    ]
+    one = len(missing) == 1 and sum(missed.calls for missed in missing.values()) == 1
+    return f"{'; '.join(parts)} {'has' if one else 'have'} no formula"
+
+
+def _where(missed: NotCounted) -> str:
+    places = list(dict.fromkeys(place.rpartition(" ")[0] or "the model" for place in missed.places))
+    more = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
+    return f" in {', '.join(places[:NAMED])}{more}" if places else ""
+
+
+def _time(share: float | None) -> str:
+    if share is None:
+        return ""
+    return f" ({'<0.1' if 0 < share < 0.001 else f'{100 * share:.1f}'} % of the time)"
