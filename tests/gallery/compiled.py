@@ -22,7 +22,7 @@ def _child(backend: str) -> Exhibit:
         model.inner = torch.compile(model.inner, backend=backend)
         return _fresh(model)
 
-    return Exhibit(build, calls=one_call * 2, flops=4 * LINEAR)
+    return Exhibit(build, calls=one_call * 2, flops=4 * LINEAR, partly=True)
 
 
 @shown
@@ -44,7 +44,7 @@ def compiled_root() -> Exhibit:
     def build() -> Any:
         return torch.compile(_fresh(nn.Sequential(linear(), linear())), backend="eager")
 
-    return Exhibit(build, calls=one_call * 2, flops=4 * LINEAR)
+    return Exhibit(build, calls=one_call * 2, flops=4 * LINEAR, partly=True)
 
 
 @shown
@@ -57,7 +57,7 @@ def compiled_in_place() -> Exhibit:
         model.compile(backend="eager")
         return model
 
-    return Exhibit(build, calls=one_call * 2, flops=4 * LINEAR)
+    return Exhibit(build, calls=one_call * 2, flops=4 * LINEAR, partly=True)
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:
@@ -77,6 +77,7 @@ def compiled_function() -> Exhibit:
         build,
         calls=(call(rows), call(lambda: torch.ones(2 * ROWS, WIDTH)), call(rows)),
         flops=(1 + 2 + 1) * 2 * LINEAR,
+        partly=True,
     )
 
 
@@ -128,4 +129,4 @@ def breaks_its_graph() -> Exhibit:
         model.compile(backend="eager")
         return model
 
-    return Exhibit(build, calls=one_call * 2, flops=4 * LINEAR)
+    return Exhibit(build, calls=one_call * 2, flops=4 * LINEAR, partly=True)

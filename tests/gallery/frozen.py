@@ -147,7 +147,6 @@ class _Walk:
     def _module(self, path: str, module: nn.Module) -> None:
         own = vars(module)
         self.facts[path] += f" forward {code_of(type(module).__dict__.get('forward'))}"
-        self.facts[path] += f" attributes {sorted(own)}"
         if isinstance(module, torch.jit.ScriptModule):
             own = dict(module.named_parameters()) | dict(module.named_buffers())
         for name, value in own.items():

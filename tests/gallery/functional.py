@@ -199,6 +199,8 @@ def higher_order_operator() -> Exhibit:
     def forward(m: Any, x: Tensor) -> Any:
         return torch.cond(x.sum() > 100, lambda v: m.layer(v) + 1, lambda v: m.layer(v) - 1, (x,))
 
-    return Exhibit(
-        lambda: Through(forward, layer=linear()), calls=one_call, no_count="torch.cond compiles its branches"
-    )
+    def build() -> nn.Module:
+        torch._dynamo.reset()
+        return Through(forward, layer=linear())
+
+    return Exhibit(build, calls=one_call, no_count="torch.cond compiles its branches")

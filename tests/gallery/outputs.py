@@ -115,6 +115,7 @@ def answers_in_a_coroutine() -> Exhibit:
         lambda: Through(forward, layers=nn.ModuleList([linear(), linear()])),
         drive=drive,
         no_count="the work is done after the call",
+        again=False,
     )
 
 
