@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from layerprof.hooks.phases import PhaseReader, PhaseTracker, reader_of_steps
+from layerprof.hooks.phases import PhaseReader, PhaseTracker, puts_positions_first
 
 from layerprof.errors import RequestError, did_you_mean
 from layerprof.readings import Layer
@@ -104,13 +104,16 @@ class LayerHook:
     def _phase_reader(self, slot: int, layer: Layer, module: nn.Module) -> PhaseReader | None:
         """Return what reads the phase from a call's inputs; None for layers that take it from others."""
         if slot == self._stepper:
-            return reader_of_steps(self.tracker, module)
-        return self.tracker.language if layer.kind == "embed_tokens" else None
+            self.tracker.positions_first = puts_positions_first(module)
+            return self.tracker.step_begins
+        # A table that writes tokens, too, can stand as the head: FSMT's decoder reads with it.
+        reads = layer.kind == "embed_tokens" or type(module).__name__ == "Embedding"
+        return self.tracker.embedding if reads and layer.tower == "language" and layer.kind != "pos_embed" else None
 
     @contextmanager
-    def batch(self, index: int) -> Iterator[None]:
-        """Wrap one batch's `generate()`; phases start afresh."""
-        self.tracker.reset()
+    def batch(self, index: int, prompt: int | None = None) -> Iterator[None]:
+        """Wrap one batch's `generate()`; phases start afresh, with a prompt of `prompt` positions where known."""
+        self.tracker.reset(prompt)
         yield
 
     def started(self, slot: int, phase: Phase) -> None:

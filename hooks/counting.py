@@ -7,7 +7,7 @@ product with that: only then is it known what the first product was.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -20,7 +20,9 @@ from layerprof.hooks.tokens import ALL, Padding, Share, Visibility, by_flags
 from torch import Tensor
 
 from layerprof.flops import formulas
-from layerprof.flops.operators import CUMULATIVE_K, CUMULATIVE_Q, LONGEST_K, MASKS, Attention, Product
+from layerprof.flops.attention import CUMULATIVE_K, CUMULATIVE_Q, LONGEST_K, MASKS
+from layerprof.flops.counted import Attention, Product
+from layerprof.flops.operators import count
 from layerprof.records import Phase
 
 
@@ -58,7 +60,7 @@ class FlopCount:
         self.queries = 0
         self._frames = frames
         self._tracker = tracker
-        self._counted: dict[tuple[Any, ...], Product | Attention] = {}
+        self._counted: dict[tuple[Any, ...], Product | Attention | None] = {}
         self._padding = Padding()
         self._visible = Visibility()
         self._scores: Scores | None = None
@@ -73,20 +75,31 @@ class FlopCount:
         """Begin a step: masks may be other ones under the same address."""
         self._visible.forget()
 
-    def add(self, operator: Operator, operands: dict[str, Any], output: Any, frame: Frame) -> None:
-        """Add what an operator with a formula has done in the running call."""
-        made = output_shape(output)
-        key = (operator.name, signature(operands), made)  # a packed weight has no shape to be read: its output has
-        counted = self._counted.get(key)
-        if counted is None:
+    def add(self, operator: Operator, operands: dict[str, Any], output: Any, frame: Frame) -> bool:
+        """Add what an operator with a formula has done in the running call; tell whether that is known to be all.
+
+        It is not where the formula does not know such operands (sparse, nested), or counts the least.
+        """
+        try:
+            made = output_shape(output)
+            key = (operator.name, signature(operands, operator.name), made)
+        except Exception:  # a tensor that does not tell its shape
+            return False
+        if key not in self._counted:  # a packed weight has no shape to be read: its output has
             assert operator.formula is not None, operator.name
-            counted = self._counted[key] = operator.formula(shapes(operands), made)
+            shaped = shapes(operands, operator.name)
+            self._counted[key] = count(operator.name, operator.formula, shaped, made)
+        counted = self._counted[key]
+        if counted is None:
+            return False
         if isinstance(counted, Product):
             self._product(counted, frame)
-        elif counted.packed:
+            return not counted.least
+        if counted.packed:
             self._packed(counted, operands, frame)
         else:
             self._attention(counted, operands, frame, from_start="scaled_dot_product" in operator.name)
+        return True
 
     def _product(self, product: Product, frame: Frame) -> None:
         tally, phase = self._frames.tally(frame), self._frames.phase(frame)
@@ -98,7 +111,7 @@ class FlopCount:
                 tally.add_attention(product.flops, weighting.useful, weighting.causal)
                 self._weighting = None
                 return
-        useful = self._padding.share_of_rows(phase, self.queries)
+        useful = self._padding.share_of_rows(self._padding.columns(self.queries, phase, self._tracker))
         tally.add(product.flops, useful)
         if product.batched is not None:
             batch, rows, _, columns = product.batched
@@ -149,11 +162,11 @@ class FlopCount:
         tally, phase = self._frames.tally(frame), self._frames.phase(frame)
         if phase is not Phase.VISION and len(queries) == self._padding.rows and max(queries) <= self.queries:
             longest = _first(operands, LONGEST_K)
-            padded = Attention(len(queries), it.heads, self.queries, int(longest or max(keys)), it.width_qk, it.width_v)
+            padded = replace(it, rows=len(queries), queries=self.queries, keys=int(longest or max(keys)), packed=False)
             self._attention(padded, operands, frame, from_start=False)
             return
         pairs = formulas.varlen_pairs(queries, keys)
-        executed = formulas.attention(1, it.heads, pairs, it.width_qk, it.width_v)
+        executed = it.of_pairs(1, pairs)
         self.total += executed
         shown = [by_flags(operands, q, k, from_start=False) for q, k in zip(queries, keys, strict=True)]
         visible = sum(q * k if s is None else s for q, k, s in zip(queries, keys, shown, strict=True))
@@ -165,7 +178,7 @@ class FlopCount:
         return self._padding.share_of_pairs(
             queries,
             keys,
-            self._tracker.phase,
+            self._padding.columns(queries, self._tracker.phase, self._tracker),
             self._tracker.step,
             fixed=layer is not None and kv.is_static(layer),
             sliding=bool(getattr(layer, "is_sliding", False)),

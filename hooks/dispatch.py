@@ -12,7 +12,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from layerprof.flops.operators import Formula, Role, formula, role
+from layerprof.flops.counted import Formula
+from layerprof.flops.operators import Role, formula, role
 from layerprof.machine.internals import answering, innermost_mode, schema
 
 FLEX_ARGUMENTS = ("query", "key", "value", "score_mod", "block_mask", "scale", "kernel_options")

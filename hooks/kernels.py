@@ -81,10 +81,10 @@ class KernelsHook(LayerHook):
         recording.stop()
 
     @contextmanager
-    def batch(self, index: int) -> Iterator[None]:
+    def batch(self, index: int, prompt: int | None = None) -> Iterator[None]:
         """Wrap one batch's `generate()`; its trace is complete, since the device is idle before recording stops."""
         recording = Recording(self._devices)
-        with super().batch(index):
+        with super().batch(index, prompt):
             recording.start()
             self._recording = True
             try:

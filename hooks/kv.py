@@ -24,12 +24,10 @@ class Before:
 
 
 def layer_index(module: nn.Module) -> int | None:
-    """Which layer of the cache a block owns: `layer_idx` of the block or of its attention."""
-    for part in module.modules():
-        index = getattr(part, "layer_idx", None)
-        if isinstance(index, int):
-            return index
-    return None
+    """Which layer of the cache a block owns: `layer_idx` of the block or of its attention; None for several blocks."""
+    found = [getattr(part, "layer_idx", None) for part in module.modules()]
+    indices = {index for index in found if isinstance(index, int)}
+    return indices.pop() if len(indices) == 1 else None
 
 
 def before_call(index: int | None, inputs: dict[Any, Any]) -> tuple[Before, ...]:

@@ -118,11 +118,11 @@ class LatencyHook(LayerHook):
         return make
 
     @contextmanager
-    def batch(self, index: int) -> Iterator[None]:
+    def batch(self, index: int, prompt: int | None = None) -> Iterator[None]:
         """Wrap one batch's `generate()`. The device is idle when the window opens and when it closes."""
         if self._open:
             raise RuntimeError("a batch is open already; batches do not nest")
-        with super().batch(index):
+        with super().batch(index, prompt):
             self._log.clear()
             self._timeline.open()
             self._open = True

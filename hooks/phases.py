@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+from torch.overrides import has_torch_function
+
+from layerprof.models import arguments
+from layerprof.models.prompt import cached
 from layerprof.records import Phase
 
 if TYPE_CHECKING:
@@ -13,67 +18,144 @@ if TYPE_CHECKING:
 PhaseReader = Callable[[tuple[Any, ...], dict[str, Any]], Phase]
 """Tells the phase of a call from its arguments."""
 
-CACHES = ("past_key_values", "past_key_value", "layer_past", "cache")
-
 
 class PhaseTracker:
-    """Tells vision, prefill and decode apart by module and query length, never by call count.
+    """Tells prefill and decode apart by the positions of each step and of the prompt, never by call count.
 
-    A language layer with more than one query position is prefill, with one it is decode; one position with an empty
-    KV cache is the prefill of a one-token prompt. Modules that cannot tell from their own input (norm, lm_head)
-    take the phase of the decoder layer that ran last. `step` is 0 in prefill and counts decode steps from 1.
+    The positions of a step are those of the token ids that the embedding was given for it. Where it was given none
+    (embeddings come ready made), they are those of the first block's input: (..., positions, features), or positions
+    first in torch's own layers (`positions_first`).
+
+    Prefill is what the prompt's positions enter with, in one step or in chunks; decode is every step after them, with
+    several positions too where they are added to a filled cache (drafted tokens are checked). How long the prompt is
+    `reset` may say; else the first step is prefill, unless it adds one position to a filled cache, and so is
+    every step of several positions.
+
+    Modules that cannot tell from their own input (norm, lm_head) take the phase of the decoder layer that ran last.
+    `step` is 0 in prefill and counts decode steps from 1; `part` is from where to where in the prompt the last step of
+    prefill went, in positions. Nothing here raises, whatever a call is given.
     """
 
     def __init__(self) -> None:
+        self.positions_first = False
         self.reset()
 
-    def reset(self) -> None:
-        """Begin a new batch."""
+    def reset(self, prompt: int | None = None) -> None:
+        """Begin a new batch, whose prompt adds `prompt` positions: 0 if it only decodes, None if unknown."""
         self.phase = Phase.PREFILL
         self.step = 0
         self.started = False
+        self.prompt = prompt
+        self._left = prompt or 0
+        self.part = (0, 0)
+        self._caching = False
+        self._ids: tuple[int, int] = (0, 0)
+        self._most_ids = 0
+        self._fresh = False
 
-    def language(self, args: tuple[Any, ...], kwargs: dict[str, Any], axis: int = 1) -> Phase:
-        """Phase of a decoder layer's (or token embedding's) call, from the query length along `axis` of its input."""
-        query = _query_length(args, kwargs, axis)
-        if query is None:
+    def embedding(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Phase:
+        """Phase of the token embedding's call, which comes before the step's first block."""
+        if self.positions_first:
             return self.phase
-        if query > 1 or _cache_is_empty(args, kwargs, self.started):
-            self.phase, self.step = Phase.PREFILL, 0
-        else:
-            self.phase = Phase.DECODE
+        try:
+            found = _plain_ids(args) or arguments.token_ids(args, kwargs)
+            if found is not None:
+                self._ids, self._fresh = found, True
+                self._most_ids = max(self._most_ids, found[1])
+                self.phase = self._tell(found[1], None)
+        except Exception:  # whatever it was given, the call is the user's, and goes on
+            return self.phase
         return self.phase
 
-    def step_begins(self, args: tuple[Any, ...], kwargs: dict[str, Any], axis: int = 1) -> Phase:
+    def step_begins(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Phase:
         """Phase of the first block's call, which is the one that counts the decode steps."""
-        phase = self.language(args, kwargs, axis)
-        self.step = self.step + 1 if phase is Phase.DECODE else 0
+        try:
+            new = self._ids[1] if self._fresh else self.length(args, kwargs)
+            self._fresh = False
+            if new is None:
+                return self.phase
+            if new == 1 and self.started and not self._left:
+                self.phase = Phase.DECODE
+            else:
+                self.phase = self._tell(new, (args, kwargs))
+                self._enter(new, args, kwargs)
+        except Exception:  # as above
+            return self.phase
+        self.step = self.step + 1 if self.phase is Phase.DECODE else 0
+        return self.phase
+
+    def _tell(self, new: int, given: tuple[tuple[Any, ...], dict[str, Any]] | None) -> Phase:
+        """Tell the phase of a step that adds `new` positions; `given` are the first block's arguments."""
+        if not self.started:
+            decodes = self.prompt == 0 if self.prompt is not None else new == 1 and _adds(given)
+        elif self._left:
+            # One position is a chunk of the prompt if it is the last, or if all came one by one.
+            decodes = new == 1 and not (self._most_ids == 1 or (self._left == 1 and self.part[1] - self.part[0] > 1))
+        else:
+            decodes = new == 1 or (self.prompt is not None and self._caching and (given is None or _adds(given)))
+        return Phase.DECODE if decodes else Phase.PREFILL
+
+    def _enter(self, new: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note what has entered the cache with this step."""
         self.started = True
-        return phase
+        if self.phase is Phase.DECODE:
+            self._left = 0
+            return
+        if self._left > new:
+            new = max(new, self.length(args, kwargs) or 0)
+        self.part = (self.part[1], self.part[1] + new)
+        self._left = max(self._left - new, 0)
+        if self.prompt is not None:
+            self._caching = kwargs.get("past_key_values") is not None or cached(args, kwargs) is not None
+
+    def length(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
+        """Return the positions of any language layer's input; None where it does not tell."""
+        shape = _plain_shape(args)
+        if shape is None or len(shape) != 3:
+            return self._length(arguments.hidden(args, kwargs))
+        positions = shape[0] if self.positions_first or self._turned(shape) else shape[1]
+        return positions if type(positions) is int else None
+
+    def _length(self, found: arguments.Operand | None) -> int | None:
+        if found is None or found.packed is not None:
+            return found and found.packed
+        shape = found.shape
+        if self.positions_first or (len(shape) == 3 and self._turned(shape)):
+            return shape[0]
+        # (rows, positions) of token ids, as against (..., positions, features); packed sequences have no rows.
+        return shape[1] if found.integer and len(shape) == 2 else shape[-2]
+
+    def _turned(self, shape: Sequence[int | None]) -> bool:
+        """Whether a layer's input is (positions, rows, features) although the token ids are (rows, positions)."""
+        rows, positions = self._ids
+        return rows != positions and shape[0] == positions and shape[1] == rows
 
 
-def _query_length(args: tuple[Any, ...], kwargs: dict[str, Any], axis: int) -> int | None:
-    """Positions of the first tensor given, (rows, positions[, features]); None when there is no tensor."""
-    for value in (*args, *kwargs.values()):
-        shape = getattr(value, "shape", None)
-        if shape is None or len(shape) < 2:
-            continue
-        # (positions, features): packed sequences, as against (rows, positions) of token ids.
-        packed = len(shape) == 2 and value.is_floating_point()
-        return int(shape[0] if packed else shape[axis])
-    return None
+def _plain_shape(args: tuple[Any, ...]) -> Sequence[int] | None:
+    """Return the shape of an ordinary tensor given first; None for all else, which takes longer to read."""
+    if not args or type(args[0]) is not Tensor or has_torch_function(args[:1]):
+        return None
+    try:
+        return args[0].shape
+    except RuntimeError:  # nested tensors of the older layout have none
+        return None
 
 
-def _cache_is_empty(args: tuple[Any, ...], kwargs: dict[str, Any], started: bool) -> bool:
-    caches = [kwargs[name] for name in CACHES if kwargs.get(name) is not None] or list(args[1:])
-    length = next((c.get_seq_length for c in caches if hasattr(c, "get_seq_length")), None)
-    if started or length is None:
-        return not started
-    return int(length()) == 0
+def _plain_ids(args: tuple[Any, ...]) -> tuple[int, int] | None:
+    """Return (rows, positions) of ordinary token ids given first."""
+    shape = _plain_shape(args)
+    if shape is None or len(shape) != 2 or args[0].dtype.is_floating_point:
+        return None
+    rows, positions = shape
+    return (rows, positions) if type(rows) is int and type(positions) is int else None
 
 
-def reader_of_steps(tracker: PhaseTracker, module: nn.Module) -> PhaseReader:
-    """Return what reads the phase of the first block's calls, which count the decode steps."""
-    # torch's own transformer layers put positions first unless told otherwise.
-    axis = 0 if getattr(getattr(module, "self_attn", None), "batch_first", True) is False else 1
-    return lambda args, kwargs: tracker.step_begins(args, kwargs, axis)
+def _adds(given: tuple[tuple[Any, ...], dict[str, Any]] | None) -> bool:
+    """Whether a step adds to a cache that is filled."""
+    found = cached(*given) if given is not None else None
+    return found is not None and found.filled
+
+
+def puts_positions_first(module: nn.Module) -> bool:
+    """Whether a block is given (positions, rows, features): torch's own are, unless told otherwise."""
+    return getattr(getattr(module, "self_attn", None), "batch_first", True) is False

@@ -77,14 +77,15 @@ class ShapesHook(LayerHook):
 
         def opening(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self.started(slot, Phase.VISION if vision else tracker.phase)
-            self._enter(slot, index, dict(zip((*names, *range(len(names), len(args))), args, strict=False)) | kwargs)
+            inputs = dict(zip((*names, *range(len(names), len(args))), args, strict=False)) | kwargs
+            self._enter(slot, index, inputs, tracker.length(args, kwargs) or 0)
 
         around = _Around(reader, opening, lambda output: self._leave(slot, output), lambda: self.ended(slot))
         self._handles.append(Replaced(module, self._standing(around)))
 
     def _attach_outside(self) -> None:
         """Follow the modules around the layers, so that work between layers has a name."""
-        located = {layer.name: layer.tower for layer in self.layers}
+        located = {layer.name: layer.tower for layer in self.layers if layer.found}
         for name, module in self.model.named_modules():
             if never_called(module) or any(name == x or name.startswith(x + ".") or not x for x in located):
                 continue
@@ -133,16 +134,18 @@ class ShapesHook(LayerHook):
     # --- one batch --------------------------------------------------------------------------------------------
 
     @contextmanager
-    def batch(self, index: int, attention_mask: Tensor | None = None) -> Iterator[None]:
+    def batch(self, index: int, prompt: int | None = None, *, attention_mask: Tensor | None = None) -> Iterator[None]:
         """Count one `generate()`; `attention_mask` (rows, positions) tells the real tokens of the prompt."""
-        with self.followed(index, attention_mask), operators_visible(), self.watching():
+        with self.followed(index, prompt, attention_mask=attention_mask), operators_visible(), self.watching():
             yield
 
     @contextmanager
-    def followed(self, index: int, attention_mask: Tensor | None = None) -> Iterator[None]:
+    def followed(
+        self, index: int, prompt: int | None = None, *, attention_mask: Tensor | None = None
+    ) -> Iterator[None]:
         """Follow the phases of one `generate()`; what it does is counted while it is `watching()`."""
         self._flops.begin(attention_mask)
-        with super().batch(index):
+        with super().batch(index, prompt):
             try:
                 yield
             finally:
@@ -212,7 +215,14 @@ class ShapesHook(LayerHook):
         frozen = {key: tally.frozen() for key, tally in self._frames.outside.items()}
         outside = {key: work for key, work in frozen.items() if work.flops or work.bytes}
         inside = {key: tally.frozen() for key, tally in self._frames.inside.items()}
-        return WorkReading(inside, outside, self._flops.total, dict(self._uncounted))
+        return WorkReading(
+            layers=inside,
+            outside=outside,
+            total_flops=self._flops.total,
+            uncounted=dict(self._uncounted),
+            nested=dict(self._frames.nested),
+            uncounted_inside=dict(self._frames.uncounted_inside),
+        )
 
     # --- calls of layers --------------------------------------------------------------------------------------
 
@@ -221,29 +231,30 @@ class ShapesHook(LayerHook):
         layer = self.layers[slot]
         if slot == self._stepper:
             self._flops.forget_masks()
-        frame = Frame(layer.name, slot, phase)
+        frame = Frame(layer.name, slot, phase, owns=layer.found)
         self._frames.open(frame)
-        self._frames.tally(frame).calls += 1
+        if frame.owns:
+            self._frames.tally(frame).calls += 1
 
     def ended(self, slot: int) -> None:
         """Close the call's frame, and those that an exception left open inside it."""
         self._frames.close(slot, self.layers[slot].name)
+        self._flops.queries = self._frames.queries() or self._flops.queries
 
-    def _enter(self, slot: int, index: int | None, inputs: dict[Any, Any]) -> None:
-        frame = self._frames.innermost
-        frame.cached = kv.before_call(index, inputs)
-        self._frames.tally(frame).bytes_activations += boundary_bytes(inputs)
+    def _enter(self, slot: int, index: int | None, inputs: dict[Any, Any], queries: int) -> None:
+        frame = self._frames.of_layer(slot)
+        if frame is None:
+            return
         if self.layers[slot].tower == "language":
-            first = next((v for v in inputs.values() if isinstance(v, Tensor) and v.ndim >= 2), None)
-            self._flops.queries = int(first.shape[1]) if first is not None else 0
+            frame.queries = self._flops.queries = queries
+        frame.cached = kv.before_call(index, inputs)
+        self._frames.cross(frame, boundary_bytes(inputs))
 
     def _leave(self, slot: int, output: Any) -> None:
         frame = self._frames.of_layer(slot)
         if frame is None:
             return
-        tally = self._frames.tally(frame)
-        tally.bytes_activations += boundary_bytes(output)
-        tally.bytes_kv += kv.after_call(frame.cached, self._flops.queries)
+        self._frames.cross(frame, boundary_bytes(output), kv.after_call(frame.cached, frame.queries))
 
     # --- operators --------------------------------------------------------------------------------------------
 
@@ -262,23 +273,23 @@ class ShapesHook(LayerHook):
             self._missed(operator, frame, seconds if _on_cpu((*args, *kwargs.values(), output)) else None)
         elif operator.role == "softmax":
             self._flops.softmax(args[0])
-        self._read_weights(operator, args, kwargs, output, frame)
+        self._read_weights(operator, args, kwargs, output, self._frames.running)
 
     def _counted(
         self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, frame: Frame
     ) -> bool:
-        """Add an operator by its formula; False where it fails, since operands can be of any kind and size."""
+        """Add an operator by its formula; False where it fails, since operands are of any kind, or counts the least."""
         before = self._flops.total
         try:
-            self._flops.add(operator, operator.operands(args, kwargs), output, frame)
+            return self._flops.add(operator, operator.operands(args, kwargs), output, frame)
         except Exception:  # whatever it meets, the operator did its work, and is named
             self._flops.total = before
             return False
-        return True
 
     def _missed(self, operator: Operator, frame: Frame, seconds: float | None) -> None:
         key = (frame.path, self._frames.phase(frame), operator.name)
         self._uncounted[key] = self._uncounted.get(key, Uncounted()) + Uncounted(1, seconds)
+        self._frames.missed(operator.name, Uncounted(1, seconds))
 
     def _read_weights(
         self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, frame: Frame

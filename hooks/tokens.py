@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from layerprof.hooks.phases import PhaseTracker
 from torch import Tensor
 
 from layerprof.flops import formulas
@@ -19,6 +20,10 @@ Share = tuple[int, int]
 """Numerator and denominator."""
 
 ALL: Share = (1, 1)
+
+Columns = tuple[int, int]
+"""From where to where in the prompt, in positions."""
+
 HIDDEN = -9e3
 """Additive masks hide with the least finite number, minus infinity or -1e4; no score or position bias gets there."""
 
@@ -32,17 +37,33 @@ class Padding:
         self.length = len(rows[0]) if rows else 0
         self._mask = rows
         self.real = sum(map(sum, rows))
+        self._real: dict[Columns, int] = {}
         self.none = self.real == self.rows * self.length
 
-    def share_of_rows(self, phase: Phase, queries: int) -> Share:
-        """Return the useful share of a product over rows of activations.
+    def columns(self, queries: int, phase: Phase, tracker: PhaseTracker) -> Columns | None:
+        """Return where the running layer's input stands in the prompt; None where it is none of it.
 
-        `queries` is the length of the running layer's input: only a pass over the padded prompt holds padding.
+        Only a pass over the padded prompt holds padding: over all of it, or over the chunk that the step is.
         """
-        padded = phase is Phase.PREFILL and queries == self.length
-        return (self.real, self.rows * self.length) if padded and not self.none else ALL
+        if phase is not Phase.PREFILL or not self.length:
+            return None
+        start, end = tracker.part
+        if end - start == queries and end <= self.length == tracker.prompt:
+            return start, end
+        return (0, self.length) if queries == self.length else None
 
-    def share_of_pairs(self, queries: int, keys: int, phase: Phase, step: int, *, fixed: bool, sliding: bool) -> Share:
+    def share_of_rows(self, columns: Columns | None) -> Share:
+        """Return the useful share of a product over rows of activations, those of some columns of the mask."""
+        if columns is None or self.none:
+            return ALL
+        start, end = columns
+        if columns not in self._real:
+            self._real[columns] = sum(sum(row[start:end]) for row in self._mask)
+        return self._real[columns], self.rows * (end - start)
+
+    def share_of_pairs(
+        self, queries: int, keys: int, columns: Columns | None, step: int, *, fixed: bool, sliding: bool
+    ) -> Share:
         """Return the useful share of the (query, key) pairs of attention, `queries` x `keys` in every row.
 
         Real queries against real keys. Keys that are no positions of the prompt (an image's, in cross-attention) are
@@ -51,19 +72,20 @@ class Padding:
         if not self.length or (self.none and not fixed):
             return ALL
         rows = self._mask
-        if phase is Phase.PREFILL:
-            real_queries = [sum(row) if queries == self.length else queries for row in rows]
-        else:
-            real_queries = [queries] * len(rows)
+        real_queries = [queries] * len(rows)
+        if columns is not None:
+            start, end = columns
+            real_queries = [sum(row[start:end]) for row in rows]
+            rows = [row[:end] for row in rows]
         real_keys = [self._keys(row, keys, step, fixed, sliding) for row in rows]
         pairs = formulas.varlen_pairs(real_queries, real_keys)
         return pairs, len(rows) * queries * keys
 
     def _keys(self, row: list[bool], keys: int, step: int, fixed: bool, sliding: bool) -> int:
-        now = self.length + step
+        now = len(row) + step
         if keys == now or (fixed and keys > now):
             return sum(row) + step
-        if keys == self.length and step:  # an encoder's positions, seen from its decoder
+        if keys == len(row) and step:  # an encoder's positions, seen from its decoder
             return sum(row)
         if sliding and keys < now:
             old = max(keys - step, 0)

@@ -13,6 +13,9 @@ from layerprof.machine.internals import storage_key
 Read = dict[tuple[Any, ...], int]
 """Views read so far in one call of a layer -> their bytes."""
 
+ROWS = 3
+"""Where a view of single rows has the bytes of all of them, behind the word `rows`."""
+
 
 def nbytes(tensor: Tensor) -> int:
     """Bytes of a tensor's elements; of a quantised subclass those of the tensors inside it."""
@@ -58,10 +61,17 @@ class Weights:
         storage = _storage(source)
         if storage not in self._storages:
             return False
-        key = (storage, _offset(source), "rows")
+        most = nbytes(source)
         taken = gathered.numel() * source.element_size()
-        seen[key] = min(seen.get(key, 0) + taken, nbytes(source))
+        merge(seen, {(storage, _offset(source), "rows", most): min(taken, most)})
         return True
+
+
+def merge(seen: Read, more: Read) -> None:
+    """Add what was read elsewhere in one call; a weight that was read there, too, counts once, as do all its rows."""
+    for view, size in more.items():
+        rows = len(view) > ROWS and view[ROWS - 1] == "rows"
+        seen[view] = min(seen.get(view, 0) + size, view[ROWS]) if rows else size
 
 
 def _storage(tensor: Tensor) -> int:

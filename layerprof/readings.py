@@ -15,6 +15,9 @@ from layerprof.records import Phase, Tower
 Key = tuple[str, Phase]
 """A layer's name and a phase: what has a row."""
 
+Chain = tuple[tuple[str, ...], Phase]
+"""Names of located layers whose calls held one another, outermost first, and the phase of the innermost call."""
+
 Name = TypeVar("Name", bound=Hashable)
 Amount = TypeVar("Amount", "Work", "Uncounted")
 
@@ -22,6 +25,9 @@ Amount = TypeVar("Amount", "Work", "Uncounted")
 @dataclass(frozen=True, slots=True)
 class Layer:
     """A unit that gets a row. `name` is its key in `named_modules()` of the loaded model.
+
+    A module that stands in the model under several names has the first of them, and the one that a selector asked by
+    as `alias`.
 
     `kind` is `vision_block`, `decoder_layer`, `encoder_layer` (of a language tower that has an encoder), one of the
     named rest (`patch_embed`, `merger`, `embed_tokens`, `norm`, `lm_head`, ...) or, for a submodule that a selector
@@ -32,13 +38,26 @@ class Layer:
     tower: Tower
     kind: str
     index: int
+    alias: str = field(default="", compare=False)
+
+    @property
+    def found(self) -> bool:
+        """Whether it is a layer by the model's structure, not a submodule that a selector asked for."""
+        return self.kind != "module"
+
+    @property
+    def shown(self) -> str:
+        """The name that its row has."""
+        return self.alias or self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
     """One call of one layer: seconds since the start of its batch's window, idle gaps included.
 
-    `self_s` leaves out the time inside other located layers that it called (nested selections).
+    `self_s` leaves out the time inside other located layers that it called; the books add it up. A submodule that a
+    selector asked for has none: its time is that of the layer it ran in. `around` names the located layers whose calls
+    held this one, outermost first.
     """
 
     layer: str
@@ -48,6 +67,7 @@ class Span:
     start_s: float
     end_s: float
     self_s: float
+    around: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +166,32 @@ class WorkReading:
     op, without regard to layers. `uncounted[(layer or module path, phase, operator)]` are the calls of operators that
     may do matrix work and have no formula, of the innermost layer or module, too: where there are any, the FLOPs there
     are a lower bound.
+
+    These are the books': they do not depend on which submodules were asked for. `nested[(names, phase)]` is the work of
+    whole calls of the last of `names` in its phase, with everything that ran inside them, where the others are the
+    located layers whose calls held them, outermost first: by what called what, not by module path. Bytes there are
+    those of the layer itself: what crosses its own boundary, and each distinct weight once a call.
+    `uncounted_inside` is `uncounted` of every layer whose call was running, by the phase of that call.
     """
 
     layers: dict[Key, Work] = field(default_factory=dict)
     outside: dict[Key, Work] = field(default_factory=dict)
     total_flops: int = 0
     uncounted: dict[tuple[str, Phase, str], Uncounted] = field(default_factory=dict)
+    nested: dict[Chain, Work] = field(default_factory=dict)
+    uncounted_inside: dict[tuple[str, Phase, str], Uncounted] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> dict[Key, Work]:
+        """Work of each layer's calls with everything that ran inside them; what calls itself has its work once."""
+        if not self.nested:
+            return dict(self.layers)
+        total: dict[Key, Work] = {}
+        for (chain, phase), work in self.nested.items():
+            *around, name = chain
+            more = Work(calls=work.calls) if name in around else work
+            total[name, phase] = total.get((name, phase), Work()) + more
+        return total
 
     def __add__(self, other: WorkReading) -> WorkReading:
         return WorkReading(
@@ -159,6 +199,8 @@ class WorkReading:
             outside=added(self.outside, other.outside),
             total_flops=self.total_flops + other.total_flops,
             uncounted=added(self.uncounted, other.uncounted),
+            nested=added(self.nested, other.nested),
+            uncounted_inside=added(self.uncounted_inside, other.uncounted_inside),
         )
 
     def __radd__(self, other: Literal[0]) -> WorkReading:
@@ -200,7 +242,8 @@ class KernelReading:
 
     On a CPU `busy` is the time inside operators instead of GPU kernels; `device` says which. `buckets` holds
     `outside layers`, `no launch seen` and `graph launch`; together with `busy` they add up to `total_s`. `top`
-    names the heaviest kernels of each layer. `calls[(name, phase)]` is how many calls the busy seconds belong to: the
+    names the heaviest kernels of each layer. `whole_s` and `host_whole_s` are `busy_s` and `host_s` with everything
+    that was launched inside the layer's calls. `calls[(name, phase)]` is how many calls the busy seconds belong to: the
     trace covers the first `batches` batches only. `host_s` is the time on the launching thread with that range
     innermost, so on a CPU `busy_s <= host_s`. `graph_s` is the work of CUDA graphs launched inside the range, which is
     in the bucket `graph launch` and not in `busy_s`. `lost` is what the profiler did not record.
@@ -216,6 +259,8 @@ class KernelReading:
     host_s: dict[tuple[str, Phase], float] = field(default_factory=dict)
     graph_s: dict[tuple[str, Phase], float] = field(default_factory=dict)
     lost: Lost = field(default_factory=Lost)
+    whole_s: dict[tuple[str, Phase], float] = field(default_factory=dict)
+    host_whole_s: dict[tuple[str, Phase], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,8 +169,27 @@ class Totals(Record):
     image_tokens: int | None
 
 
+class Apart(Record):
+    """What of a row is in no other row of its run: what sums of rows take from it. None where the row has none."""
+
+    calls: int = 0
+    flops: int | None = None
+    bytes: int | None = None
+    span_s: float | None = None
+    energy_j: float | None = None
+
+    @classmethod
+    def of(cls, row: LayerRow) -> Apart:
+        """Return all of a row."""
+        span = row.span_s.total if row.span_s else None
+        return cls(calls=row.calls, flops=row.flops, bytes=row.bytes, span_s=span, energy_j=row.energy_j)
+
+
 class LayerRow(Record):
-    """One layer in one phase, with everything inside it.
+    """One layer in one phase, with everything that ran inside its calls.
+
+    Calls are told by what called what, so that a module that stands in the model under several names is in the row of
+    each layer that called it. `apart` is what of the row no other row of the run holds; None where that is all of it.
 
     `span_s` is over the `calls` of the latency pass; `busy_s` is over the `busy_calls` of the traced batches only, and
     `busy_share` is `busy_s / busy_span_s`: on a GPU the latency pass's spans of those calls, on a CPU the time that
@@ -213,6 +232,7 @@ class LayerRow(Record):
     energy_reconciled_j: float | None = None
     energy_estimate_j: float | None = None
     uncounted: dict[str, int] = Field(default_factory=dict)
+    apart: Apart | None = None
 
     @property
     def at_least(self) -> bool:

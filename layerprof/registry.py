@@ -69,8 +69,8 @@ class SpanHook(Attached, Protocol):
     def tracker(self) -> Steps:
         """What tells phases and steps."""
 
-    def batch(self, index: int) -> AbstractContextManager[Any]:
-        """Return a context manager around one batch's `generate()`."""
+    def batch(self, index: int, prompt: int | None = None) -> AbstractContextManager[Any]:
+        """Return a context manager around one batch's `generate()`; `prompt` are its prompt's positions, if known."""
 
     def reading(self, batches: int | None = None) -> SpanReading:
         """Return the spans, of the first `batches` batches where it is given."""
@@ -93,7 +93,7 @@ class ShapeHook(Attached, Protocol):
     def spent_s(self) -> float:
         """Seconds that counting took beside the operators."""
 
-    def followed(self, index: int) -> AbstractContextManager[None]:
+    def followed(self, index: int, prompt: int | None = None) -> AbstractContextManager[None]:
         """Return a context manager around one batch in which nothing is counted but while it is `watching()`."""
 
     def watching(self) -> AbstractContextManager[None]:
@@ -108,7 +108,9 @@ class ShapeHook(Attached, Protocol):
     def attention(self) -> dict[tuple[str, Phase], int]:
         """Return the attention's part of each layer's FLOPs."""
 
-    def batch(self, index: int, attention_mask: Tensor | None = None) -> AbstractContextManager[Any]:
+    def batch(
+        self, index: int, prompt: int | None = None, *, attention_mask: Tensor | None = None
+    ) -> AbstractContextManager[Any]:
         """Return a context manager around one batch's `generate()`; the mask (rows, positions) tells the padding."""
 
     def reading(self) -> WorkReading:

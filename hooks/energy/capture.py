@@ -81,9 +81,9 @@ class CaptureHook(LayerHook):
         self._handles.append(module.register_forward_hook(after, always_call=True))
 
     @contextmanager
-    def batch(self, index: int) -> Iterator[None]:
+    def batch(self, index: int, prompt: int | None = None) -> Iterator[None]:
         """Wrap one batch's `generate()`."""
-        with super().batch(index):
+        with super().batch(index, prompt):
             yield
         self._clones.clear()
 

@@ -9,6 +9,7 @@ from layerprof.books import joules, layer_joules, ledger, not_counted, rows, tot
 from layerprof.books.answers import Scored
 from layerprof.books.device import roof, surroundings
 from layerprof.books.evidence import Asked, Read
+from layerprof.books.shown import shown
 from layerprof.errors import LayerprofError
 from layerprof.flops.formulas import CONVENTION
 from layerprof.quality.normalise import rules
@@ -62,8 +63,7 @@ def books_of(asked: Asked, read: Read, energy: rows.LayerEnergy) -> tuple[tuple[
         total_energy_j=joules.end_to_end(read.energy),
         reasons=reasons,
     )
-    wanted = {layer.name for layer in asked.selected}
-    return tuple(row for row in every if row.name in wanted), books
+    return shown(every, asked.selected, read.spans, read.work), books
 
 
 def now() -> str:

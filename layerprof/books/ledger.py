@@ -1,13 +1,13 @@
 """Readings to books: for each quantity `layers + rest + residual = total`, and sums of rows that add.
 
-Pure and free of torch. Located layers may be nested (a selector that asks for `language[*].mlp` beside its block).
-Readings give each moment, FLOP and kernel to the innermost layer; a row shows a layer with everything inside it, and
-the ledger takes each figure once.
+Pure and free of torch. Layers may call each other, and a selector may ask for submodules beside them. Readings give
+each moment, FLOP and kernel to the innermost found layer; a row shows a layer with everything that ran inside its
+calls, and the ledger takes each figure once, whatever was asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
 from typing import Literal, TypeVar
@@ -16,7 +16,7 @@ from layerprof.books import not_counted
 from layerprof.books.rows import NOT_MEASURED, LayerEnergy
 from layerprof.layers.nesting import LAYERS, accounts, short_names, whole_layers
 from layerprof.readings import KernelReading, Layer, SpanReading, WorkReading
-from layerprof.records import LayerRow, Ledger, LedgerColumn, NotCounted, NotRecorded
+from layerprof.records import Apart, LayerRow, Ledger, LedgerColumn, NotCounted, NotRecorded
 
 Group = TypeVar("Group", bound=Hashable)
 
@@ -46,7 +46,7 @@ def close(
     account = accounts(layers)
     return Ledger(
         flops=_flops(work, account, why["flops"], fsum(spans.windows_s) if spans else None),
-        span_s=_span(spans, account, why["span_s"]),
+        span_s=_span(spans, account, {x.name for x in layers if not x.found}, why["span_s"]),
         busy_s=_busy(kernels, account, why["busy_s"]),
         energy_j=_energy(layers, energy, account, total_energy_j, why["energy_j"]),
     )
@@ -90,10 +90,13 @@ def _with_bounds(
     )
 
 
-def _span(reading: SpanReading | None, account: Mapping[str, str], reason: str) -> LedgerColumn:
+def _span(
+    reading: SpanReading | None, account: Mapping[str, str], beside: Collection[str], reason: str
+) -> LedgerColumn:
+    """Add up each call's own time; the submodules `beside` the books have none."""
     if reading is None:
         return _blank(reason)
-    parts = [(account.get(s.layer, s.layer), s.self_s) for s in reading.spans]
+    parts = [(account.get(s.layer, s.layer), s.self_s) for s in reading.spans if s.self_s or s.layer not in beside]
     return _column([*parts, *reading.gaps_s.items()], fsum(reading.windows_s))
 
 
@@ -118,7 +121,9 @@ def _energy(
         known = energy.reason if energy and energy.reason else reason
         return LedgerColumn(layers=None, rest={}, residual=None, total=total, reason=known)
     whole = whole_layers(layers)
-    parts = [(account.get(name, name), amount.joules) for (name, _), amount in energy.amounts.items() if name in whole]
+    amounts = {key: amount for key, amount in energy.amounts.items() if key[0] in whole}
+    counted = amounts if energy.counted is None else energy.counted
+    parts = [(account.get(name, name), amount.joules) for (name, _), amount in counted.items()]
     label = {"quality": energy.quality, "source": energy.source}
     column = _column([*parts, *energy.rest_j.items()], total or 0.0)
     if total is None:
@@ -165,10 +170,10 @@ class Sum:
 
     @classmethod
     def of(cls, row: LayerRow) -> Sum:
-        """Return one row's figures."""
-        span = row.span_s.total if row.span_s else None
-        busy = row.busy_share * span if row.busy_share is not None and span is not None else None
-        return cls(1, row.calls, row.flops, row.bytes, span, busy, row.energy_j, row.at_least)
+        """Return one row's figures, of the calls that are in no other row."""
+        part = row.apart or Apart.of(row)
+        busy = row.busy_share * part.span_s if row.busy_share is not None and part.span_s is not None else None
+        return cls(1, part.calls, part.flops, part.bytes, part.span_s, busy, part.energy_j, row.at_least)
 
     def __add__(self, other: Sum) -> Sum:
         return Sum(
@@ -201,10 +206,13 @@ def _plus(a: Number | None, b: Number | None) -> Number | None:
 
 
 def outermost(rows_: Iterable[LayerRow]) -> tuple[LayerRow, ...]:
-    """Return the rows whose figures add up: no submodule's row beside the row of the layer it is in."""
+    """Return the rows whose figures add up: none whose calls are all in other rows.
+
+    Rows of older files, which do not tell, are taken to lie inside each other as their names do.
+    """
     listed = tuple(rows_)
     whole = whole_layers([Layer(row.name, row.tower, row.kind, row.index) for row in listed])
-    return tuple(row for row in listed if row.name in whole)
+    return tuple(row for row in listed if (row.apart.calls > 0 if row.apart else row.name in whole))
 
 
 def sums(rows_: Iterable[LayerRow], group: Callable[[LayerRow], Group]) -> dict[Group, Sum]:

@@ -32,13 +32,12 @@ def _share(seconds: Sequence[float | None], all_s: float | None) -> float | None
     return min(sum(known) / all_s, 1.0) if all_s and len(known) == len(seconds) else None
 
 
-def by_row(work: WorkReading | None, inside: Mapping[str, tuple[str, ...]]) -> dict[Key, dict[str, int]]:
-    """Return the calls of each operator by layer and phase, those of the layers `inside` it included."""
+def by_row(work: WorkReading | None) -> dict[Key, dict[str, int]]:
+    """Return the calls of each operator by layer and phase, those inside what the layer called included."""
     found: dict[Key, dict[str, int]] = {}
-    for (name, phase, operator), missed in work.uncounted.items() if work else ():
-        for holder in (name, *inside.get(name, ())):
-            row = found.setdefault((holder, phase), {})
-            row[operator] = row.get(operator, 0) + missed.calls
+    for (name, phase, operator), missed in (work.uncounted_inside or work.uncounted).items() if work else ():
+        row = found.setdefault((name, phase), {})
+        row[operator] = row.get(operator, 0) + missed.calls
     return found
 
 

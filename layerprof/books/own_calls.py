@@ -8,6 +8,7 @@ from typing import Any
 from layerprof.books import ledger, not_counted, rows, totals
 from layerprof.books.assemble import now
 from layerprof.books.device import roof, surroundings
+from layerprof.books.shown import shown
 from layerprof.flops.formulas import CONVENTION
 from layerprof.readings import Layer, SpanReading, WorkReading
 from layerprof.records import Run
@@ -42,7 +43,6 @@ def run(
     """
     every = rows.rows(calls.layers, spans, work, roof=roof(calls.device, calls.dtype))
     books = ledger.close(calls.layers, spans, work, reasons={"flops": why_no_work} if why_no_work else {})
-    wanted = {layer.name for layer in calls.selected}
     return Run(
         created=now(),
         status="failed" if failed else "done",
@@ -52,7 +52,7 @@ def run(
         dataset={"name": "own calls"},
         samples=calls.rows,
         totals=totals.of_windows(spans, work, calls.rows),
-        layers=tuple(row for row in every if row.name in wanted),
+        layers=shown(every, calls.selected, spans, work),
         ledger=books,
         passes={"decode_by_step": rows.decode_by_step(spans)} | ({"counting": counting} if counting else {}),
         uncounted_ops=work.uncounted_calls() if work else {},

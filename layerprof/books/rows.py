@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import fsum
 from typing import Any
 
 from layerprof.books import not_counted
+from layerprof.books.span_sums import seconds_of
 from layerprof.books.statistics import median, p95
 from layerprof.energy.amount import Amount, ci95_of, joules_of
-from layerprof.layers.nesting import enclosing
 from layerprof.readings import KernelReading, Key, Layer, Span, SpanReading, Work, WorkReading
 from layerprof.records import LayerRow, Phase, Quality, SpanStatistic
 
@@ -29,6 +29,7 @@ NOT_MEASURED = {
 class LayerEnergy:
     """Joules of each layer in each phase over all its calls, layers inside it included.
 
+    `counted` are those that the books add up, of calls inside no other layer's; None where that is all of them.
     `rest_j` names joules of no layer (gaps between layers, the host). `quality` and `reason` hold for all of them, but
     for those that `labels` gives a quality and a reason of their own. `source` is the sensor behind them. `active_j`,
     `hot_j` and `reconciled_j` are further figures of replayed rows (`records.LayerRow`).
@@ -44,6 +45,7 @@ class LayerEnergy:
     active_j: Mapping[Key, float] = field(default_factory=dict)
     hot_j: Mapping[Key, float] = field(default_factory=dict)
     reconciled_j: Mapping[Key, float] = field(default_factory=dict)
+    counted: Mapping[Key, Amount] | None = None
 
 
 def rows(
@@ -60,12 +62,11 @@ def rows(
     `span_s` is over all calls of the latency pass. `busy_s` is over the `busy_calls` calls of the traced batches only,
     and `busy_span_s` is what those calls took, so `busy_share` does not depend on which were traced.
     """
-    inside = enclosing(layers)
     timed = _by_key(spans)
-    done = _inclusive_work(work, inside)
-    missed = not_counted.by_row(work, inside)
-    busy = _inclusive(kernels.busy_s if kernels else {}, inside)
-    host = _inclusive(kernels.host_s if kernels else {}, inside)
+    done = work.whole if work else {}
+    busy = (kernels.whole_s or kernels.busy_s) if kernels else {}
+    host = (kernels.host_whole_s or kernels.host_s) if kernels else {}
+    missed = not_counted.by_row(work)
     joules = energy.amounts if energy else {}
     found = {*timed, *done, *busy, *(kernels.calls if kernels else ()), *joules}
     named = {layer.name: layer for layer in layers}
@@ -191,7 +192,7 @@ def _span_statistic(spans: Sequence[Span], quiet: Sequence[Span]) -> SpanStatist
     if not spans:
         return None
     one = [s.end_s - s.start_s for s in quiet]
-    return SpanStatistic(total=fsum(s.end_s - s.start_s for s in spans), median=median(one), p95=p95(one))
+    return SpanStatistic(total=seconds_of(spans), median=median(one), p95=p95(one))
 
 
 def _median_spans(reading: SpanReading | None, spans: Sequence[Span]) -> Sequence[Span]:
@@ -222,25 +223,6 @@ def _by_key(reading: SpanReading | None) -> dict[Key, list[Span]]:
     for span in reading.spans if reading else ():
         grouped.setdefault((span.layer, span.phase), []).append(span)
     return grouped
-
-
-def _inclusive_work(reading: WorkReading | None, inside: Mapping[str, tuple[str, ...]]) -> dict[Key, Work]:
-    total: dict[Key, Work] = {}
-    own = reading.layers if reading else {}
-    for (name, phase), work in own.items():
-        for holder in (name, *inside.get(name, ())):
-            total[holder, phase] = total.get((holder, phase), Work()) + work
-    # Calls of the layers inside are not calls of the layer.
-    return {key: replace(work, calls=own[key].calls if key in own else 0) for key, work in total.items()}
-
-
-def _inclusive(own: Mapping[Key, float], inside: Mapping[str, tuple[str, ...]]) -> dict[Key, float]:
-    """Add to each layer's own seconds those of the layers inside it."""
-    parts: dict[Key, list[float]] = {}
-    for (name, phase), seconds in own.items():
-        for holder in (name, *inside.get(name, ())):
-            parts.setdefault((holder, phase), []).append(seconds)
-    return {key: fsum(seconds) for key, seconds in parts.items()}
 
 
 def decode_by_step(reading: SpanReading) -> list[dict[str, float | int]]:

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from math import fsum
 
 from layerprof.books.spans import BEFORE_FIRST
-from layerprof.readings import Key, SpanReading
+from layerprof.readings import Key, Layer, Span, SpanReading
 from layerprof.records import Phase
 
 
-def span_seconds(spans: SpanReading, names: Collection[str]) -> dict[Key, float]:
-    """Return seconds of these layers by layer and phase, what runs inside them included."""
+def seconds_of(spans: Iterable[Span]) -> float:
+    """Return what calls took together; a layer's call inside its own call (it calls itself) took no time beside it."""
+    return fsum(span.end_s - span.start_s for span in spans if span.layer not in span.around)
+
+
+def span_seconds(spans: SpanReading, names: Collection[str] | None = None) -> dict[Key, float]:
+    """Return seconds of these layers (by default all) by layer and phase, what runs inside them included."""
     found: dict[Key, float] = {}
     for span in spans.spans:
-        if span.layer in names:
+        if names is None or span.layer in names:
             key = (span.layer, span.phase)
-            found[key] = found.get(key, 0.0) + span.end_s - span.start_s
+            found[key] = found.get(key, 0.0) + (0.0 if span.layer in span.around else span.end_s - span.start_s)
     return found
 
 
-def span_calls(spans: SpanReading, names: Collection[str]) -> dict[Key, int]:
-    """Return how often these layers were called, by layer and phase."""
-    return dict(Counter((span.layer, span.phase) for span in spans.spans if span.layer in names))
+def span_calls(spans: SpanReading, names: Collection[str] | None = None) -> dict[Key, int]:
+    """Return how often these layers (by default all) were called, by layer and phase."""
+    return dict(Counter((span.layer, span.phase) for span in spans.spans if names is None or span.layer in names))
+
+
+def outermost(spans: SpanReading, layers: Iterable[Layer]) -> SpanReading:
+    """Return the calls of found layers that no other found layer's call held: each moment in a layer, once."""
+    found = {layer.name for layer in layers if layer.found}
+    kept = tuple(s for s in spans.spans if s.layer in found and found.isdisjoint(s.around))
+    return replace(spans, spans=kept)
 
 
 def gap_phase(name: str) -> Phase:

@@ -1,4 +1,8 @@
-"""A log of layer starts and ends to spans and named gaps, so that self times + gaps = the window. Pure, no torch."""
+"""A log of layer starts and ends to spans and named gaps, so that self times + gaps = the window. Pure, no torch.
+
+Submodules that a selector asked for are timed beside the books: whatever ran in one is the self time of the found layer
+around it, or a gap where there is none.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +43,11 @@ class BatchLog:
 
 @dataclass(slots=True)
 class _Call:
-    """A call being put together: `order` is its place in the log, `inner_ns` what located layers inside it took."""
+    """A call being put together.
+
+    `order` is its place in the log, `inner_ns` what found layers inside it took, `depth` how many of them are around
+    it, `owns` whether it is one.
+    """
 
     order: int
     slot: int
@@ -49,6 +57,13 @@ class _Call:
     end_ns: int = NOT_RECORDED
     inner_ns: int = 0
     depth: int = 0
+    owns: bool = True
+    around: tuple[str, ...] = ()
+
+    @property
+    def taken_ns(self) -> int:
+        """What found layers took of it: all, where it is one."""
+        return self.end_ns - self.start_ns if self.owns else self.inner_ns
 
 
 def read(windows: Sequence[BatchLog], layers: Sequence[Layer], clock: str) -> SpanReading:
@@ -64,7 +79,7 @@ def read(windows: Sequence[BatchLog], layers: Sequence[Layer], clock: str) -> Sp
         calls, lost = _calls(window.log, layers)
         dropped += lost
         spans += (_span(call, layers, number) for call in calls)
-        for name, length in _gaps([call for call in calls if call.depth == 0], window.length_ns):
+        for name, length in _gaps([call for call in calls if call.owns and call.depth == 0], window.length_ns):
             gaps.setdefault(name, []).append(length)
     return SpanReading(
         spans=tuple(spans),
@@ -76,7 +91,7 @@ def read(windows: Sequence[BatchLog], layers: Sequence[Layer], clock: str) -> Sp
 
 
 def _span(call: _Call, layers: Sequence[Layer], batch: int) -> Span:
-    length = call.end_ns - call.start_ns
+    own_ns = call.end_ns - call.start_ns - call.inner_ns if call.owns else 0
     return Span(
         layer=layers[call.slot].name,
         phase=call.phase,
@@ -84,7 +99,8 @@ def _span(call: _Call, layers: Sequence[Layer], batch: int) -> Span:
         step=call.step,
         start_s=call.start_ns / 1e9,
         end_s=call.end_ns / 1e9,
-        self_s=(length - call.inner_ns) / 1e9,
+        self_s=own_ns / 1e9,
+        around=call.around,
     )
 
 
@@ -96,9 +112,13 @@ def _calls(log: Log, layers: Sequence[Layer]) -> tuple[list[_Call], int]:
     closed: list[_Call] = []
     stack: list[_Call] = []
     dropped = 0
+    chains = _Chains(layers)
+    owners = [layer.found for layer in layers]
     for order, (slot, phase, step, time) in enumerate(_entries(log)):
         if slot >= 0:
-            stack.append(_Call(order, slot, phase, step, time))
+            call = _Call(order, slot, phase, step, time, owns=owners[slot])
+            chains.place(call, stack)
+            stack.append(call)
             continue
         depth = next((i for i in range(len(stack) - 1, -1, -1) if stack[i].slot == ~slot), None)
         if depth is None:
@@ -110,30 +130,57 @@ def _calls(log: Log, layers: Sequence[Layer]) -> tuple[list[_Call], int]:
         if call.start_ns < 0 or time < 0:
             dropped += 1
             continue
-        call.end_ns, call.depth = time, depth
+        call.end_ns = time
         if stack:
-            stack[-1].inner_ns += time - call.start_ns
+            stack[-1].inner_ns += call.taken_ns
         closed.append(call)
     # A call that never closed encloses what follows it, which looked nested: only closed calls may count for depth.
     dropped += len(stack)
     closed.sort(key=lambda c: (c.start_ns, c.order))
-    return _steps(_nested(closed) if dropped else closed, layers), dropped
+    return _steps(_nested(closed, chains) if dropped else closed, layers), dropped
 
 
 def _entries(log: Log) -> Iterator[tuple[int, Phase, int, int]]:
     return zip(log[0::4], log[1::4], log[2::4], log[3::4], strict=True)
 
 
-def _nested(calls: list[_Call]) -> list[_Call]:
+class _Chains:
+    """Tells calls what is around them; equal chains are one tuple, since there are as many calls as there are."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._names = [layer.name for layer in layers]
+        self._known: dict[tuple[tuple[str, ...], int], tuple[str, ...]] = {}
+
+    def place(self, call: _Call, stack: Sequence[_Call]) -> None:
+        """Set the call's depth, and the names of the layers around it."""
+        if not stack:
+            call.depth, call.around = 0, ()
+            return
+        holder = stack[-1]
+        call.depth = holder.depth + holder.owns
+        key = (holder.around, holder.slot)
+        if key not in self._known:
+            self._known[key] = tuple(dict.fromkeys((*holder.around, self._names[holder.slot])))
+        call.around = self._known[key]
+
+
+def _nested(calls: list[_Call], chains: _Chains) -> list[_Call]:
     """Find depth and inner time again from the times alone."""
     stack: list[_Call] = []
+
+    def leave() -> None:
+        ended = stack.pop()
+        if stack:
+            stack[-1].inner_ns += ended.taken_ns
+
     for call in calls:
         while stack and stack[-1].end_ns <= call.start_ns:
-            stack.pop()
-        call.depth, call.inner_ns = len(stack), 0
-        if stack:
-            stack[-1].inner_ns += call.end_ns - call.start_ns
+            leave()
+        chains.place(call, stack)
+        call.inner_ns = 0
         stack.append(call)
+    while stack:
+        leave()
     return calls
 
 

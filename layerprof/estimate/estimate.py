@@ -6,7 +6,7 @@ same hook that counts a real run, so FLOPs and bytes are those of `layerprof pro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import fsum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,10 @@ from layerprof.books import not_counted
 from layerprof.books.ledger import close
 from layerprof.errors import RequestError
 from layerprof.estimate.result import Estimate, EstimateMemory, EstimateRow, EstimateTotals
-from layerprof.layers.nesting import enclosing
 from layerprof.machine.gpus import Gpu, bound_by, gpu_by_name, roof_seconds
 from layerprof.machine.internals import attention_of
 from layerprof.machine.placement import DTYPES, torch_dtype
-from layerprof.readings import Layer, Work
+from layerprof.readings import Key, Layer, Work
 from layerprof.records import BLOCK_KINDS, Phase
 
 if TYPE_CHECKING:
@@ -61,13 +60,10 @@ def estimate(
     ran = rehearsal.rehearse(
         live, found, ghosts, rows=batch_size, image_size=image_size, text_tokens=text_tokens, new_tokens=new_tokens
     )
-    missed = not_counted.by_row(ran.work, enclosing(found))
-    rows = tuple(
-        _row(layer, phase, ran.work.layers[layer.name, phase], missed.get((layer.name, phase), {}), device, dtype)
-        for layer in found
-        for phase in Phase
-        if (layer.name, phase) in ran.work.layers
-    )
+    missed = not_counted.by_row(ran.work)
+    rows = _rows(found, ran.work.whole, missed, device, dtype)
+    # Where layers call each other, rows hold the same work twice.
+    own = _rows(found, ran.work.layers, missed, device, dtype)
     return Estimate(
         model={
             "name": str(model) if isinstance(model, (str, Path)) else config.model_type,
@@ -84,8 +80,8 @@ def estimate(
             "prompt_tokens": ran.prompt_tokens,
         },
         gpu=_describe(device, dtype),
-        totals=_sum(rows),
-        phases={phase: _sum(of) for phase in Phase if (of := [row for row in rows if row.phase is phase])},
+        totals=_sum(own),
+        phases={phase: _sum(of) for phase in Phase if (of := [row for row in own if row.phase is phase])},
         memory=_memory(live, ran, device),
         layers=rows,
         ledger={"flops": close(found, work=ran.work).flops},
@@ -106,6 +102,13 @@ def _check(batch_size: int, image_size: int, text_tokens: int, new_tokens: int, 
         )
     if dtype not in DTYPES:
         raise RequestError(f"There is no dtype '{dtype}'.", f"Use one of {', '.join(DTYPES)}.")
+
+
+def _rows(
+    found: Sequence[Layer], work: Mapping[Key, Work], missed: Mapping[Key, dict[str, int]], gpu: Gpu | None, dtype: str
+) -> tuple[EstimateRow, ...]:
+    keys = [(layer, phase) for layer in found for phase in Phase if (layer.name, phase) in work]
+    return tuple(_row(x, phase, work[x.name, phase], missed.get((x.name, phase), {}), gpu, dtype) for x, phase in keys)
 
 
 def _row(layer: Layer, phase: Phase, work: Work, uncounted: dict[str, int], gpu: Gpu | None, dtype: str) -> EstimateRow:

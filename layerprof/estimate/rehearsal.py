@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from layerprof import registry
 from layerprof.estimate import blueprint
 from layerprof.estimate.ghost import Ghosts
-from layerprof.readings import Layer, Uncounted, Work, WorkReading
+from layerprof.readings import Chain, Key, Layer, Uncounted, Work, WorkReading
 from layerprof.records import Phase
 
-Key = tuple[str, Phase]
+Place = TypeVar("Place", Key, Chain)
 FIRST_STEPS = 3
 """Tokens rehearsed: one from the prefill, two decode steps."""
 
@@ -77,8 +77,10 @@ def rehearse(
         work=WorkReading(
             layers=_whole(first, last, decode_steps, lambda reading: reading.layers),
             outside=_whole(first, last, decode_steps, lambda reading: reading.outside),
+            nested=_whole(first, last, decode_steps, lambda reading: reading.nested),
             total_flops=_whole(first, last, decode_steps, _total)["", Phase.DECODE].flops,
-            uncounted=_whole_uncounted(first.readings, decode_steps),
+            uncounted=_whole_uncounted([reading.uncounted for reading in first.readings], decode_steps),
+            uncounted_inside=_whole_uncounted([reading.uncounted_inside for reading in first.readings], decode_steps),
         ),
         kv_bytes=_cache_bytes(first, decode_steps),
         widest_bytes=widest,
@@ -129,8 +131,8 @@ def _answer(model: Any, made: blueprint.PromptInputs, new_tokens: int, after_tok
 
 
 def _whole(
-    first: _Steps, last: _Steps | None, steps: int, part: Callable[[WorkReading], Mapping[Key, Work]]
-) -> dict[Key, Work]:
+    first: _Steps, last: _Steps | None, steps: int, part: Callable[[WorkReading], Mapping[Place, Work]]
+) -> dict[Place, Work]:
     """Add up prefill and all decode steps, field by field."""
     prefill = part(first.readings[0])
     whole = dict(prefill)
@@ -147,10 +149,12 @@ def _whole(
     return whole
 
 
-def _whole_uncounted(readings: Sequence[WorkReading], steps: int) -> dict[tuple[str, Phase, str], Uncounted]:
+def _whole_uncounted(
+    readings: Sequence[Mapping[tuple[str, Phase, str], Uncounted]], steps: int
+) -> dict[tuple[str, Phase, str], Uncounted]:
     """Add up calls of operators without a formula; every decode step makes as many as the first."""
-    prefill = {key: missed.calls for key, missed in readings[0].uncounted.items()}
-    after = readings[1].uncounted if steps else readings[0].uncounted
+    prefill = {key: missed.calls for key, missed in readings[0].items()}
+    after = readings[1] if steps else readings[0]
     each = {key: missed.calls - prefill.get(key, 0) for key, missed in after.items()}
     return {key: Uncounted(prefill.get(key, 0) + steps * calls, None) for key, calls in each.items()}
 
@@ -170,7 +174,9 @@ def sum_of_lower(one: tuple[int, int], other: tuple[int, int], steps: int) -> in
     return below + after
 
 
-def _decode_steps(steps: _Steps, part: Callable[[WorkReading], Mapping[Key, Work]]) -> list[dict[Key, tuple[int, ...]]]:
+def _decode_steps(
+    steps: _Steps, part: Callable[[WorkReading], Mapping[Place, Work]]
+) -> list[dict[Place, tuple[int, ...]]]:
     """Work of each decode step on its own, as the difference of the readings around it."""
     cumulative = [part(reading) for reading in steps.readings]
     return [
@@ -182,7 +188,7 @@ def _decode_steps(steps: _Steps, part: Callable[[WorkReading], Mapping[Key, Work
     ]
 
 
-def _line(steps: Sequence[Mapping[Key, tuple[int, ...]]], key: Key, at: int) -> list[tuple[int, int]]:
+def _line(steps: Sequence[Mapping[Place, tuple[int, ...]]], key: Place, at: int) -> list[tuple[int, int]]:
     """Return (value at step 0, slope) of each field, from two steps of which the first is step `at`."""
     one = steps[0].get(key, Work().astuple())
     two = steps[1].get(key, one) if len(steps) > 1 else one

@@ -39,11 +39,15 @@ class Peer(Record):
 
 
 class CrossRow(Record):
-    """One kind of layer, all its layers together: our FLOPs, the peers' figures and how each comes from ours."""
+    """One kind of layer, all its layers together: our FLOPs, the peers' figures and how each comes from ours.
+
+    `flops_at_least` says that ours miss an operator; they are None where nothing was counted.
+    """
 
     kind: str
     layers: int
-    flops: int
+    flops: int | None
+    flops_at_least: bool = False
     attention_flops: int
     peers: dict[str, float | None]
     reasons: dict[str, str]
@@ -72,18 +76,19 @@ class _Count:
 
 @dataclass(frozen=True, slots=True)
 class OwnCount:
-    """Our figures for one row: all FLOPs, and the attention part of them."""
+    """Our figures for one row: all FLOPs (`at_least` those), and the attention part of them."""
 
     kind: str
     flops: int
     attention: int
+    at_least: bool = False
 
 
 def crosscheck(model: nn.Module, inputs: Mapping[str, Any], layers: Sequence[Layer] | None = None) -> CrossCheck:
     """Count one prompt with every counter. `inputs` are the model's keyword inputs, on its device."""
-    located = [x for x in (layers if layers is not None else find_layers(model)) if x.kind != "module"]
+    located = [x for x in (layers if layers is not None else find_layers(model)) if x.found]
     kinds = {layer.name: layer.kind for layer in located}
-    flops, attention = _ours(model, inputs, located)
+    flops, attention, missed = _ours(model, inputs, located)
     peers, counts = [], {}
     plain = _plain_inputs(model, inputs)
     for name, unit, macs, count in PEERS:
@@ -97,7 +102,7 @@ def crosscheck(model: nn.Module, inputs: Mapping[str, Any], layers: Sequence[Lay
     rows = []
     for kind, own in flops.items():
         values = {peer.name: counts[peer.name][0].get(kind, 0.0) if peer.name in counts else None for peer in peers}
-        if not own and not any(values.values()):
+        if not own and kind not in missed and not any(values.values()):
             continue
         reasons = {}
         for peer in peers:
@@ -107,13 +112,14 @@ def crosscheck(model: nn.Module, inputs: Mapping[str, Any], layers: Sequence[Lay
             by_kind, misses = counts[peer.name]
             full_head = by_kind.get("lm_head", 0.0) * (2 if peer.macs else 1) > flops.get("lm_head", 0)
             head = more_head if full_head and kind in ("lm_head", TOTAL) else 0
-            mine = OwnCount(kind, own, attention.get(kind, 0))
+            mine = OwnCount(kind, own, attention.get(kind, 0), kind in missed)
             reasons[peer.name] = explain(value, mine, more_head=head, macs=peer.macs, misses_attention=misses)
         rows.append(
             CrossRow(
                 kind=kind,
                 layers=sum(layer.kind == kind for layer in located),
-                flops=own,
+                flops=own if own or kind not in missed else None,
+                flops_at_least=kind in missed,
                 attention_flops=attention.get(kind, 0),
                 peers=values,
                 reasons=reasons,
@@ -129,6 +135,8 @@ def explain(value: float, own: OwnCount, *, more_head: int, macs: bool, misses_a
     `misses_attention` when the peer itself says that it does not know attention. What is left over is elementwise work
     and biases where it is small.
     """
+    if own.at_least:
+        return "ours misses an operator without a formula"
     if not value:
         return "not counted" if own.flops else ""
     if not own.flops:
@@ -156,8 +164,11 @@ def _sorted_by_kind(found: _Count, kinds: Mapping[str, str]) -> dict[str, float]
 
 def _ours(
     model: nn.Module, inputs: Mapping[str, Any], layers: Sequence[Layer]
-) -> tuple[dict[str, int], dict[str, int]]:
-    """FLOPs, and the attention part of them, by kind with the rest and the total, of all up to the first token."""
+) -> tuple[dict[str, int], dict[str, int], set[str]]:
+    """FLOPs, and the attention part of them, by kind with the rest and the total, of all up to the first token.
+
+    The third are the kinds that miss operators.
+    """
     import torch
 
     hook = registry.load(registry.SHAPES)(model, layers)
@@ -176,7 +187,8 @@ def _ours(
         attention[kinds[name]] += hook.attention()[name, phase]
     flops[OUTSIDE] = reading.total_flops - sum(flops.values())
     flops[TOTAL], attention[TOTAL] = reading.total_flops, sum(attention.values())
-    return flops, attention
+    missed = {kinds.get(place, OUTSIDE) for place, *_ in reading.uncounted}
+    return flops, attention, missed | ({TOTAL} if missed else set())
 
 
 def _plain_inputs(model: Any, inputs: Mapping[str, Any]) -> Mapping[str, Any]:

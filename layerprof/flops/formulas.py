@@ -50,6 +50,25 @@ def attention(rows: int, heads: int, pairs: int, width_qk: int, width_v: int) ->
     return 2 * rows * heads * pairs * (width_qk + width_v)
 
 
+def attention_backward(rows: int, heads: int, pairs: int, width_qk: int, width_v: int) -> int:
+    """FLOPs of fused attention's backward: five products where the forward has two.
+
+    Scores again, and the gradients of queries and keys, run over `width_qk`; those of the weights and of the values
+    over `width_v`. Source: Dao, "FlashAttention-2" (2023), algorithm 2 (2.5 times the forward); the same as
+    torch.utils.flop_counter's `sdpa_backward_flop`.
+    """
+    return 2 * rows * heads * pairs * (3 * width_qk + 2 * width_v)
+
+
+def convolution_backward(inputs: Shape, weight: Shape, output: Shape, *, transposed: bool, wanted: int) -> int:
+    """FLOPs of a convolution's backward: each `wanted` gradient, of inputs and of weight, is one convolution's work.
+
+    Every product of an input element and a weight comes up once in either, whatever the strides and groups. That of the
+    bias is a sum. Source: torch.utils.flop_counter's `conv_backward_flop`.
+    """
+    return wanted * convolution(inputs, weight, output, transposed=transposed)
+
+
 def visible_pairs(queries: int, keys: int, *, window: int | None = None, aligned_to_end: bool = True) -> int:
     """(query, key) pairs that a causal mask leaves: the i-th query sees the keys up to its own position.
 

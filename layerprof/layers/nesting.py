@@ -38,7 +38,7 @@ def accounts(layers: Sequence[Layer]) -> dict[str, str]:
     for name in named:
         chain = [named[holder] for holder in (*inside[name], name)]
         owner = next((layer for layer in chain if layer.kind in BLOCK_KINDS), None)
-        owner = owner or next((layer for layer in chain if layer.kind != "module"), chain[-1])
+        owner = owner or next((layer for layer in chain if layer.found), chain[-1])
         if owner.kind in BLOCK_KINDS:
             result[name] = LAYERS
         elif owner.kind == "module":
@@ -55,7 +55,7 @@ def whole_layers(layers: Sequence[Layer]) -> set[str]:
     """
     named = {layer.name: layer for layer in layers}
     inside = enclosing(layers)
-    proper = {name for name, layer in named.items() if layer.kind != "module"}
+    proper = {name for name, layer in named.items() if layer.found}
     holders = {holder for name in proper for holder in inside[name]}
     candidates = {name for name in named if name in proper or name not in holders}
     return {name for name in candidates if not any(holder in candidates for holder in inside[name])}

@@ -9,7 +9,7 @@ there. Importing this loads neither torch nor transformers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -128,6 +128,59 @@ def times_written(tensor: Tensor) -> int | None:
     Reads `Tensor._version`, which autograd checks and nobody publishes. None where it is gone.
     """
     return None if tensor.is_inference() else getattr(tensor, "_version", None)
+
+
+def no_torch_function() -> AbstractContextManager[Any]:
+    """Return a context in which reading a tensor is told to no function mode and to no subclass of the caller's.
+
+    Reads `torch._C.DisableTorchFunction`, which torch documents for subclasses and has under no other name. Where it is
+    gone, what layerprof reads of a tensor is seen by them, as all else is.
+    """
+    import torch
+
+    disable = getattr(torch._C, "DisableTorchFunction", nullcontext)
+    context: AbstractContextManager[Any] = disable()
+    return context
+
+
+def component_sizes(tensor: Tensor) -> tuple[tuple[int, ...], ...]:
+    """Return the sizes of the components of a nested tensor of strided layout.
+
+    Reads `Tensor._nested_tensor_size`: the public way, which takes its place where it is gone, makes a tensor of each.
+    """
+    told = getattr(tensor, "_nested_tensor_size", None)
+    if told is None:
+        return tuple(tuple(part.shape) for part in tensor.unbind())
+    return tuple(tuple(size) for size in told().tolist())
+
+
+def stored_values(tensor: Tensor) -> int:
+    """Return how many values a sparse tensor stores: all elements of stored blocks, and of dense dimensions.
+
+    Reads `Tensor._values` of the coordinate layout: the public `values()`, which takes its place where it
+    is gone, refuses one whose indices may repeat.
+    """
+    import torch
+
+    inner = getattr(tensor, "_values", None)
+    if tensor.layout is not torch.sparse_coo or inner is None:
+        return tensor.values().numel()
+    return int(inner().numel())
+
+
+def stored_indices(tensor: Tensor) -> Tensor:
+    """Return the indices (2, stored values) of a sparse matrix. Raises TypeError for one of blocks.
+
+    Reads `Tensor._indices` of the coordinate layout, as `stored_values` does; other layouts are rewritten to it.
+    """
+    import torch
+
+    if tensor.layout in (torch.sparse_bsr, torch.sparse_bsc):
+        raise TypeError("A block has no place of its own.")
+    coordinates = tensor if tensor.layout is torch.sparse_coo else tensor.to_sparse()
+    inner = getattr(coordinates, "_indices", None)
+    indices: Tensor = coordinates.indices() if inner is None else inner()
+    return indices
 
 
 # --- modules of torch -------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from layerprof import registry
-from layerprof.books.span_sums import span_calls, span_seconds
+from layerprof.books.span_sums import outermost, span_calls, span_seconds
 from layerprof.energy.amount import Amount, ends_of, joules_of
 from layerprof.energy.awake import rest_awake
 from layerprof.energy.instruments import METER, REPLAY, Clock, Meter, Replays
@@ -123,7 +123,7 @@ def _replayed(session: Session, data: EnergyData, replay: Replays | None) -> Non
 def _replay(session: Session, replay: Replays | None) -> tuple[ReplayReading, Typical]:
     """Catch the calls of the batch that is nearest to the mean, and measure each of them in a loop of its own."""
     asked, read = session.asked, session.read
-    outer = whole_layers(asked.layers)
+    outer = _replayable(session)
     layers = [layer for layer in asked.layers if layer.name in outer]
     chosen = representative(session)
     replay = replay or registry.load(REPLAY)(
@@ -143,6 +143,16 @@ def _replay(session: Session, replay: Replays | None) -> tuple[ReplayReading, Ty
         in_situ = {key: seconds / calls[key] for key, seconds in times.items()}
         reading = replay.measure(in_situ, advance=advance)
     return reading, chosen
+
+
+def _replayable(session: Session) -> set[str]:
+    """Return the layers whose calls, each with all that it calls, make up the answer: no one is only called by another.
+
+    Where no spans were read, by their place in the model.
+    """
+    layers, spans = session.asked.layers, session.read.spans
+    found = whole_layers([layer for layer in layers if layer.found])
+    return {span.layer for span in outermost(spans, layers).spans} if spans else found
 
 
 def representative(session: Session) -> Typical:

@@ -16,6 +16,7 @@ from layerprof.measure.outer_calls import Calls, Entrance
 from layerprof.measure.repeat import Repeats
 from layerprof.measure.signature import outline
 from layerprof.measure.watch import Watch
+from layerprof.models.prompt import prompt_of
 from layerprof.readings import SpanReading, WorkReading
 from layerprof.records import Run
 
@@ -203,14 +204,15 @@ class LayerProfiler:
             return
         if self._repeats is not None:
             self._repeats.note(self.model, entrance, args, kwargs)
+        number, prompt = self._calls.answered, prompt_of(self.model, entrance, args, kwargs)
         try:
-            with self._latency.batch(self._calls.answered):
+            with self._latency.batch(number, prompt):
                 if self._watch is None:
                     yield
                     return
                 generates = entrance == "generate"
                 why_not = unwatched.compiles_itself(self.model, kwargs) if generates else ""
-                with self._watch.call(self._calls.answered, args, kwargs, around=generates, why_not=why_not):
+                with self._watch.call(number, args, kwargs, around=generates, prompt=prompt, why_not=why_not):
                     yield
         except BaseException:
             if self._repeats is not None:

@@ -17,6 +17,7 @@ from layerprof import registry
 from layerprof.machine.internals import storage_key
 from layerprof.measure.outer_calls import Entrance, repeating
 from layerprof.measure.signature import outline
+from layerprof.models.prompt import prompt_of
 from layerprof.readings import Layer, WorkReading
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ class Repeats:
         hook.guard = kept.refuse_to_write
         try:
             for index, call in enumerate(self.calls):
-                _repeat(model, call, hook.batch(index))
+                prompt = prompt_of(model, call.entrance, call.args, call.kwargs)
+                _repeat(model, call, hook.batch(index, prompt))
                 kept.same()
         finally:
             kept.put_back()

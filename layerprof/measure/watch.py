@@ -30,7 +30,7 @@ Trail = tuple[tuple[int, Phase, Shapes], ...]
 class Counting(Protocol):
     """What the watch needs of the hook that counts."""
 
-    def followed(self, index: int) -> AbstractContextManager[None]:
+    def followed(self, index: int, prompt: int | None = None) -> AbstractContextManager[None]:
         """Return what stands around an outermost call."""
 
     def watching(self) -> AbstractContextManager[None]:
@@ -129,7 +129,14 @@ class Watch:
 
     @contextmanager
     def call(
-        self, index: int, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, around: bool, why_not: str = ""
+        self,
+        index: int,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        around: bool,
+        prompt: int | None = None,
+        why_not: str = "",
     ) -> Iterator[None]:
         """Stand around an outermost call; `around` says that it does more than its one step (`generate`).
 
@@ -139,7 +146,7 @@ class Watch:
         self._trail.clear()
         self._hook.take()  # of a call that failed, or of what ran between calls
         key = ("beside", known) if (known := signature(args, kwargs)) is not None else None
-        with self._hook.followed(index):
+        with self._hook.followed(index, prompt):
             if around:
                 yield from self._beside(key, call, why_not or self._blind())
             else:
@@ -242,8 +249,11 @@ class Watch:
 
     def _nothing(self, trail: Trail) -> WorkReading:
         """Return the reading of a step of which nothing is known but the layers that it called."""
-        places = [(self._layers[slot].name, phase) for slot, phase, _ in trail] or [(self._name, Phase.PREFILL)]
-        return WorkReading(uncounted={(*place, NOT_WATCHED): Uncounted(1, None) for place in dict.fromkeys(places)})
+        called = {(self._layers[slot], phase): Uncounted(1, None) for slot, phase, _ in trail}
+        own = {(layer.name, phase, NOT_WATCHED): one for (layer, phase), one in called.items() if layer.found}
+        inside = {(layer.name, phase, NOT_WATCHED): one for (layer, phase), one in called.items()}
+        nowhere = {(self._name, Phase.PREFILL, NOT_WATCHED): Uncounted(1, None)}
+        return WorkReading(uncounted=own or nowhere, uncounted_inside=inside)
 
     # --- sums -------------------------------------------------------------------------------------------------
 

@@ -46,6 +46,8 @@ class Book:
         if label == NOT_RECORDED:
             return "" if lost is None else "?" if lost.may_be is None else f"≈{self.scale.show(lost.may_be)}"
         value, at_least = self.cell(label), label in self.column.at_least
+        if label == "residual" and self.column.at_least and not value:
+            return units.MISSING  # what was counted adds up; of books that are not whole that is no residual of zero
         return "" if value is None and not at_least else units.bound(self.scale.show(value), at_least)
 
     def share(self, label: str) -> float | None:

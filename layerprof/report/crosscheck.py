@@ -13,7 +13,7 @@ from layerprof.report import units
 from layerprof.report.look import Column, Look, console_on
 
 if TYPE_CHECKING:
-    from layerprof.flops.crosscheck import CrossCheck, Peer
+    from layerprof.flops.crosscheck import CrossCheck, CrossRow, Peer
 
 
 def render(check: CrossCheck, out: Console | IO[str]) -> None:
@@ -33,7 +33,7 @@ def _figures(check: CrossCheck, look: Look) -> Iterator[RenderableType]:
     labels = [f"{row.kind} ×{row.layers}" if row.layers > 1 else row.kind for row in check.rows]
     columns = [
         Column("layers", [look.text(label) for label in labels], 0, "left"),
-        Column("layerprof", [look.text(scale.show(row.flops), "bold") for row in check.rows]),
+        Column("layerprof", [look.text(_ours(row, scale), "bold") for row in check.rows]),
     ]
     for peer in peers:
         cells = [look.text(scale.show(row.peers.get(peer.name))) for row in check.rows]
@@ -42,6 +42,10 @@ def _figures(check: CrossCheck, look: Look) -> Iterator[RenderableType]:
     yield look.heading("Cross-check", "one prompt, counted by each; figures as each gives them")
     yield look.text(f"layerprof {prefix}FLOP{theirs}", "dim")
     yield look.table(columns)
+
+
+def _ours(row: CrossRow, scale: units.Scale) -> str:
+    return units.bound(scale.show(row.flops), row.flops_at_least)
 
 
 def _why(check: CrossCheck, look: Look) -> Iterator[RenderableType]:

@@ -183,7 +183,8 @@ def _books(it: Estimate, look: Look) -> Iterator[RenderableType]:
     column = it.ledger["flops"]
     unknown = [name for name in column.at_least if name not in ("layers", "total", *column.rest)]
     rest = {name: value for name, value in column.rest.items() if value} | dict.fromkeys(unknown)
-    figures = {"blocks": column.layers, **rest, "residual": column.residual, "total": column.total}
+    residual = {} if column.at_least else {"residual": column.residual}  # of books that are not whole it says nothing
+    figures = {"blocks": column.layers, **rest, **residual, "total": column.total}
     bounds = {"blocks" if name == "layers" else name for name in column.at_least}
     parts = [f"{name} {units.bound(units.flops(value), name in bounds)}" for name, value in figures.items()]
     yield look.heading("Ledger", "blocks + rest + residual = total, which is counted operator by operator")

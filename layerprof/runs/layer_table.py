@@ -65,7 +65,7 @@ def _flat(row: LayerRow) -> dict[str, Any]:
         "energy_ci95_low_j": interval[0] if interval else None,
         "energy_ci95_high_j": interval[1] if interval else None,
         "energy_quality": row.energy_quality.value,
-        "flops_at_least": "true" if row.at_least else None,
+        "flops_at_least": row.at_least,
         "uncounted": "; ".join(f"{name} {calls}" for name, calls in row.uncounted.items()),
     }
     return {name: nested[name] if name in nested else getattr(row, name) for name in COLUMNS}

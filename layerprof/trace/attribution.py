@@ -104,6 +104,8 @@ def total(attributions: Sequence[Attribution]) -> KernelReading:
     same = [each for each in attributions if each.device == device]
     busy: Counter[tuple[str, Phase]] = Counter()
     host: Counter[tuple[str, Phase]] = Counter()
+    whole: Counter[tuple[str, Phase]] = Counter()
+    host_whole: Counter[tuple[str, Phase]] = Counter()
     graphs: Counter[tuple[str, Phase]] = Counter()
     calls: Counter[tuple[str, Phase]] = Counter()
     buckets: Counter[str] = Counter(dict.fromkeys(BUCKETS, 0))
@@ -117,6 +119,8 @@ def total(attributions: Sequence[Attribution]) -> KernelReading:
             key = (row.name, row.phase)
             busy[key] += row.self_ns
             host[key] += row.host_self_ns
+            whole[key] += row.inclusive_ns
+            host_whole[key] += row.host_ns
             graphs[key] += row.graph_ns
             calls[key] += row.calls
             top.setdefault(key, Counter()).update(dict(row.top))
@@ -131,6 +135,8 @@ def total(attributions: Sequence[Attribution]) -> KernelReading:
         host_s={key: ns / 1e9 for key, ns in host.items()},
         graph_s={key: ns / 1e9 for key, ns in graphs.items() if ns},
         lost=_lost(same),
+        whole_s={key: ns / 1e9 for key, ns in whole.items()},
+        host_whole_s={key: ns / 1e9 for key, ns in host_whole.items()},
     )
 
 

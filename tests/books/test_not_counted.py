@@ -9,7 +9,6 @@ import pytest
 from few_layers import BLOCK0, LAYER0, LAYER0_MLP, LAYER1, LAYERS, MERGER, NORM, span
 
 from layerprof.books import ledger, not_counted, rows, totals
-from layerprof.layers.nesting import enclosing
 from layerprof.readings import SpanReading, Uncounted, Work, WorkReading
 from layerprof.records import LayerRow, NotCounted, Phase
 
@@ -28,7 +27,14 @@ MISSED = {
     (LAYER1.name, DECODE, "x::g"): Uncounted(3, None),
     ("lm.rotary", PREFILL, "x::f"): Uncounted(1, 0.0),
 }
-WORK = WorkReading(WORKED, {("lm.rotary", PREFILL): Work(0, 5, 5, 5)}, 205, MISSED)
+INSIDE = {place: missed for place, missed in MISSED.items() if place[0] != "lm.rotary"}
+WORK = WorkReading(
+    WORKED,
+    {("lm.rotary", PREFILL): Work(0, 5, 5, 5)},
+    205,
+    MISSED,
+    uncounted_inside=INSIDE | {(LAYER0.name, PREFILL, "x::f"): Uncounted(1, 0.15)},
+)
 SPANS = SpanReading((span(LAYER0, PREFILL, 0, 1), span(LAYER1, DECODE, 1, 2)), (2.0, 0.5), {}, "fake")
 
 
@@ -122,7 +128,7 @@ def test_books_that_miss_nothing_have_no_mark() -> None:
     assert (column.not_counted, column.at_least) == ({}, ())
     assert (column.layers, column.rest) == (200, {"merger": 0, "language norm": 0})
     assert not_counted.warning(column) is None
-    assert not_counted.by_row(None, enclosing(LAYERS)) == {}
+    assert not_counted.by_row(None) == {}
 
 
 def test_the_warning_is_a_sentence_with_every_operator() -> None:

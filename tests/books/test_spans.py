@@ -10,13 +10,14 @@ from layerprof.books.spans import NOT_RECORDED, BatchLog, read
 from layerprof.readings import Layer, SpanReading
 from layerprof.records import Phase
 
-OUTER, INNER, BLOCK, EMBED, HEAD = range(5)
+OUTER, INNER, BLOCK, EMBED, HEAD, ASKED = range(6)
 LAYERS = (
-    Layer("outer", "language", "module", 0),
-    Layer("outer.inner", "language", "module", 1),
+    Layer("outer", "language", "other", 0),
+    Layer("inner", "language", "other", 1),
     Layer("layers.0", "language", "decoder_layer", 0),
     Layer("embed", "language", "embed_tokens", 0),
     Layer("head", "language", "lm_head", 0),
+    Layer("layers.0.mlp", "language", "module", 0),
 )
 PREFILL, DECODE = Phase.PREFILL, Phase.DECODE
 
@@ -55,9 +56,45 @@ def gaps(found: SpanReading) -> dict[str, int]:
 def test_layers_inside_each_other_have_each_moment_once() -> None:
     """A block of 60 ns around one of 30 ns around one of 10: 30, 20 and 10 of their own; one gap on either side."""
     found = reading(start(OUTER, 20), start(INNER, 30), call(BLOCK, 35, 45), end(INNER, 60), end(OUTER, 80))
-    assert nanoseconds(found) == {"outer": (20, 80, 30), "outer.inner": (30, 60, 20), "layers.0": (35, 45, 10)}
+    assert nanoseconds(found) == {"outer": (20, 80, 30), "inner": (30, 60, 20), "layers.0": (35, 45, 10)}
     assert gaps(found) == {"before the first layer": 20, "after the last layer": 20}
     assert found.dropped == 0
+
+
+def test_calls_know_the_layers_around_them_outermost_first() -> None:
+    """By what called what: the block is in the inner layer's call and in the outer's, each of which counts once."""
+    found = reading(start(OUTER, 20), start(INNER, 30), call(BLOCK, 35, 45), end(INNER, 60), end(OUTER, 80))
+    assert {s.layer: s.around for s in found.spans} == {
+        "outer": (),
+        "inner": ("outer",),
+        "layers.0": ("outer", "inner"),
+    }
+    itself = reading(start(BLOCK, 0), start(BLOCK, 10), call(BLOCK, 20, 30), end(BLOCK, 40), end(BLOCK, 50))
+    assert [s.around for s in itself.spans] == [(), ("layers.0",), ("layers.0",)]
+
+
+def test_a_submodule_that_was_asked_for_is_timed_beside_the_books() -> None:
+    """40 ns of a block's 60 ran in its MLP, and stay the block's; what ran in one outside layers stays a gap."""
+    inside = reading(start(BLOCK, 20), call(ASKED, 30, 70), end(BLOCK, 80))
+    assert nanoseconds(inside) == {"layers.0": (20, 80, 60), "layers.0.mlp": (30, 70, 0)}
+    assert gaps(inside) == {"before the first layer": 20, "after the last layer": 20}
+    alone = reading(call(EMBED, 0, 10), call(ASKED, 20, 50), call(BLOCK, 60, 100))
+    assert gaps(alone) == {"within prefill": 50}
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_submodule_around_layers_leaves_them_theirs(lost: bool) -> None:
+    """One of 100 ns around a layer of 60 around one of 10: the outer has its 50, with a lost call before or without."""
+    before = start(HEAD, 0) if lost else []
+    found = reading(before, start(ASKED, 0), start(OUTER, 20), call(BLOCK, 30, 40), end(OUTER, 80), end(ASKED, 100))
+    assert nanoseconds(found) == {"layers.0.mlp": (0, 100, 0), "outer": (20, 80, 50), "layers.0": (30, 40, 10)}
+    assert gaps(found) == {"before the first layer": 20, "after the last layer": 20}
+
+
+def test_a_submodule_between_layers_hands_on_what_ran_in_it() -> None:
+    """A layer of 60 ns called a submodule of 40, which called a layer of 10: the outer layer's own are 50."""
+    found = reading(start(OUTER, 20), start(ASKED, 30), call(BLOCK, 35, 45), end(ASKED, 70), end(OUTER, 80))
+    assert nanoseconds(found) == {"outer": (20, 80, 50), "layers.0.mlp": (30, 70, 0), "layers.0": (35, 45, 10)}
 
 
 def test_a_layer_inside_itself_ends_its_inner_call_first() -> None:
@@ -100,7 +137,7 @@ def test_nesting_is_found_again_from_times_alone() -> None:
     assert found.dropped == 1
     assert nanoseconds(found) == {
         "outer": (10, 50, 25),
-        "outer.inner": (20, 30, 10),
+        "inner": (20, 30, 10),
         "embed": (30, 35, 5),
         "layers.0": (50, 80, 30),
     }
@@ -135,7 +172,7 @@ def test_lost_calls_of_all_windows_are_counted() -> None:
 def test_calls_stand_in_the_order_of_their_starts() -> None:
     """Whatever ended first: of equal starts the one that was logged first."""
     found = reading(start(OUTER, 10), call(INNER, 10, 20), end(OUTER, 30), call(BLOCK, 40, 50))
-    assert [s.layer for s in found.spans] == ["outer", "outer.inner", "layers.0"]
+    assert [s.layer for s in found.spans] == ["outer", "inner", "layers.0"]
 
 
 def test_layers_at_the_same_time_on_two_streams_leave_no_gap() -> None:

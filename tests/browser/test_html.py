@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from missing_run import missing_run
 from sample_run import bare_run, large_run, sample_run
 
 from layerprof.records import Run
@@ -137,3 +138,15 @@ def test_text_from_outside_is_never_markup(opened: Callable[[Run], Opened]) -> N
     assert shown.page.locator("a[href^='http']").count() == 0
     assert shown.page.locator(".warning").inner_text() == evil
     assert shown.page.title() == f"{evil} on textvqa · layerprof"
+
+
+def test_flops_that_miss_an_operator_are_marked_in_the_table_and_not_drawn(opened: Callable[[Run], Opened]) -> None:
+    """The sign in the cell, the operator in its tip, and no point under the roof."""
+    shown = opened(missing_run())
+    assert shown.complaints == []
+    marked = shown.page.locator("#layer-table td", has_text="≥ 10 GFLOP")
+    assert marked.count() == 1
+    assert marked.get_attribute("title") == "2 × x::fused_mlp without a formula"
+    points = shown.value("document.getElementById('roof-plot').data.flatMap(trace => trace.text || [])")
+    assert len([text for text in points if "layers.1" in text]) == 1  # decode, not prefill
+    assert shown.page.locator("#ledger").inner_text().count("at least; 2 calls of x::fused_mlp") == 1

@@ -109,3 +109,22 @@ def test_ptflops_misses_attention_and_it_is_told(demo: CrossCheck) -> None:
     assert found < row.flops / 2
     assert found >= (row.flops - row.attention_flops) / 2
     assert "attention missing" in row.reasons["ptflops"]
+
+
+def test_a_row_of_ours_that_misses_an_operator_is_a_bound_and_explains_no_difference() -> None:
+    """An operator that nobody knows in one of three blocks: the other two are not enough to judge the peers by."""
+
+    @torch.library.custom_op("lp_cross_check::plain", mutates_args=())
+    def plain(x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    model = Plain().eval()
+    model.get_submodule("layers.1.linear").register_forward_hook(lambda _module, _args, output: plain(output))
+    check = crosscheck(model, {"x": torch.randn(1, TOKENS, WIDTH)})
+    blocks, total = check.rows[0], _named(check, "total")
+    assert (blocks.flops, blocks.flops_at_least) == (3 * POSITIONS_FLOPS, True)
+    assert total.flops_at_least
+    assert set(blocks.reasons.values()) == {"ours misses an operator without a formula"}
+    out = io.StringIO()
+    view.render(check, out)
+    assert ">= " in out.getvalue()

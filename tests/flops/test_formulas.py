@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerprof.flops import formulas
-from layerprof.flops.operators import Attention, Product, formula, role
+from layerprof.flops.counted import Attention, Product
+from layerprof.flops.operators import formula
 
 # --- formulas ---------------------------------------------------------------------------------------------------
 
@@ -165,34 +166,102 @@ def test_packed_attention_gives_sums_over_its_sequences() -> None:
     assert found == Attention(1, 8, 14, 14, 16, 16, packed=True)
 
 
+# --- kernels that only some machines run --------------------------------------------------------------------------
+
+QKV = {"query": (2, 8, 5, 16), "key": (2, 8, 9, 16), "value": (2, 8, 9, 12)}
+PAIRS = 2 * 8 * 5 * 9
+LSTM_WEIGHTS = ((12, 4), (12, 3), (12,), (12,)) * 2
+
+
 @pytest.mark.parametrize(
-    ("name", "arguments", "expected"),
+    "name",
     [
-        ("aten::mm", ("self", "mat2"), "formula"),
-        ("aten::_cdist_forward", ("x1", "x2"), "unknown"),
-        ("aten::mkldnn_rnn_layer", ("input",), "unknown"),
-        ("aten::_fft_r2c", ("self",), "unknown"),
-        ("aten::_sparse_semi_structured_linear", ("input", "weight"), "unknown"),
-        ("mykernels::fused_mlp", ("x", "w1", "w2"), "unknown"),
-        ("gptq::marlin_gemm", ("a", "b_q_weight"), "unknown"),
-        ("aten::add", ("self", "other"), "plain"),
-        ("aten::silu", ("self",), "plain"),
-        ("aten::native_layer_norm", ("input",), "plain"),
-        ("aten::upsample_bilinear2d", ("input",), "plain"),
-        ("aten::cumsum", ("self",), "plain"),
-        ("aten::gammaln", ("self",), "plain"),
-        ("aten::addcmul", ("self",), "plain"),
-        ("aten::index_add", ("self",), "plain"),
-        ("prim::device", ("a",), "plain"),
-        ("profiler::_record_function_enter_new", ("name",), "plain"),
-        ("c10d::allreduce_", ("tensors",), "plain"),
-        ("torchvision::deform_conv2d", ("input", "weight"), "unknown"),
-        ("aten::embedding", ("weight", "indices"), "gather"),
-        ("aten::_softmax", ("self",), "softmax"),
+        *(
+            f"aten::_scaled_dot_product_{kernel}_backward"
+            for kernel in (
+                "flash_attention",
+                "flash_attention_for_cpu",
+                "efficient_attention",
+                "cudnn_attention",
+                "fused_attention_overrideable",
+            )
+        ),
+        "aten::_cudnn_attention_backward",
     ],
 )
-def test_what_may_be_matrix_work_without_a_formula_is_told_apart(
-    name: str, arguments: tuple[str, ...], expected: str
+def test_every_attention_s_backward_counts_five_products(name: str) -> None:
+    """Three over the width of queries and keys, two over that of values; an undefined list of lengths is none."""
+    assert count(name, QKV | {"cum_seq_q": (0,)}).flops == 2 * PAIRS * (3 * 16 + 2 * 12)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "aten::_flash_attention_backward",
+        "aten::_efficient_attention_backward",
+        "flash_attn::_flash_attn_backward",
+        "_flash_attn3_abc::bwd",
+    ],
+)
+def test_backward_kernels_with_positions_first(name: str) -> None:
+    """(rows, positions, heads, width), or packed sequences behind one another."""
+    operands = {"query": (2, 5, 8, 16), "key": (2, 9, 8, 16), "value": (2, 9, 8, 16)}
+    assert count(name, operands).flops == 10 * PAIRS * 16
+    packed = dict.fromkeys(operands, (14, 8, 16)) | {"cu_seqlens_q": (4,)}
+    assert count(name, packed) == Attention(1, 8, 14, 14, 16, 16, packed=True, backward=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "operands", "output", "expected"),
+    [
+        ("aten::_cudnn_rnn", {"input": (5, 2, 4), "weight": LSTM_WEIGHTS}, (5, 2, 6), 2 * 10 * 2 * 12 * 7),
+        (
+            "aten::_cudnn_rnn_backward",
+            {"input": (5, 2, 4), "weight": LSTM_WEIGHTS, "output_mask": (True, True, True, True)},
+            (5, 2, 4),
+            2 * 2 * 10 * 2 * 12 * 7,
+        ),
+        (
+            "aten::_cudnn_rnn_backward",
+            {"input": (5, 2, 4), "weight": LSTM_WEIGHTS, "output_mask": (True, True, True, False)},
+            (5, 2, 4),
+            2 * 10 * 2 * 12 * 7,
+        ),
+        ("aten::lstm", {"data": (8, 4), "params": ((12, 4), (12, 3))}, (8, 3), 2 * 8 * 12 * 7),
+        ("aten::conv_tbc", {"self": (5, 2, 3), "weight": (2, 3, 4)}, (4, 2, 4), 2 * 4 * 2 * 4 * 2 * 3),
+        ("aten::mkldnn_linear_backward_input", {"grad_output": (3, 5), "weight": (5, 4)}, (3, 4), 2 * 3 * 5 * 4),
+        (
+            "aten::mkldnn_linear_backward_weights",
+            {"grad_output": (3, 5), "input": (3, 4), "weight": (5, 4)},
+            (5, 4),
+            2 * 3 * 5 * 4,
+        ),
+        (
+            "aten::linear_backward",
+            {"self": (3, 4), "grad_output": (3, 5), "weight": (5, 4), "output_mask": (True, False, True)},
+            (3, 4),
+            2 * 3 * 5 * 4,
+        ),
+        ("aten::_sparse_semi_structured_linear", {"input": (3, 64), "weight": (8, 32)}, (3, 8), 2 * 3 * 8 * 32),
+        ("aten::_sparse_semi_structured_mm", {"mat1": (8, 32), "mat2": (64, 3)}, (8, 3), 2 * 3 * 8 * 32),
+        ("aten::_cslt_sparse_mm", {"compressed_A": (9, 32), "dense_B": (64, 3)}, (8, 3), 2 * 3 * 8 * 32),
+        ("bitsandbytes::gemm_4bit", {"A": (3, 64), "B": (256, 1)}, (3, 8), 2 * 3 * 64 * 8),
+        (
+            "bitsandbytes::int8_mixed_scaled_mm",
+            {"A": (3, 64), "CA": (3, 64), "CB": (8, 64), "outlier_cols": (2,)},
+            (3, 8),
+            2 * 3 * (64 + 2) * 8,
+        ),
+        (
+            "aten::_native_multi_head_attention",
+            {"query": (3, 5, 8), "key": (3, 7, 8), "value": (3, 7, 8), "embed_dim": 8},
+            (3, 5, 8),
+            2 * 8 * 8 * (2 * 15 + 2 * 21) + 4 * 3 * 5 * 7 * 8,
+        ),
+    ],
+)
+def test_products_of_other_machines_by_hand(
+    name: str, operands: dict[str, Any], output: tuple[int, ...], expected: int
 ) -> None:
-    """Nothing that multiplies matrices passes silently, and elementwise operators are no noise."""
-    assert role(name, arguments) == expected
+    """Networks of cuDNN by their weights, 2:4 products by the half that is stored, 8 bits with their outliers."""
+    assert count(name, operands, output).flops == expected

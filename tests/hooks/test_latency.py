@@ -68,15 +68,15 @@ class TestHostClock:
         assert total(reading) == pytest.approx(3 * one / 1e9, abs=1e-15)
         assert reading.dropped == 0
 
-    def test_a_layer_keeps_only_what_its_inner_layers_leave(self) -> None:
-        """`self_s` of a layer leaves out the located layers that it called."""
+    def test_a_submodule_that_was_asked_for_is_timed_inside_its_layer(self) -> None:
+        """Its 20 ns stand in its own row; the 70 of the layer around it stay the layer's."""
         model, hook, _ = on_host(inner=True)
         reading = measured(hook, model)
         block = next(s for s in reading.spans if s.layer == "layers.0")
         inner = next(s for s in reading.spans if s.layer == "layers.0.inner")
-        assert round((block.end_s - block.start_s) * 1e9) == 70
-        assert round(block.self_s * 1e9) == 50
-        assert round(inner.self_s * 1e9) == 20
+        assert round((block.end_s - block.start_s) * 1e9) == round(block.self_s * 1e9) == 70
+        assert (round((inner.end_s - inner.start_s) * 1e9), inner.self_s) == (20, 0)
+        assert (block.around, inner.around) == ((), ("layers.0",))
 
     def test_starts_are_counted_from_the_window(self) -> None:
         """Every batch's spans start again near zero: `start_s` is relative to the batch."""

@@ -73,11 +73,13 @@ def test_batches_add_up() -> None:
     assert three.layers["blocks.0", Phase.PREFILL].calls == 6
 
 
-def test_nested_selections_give_each_flop_to_the_innermost() -> None:
-    """A selected submodule keeps its work to itself; its block has what is left."""
-    reading = run_toy(Toy(), selector="all,blocks.1.0")
-    assert reading.layers["blocks.1.0", Phase.PREFILL].flops == 2 * 10 * 128
-    assert reading.layers["blocks.1", Phase.PREFILL].flops == 2 * 10 * 128
+def test_a_selected_submodule_sees_its_work_and_leaves_it_to_its_block() -> None:
+    """One of a block's two matrices is asked for: its own figure is there, and the block's is as without it."""
+    reading, without = run_toy(Toy(), selector="all,blocks.1.0"), run_toy(Toy())
+    assert reading.whole["blocks.1.0", Phase.PREFILL].flops == 2 * 10 * 128
+    assert reading.whole["blocks.1", Phase.PREFILL].flops == 2 * 10 * 2 * 128
+    assert reading.layers == without.layers
+    assert (reading.outside, reading.total_flops) == (without.outside, without.total_flops)
     assert parts(reading) == reading.total_flops
 
 

@@ -158,6 +158,54 @@ def test_writing_in_place_is_counted() -> None:
         assert internals.times_written(torch.zeros(4)) is None
 
 
+def test_without_torch_function_nobody_sees_a_read() -> None:
+    """Neither a mode nor a subclass is told of a shape that is asked for."""
+    from torch.overrides import TorchFunctionMode
+
+    seen: list[Any] = []
+
+    class Mode(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    with Mode():
+        with internals.no_torch_function():
+            assert torch.ones(3).shape == (3,)
+        assert seen == []
+        assert torch.ones(3).shape == (3,)
+    assert seen
+
+
+def test_reads_are_seen_where_that_cannot_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the switch, reading goes on."""
+    monkeypatch.delattr(torch._C, "DisableTorchFunction")
+    with internals.no_torch_function():
+        assert torch.ones(3).shape == (3,)
+
+
+def test_sparse_tensors_tell_what_they_store() -> None:
+    """Explicit zeros and repeated indices are stored values; blocks are stored whole, and have no own indices."""
+    repeated = torch.sparse_coo_tensor(torch.tensor([[0, 0, 1], [2, 2, 0]]), torch.tensor([1.0, 2.0, 0.0]), (2, 4))
+    assert internals.stored_values(repeated) == 3
+    assert internals.stored_indices(repeated).tolist() == [[0, 0, 1], [2, 2, 0]]
+    rows = torch.tensor([[0.0, 1, 0, 0], [2, 0, 0, 3]]).to_sparse_csr()
+    assert internals.stored_values(rows) == 3
+    assert internals.stored_indices(rows).tolist() == [[0, 1, 1], [1, 0, 3]]
+    blocks = torch.eye(4).to_sparse_bsr((2, 2))
+    assert internals.stored_values(blocks) == 8
+    with pytest.raises(TypeError):
+        internals.stored_indices(blocks)
+
+
+def test_nested_tensors_tell_their_components_sizes() -> None:
+    """Of strided layout, which has no shape."""
+    assert internals.component_sizes(torch.nested.nested_tensor([torch.ones(3, 8), torch.ones(5, 8)])) == (
+        (3, 8),
+        (5, 8),
+    )
+
+
 # --- profiler and streams ---------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+from missing_run import missing_run
 from rich.console import Console
 from sample_sweep import NASTY, run, sample_sweep, save_run
 
@@ -16,7 +17,7 @@ from layerprof import cli
 from layerprof.errors import RequestError
 from layerprof.report import comparison, kinds, write
 from layerprof.report.sweep import overview, tables
-from layerprof.runs import compare
+from layerprof.runs import compare, store
 
 
 @pytest.fixture
@@ -199,3 +200,24 @@ def test_report_takes_a_sweep(
         cli.main()
     assert not stop.value.code
     assert capsys.readouterr().out.startswith("table,model,dataset")
+
+
+def test_flops_that_miss_an_operator_are_marked_in_every_table(tmp_path: Path) -> None:
+    """The sign in text, a column of its own in CSV, a field in JSON, and nothing in plots, which have no sign."""
+    sample_sweep(tmp_path)
+    for file in tmp_path.glob("cells/*/run.json"):
+        made = store.load(file)
+        totals = missing_run().totals
+        marked = {name: getattr(totals, name) for name in ("flops", "flops_per_sample", "flops_at_least")}
+        changed = {"totals": made.totals.model_copy(update=marked), "ledger": missing_run().ledger}
+        store.save(made.model_copy(update=changed), file.parent)
+    data = overview.load(tmp_path)
+    for name in ("terminal", "markdown"):
+        text = _text(data, name)
+        assert re.search(r"(≥|>=) 18\.7", text)
+        assert "have no formula" in text
+    rows = list(csv.DictReader(io.StringIO(_text(data, "csv"))))
+    assert {(row["flops"], row["flops_at_least"]) for row in rows if row["flops"]} == {("18675250000.0", "True")}
+    figures = [row["figures"] for table in json.loads(_text(data, "json"))["tables"] for row in table["rows"]]
+    assert {one["flops_at_least"] for one in figures if one} == {True}
+    assert '"flops": 18675250000' not in _text(data, "html")

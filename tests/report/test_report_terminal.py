@@ -123,8 +123,9 @@ def test_a_submodule_stands_below_its_layer() -> None:
 
     block = Layer("lm.layers.0", "language", "decoder_layer", 0)
     mlp = Layer("lm.layers.0.mlp", "language", "module", 0)
+    one, both = ((block.name,), Phase.PREFILL), ((block.name, mlp.name), Phase.PREFILL)
     work = WorkReading(
-        {(block.name, Phase.PREFILL): Work(1, flops=30), (mlp.name, Phase.PREFILL): Work(1, flops=70)}, {}, 100
+        {(block.name, Phase.PREFILL): Work(1, 100)}, {}, 100, nested={one: Work(1, 100), both: Work(1, 70)}
     )
     rows = layer_rows((block, mlp), work=work)
     text = shown(sample_run(layers=rows, ledger=ledger.close((block, mlp), work=work)))
