@@ -22,7 +22,7 @@ HARM: Known = {
     **_of(NO_LAYER, "bare_parameters", "exported_program", "lstm_alone", "parameter_list", "single_linear"),
     **_of(LAZY, "lazy_convolution", "lazy_linear", "lazy_root", "lazy_that_never_runs"),
     **_of(SCRIPTED, "frozen_script", "loaded_script", "traced_child", "traced_inside_the_block"),
-    **_of(NESTED, "encoder_fast_path"),
+    **_of(NESTED, "encoder_fast_path", modes="default together"),
     **_of(NESTED, "nested_strided", modes="default together"),
     **_of(IN_A_COPY, "deepcopied_in_its_call", "deepcopied_inside_the_block", "pickled_inside_the_block"),
     **_of(IN_A_COPY, "saved_inside_the_block"),
@@ -49,7 +49,6 @@ COUNTS: Known = {
     **_of(LAZY, "lazy_convolution", "lazy_linear", "lazy_root", "lazy_that_never_runs"),
     **_of(SCRIPTED, "frozen_script", "loaded_script", "traced_child"),
     **_of(NESTED, "nested_strided", "packed_lstm"),
-    **_of("torch's fused encoder layer counts as zero", "encoder_fast_path_without_padding", modes="default together"),
     **_of("calls inside generate() are counted twice", "entered_through_generate", modes="default together"),
     **_of(
         "a `forward` that cannot be set ends in an AttributeError", "forward_as_a_descriptor", modes="default together"
@@ -57,6 +56,5 @@ COUNTS: Known = {
     **_of("a repeat runs the model as it is after the block", "adapter_switched_on_inside_the_block", modes="rerun"),
     **_of("a repeat runs the model as it is after the block", "child_replaced_inside_the_block", modes="rerun"),
     **_of("a call that cannot be repeated is left out of the sum", "looks_like_a_tensor", modes="rerun"),
-    **_of("a sparse CSR product is counted as if it were dense", "sparse_csr_argument"),
 }
 """Exhibits whose FLOPs are not those of the hand count."""
