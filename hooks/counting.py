@@ -120,7 +120,7 @@ class FlopCount:
     def softmax(self, scores: Tensor) -> None:
         """Tell eager attention: a batched product, a softmax over what it gave, and a product with that."""
         found, self._scores = self._scores, None
-        if found is None or scores.ndim < 3 or scores.shape[-1] < found.columns:
+        if found is None or scores.is_nested or scores.ndim < 3 or scores.shape[-1] < found.columns:
             return
         if prod(scores.shape[:-1]) != found.batch * found.rows:
             return

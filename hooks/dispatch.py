@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from layerprof.flops.counted import Formula
-from layerprof.flops.operators import Role, formula, role
+from layerprof.flops.operators import Role, formula, formula_of_nested, role
 from layerprof.machine.internals import answering, innermost_mode, schema
 
 FLEX_ARGUMENTS = ("query", "key", "value", "score_mod", "block_mask", "scale", "kernel_options")
@@ -78,9 +78,10 @@ class Dispatch:
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the operator, then let it be read.
 
-        Composites that reach here (inference mode) are taken apart first. Subclasses of tensors take their operators
-        apart themselves, into ones that come here again; only what has a formula as a whole (a quantised product) is
-        left whole. Sizes of nested ones are no numbers, so that nothing of them is counted as a whole.
+        Composites that reach here (inference mode) are taken apart first, but for nested operands of strided layout,
+        for which torch has kernels of its own. Subclasses of tensors take their operators apart themselves, into ones
+        that come here again; only what has a formula as a whole (a quantised product) is left whole. Sizes of nested
+        ones are no numbers, so that nothing of them is counted as a whole.
         """
         came = perf_counter()
         subclass = _subclass_in(args, kwargs)
@@ -94,10 +95,13 @@ class Dispatch:
         if subclass is not None and operator.formula is None:
             return NotImplemented
         if operator.composite and operator.formula is None:
-            with self._mode:
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
+            if _nested_in(args, kwargs):
+                operator = _whole(operator)
+            else:
+                with self._mode:
+                    result = func.decompose(*args, **kwargs)
+                if result is not NotImplemented:
+                    return result
         began = perf_counter()
         output = func(*args, **kwargs)
         ended = perf_counter()
@@ -129,6 +133,17 @@ def _answers(kind: Any) -> bool:
     """Tell whether a type of tensors answers operators itself; torch's own without inner tensors only follow them."""
     own = kind.__torch_dispatch__ is not Tensor.__torch_dispatch__
     return hasattr(kind, "__tensor_flatten__") or (own and not kind.__module__.startswith("torch."))
+
+
+def _nested_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Tell whether an operand is nested."""
+    return any(isinstance(value, Tensor) and value.is_nested for value in (*args, *kwargs.values()))
+
+
+def _whole(operator: Operator) -> Operator:
+    """Return what is known of a composite that is not taken apart, since its operands are nested."""
+    known = formula_of_nested(operator.name)
+    return operator if known is None else replace(operator, role="formula", formula=known)
 
 
 def describe(func: Any) -> Operator:

@@ -138,6 +138,7 @@ def _readable(tensor: Tensor) -> bool:
 READERS: dict[str, Callable[[Operands], dict[str, int]]] = {
     "aten::linalg_matrix_exp": _exponential,
     "aten::mm": _two_sparse("self", "mat2"),
+    "aten::_sparse_mm": _two_sparse("sparse", "dense"),
     "aten::_sparse_sparse_matmul": _two_sparse("self", "other"),
     **dict.fromkeys(("aten::addmm", "aten::_sparse_addmm"), _two_sparse("mat1", "mat2")),
 }

@@ -98,6 +98,11 @@ def formula(name: str, arguments: tuple[str, ...]) -> Formula | None:
     return attention.by_operands(name, arguments)
 
 
+def formula_of_nested(name: str) -> Formula | None:
+    """Find the formula of an operator that has one for nested operands alone: with others it is taken apart."""
+    return ragged.OWN.get(name)
+
+
 def count(name: str, usual: Formula, operands: Operands, output: Any) -> Product | Attention | None:
     """Count one call: by stored values where an operand is sparse, by real lengths where one is nested.
 

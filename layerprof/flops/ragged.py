@@ -44,9 +44,16 @@ def _attention(operands: Operands, output: Any) -> Product:
 OWN: dict[str, Formula] = {
     "aten::bmm": _pairwise("self", "mat2"),
     "aten::matmul": _pairwise("self", "other"),
-    "aten::_scaled_dot_product_flash_attention": _attention,
-    "aten::_scaled_dot_product_efficient_attention": _attention,
-    "aten::_scaled_dot_product_cudnn_attention": _attention,
+    **dict.fromkeys(
+        (
+            "aten::scaled_dot_product_attention",
+            "aten::_scaled_dot_product_attention_math",
+            "aten::_scaled_dot_product_flash_attention",
+            "aten::_scaled_dot_product_efficient_attention",
+            "aten::_scaled_dot_product_cudnn_attention",
+        ),
+        _attention,
+    ),
 }
 """Formulas that need the components' sizes, by operator."""
 

@@ -121,3 +121,18 @@ def test_nested_rows_multiply_one_by_one() -> None:
     """(3 x 8) (8 x 2) and (5 x 8) (8 x 4)."""
     other = torch.nested.nested_tensor([torch.ones(8, 2), torch.ones(8, 4)])
     assert flops(lambda: torch.bmm(nested(torch.strided), other)) == 2 * 3 * 8 * 2 + 2 * 5 * 8 * 4
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_nested_rows_of_heads_multiply_as_torch_multiplies_them(inference: bool) -> None:
+    """The composite `matmul` has a kernel of its own for them: 2 heads of (3 x 4) (4 x 3) and (5 x 4) (4 x 5)."""
+    rows = [torch.ones(2, 3, 4), torch.ones(2, 5, 4)]
+    one, other = torch.nested.nested_tensor(rows), torch.nested.nested_tensor([row.mT for row in rows])
+    assert flops(lambda: one @ other, inference=inference) == 2 * 2 * 4 * (3 * 3 + 5 * 5)
+
+
+def test_attention_of_nested_rows_stays_within_each() -> None:
+    """2 heads of 4, scores and weighted values of 3 x 3 and 5 x 5 pairs, of jagged rows as torch takes them apart."""
+    rows = torch.nested.nested_tensor([torch.ones(3, 2, 4), torch.ones(5, 2, 4)], layout=torch.jagged)
+    q = rows.transpose(1, 2)
+    assert flops(lambda: F.scaled_dot_product_attention(q, q, q)) == 4 * 2 * 4 * (3 * 3 + 5 * 5)
