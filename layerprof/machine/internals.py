@@ -66,6 +66,24 @@ def innermost_mode() -> Any:
     return _get_current_dispatch_mode()
 
 
+_NOTHING: AbstractContextManager[Any] = nullcontext()
+
+
+def unseen() -> AbstractContextManager[Any]:
+    """Return a context in which what is asked of tensors is not told to the function modes that the user has entered.
+
+    Reads `torch._C._len_torch_function_stack` (there is nothing to hide from where it is 0) and
+    `torch._C.DisableTorchFunction`, which has a public name for subclasses only. Where they are gone, modes see us.
+    """
+    import torch
+
+    depth = getattr(torch._C, "_len_torch_function_stack", None)
+    if depth is None or not depth():
+        return _NOTHING
+    context: AbstractContextManager[Any] = torch._C.DisableTorchFunction()
+    return context
+
+
 @dataclass(frozen=True, slots=True)
 class Schema:
     """What an operator says of itself: its name (`aten::mm`) and its arguments' names.

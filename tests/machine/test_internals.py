@@ -62,6 +62,25 @@ def test_the_innermost_mode_is_told() -> None:
         assert internals.innermost_mode() is outer
 
 
+def test_what_is_asked_unseen_is_told_to_no_mode() -> None:
+    """Neither to the mode that is open nor anywhere else; without the context the mode sees it."""
+    asked: list[object] = []
+
+    class Listens(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            asked.append(func)
+            return func(*args, **(kwargs or {}))
+
+    x = torch.ones(2)
+    with Listens():
+        with internals.unseen():
+            assert tuple(x.shape) == (2,)
+        assert asked == []
+        assert tuple(x.shape) == (2,)
+        assert len(asked) == 1
+    assert internals.unseen() is internals.unseen()
+
+
 def test_replicas_and_compiled_calls_have_the_names_that_we_know() -> None:
     """A replica takes the attributes of its module along; a compiled module has another call than its own."""
     module = torch.nn.Linear(2, 2)
