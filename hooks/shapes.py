@@ -33,7 +33,7 @@ from layerprof.machine.internals import unseen
 from layerprof.machine.modules import is_called
 from layerprof.models.patch import Forward, Laid, Replaced, steady
 from layerprof.readings import ELSEWHERE, Layer, Uncounted, WorkReading
-from layerprof.records import Phase
+from layerprof.records import BLOCK_KINDS, Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +248,8 @@ class ShapesHook(LayerHook):
         layer = self.layers[slot]
         if slot == self._stepper:
             self._flops.forget_masks()
+        if layer.kind in BLOCK_KINDS and layer.tower == "language":
+            self._frames.tell(phase)
         frame = Frame(layer.name, slot, phase, owns=layer.found)
         self._frames.open(frame)
         if frame.owns:
