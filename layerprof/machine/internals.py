@@ -8,8 +8,8 @@ there. Importing this loads neither torch nor transformers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,22 @@ def innermost_mode() -> Any:
     except ImportError:
         return None
     return _get_current_dispatch_mode()
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """Open a context in which no mode of torch sees what runs, neither of operators nor of functions.
+
+    Reads `torch.utils._python_dispatch._disable_current_modes` and `torch._C.DisableTorchFunction`; nothing public puts
+    modes aside. Where they are gone, modes see what runs.
+    """
+    import torch
+    from torch.utils import _python_dispatch
+
+    functions = getattr(torch._C, "DisableTorchFunction", nullcontext)
+    operators = getattr(_python_dispatch, "_disable_current_modes", nullcontext)
+    with functions(), operators() if innermost_mode() is not None else nullcontext():
+        yield
 
 
 @dataclass(frozen=True, slots=True)
