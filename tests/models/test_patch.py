@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from layerprof.machine import internals
-from layerprof.models.patch import Forward, Laid, Replaced, as_method, never_called
+from layerprof.models.patch import Forward, Laid, Replaced, as_method
 
 
 class Weights(nn.Module):
@@ -130,19 +130,3 @@ def test_a_function_that_knows_nothing_of_it_can_be_laid() -> None:
     assert module().tolist() == [6, 6]
     laid.remove()
     assert module().tolist() == [1, 1]
-
-
-@pytest.mark.parametrize(
-    ("module", "never"),
-    [
-        (nn.ModuleList(), True),
-        (nn.ModuleDict(), True),
-        (nn.ParameterList(), True),
-        (nn.Sequential(), False),
-        (Weights(), False),
-        (torch.jit.script(nn.Linear(2, 2)), False),
-    ],
-)
-def test_lists_are_never_called(module: nn.Module, never: bool) -> None:
-    """What has no forward of its own only holds others."""
-    assert never_called(module) is never
