@@ -54,9 +54,7 @@ LU = 2 * sum((64 - k) ** 2 for k in range(1, 65))
         (lambda h: F.linear(h, torch.eye(64).to_sparse_csr()), 2 * 64 * 64),
     ],
 )
-def test_matrix_work_of_any_kind_is_in_the_books(
-    function: Any, expected: int, flops: str
-) -> None:
+def test_matrix_work_of_any_kind_is_in_the_books(function: Any, expected: int, flops: str) -> None:
     """Nothing is missing, and the books balance."""
     run = profiled(After(function), torch.rand(64, 64) + 8 * torch.eye(64), flops=flops)
     assert run.uncounted_ops == {}
