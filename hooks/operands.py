@@ -13,7 +13,7 @@ from layerprof.flops.linear_algebra import exponential_products
 from layerprof.flops.linear_algebra_operators import PRODUCTS
 from layerprof.flops.ragged import LENGTHS, Sizes, behind_one_another
 from layerprof.flops.sparse import MULTIPLIED, NONZEROS
-from layerprof.machine.internals import component_sizes, stored_indices, stored_values, unseen
+from layerprof.machine.internals import component_sizes, modes_aside, stored_indices, stored_values
 
 ORDINARY = frozenset({Tensor, nn.Parameter})
 DENSE = torch.strided
@@ -106,7 +106,7 @@ def measured(operands: Operands, name: str) -> Mapping[str, int]:
     if reader is None:
         return NO_VALUES
     try:
-        with unseen():
+        with modes_aside():
             return reader(operands)
     except Exception:  # fake tensors, and those of functional transforms, give no values
         return NO_VALUES

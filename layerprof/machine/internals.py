@@ -66,19 +66,35 @@ def innermost_mode() -> Any:
     return _get_current_dispatch_mode()
 
 
-@contextmanager
-def unseen() -> Iterator[None]:
-    """Open a context in which no mode of torch sees what runs, neither of operators nor of functions.
+_NOTHING: AbstractContextManager[Any] = nullcontext()
 
-    Reads `torch.utils._python_dispatch._disable_current_modes` and `torch._C.DisableTorchFunction`; nothing public puts
-    modes aside. Where they are gone, modes see what runs.
+
+def unseen() -> AbstractContextManager[Any]:
+    """Return a context in which what is asked of tensors is not told to the function modes that the user has entered.
+
+    Reads `torch._C._len_torch_function_stack` (there is nothing to hide from where it is 0) and
+    `torch._C.DisableTorchFunction`, which has a public name for subclasses only. Where they are gone, modes see us.
     """
     import torch
+
+    depth = getattr(torch._C, "_len_torch_function_stack", None)
+    if depth is None or not depth():
+        return _NOTHING
+    context: AbstractContextManager[Any] = torch._C.DisableTorchFunction()
+    return context
+
+
+@contextmanager
+def modes_aside() -> Iterator[None]:
+    """Open a context in which no mode of torch sees what runs, neither of operators nor of functions.
+
+    Reads `torch.utils._python_dispatch._disable_current_modes`; nothing public puts modes aside. Where it is gone,
+    modes of operators see what runs.
+    """
     from torch.utils import _python_dispatch
 
-    functions = getattr(torch._C, "DisableTorchFunction", nullcontext)
     operators = getattr(_python_dispatch, "_disable_current_modes", nullcontext)
-    with functions(), operators() if innermost_mode() is not None else nullcontext():
+    with unseen(), operators() if innermost_mode() is not None else nullcontext():
         yield
 
 
