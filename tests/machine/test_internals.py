@@ -13,6 +13,7 @@ import transformers
 import typer
 from torch import nn
 from torch.nn.attention.flex_attention import flex_attention
+from torch.overrides import TorchFunctionMode
 
 from layerprof.errors import RunFailedError
 from layerprof.machine import internals
@@ -137,6 +138,24 @@ def test_a_composite_operator_says_so() -> None:
     assert whole is not None
     assert part is not None
     assert (whole.composite, part.composite) == (True, False)
+
+
+def test_modes_put_aside_see_nothing() -> None:
+    """Neither those of operators nor those of functions; both see what comes after, also behind an error."""
+    twice, one, functions = Twice(), torch.ones(2), []
+
+    class Functions(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            functions.append(func)
+            return func(*args, **(kwargs or {}))
+
+    with twice.context, Functions():
+        with pytest.raises(RuntimeError), internals.modes_aside():
+            (one + one).sum() @ one
+        assert (twice.seen, functions) == ([], [])
+        assert (one + one).sum().item() == 8.0
+    assert "aten::add" in twice.seen
+    assert len(functions) == 3
 
 
 # --- tensors ----------------------------------------------------------------------------------------------------
