@@ -186,13 +186,15 @@ class LayerProfiler:
     def _called(self) -> OwnCalls:
         from layerprof.books.own_calls import OwnCalls
 
+        with unseen():
+            parameters, dtype = size(self.model), _dtype(self.model)
         return OwnCalls(
-            model={"name": type(self.model).__name__, "parameters": size(self.model)},
+            model={"name": type(self.model).__name__, "parameters": parameters},
             layers=self.layers,
             selected=self.selected,
             selector=self.selector,
             device=self.device,
-            dtype=_dtype(self.model),
+            dtype=dtype,
             rows=self.rows,
         )
 
@@ -208,6 +210,9 @@ class LayerProfiler:
             return
         if self._repeats is not None:
             self._repeats.note(self.model, entrance, args, kwargs)
+        self._latency.refresh()
+        if self._shapes is not None:
+            self._shapes.refresh()
         number, prompt = self._calls.answered, prompt_of(self.model, entrance, args, kwargs)
         try:
             with self._latency.batch(number, prompt):

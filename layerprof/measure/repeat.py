@@ -17,6 +17,7 @@ from layerprof import registry
 from layerprof.machine.internals import storage_key
 from layerprof.measure.outer_calls import Entrance, repeating
 from layerprof.measure.signature import outline
+from layerprof.models.patch import Laid
 from layerprof.models.prompt import prompt_of
 from layerprof.readings import Layer, WorkReading
 
@@ -28,6 +29,7 @@ MOST_KEPT = 256
 """Calls whose arguments are held for a repeat; holding more could fill the memory with a user's batches."""
 
 CONTAINERS = (list, dict, set, deque)
+PLAIN = (bool, int, float, str, type(None))
 
 
 class _Refused(Exception):  # noqa: N818 - it is no error, and nobody sees it
@@ -44,6 +46,7 @@ class Recorded:
     rng: torch.Tensor
     cuda_rng: list[torch.Tensor]
     casts: tuple[tuple[str, bool, torch.dtype], ...]
+    model: int
     answer: Hashable = None
 
 
@@ -61,7 +64,7 @@ class Repeats:
             self.calls.clear()
             return
         kept = {name: _copy(value) for name, value in kwargs.items() if name != "streamer"}
-        self.calls.append(Recorded(entrance, _copy(args), kept, *_random_state(), _casts()))
+        self.calls.append(Recorded(entrance, _copy(args), kept, *_random_state(), _casts(), fingerprint(model)))
 
     def forget(self) -> None:
         """Leave out the last call, which failed."""
@@ -81,6 +84,11 @@ class Repeats:
         """Make the calls again, and return what they did; None with the reason where one of them was given up."""
         if self.why:
             return None, self.why
+        if any(call.model != fingerprint(model) for call in self.calls):
+            return (
+                None,
+                "the model was changed after a call (an attribute, a part, a mode), so that a repeat would differ",
+            )
         hook = registry.load(registry.SHAPES)(model, layers)
         try:
             with hook:
@@ -121,6 +129,21 @@ def _repeat(model: nn.Module, call: Recorded, around: AbstractContextManager[Any
             answer = outline(entrance(*call.args, **call.kwargs))
     if answer != call.answer:
         raise _Refused("a repeat gave another answer than the call: the model keeps something from call to call")
+
+
+def fingerprint(model: nn.Module) -> int:
+    """Return a number that changes with the model's parts, their classes and what their attributes hold."""
+    return hash(tuple((id(m), type(m), *_held(vars(m))) for m in model.modules()))
+
+
+def _held(attributes: Mapping[str, Any]) -> Iterator[Hashable]:
+    for name, value in attributes.items():
+        if isinstance(value, Laid):
+            continue
+        yield name
+        inside = _parts(value) if type(value) in CONTAINERS else ()
+        for part in (value, *inside):
+            yield (type(part), part) if type(part) in PLAIN else id(part)
 
 
 class _Kept:
