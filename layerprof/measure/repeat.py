@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerprof import registry
 from layerprof.machine.internals import storage_key
+from layerprof.machine.modules import told
 from layerprof.measure.outer_calls import Entrance, repeating
 from layerprof.measure.signature import outline
 from layerprof.models.patch import Laid
@@ -59,10 +60,16 @@ class Repeats:
 
     def note(self, model: nn.Module, entrance: Entrance, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Keep a call, before it is made."""
-        self.why = self.why or self._why_not(model, (*args, *kwargs.values()))
+        try:
+            self.why = self.why or self._why_not(model, (*args, *kwargs.values()))
+            if not self.why:
+                self._hold(model, entrance, args, kwargs)
+        except Exception as trouble:  # arguments are the user's, and may refuse anything
+            self.why = f"a call could not be held for a repeat ({type(trouble).__name__}: {trouble})"
         if self.why:
             self.calls.clear()
-            return
+
+    def _hold(self, model: nn.Module, entrance: Entrance, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         kept = {name: _copy(value) for name, value in kwargs.items() if name != "streamer"}
         self.calls.append(Recorded(entrance, _copy(args), kept, *_random_state(), _casts(), fingerprint(model)))
 
@@ -76,7 +83,7 @@ class Repeats:
             return "the model is in training mode, where a repeat would change its state"
         if len(self.calls) == MOST_KEPT:
             return f"more than {MOST_KEPT} calls were made, and the arguments of no more are held"
-        if any(hasattr(value, "get_seq_length") for value in values):
+        if any(told(value, "get_seq_length") for value in values):
             return "a call was given a KV cache, which it has changed since"
         return ""
 
@@ -133,7 +140,7 @@ def _repeat(model: nn.Module, call: Recorded, around: AbstractContextManager[Any
 
 def fingerprint(model: nn.Module) -> int:
     """Return a number that changes with the model's parts, their classes and what their attributes hold."""
-    return hash(tuple((id(m), type(m), *_held(vars(m))) for m in model.modules()))
+    return hash(tuple((id(m), id(type(m)), *_held(vars(m))) for m in model.modules()))
 
 
 def _held(attributes: Mapping[str, Any]) -> Iterator[Hashable]:
@@ -143,7 +150,7 @@ def _held(attributes: Mapping[str, Any]) -> Iterator[Hashable]:
         yield name
         inside = _parts(value) if type(value) in CONTAINERS else ()
         for part in (value, *inside):
-            yield (type(part), part) if type(part) in PLAIN else id(part)
+            yield (id(type(part)), part) if type(part) in PLAIN else id(part)
 
 
 class _Kept:
