@@ -43,6 +43,7 @@ def answering(answer: Answer, *, higher_order: bool = False) -> AbstractContextM
 
     class Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's metaclass hook has no types
         supports_higher_order_operators = higher_order
+        ours = True
 
         def __torch_dispatch__(
             self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -172,6 +172,7 @@ class LayerProfiler:
             steps=watch.facts if watch else None,
             differed=watch.differed if watch else False,
             blind=watch.why if watch else "",
+            slowdown=watch.slowdown() if watch else None,
             spent_s=shapes.spent_s if shapes else 0.0,
             failure=shapes.failure if shapes else None,
         )
@@ -181,7 +182,7 @@ class LayerProfiler:
             return None
         facts = self._watch.facts
         told = {"steps": facts.steps, "watched": facts.watched, "known": facts.known, "missed": facts.missed}
-        return told | {"seconds": self._shapes.spent_s}
+        return told | {"slowdown": self._watch.slowdown(), "least_seconds": self._shapes.spent_s}
 
     def _called(self) -> OwnCalls:
         from layerprof.books.own_calls import OwnCalls
