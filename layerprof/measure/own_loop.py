@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -216,18 +216,22 @@ class LayerProfiler:
             self._shapes.refresh()
         number, prompt = self._calls.answered, prompt_of(self.model, entrance, args, kwargs)
         try:
-            with self._latency.batch(number, prompt):
-                if self._watch is None:
-                    yield
-                    return
-                generates = entrance == "generate"
-                why_not = unwatched.compiles_itself(self.model, kwargs) if generates else ""
-                with self._watch.call(number, args, kwargs, around=generates, prompt=prompt, why_not=why_not):
-                    yield
+            # The window is the innermost, so that little of ours is in it.
+            with self._watched(entrance, args, kwargs, prompt), self._latency.batch(number, prompt):
+                yield
         except BaseException:
             if self._repeats is not None:
                 self._repeats.forget()
             raise
+
+    def _watched(
+        self, entrance: Entrance, args: tuple[Any, ...], kwargs: Mapping[str, Any], prompt: int | None
+    ) -> AbstractContextManager[None]:
+        if self._watch is None:
+            return nullcontext()
+        generates = entrance == "generate"
+        why_not = unwatched.compiles_itself(self.model, kwargs) if generates else ""
+        return self._watch.call(self._calls.answered, args, kwargs, around=generates, prompt=prompt, why_not=why_not)
 
     @contextmanager
     def step(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:

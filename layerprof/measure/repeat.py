@@ -88,14 +88,22 @@ class Repeats:
         return ""
 
     def reading(self, model: nn.Module, layers: Sequence[Layer]) -> tuple[WorkReading | None, str]:
-        """Make the calls again, and return what they did; None with the reason where one of them was given up."""
-        if self.why:
-            return None, self.why
-        if any(call.model != fingerprint(model) for call in self.calls):
-            return (
-                None,
-                "the model was changed after a call (an attribute, a part, a mode), so that a repeat would differ",
-            )
+        """Make the calls again, and return what they did; None with the reason where one of them was given up.
+
+        The copies of their arguments are let go.
+        """
+        try:
+            why = self.why or self._changed(model)
+            return (None, why) if why else self._counted(model, layers)
+        finally:
+            self.calls.clear()
+
+    def _changed(self, model: nn.Module) -> str:
+        if all(call.model == fingerprint(model) for call in self.calls):
+            return ""
+        return "the model was changed after a call (an attribute, a part, a mode), so that a repeat would differ"
+
+    def _counted(self, model: nn.Module, layers: Sequence[Layer]) -> tuple[WorkReading | None, str]:
         hook = registry.load(registry.SHAPES)(model, layers)
         try:
             with hook:

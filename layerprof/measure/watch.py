@@ -206,6 +206,8 @@ class Watch:
             with self._hook.looking_away() if call.watched else nullcontext(True) as away:
                 yield
             if away or blind:
+                if not away:
+                    self._hook.take()  # of what could not be looked away from, and is not to be looked at
                 self._took(key, began, watched=False)
                 self._unwatched(None if blind else key, call, step=True, why=blind)
                 return
