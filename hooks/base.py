@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from layerprof.hooks.phases import PhaseReader, PhaseTracker, puts_positions_first
 
 from layerprof.errors import RequestError, did_you_mean
+from layerprof.machine.modules import named
 from layerprof.readings import Layer
 from layerprof.records import Phase
 
@@ -63,7 +64,7 @@ class LayerHook:
 
     def _modules(self) -> list[nn.Module]:
         """Return each layer's live module. Raises RequestError for a layer that the model does not have."""
-        found = dict(self.model.named_modules(remove_duplicate=False))
+        found = named(self.model)
         for layer in self.layers:
             if layer.name not in found:
                 raise RequestError(

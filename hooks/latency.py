@@ -95,7 +95,7 @@ class LatencyHook(LayerHook):
         """
         import torch
 
-        append, start, end = self._append, self._starts[slot], self._ends[slot]
+        append, start, end, over = self._append, self._starts[slot], self._ends[slot], ~slot
         compiling, note = torch.compiler.is_dynamo_compiling, self._note
 
         def make(forward: Forward) -> Forward:
@@ -111,7 +111,7 @@ class LatencyHook(LayerHook):
                 try:
                     return forward(*args, **kwargs)
                 finally:
-                    append((~slot, None, 0, end()))
+                    append((over, None, 0, end()))
 
             return timed
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.overrides import has_torch_function
 
+from layerprof.machine.modules import told
 from layerprof.models import arguments
 from layerprof.models.prompt import cached
 from layerprof.records import Phase
@@ -158,4 +159,4 @@ def _adds(given: tuple[tuple[Any, ...], dict[str, Any]] | None) -> bool:
 
 def puts_positions_first(module: nn.Module) -> bool:
     """Whether a block is given (positions, rows, features): torch's own are, unless told otherwise."""
-    return getattr(getattr(module, "self_attn", None), "batch_first", True) is False
+    return told(told(module, "self_attn"), "batch_first", True) is False

@@ -29,7 +29,8 @@ from layerprof.hooks.weights import Weights, boundary_bytes, tensors_in
 from torch import Tensor, nn
 
 from layerprof.flops.operators import GROUPED
-from layerprof.models.patch import Forward, Laid, Replaced, never_called
+from layerprof.machine.modules import is_called
+from layerprof.models.patch import Forward, Laid, Replaced
 from layerprof.readings import Layer, Uncounted, WorkReading
 from layerprof.records import Phase
 
@@ -87,7 +88,7 @@ class ShapesHook(LayerHook):
         """Follow the modules around the layers, so that work between layers has a name."""
         located = {layer.name: layer.tower for layer in self.layers if layer.found}
         for name, module in self.model.named_modules():
-            if never_called(module) or any(name == x or name.startswith(x + ".") or not x for x in located):
+            if not is_called(module) or any(name == x or name.startswith(x + ".") or not x for x in located):
                 continue
             vision = _towers_around(name, located) == {"vision"}
             frame = (name or type(module).__name__, Phase.VISION if vision else None)

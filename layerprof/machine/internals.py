@@ -219,6 +219,18 @@ def stream_number() -> Callable[[int], int] | None:
     return getattr(torch._C, "_cuda_getCurrentRawStream", None)
 
 
+# --- modules ----------------------------------------------------------------------------------------------------
+
+
+def parts(module: nn.Module) -> tuple[tuple[str, nn.Module], ...]:
+    """Return the modules inside a module with their names, one that has two names twice.
+
+    Reads `Module._modules`, since `named_children()` leaves out second names. Where it is gone, so does this.
+    """
+    held = getattr(module, "_modules", None)
+    return tuple((name, part) for name, part in (held.items() if held else module.named_children()) if part is not None)
+
+
 # --- torch.compile ----------------------------------------------------------------------------------------------
 
 INNER = "_orig_mod"
@@ -230,7 +242,10 @@ def uncompiled(module: nn.Module) -> nn.Module:
 
     Reads `OptimizedModule._orig_mod`. Where it is gone, a compiled model shows its wrapper's class name.
     """
-    inner: nn.Module = getattr(module, INNER, module)
+    try:
+        inner: nn.Module = getattr(module, INNER, module)
+    except Exception:  # a `__getattr__` of somebody's own may raise what it likes
+        return module
     return inner
 
 

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from layerprof.machine import internals
+from layerprof.machine.modules import told
 from layerprof.models.patch import Forward, Laid, Replaced
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Calls:
         for entrance in ("generate", "forward"):
             # A compiled model goes another way than through its `forward`, which is inside what was compiled.
             place = internals.COMPILED_CALL if entrance == "forward" and self._compiled else entrance
-            if callable(getattr(self.model, place, None)):
+            if callable(told(self.model, place)):
                 self._laid.append(Replaced(self.model, self._standing(entrance), place))
         return self
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from layerprof import registry
 from layerprof.errors import RequestError
+from layerprof.machine.modules import size
 from layerprof.machine.placement import dtype_name
 from layerprof.measure import own_remarks, unwatched
 from layerprof.measure.outer_calls import Calls, Entrance
@@ -183,7 +184,7 @@ class LayerProfiler:
         from layerprof.books.own_calls import OwnCalls
 
         return OwnCalls(
-            model={"name": type(self.model).__name__, "parameters": sum(p.numel() for p in self.model.parameters())},
+            model={"name": type(self.model).__name__, "parameters": size(self.model)},
             layers=self.layers,
             selected=self.selected,
             selector=self.selector,

@@ -7,12 +7,12 @@ go through it: one that is deep-copied, pickled or replicated for DataParallel m
 from __future__ import annotations
 
 import functools
-import inspect
 import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from layerprof.machine import internals
+from layerprof.machine.modules import named
 
 if TYPE_CHECKING:
     from torch import nn
@@ -113,23 +113,13 @@ def _replicas_without(module: nn.Module) -> Callable[[Forward], Forward]:
     return make
 
 
-def never_called(module: nn.Module) -> bool:
-    """Tell whether a module only holds others: lists, and whatever else has no `forward` of its own."""
-    from torch import nn
-
-    if "forward" in vars(module):
-        return False
-    # Not by way of `type(module).forward`: scripted modules' has no answer without an instance.
-    return inspect.getattr_static(type(module), "forward", None) is inspect.getattr_static(nn.Module, "forward")
-
-
 def inside_compiled(model: nn.Module) -> set[str]:
     """Return the names of modules that run inside a region which torch.compile has been given already.
 
     Another `forward` there would make torch compile the region anew. A region is a module after `module.compile()`,
     what `torch.compile(module)` wraps, or what a compiled `forward` calls; its own module is then outside.
     """
-    modules = list(model.named_modules(remove_duplicate=False))
+    modules = list(named(model).items())
     regions: list[str] = []
     for name, module in modules:
         if internals.compiled_itself(module):

@@ -238,6 +238,17 @@ def test_a_compiled_module_shows_the_one_inside() -> None:
     assert f"{internals.INNER}.weight" in dict(compiled.named_parameters())
 
 
+def test_parts_are_given_under_every_name_and_an_empty_place_is_none() -> None:
+    """One module under two names is two parts; of a scripted module, too."""
+    shared = nn.Linear(2, 2)
+    holder = nn.Sequential(shared, nn.ReLU(), shared)
+    holder.register_module("empty", None)
+    assert [name for name, _ in internals.parts(holder)] == ["0", "1", "2"]
+    assert internals.parts(holder)[0][1] is internals.parts(holder)[2][1] is shared
+    assert [name for name, _ in internals.parts(torch.jit.script(nn.Sequential(shared)))] == ["0"]
+    assert internals.parts(shared) == ()
+
+
 def test_a_module_compiled_in_place_says_so() -> None:
     """After `module.compile()`, and not before."""
     module = nn.Linear(2, 2)

@@ -89,7 +89,7 @@ class Loop:
 
 
 def uncounted(loop: Loop) -> dict[tuple[str, str], int]:
-    """Calls of layers of which nothing is known."""
+    """Return the calls of layers of which nothing is known."""
     found = loop.watch.reading().uncounted
     return {(name, phase.value): it.calls for (name, phase, op), it in found.items() if op == NOT_WATCHED}
 
@@ -161,10 +161,10 @@ def test_a_step_that_goes_another_way_is_not_taken_for_known() -> None:
     loop = Loop()
     for _ in range(3):
         loop.call((5, 100))
-    with loop.watch.call(0, (torch.ones(2, 3),), {}, around=False):
-        with loop.watch.step((torch.ones(2, 5),), {}, lambda: 0):
-            loop.watch.note(0, Phase.PREFILL, (torch.ones(2, 4),), {})
-            loop.watch.note(1, Phase.DECODE, (torch.ones(2, 4),), {})
+    call = loop.watch.call(0, (torch.ones(2, 3),), {}, around=False)
+    with call, loop.watch.step((torch.ones(2, 5),), {}, lambda: 0):
+        loop.watch.note(0, Phase.PREFILL, (torch.ones(2, 4),), {})
+        loop.watch.note(1, Phase.DECODE, (torch.ones(2, 4),), {})
     assert loop.facts == (3, 0, 1)
     assert loop.flops == 300
     assert uncounted(loop) == {("a", "prefill"): 1, ("b", "decode"): 1}
