@@ -10,18 +10,15 @@ def _of(why: str, *exhibits: str, modes: str = "*") -> Known:
     return {(exhibit, mode): why for exhibit in exhibits for mode in modes.split()}
 
 
-NO_LAYER = "a model none of whose submodules holds parameters is refused"
-LAZY = "parameters are counted before they have a shape"
-SCRIPTED = "what stands in `forward` breaks parts that are traces, frozen or read back"
 NESTED = "the size of a nested tensor is asked for"
 IN_A_COPY = "copies hold a bound `forward` in their attributes"
 COMPILES_US = "torch.compile warns of what it finds in our `forward`"
 SEEN = "what we ask of tensors is seen by the user's function mode"
 
 HARM: Known = {
-    **_of(NO_LAYER, "bare_parameters", "exported_program", "lstm_alone", "parameter_list", "single_linear"),
-    **_of(LAZY, "lazy_convolution", "lazy_linear", "lazy_root", "lazy_that_never_runs"),
-    **_of(SCRIPTED, "frozen_script", "loaded_script", "traced_child", "traced_inside_the_block"),
+    **_of(
+        "torch.jit takes the function that lies around a `forward` for a part of the model", "traced_inside_the_block"
+    ),
     **_of(NESTED, "encoder_fast_path", modes="default together"),
     **_of(NESTED, "nested_strided", modes="default together"),
     **_of(IN_A_COPY, "deepcopied_in_its_call", "deepcopied_inside_the_block", "pickled_inside_the_block"),
@@ -45,9 +42,6 @@ HARM: Known = {
 """Exhibits that a profiled block changes."""
 
 COUNTS: Known = {
-    **_of(NO_LAYER, "bare_parameters", "exported_program", "lstm_alone", "parameter_list", "single_linear"),
-    **_of(LAZY, "lazy_convolution", "lazy_linear", "lazy_root", "lazy_that_never_runs"),
-    **_of(SCRIPTED, "frozen_script", "loaded_script", "traced_child"),
     **_of(NESTED, "nested_strided", "packed_lstm"),
     **_of("calls inside generate() are counted twice", "entered_through_generate", modes="default together"),
     **_of(
