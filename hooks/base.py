@@ -39,6 +39,7 @@ class LayerHook:
         self.model = model
         self.layers = tuple(layers)
         self.tracker = PhaseTracker()
+        self.tracker.reading = False
         self._handles: list[Handle] = []
         self._stepper = _stepper(self.layers)
 
@@ -115,7 +116,11 @@ class LayerHook:
     def batch(self, index: int, prompt: int | None = None) -> Iterator[None]:
         """Wrap one batch's `generate()`; phases start afresh, with a prompt of `prompt` positions where known."""
         self.tracker.reset(prompt)
-        yield
+        self.tracker.reading = True
+        try:
+            yield
+        finally:
+            self.tracker.reading = False
 
     def started(self, slot: int, phase: Phase) -> None:
         """Handle the start of a call of `layers[slot]`."""

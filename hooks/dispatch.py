@@ -124,9 +124,15 @@ def _subclass_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None
         if type(value) in PLAIN:
             continue
         for part in value if isinstance(value, (list, tuple)) else (value,):
-            if isinstance(part, Tensor) and type(part) not in PLAIN and hasattr(type(part), "__tensor_flatten__"):
+            if isinstance(part, Tensor) and type(part) not in PLAIN and _answers(type(part)):
                 return part
     return None
+
+
+def _answers(kind: Any) -> bool:
+    """Tell whether a type of tensors answers operators itself; torch's own without inner tensors only follow them."""
+    own = kind.__torch_dispatch__ is not Tensor.__torch_dispatch__
+    return hasattr(kind, "__tensor_flatten__") or (own and not kind.__module__.startswith("torch."))
 
 
 def _nested_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

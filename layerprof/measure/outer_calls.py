@@ -96,10 +96,12 @@ class Calls:
         import torch
 
         compiling = torch.compiler.is_dynamo_compiling
+        tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]  # documented, not in its `__all__`
 
         def make(original: Forward) -> Forward:
             def call(_laid: Laid, *args: Any, **kwargs: Any) -> Any:
-                if compiling() or not self._attached or _repeating.get():
+                # What torch traces, with either compiler, is to hold the model's own operators and no others.
+                if compiling() or tracing() or not self._attached or _repeating.get():
                     return original(*args, **kwargs)
                 return self._seen(entrance, original, args, kwargs)
 

@@ -14,11 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from layerprof.measure.signature import Shapes, shapes_in, signature
-from layerprof.readings import Layer, Uncounted, WorkReading
+from layerprof.readings import NOT_WATCHED, Layer, Uncounted, WorkReading
 from layerprof.records import Phase
-
-NOT_WATCHED = "a step whose operators were not watched"
-"""What stands in the place of operators in the books where a step's are not known."""
 
 SURE = 2
 """Repeats that must have done the same before others are taken to."""
