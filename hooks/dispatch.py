@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from layerprof.flops.counted import Formula
 from layerprof.flops.operators import Role, formula, formula_of_nested, role
-from layerprof.machine.internals import answering, innermost_mode, schema
+from layerprof.machine.internals import answering, innermost_mode, schema, unseen
 
 FLEX_ARGUMENTS = ("query", "key", "value", "score_mod", "block_mask", "scale", "kernel_options")
 
@@ -107,7 +107,8 @@ class Dispatch:
         ended = perf_counter()
         if not operator.view:
             try:
-                self._reader(operator, args, kwargs, output, ended - began)
+                with unseen():
+                    self._reader(operator, args, kwargs, output, ended - began)
             except Exception as failure:  # the user's call goes on, whatever befalls its observer
                 self.failure = failure
         self.spent_s += began - came + perf_counter() - ended

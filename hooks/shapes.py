@@ -29,8 +29,9 @@ from layerprof.hooks.weights import Weights, boundary_bytes, tensors_in
 from torch import Tensor, nn
 
 from layerprof.flops.operators import GROUPED
+from layerprof.machine.internals import unseen
 from layerprof.machine.modules import is_called
-from layerprof.models.patch import Forward, Laid, Replaced
+from layerprof.models.patch import Forward, Laid, Replaced, steady
 from layerprof.readings import ELSEWHERE, Layer, Uncounted, WorkReading
 from layerprof.records import Phase
 
@@ -121,7 +122,8 @@ class ShapesHook(LayerHook):
                 if compiling():  # another thing than the module's own in a graph would break it
                     return forward(*args, **kwargs)
                 if reader is not None:  # the phase is to be known when watching begins within a batch
-                    reader(args, kwargs)
+                    with unseen():
+                        reader(args, kwargs)
                 if not self._watched:
                     return forward(*args, **kwargs)
                 if get_ident() != self._thread:
@@ -141,7 +143,8 @@ class ShapesHook(LayerHook):
 
     def _guarded(self, work: Callable[..., None], *args: Any) -> None:
         try:
-            work(*args)
+            with unseen():
+                work(*args)
         except Exception as failure:  # the call is the user's, and goes on
             self._failure = failure
 
@@ -327,6 +330,8 @@ def _on_cpu(values: tuple[Any, ...]) -> bool:
 
 def _positional(module: nn.Module) -> tuple[str, ...]:
     """Names of a module's positional inputs; none where its `forward` does not tell."""
+    if not steady(module, "forward"):
+        return ()
     try:
         parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from layerprof.machine import internals
 from layerprof.machine.modules import told
-from layerprof.models.patch import Forward, Laid, Replaced
+from layerprof.models.patch import Forward, Laid, Replaced, steady
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,7 +77,7 @@ class Calls:
         for entrance in ("generate", "forward"):
             # A compiled model goes another way than through its `forward`, which is inside what was compiled.
             place = internals.COMPILED_CALL if entrance == "forward" and self._compiled else entrance
-            if callable(told(self.model, place)):
+            if steady(self.model, place) and callable(told(self.model, place)):
                 self._laid.append(Replaced(self.model, self._standing(entrance), place))
         return self
 
@@ -143,9 +143,10 @@ class Calls:
 
     def _answered(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         try:
-            if self.observer.answered(output):
-                self.answered += 1
-                self.rows += _rows(args, kwargs)
+            with internals.unseen():
+                if self.observer.answered(output):
+                    self.answered += 1
+                    self.rows += _rows(args, kwargs)
         except Exception as trouble:
             self.troubles.append(trouble)
 
@@ -160,10 +161,11 @@ class _Beside:
 
     def __enter__(self) -> None:
         try:
-            for make in self._make:
-                context = make()
-                context.__enter__()
-                self._open.append(context)
+            with internals.unseen():
+                for make in self._make:
+                    context = make()
+                    context.__enter__()
+                    self._open.append(context)
         except Exception as trouble:
             self._troubles.append(trouble)
         except BaseException as stop:  # Ctrl-C while we were at it: the user's, once what is open is closed
@@ -175,7 +177,8 @@ class _Beside:
     ) -> None:
         while self._open:
             try:
-                self._open.pop().__exit__(kind, error, trace)
+                with internals.unseen():
+                    self._open.pop().__exit__(kind, error, trace)
             except Exception as trouble:
                 if trouble is not error:
                     self._troubles.append(trouble)

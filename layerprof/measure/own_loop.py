@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from layerprof import registry
 from layerprof.errors import RequestError
+from layerprof.machine.internals import unseen
 from layerprof.machine.modules import size
 from layerprof.machine.placement import dtype_name
 from layerprof.measure import own_remarks, unwatched
@@ -64,12 +65,13 @@ class LayerProfiler:
             )
         selector = parse_selector(layers)
         self.model = model
-        self.found = find_layers(model)
-        self.selected = select(self.found, selector, model)
+        with unseen():
+            self.found = find_layers(model)
+            self.selected = select(self.found, selector, model)
+            self.device = _device(model)
         self.layers = self.found + tuple(layer for layer in self.selected if layer not in self.found)
         self.selector = layers
         self.flops = flops
-        self.device = _device(model)
         self._run: Run | None = None
         self._why_none = ""
         self._active = False
@@ -103,7 +105,7 @@ class LayerProfiler:
         self._watch = self._watching(self._shapes) if self._shapes else None
         note = self._watch.note if self._watch else None
         self._latency = registry.load(registry.LATENCY)(self.model, self.layers, device=self.device, note=note)
-        with ExitStack() as stack:
+        with ExitStack() as stack, unseen():
             for part in filter(None, (self._latency, self._shapes, self._calls)):
                 stack.enter_context(part)
             self._stack = stack.pop_all()
@@ -120,7 +122,8 @@ class LayerProfiler:
     ) -> None:
         self._active = False
         try:
-            self._stack.close()
+            with unseen():
+                self._stack.close()
             self._run = self._read(error)
         except Exception as trouble:  # the block's outcome is the user's
             self._why_none = f"reading what was measured failed ({type(trouble).__name__}: {trouble})"

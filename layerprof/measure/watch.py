@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from layerprof.machine.internals import unseen
 from layerprof.measure.signature import Shapes, shapes_in, signature
 from layerprof.readings import NOT_WATCHED, Layer, Uncounted, WorkReading
 from layerprof.records import Phase
@@ -120,7 +121,8 @@ class Watch:
 
     def note(self, slot: int, phase: Phase, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Note a layer's call."""
-        self._trail.append((slot, phase, shapes_in(args, kwargs)))
+        with unseen():
+            self._trail.append((slot, phase, shapes_in(args, kwargs)))
 
     # --- calls ------------------------------------------------------------------------------------------------
 

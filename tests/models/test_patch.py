@@ -42,9 +42,9 @@ def counting(calls: list[str], name: str) -> Callable[[Forward], Forward]:
     return make
 
 
-def copies(module: nn.Module) -> dict[str, nn.Module]:
+def copies(module: Weights) -> dict[str, Weights]:
     """Return a module's copies, as people make them."""
-    replica = getattr(module, internals.REPLICATE)()
+    replica: Any = getattr(module, internals.REPLICATE)()
     replica.weight = module.weight.detach().clone()
     return {"deep": copy.deepcopy(module), "pickled": pickle.loads(pickle.dumps(module)), "replica": replica}
 
@@ -93,7 +93,11 @@ def test_what_somebody_laid_around_ours_stays() -> None:
     module = Weights()
     laid = Replaced(module, counting([], "ours"))
     inner = module.forward
-    module.forward = lambda: inner() + 1  # type: ignore[method-assign,misc]  # theirs
+
+    def theirs() -> torch.Tensor:
+        return inner() + 1
+
+    module.forward = theirs  # type: ignore[method-assign,assignment]  # as people do
     laid.remove()
     assert module().tolist() == [2, 2]
 
