@@ -120,8 +120,9 @@ def tiny_bart() -> Exhibit:
     return Exhibit(build, drive=drive, no_count="tests/families.py holds the counts of transformers' models")
 
 
-def _packed() -> PackedSequence:
-    return pack_padded_sequence(_sequence(), torch.tensor([LONG, 3]), batch_first=True)
+def _packed() -> tuple[PackedSequence]:
+    """Make the only argument; a packed sequence is a tuple itself."""
+    return (pack_padded_sequence(_sequence(), torch.tensor([LONG, 3]), batch_first=True),)
 
 
 @shown

@@ -10,16 +10,17 @@ def _of(why: str, *exhibits: str, modes: str = "*") -> Known:
     return {(exhibit, mode): why for exhibit in exhibits for mode in modes.split()}
 
 
-NO_LAYER = "a model none of whose submodules holds parameters is refused"
-LAZY = "parameters are counted before they have a shape"
-SCRIPTED = "what stands in `forward` breaks parts that are traces, frozen or read back"
-NESTED = "the size of a nested tensor is asked for"
-IN_A_COPY = "copies hold a bound `forward` in their attributes"
-COMPILES_US = "torch.compile warns of what it finds in our `forward`"
-SEEN = "what we ask of tensors is seen by the user's function mode"
+CHANGED = "a repeat runs the model as it is after the block"
 
-HARM: Known = {}
+HARM: Known = {
+    **_of("a class's new `forward` is not run inside the block", "forward_of_the_class_replaced"),
+    **_of("parameters are counted in sight of a function mode", "function_mode_around", modes="off default together"),
+}
 """Exhibits that a profiled block changes."""
 
-COUNTS: Known = {}
+COUNTS: Known = {
+    **_of("what a call does beside its steps is counted twice", "entered_through_generate", modes="default together"),
+    **_of(CHANGED, "adapter_switched_on_inside_the_block", "child_replaced_inside_the_block", modes="rerun"),
+    **_of("a call that cannot be repeated is left out of the sum", "looks_like_a_tensor", modes="rerun"),
+}
 """Exhibits whose FLOPs are not those of the hand count."""

@@ -14,6 +14,7 @@ from gallery.run import MODES, differences, plain, watched
 def test_an_exhibit_does_the_same_each_time(name: str) -> None:
     """Without a profiler: what is compared has no chance in it, or the property would mean nothing."""
     first, second = (outcome.facts for outcome in plain(name))
+    assert (second["error"] != "NoneType None") == EXHIBITS[name]().raises
     once = {"warnings", "surroundings.threads"}  # torch warns of some things once, and its compiler keeps a thread
     assert {path: pair for path, pair in differences(first, second).items() if path not in once} == {}
 
