@@ -20,6 +20,11 @@ HARM: Known = {
 
 COUNTS: Known = {
     **_of("what a call does beside its steps is counted twice", "entered_through_generate", modes="default together"),
+    **_of(
+        "a value that changes one call between two that are watched goes unseen",
+        "a_value_changes_one_call",
+        modes="default",
+    ),
     **_of(CHANGED, "adapter_switched_on_inside_the_block", "child_replaced_inside_the_block", modes="rerun"),
     **_of("a call that cannot be repeated is left out of the sum", "looks_like_a_tensor", modes="rerun"),
 }
