@@ -5,10 +5,14 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch._C._distributed_c10d import HashStore
+from torch.distributed.device_mesh import init_device_mesh
 
 from gallery.exhibit import LINEAR, WIDTH, Exhibit, Through, linear, one_call, rows, shown
 
@@ -182,3 +186,44 @@ def walks_over_itself() -> Exhibit:
         return m.layer(x), names, repr(m.layer), [type(part).__name__ for part in m.modules()]
 
     return Exhibit(lambda: Through(forward, layer=_Model()), calls=one_call, flops=2 * LINEAR)
+
+
+@contextmanager
+def _group() -> Iterator[None]:
+    """Make a group of this process alone."""
+    distributed.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+@shown
+def distributed_inside_the_block() -> Exhibit:
+    """The model is wrapped for distributed training, and takes a step: gradients are put together in buckets."""
+
+    def drive(model: Any) -> Any:
+        wrapped = nn.parallel.DistributedDataParallel(model)
+        x = rows().requires_grad_()
+        y = wrapped(x)
+        y.sum().backward()
+        return x, y
+
+    return Exhibit(_Model, drive=drive, around=_group, flops=2 * LINEAR, training=True, grad=True)
+
+
+@shown
+def sharded_root() -> Exhibit:
+    """Parameters are sharded by torch's fully_shard: its hooks gather them for each call, and classes are changed."""
+
+    def drive(model: Any) -> Any:
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh("cpu", (1,))
+        fully_shard(model.up, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        y = model(rows())
+        y.sum().backward()
+        return y, [type(part).__name__ for part in model.modules()]
+
+    return Exhibit(_Model, drive=drive, around=_group, no_count="sharded inside the block", training=True, grad=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -128,3 +130,67 @@ def data_decides_the_work() -> Exhibit:
         return m.layer(kept), torch.nonzero(x > 0), torch.unique(x > 0)
 
     return Exhibit(lambda: Through(forward, layer=linear()), calls=(call(rows),) * 2, no_count="the data decide")
+
+
+@shown
+def values_decide_the_work() -> Exhibit:
+    """Twenty calls of one shape in which a value tells how often a product is made, all in one layer."""
+    often = [1, 1, 1, 1, 3, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 5]
+
+    def inner(m: Any, x: Tensor, times: Tensor) -> Tensor:
+        for _ in range(int(times)):
+            x = x @ m.layer.weight
+        return x
+
+    def drive(model: Any) -> Any:
+        return [model(rows(), torch.tensor(n)) for n in often]
+
+    return Exhibit(
+        lambda: Through(lambda m, x, n: m.inner(x, n), inner=Through(inner, layer=linear())),
+        drive=drive,
+        flops=sum(often) * LINEAR,
+        partly=True,
+    )
+
+
+@shown
+def a_value_changes_one_call() -> Exhibit:
+    """The same, where one call in the midst of twenty does three products in place of one."""
+    exhibit = values_decide_the_work()
+
+    def drive(model: Any) -> Any:
+        return [model(rows(), torch.tensor(3 if n == 5 else 1)) for n in range(20)]
+
+    return replace(exhibit, drive=drive, flops=(19 + 3) * LINEAR)
+
+
+@shown
+def values_decide_the_way() -> Exhibit:
+    """Twenty calls of one shape; a value picks the layer: one of 2 outputs in place of one of WIDTH, five times."""
+
+    def forward(m: Any, x: Tensor, n: int) -> Any:
+        return (m.narrow if n % 4 == 3 else m.wide)(x)
+
+    def drive(model: Any) -> Any:
+        return [model(rows(), n) for n in range(20)], [model(rows(), torch.tensor(n)) for n in range(20)]
+
+    return Exhibit(
+        lambda: Through(forward, narrow=nn.Linear(WIDTH, 2), wide=linear()),
+        drive=drive,
+        flops=2 * (15 * LINEAR + 5 * 2 * ROWS * WIDTH * 2),
+        partly=True,
+    )
+
+
+@shown
+def lets_its_tensors_go() -> Exhibit:
+    """What the user drops inside the block is gone at once: nobody else holds it."""
+
+    def drive(model: Any) -> Any:
+        x = rows()
+        y = model(x)
+        held = weakref.ref(x), weakref.ref(y)
+        del x, y
+        return [one() is None for one in held], model(rows())
+
+    return Exhibit(lambda: nn.Sequential(linear(), linear()), drive=drive, flops=4 * LINEAR)

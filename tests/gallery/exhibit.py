@@ -24,8 +24,8 @@ class Exhibit:
     `calls` or `drive` is what happens inside the block; `plain` replaces `drive` in the run without the profiler, for
     drives that use profilers themselves. `around` is a context around the block; what it yields is compared, too.
     `flops` is the hand count, None for the reason in `no_count`; with `partly` a count that says it misses something
-    will do. `again` is False where a repeat, which a user has to ask for, cannot be harmless; `prints` is True where
-    what the user does prints something by itself.
+    will do. `again` is False where a repeat, which a user has to ask for, cannot be harmless; `prints` and
+    `raises` are True where what the user does prints something, or ends the block with an exception, by itself.
     """
 
     build: Callable[[], nn.Module]
@@ -42,6 +42,7 @@ class Exhibit:
     inference_mode: bool = False
     again: bool = True
     prints: bool = False
+    raises: bool = False
     name: str = ""
 
     def model(self) -> nn.Module:

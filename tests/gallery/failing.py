@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from gallery.exhibit import LINEAR, ROWS, WIDTH, Exhibit, Through, call, linear, one_call, rows, shown
 
+ENDED = "the block ended with an exception"
+
 
 class _OwnError(Exception):
     """An exception with more than a message."""
@@ -76,7 +78,7 @@ def failure_that_is_not_caught() -> Exhibit:
         model(rows())
         return model(rows(), fail=True)
 
-    return Exhibit(_failing(ValueError("mine")), drive=drive, no_count="the block ended with an exception")
+    return Exhibit(_failing(ValueError("mine")), drive=drive, no_count=ENDED, raises=True)
 
 
 @shown
@@ -85,7 +87,8 @@ def wrong_shape() -> Exhibit:
     return Exhibit(
         lambda: nn.Sequential(linear(), linear()),
         calls=(call(lambda: torch.ones(ROWS, WIDTH + 1)),),
-        no_count="the block ended with an exception",
+        no_count=ENDED,
+        raises=True,
     )
 
 
@@ -113,7 +116,7 @@ def interrupted() -> Exhibit:
         model(rows())
         return model(rows(), fail=True)
 
-    return Exhibit(_failing(KeyboardInterrupt()), drive=drive, no_count="the block ended with an exception")
+    return Exhibit(_failing(KeyboardInterrupt()), drive=drive, no_count=ENDED, raises=True)
 
 
 @shown
@@ -154,9 +157,7 @@ def raised_from_another() -> Exhibit:
             mine.add_note("and a note")
             raise mine from error
 
-    return Exhibit(
-        lambda: Through(forward, layer=linear()), calls=one_call, no_count="the block ended with an exception"
-    )
+    return Exhibit(lambda: Through(forward, layer=linear()), calls=one_call, no_count=ENDED, raises=True)
 
 
 @shown

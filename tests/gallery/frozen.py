@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
+from torch.distributed.tensor import DTensor
 from torch.nn.parameter import is_lazy
 
 Facts = dict[str, str]
@@ -125,7 +126,9 @@ class _Walk:
         if isinstance(x, FakeTensor) or x.device.type == "meta":
             return
         parts: dict[str, Any] = {}
-        if x.is_nested:
+        if isinstance(x, DTensor):
+            parts = {"local": x.to_local(), "placements": str(x.placements)}
+        elif x.is_nested:
             parts = dict(enumerate(x.detach().unbind()))  # type: ignore[arg-type]  # numbers are as good as names
         elif x.layout is torch.sparse_coo:
             parts = {"indices": x.detach()._indices(), "values": x.detach()._values()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from gallery.exhibit import LINEAR, Exhibit, Through, linear, rows, shown
 from layerprof import LayerProfiler
 
+ALONE = "a child that is called by itself is no call of the model"
 OVERLAP = "calls of several threads overlap"
 
 
@@ -147,3 +149,26 @@ def entered_in_another_thread() -> Exhibit:
             return [pool.submit(model, rows()).result(timeout=30) for _ in range(3)]
 
     return Exhibit(_model, drive=drive, flops=9 * LINEAR)
+
+
+@shown
+def profiled_in_a_generator_that_is_left() -> Exhibit:
+    """A generator profiles while it gives batches; two of them take turns, one is closed early."""
+
+    def batches(model: Any) -> Generator[Any, None, None]:
+        with LayerProfiler(model):
+            while True:
+                yield model(rows())
+
+    def drive(model: Any) -> Any:
+        one, other = batches(model), batches(model[0])
+        given = [next(one), next(other), next(one)]
+        one.close()
+        given.append(next(other))
+        other.close()
+        return [*given[:1], given[2], given[1], given[3]]
+
+    def plain(model: Any) -> Any:
+        return [model(rows()), model(rows()), model[0](rows()), model[0](rows())]
+
+    return Exhibit(_model, drive=drive, plain=plain, no_count=ALONE)

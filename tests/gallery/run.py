@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import os
 import random
+import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from gallery.exhibit import Exhibit
+from gallery.exhibit import EXHIBITS, Exhibit
 from gallery.frozen import Facts, freeze
 from gallery.surroundings import leave_modes_left_behind, surroundings
 from layerprof import LayerProfiler
@@ -27,11 +32,31 @@ MODES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run showed: `facts` path by path, the profiler that watched it, and whether the block raised."""
+    """What a run showed: `facts` path by path, what it printed, and the profiler that watched it."""
 
     facts: Facts
+    printed: str
     profiler: LayerProfiler | None
-    raised: bool
+
+
+@cache
+def watched(name: str, mode: str) -> Outcome:
+    """Run an exhibit under a profiler, once for all tests; what happens once in a process has happened before."""
+    plain(name)
+    _imported()
+    return run(EXHIBITS[name](), mode)
+
+
+@cache
+def _imported() -> None:
+    """Let the profiler import what it needs: scipy, which adds a filter of warnings."""
+    run(EXHIBITS["single_linear"](), "default")
+
+
+@cache
+def plain(name: str) -> tuple[Outcome, Outcome]:
+    """Run an exhibit twice without a profiler."""
+    return run(EXHIBITS[name](), None), run(EXHIBITS[name](), None)
 
 
 def run(exhibit: Exhibit, mode: str | None) -> Outcome:
@@ -43,7 +68,7 @@ def run(exhibit: Exhibit, mode: str | None) -> Outcome:
     profiler, answer, error, around = None, None, None, None
     _seed()
     try:
-        with exhibit.surroundings() as around, warnings.catch_warnings(record=True) as told:
+        with _captured() as printed, exhibit.surroundings() as around, warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             standing = surroundings()
             try:
@@ -63,7 +88,25 @@ def run(exhibit: Exhibit, mode: str | None) -> Outcome:
     facts["warnings"] = str(sorted({f"{entry.category.__name__}: {entry.message}" for entry in told}))
     facts["replaced objects"] = str(sorted(_replaced(before, _identities(model))))
     del kept
-    return Outcome(facts, profiler, error is not None)
+    return Outcome(facts, printed(), profiler)
+
+
+@contextmanager
+def _captured() -> Iterator[Callable[[], str]]:
+    """Take what is printed, by Python and by libraries below it."""
+    text, kept = io.StringIO(), (os.dup(1), os.dup(2))
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            with redirect_stdout(text), redirect_stderr(text):
+                yield text.getvalue
+        finally:
+            for number, descriptor in enumerate(kept, start=1):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            file.seek(0)
+            text.write(file.read().decode(errors="replace"))
 
 
 def differences(plain: Mapping[str, str], profiled: Mapping[str, str]) -> dict[str, tuple[str, str]]:

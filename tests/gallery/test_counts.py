@@ -7,7 +7,7 @@ import pytest
 from gallery.exhibit import EXHIBITS
 from gallery.hall import NAMES, marked
 from gallery.known import COUNTS
-from gallery.run import run
+from gallery.run import watched
 
 COUNTING = ("default", "together", "rerun")
 
@@ -18,7 +18,7 @@ def test_flops_are_those_of_the_hand_count(name: str, mode: str) -> None:
     exhibit = EXHIBITS[name]()
     if exhibit.flops is None or (mode == "rerun" and not exhibit.again):
         pytest.skip(exhibit.no_count or "a repeat of these calls cannot be harmless")
-    profiler = run(exhibit, mode).profiler
+    profiler = watched(name, mode).profiler
     assert profiler is not None
     books, missed = profiler.run.ledger.flops, profiler.run.uncounted_ops
     may_miss = exhibit.partly or (mode == "rerun" and books.total is None)  # a repeat that might harm is not made

@@ -148,3 +148,22 @@ def evaluated_between_steps() -> Exhibit:
         return first, second.is_inference(), second.clone(), model(rows()).requires_grad
 
     return Exhibit(_model, drive=drive, flops=8 * LINEAR, training=True, grad=True)
+
+
+@shown
+def averaged_weights() -> Exhibit:
+    """A running average of the model is made inside the block, by a deep copy, and is evaluated."""
+
+    def drive(model: Any) -> Any:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        averaged = torch.optim.swa_utils.AveragedModel(model)
+        for _ in range(2):
+            optimizer.zero_grad()
+            model(rows()).sum().backward()
+            optimizer.step()
+            averaged.update_parameters(model)
+        return averaged.eval()(rows()), averaged, model.eval()(rows())
+
+    return Exhibit(
+        _model, drive=drive, no_count="whether a copy's calls are the model's is not settled", training=True, grad=True
+    )
