@@ -34,11 +34,13 @@ class Laid:
         self.place = module, name
         self.before = module.__dict__.get(name)
         self.alive = True
+        self.displaced = False
         self._class = inspect.getattr_static(type(module), name, None)
 
     def refresh(self) -> None:
         """Stand for what the class has now, where somebody gave it another one since, or the module another class."""
         module, name = self.place
+        self.displaced = self.displaced or not isinstance(module.__dict__.get(name), Laid)
         now = inspect.getattr_static(type(module), name, None)
         if self.before is not None or now is self._class or not hasattr(now, "__get__"):
             return
@@ -133,12 +135,16 @@ def steady(module: nn.Module, name: str) -> bool:
 
 
 def _tidy(module: nn.Module, name: str) -> None:
-    """Take away what of ours stands on top and is over; a live one above a dead one does so when its time comes."""
+    """Take away what of ours stands on top and is over; a live one above a dead one does so when its time comes.
+
+    One that somebody took off meanwhile, and put back, was put there by them: what it stands for stays there.
+    """
     while isinstance(top := module.__dict__.get(name), Laid) and not top.alive:
-        if top.before is None:
+        before = top.__wrapped__ if top.displaced and top.before is None else top.before
+        if before is None:
             object.__delattr__(module, name)
         else:
-            object.__setattr__(module, name, top.before)
+            object.__setattr__(module, name, before)
 
 
 def _state_without(original: Forward) -> Forward:
