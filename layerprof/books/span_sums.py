@@ -1,4 +1,4 @@
-"""Sums over spans: seconds and calls by layer and phase, and the phase that a gap belongs to."""
+"""Sums over spans: seconds and calls by layer and phase, how they scale, and the phase that a gap belongs to."""
 
 from __future__ import annotations
 
@@ -30,6 +30,16 @@ def span_seconds(spans: SpanReading, names: Collection[str] | None = None) -> di
 def span_calls(spans: SpanReading, names: Collection[str] | None = None) -> dict[Key, int]:
     """Return how often these layers (by default all) were called, by layer and phase."""
     return dict(Counter((span.layer, span.phase) for span in spans.spans if names is None or span.layer in names))
+
+
+def pace(spans: SpanReading, walk_s: float | None) -> float:
+    """Return the seconds that a walk took elsewhere over those of the latency pass; 1 where either is not known.
+
+    A host is not equally fast at all times, and hooks cost some: a span or a gap took that share of itself elsewhere,
+    as far as a walk's time is spent alike. So all of them together last as long as the walk did there.
+    """
+    here = fsum(spans.windows_s)
+    return walk_s / here if walk_s and here else 1.0
 
 
 def outermost(spans: SpanReading, layers: Iterable[Layer]) -> SpanReading:

@@ -18,11 +18,15 @@ NOT_ABOVE_ZERO = "the windows differ by less than their own doubt, so one phase 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One window scaled to one walk over all batches; `host` is what the sensor beside the device's read."""
+    """One window scaled to one walk over all batches; `host` is what the sensor beside the device's read.
+
+    `walk_s` is how long that walk took under the counter, rests left out; None where nobody knows.
+    """
 
     reading: WindowReading
     host: WindowReading | None
     active_j: float | None = None
+    walk_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +85,11 @@ def measured(
     and where there is neither the rests stay in the joules. `active_j` is above the quiet power.
     """
     walk = _per_walk(window, repeated, rest_w)
+    walk_s = (window.duration_s - repeated.paused_s) / repeated.walks
     active = None
     if walk.energy is not None and window.baseline_w is not None:
-        walking_s = (window.duration_s - repeated.paused_s) / repeated.walks
-        active = walk.energy.joules - window.baseline_w * walking_s
-    return Measured(walk, _per_walk(host, repeated, host_rest_w) if host else None, active)
+        active = walk.energy.joules - window.baseline_w * walk_s
+    return Measured(walk, _per_walk(host, repeated, host_rest_w) if host else None, active, walk_s)
 
 
 def _per_walk(window: WindowReading, repeated: Repeated, rest_w: Amount | None) -> WindowReading:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from layerprof import registry
-from layerprof.books.span_sums import outermost, span_calls, span_seconds
+from layerprof.books.span_sums import outermost, pace, span_calls, span_seconds
 from layerprof.energy.amount import Amount, ends_of, joules_of
 from layerprof.energy.awake import rest_awake
 from layerprof.energy.instruments import METER, REPLAY, Clock, Meter, Replays
@@ -106,7 +106,7 @@ def _replayed(session: Session, data: EnergyData, replay: Replays | None) -> Non
     """Replay every layer; where that fails, the layers' joules are shared by time instead, and a warning says so."""
     read = session.read
     try:
-        reading, captured = _replay(session, replay)
+        reading, captured = _replay(session, data, replay)
     except Exception as error:
         read.warnings.append(
             f"The energy replay failed ({type(error).__name__}: {error}); layers' joules are shared by time instead."
@@ -120,8 +120,11 @@ def _replayed(session: Session, data: EnergyData, replay: Replays | None) -> Non
         raise KeyboardInterrupt
 
 
-def _replay(session: Session, replay: Replays | None) -> tuple[ReplayReading, Typical]:
-    """Catch the calls of the batch that is nearest to the mean, and measure each of them in a loop of its own."""
+def _replay(session: Session, data: EnergyData, replay: Replays | None) -> tuple[ReplayReading, Typical]:
+    """Catch the calls of the batch that is nearest to the mean, and measure each of them in a loop of its own.
+
+    Their times in the model are those of the latency pass at the pace of the window whose joules they are to make up.
+    """
     asked, read = session.asked, session.read
     outer = _replayable(session)
     layers = [layer for layer in asked.layers if layer.name in outer]
@@ -140,7 +143,8 @@ def _replay(session: Session, replay: Replays | None) -> tuple[ReplayReading, Ty
     calls = span_calls(read.spans, outer) if read.spans else {}
     plan = replay.plan()
     with session.progress.stage("energy replay", max(1, len(plan.measured) * plan.rounds[1])) as advance:
-        in_situ = {key: seconds / calls[key] for key, seconds in times.items()}
+        share = pace(read.spans, data.whole.walk_s) if read.spans else 1.0
+        in_situ = {key: share * seconds / calls[key] for key, seconds in times.items()}
         reading = replay.measure(in_situ, advance=advance)
     return reading, chosen
 
