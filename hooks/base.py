@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from layerprof.hooks.phases import PhaseReader, PhaseTracker, puts_positions_first
 
 from layerprof.errors import RequestError, did_you_mean
+from layerprof.machine.modules import named
 from layerprof.readings import Layer
 from layerprof.records import Phase
 
@@ -38,6 +39,7 @@ class LayerHook:
         self.model = model
         self.layers = tuple(layers)
         self.tracker = PhaseTracker()
+        self.tracker.reading = False
         self._handles: list[Handle] = []
         self._stepper = _stepper(self.layers)
 
@@ -63,7 +65,7 @@ class LayerHook:
 
     def _modules(self) -> list[nn.Module]:
         """Return each layer's live module. Raises RequestError for a layer that the model does not have."""
-        found = dict(self.model.named_modules(remove_duplicate=False))
+        found = named(self.model)
         for layer in self.layers:
             if layer.name not in found:
                 raise RequestError(
@@ -114,7 +116,11 @@ class LayerHook:
     def batch(self, index: int, prompt: int | None = None) -> Iterator[None]:
         """Wrap one batch's `generate()`; phases start afresh, with a prompt of `prompt` positions where known."""
         self.tracker.reset(prompt)
-        yield
+        self.tracker.reading = True
+        try:
+            yield
+        finally:
+            self.tracker.reading = False
 
     def started(self, slot: int, phase: Phase) -> None:
         """Handle the start of a call of `layers[slot]`."""

@@ -14,7 +14,7 @@ from typing import Any
 from layerprof.hooks import kv
 from layerprof.hooks.dispatch import Operator
 from layerprof.hooks.frames import Frame, Frames, Tally
-from layerprof.hooks.operands import output_shape, shapes, signature
+from layerprof.hooks.operands import measured, output_shape, shapes, signature
 from layerprof.hooks.phases import PhaseTracker
 from layerprof.hooks.tokens import ALL, Padding, Share, Visibility, by_flags
 from torch import Tensor
@@ -82,12 +82,13 @@ class FlopCount:
         """
         try:
             made = output_shape(output)
-            key = (operator.name, signature(operands, operator.name), made)
+            values = measured(operands, operator.name)
+            key = (operator.name, signature(operands, values), made)
         except Exception:  # a tensor that does not tell its shape
             return False
         if key not in self._counted:  # a packed weight has no shape to be read: its output has
             assert operator.formula is not None, operator.name
-            shaped = shapes(operands, operator.name)
+            shaped = shapes(operands, values)
             self._counted[key] = count(operator.name, operator.formula, shaped, made)
         counted = self._counted[key]
         if counted is None:

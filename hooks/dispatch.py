@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from layerprof.flops.counted import Formula
 from layerprof.flops.operators import Role, formula, formula_of_nested, role
-from layerprof.machine.internals import answering, innermost_mode, schema
+from layerprof.machine.internals import answering, innermost_mode, schema, unseen
 
 FLEX_ARGUMENTS = ("query", "key", "value", "score_mod", "block_mask", "scale", "kernel_options")
 
@@ -107,7 +107,8 @@ class Dispatch:
         ended = perf_counter()
         if not operator.view:
             try:
-                self._reader(operator, args, kwargs, output, ended - began)
+                with unseen():
+                    self._reader(operator, args, kwargs, output, ended - began)
             except Exception as failure:  # the user's call goes on, whatever befalls its observer
                 self.failure = failure
         self.spent_s += began - came + perf_counter() - ended
@@ -124,9 +125,15 @@ def _subclass_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None
         if type(value) in PLAIN:
             continue
         for part in value if isinstance(value, (list, tuple)) else (value,):
-            if isinstance(part, Tensor) and type(part) not in PLAIN and hasattr(type(part), "__tensor_flatten__"):
+            if isinstance(part, Tensor) and type(part) not in PLAIN and _answers(type(part)):
                 return part
     return None
+
+
+def _answers(kind: Any) -> bool:
+    """Tell whether a type of tensors answers operators itself; torch's own without inner tensors only follow them."""
+    own = kind.__torch_dispatch__ is not Tensor.__torch_dispatch__
+    return hasattr(kind, "__tensor_flatten__") or (own and not kind.__module__.startswith("torch."))
 
 
 def _nested_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

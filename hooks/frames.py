@@ -185,9 +185,9 @@ class Frames:
             tally.bytes_activations += boundary
             tally.bytes_kv += cache
 
-    def missed(self, operator: str, call: Uncounted) -> None:
-        """Note a call of an operator without a formula in every layer whose call is running."""
-        for name, phase in {(f.path, self.phase(f)) for f in self._running if f.slot is not None}:
+    def missed(self, operator: str, call: Uncounted, frame: Frame) -> None:
+        """Note a call of an operator without a formula in the frame's layer, and in every one whose call is running."""
+        for name, phase in {(f.path, self.phase(f)) for f in (*self._running, frame) if f.slot is not None}:
             key = (name, phase, operator)
             self.uncounted_inside[key] = self.uncounted_inside.get(key, Uncounted()) + call
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from layerprof.machine.internals import times_written
+from layerprof.machine.modules import told
 
 STATES = ("conv_states", "recurrent_states")
 
@@ -25,7 +26,7 @@ class Before:
 
 def layer_index(module: nn.Module) -> int | None:
     """Which layer of the cache a block owns: `layer_idx` of the block or of its attention; None for several blocks."""
-    found = [getattr(part, "layer_idx", None) for part in module.modules()]
+    found = [told(part, "layer_idx") for part in module.modules()]
     indices = {index for index in found if isinstance(index, int)}
     return indices.pop() if len(indices) == 1 else None
 

@@ -17,6 +17,7 @@ from layerprof.hooks.phases import PhaseReader, PhaseTracker
 
 from layerprof.books import spans
 from layerprof.errors import RequestError
+from layerprof.machine.internals import unseen
 from layerprof.models.patch import Forward, Laid, Replaced, inside_compiled
 from layerprof.readings import Layer, SpanReading
 from layerprof.records import Phase
@@ -45,7 +46,7 @@ class LatencyHook(LayerHook):
     On a CPU the clock is `perf_counter_ns` (or the given `clock`, a function that returns nanoseconds); on CUDA it is
     events from a pool (`clock` may be an EventTimeline), with one synchronise at the end of each batch. A batch that
     raises, or is interrupted, leaves no trace in the reading. Hooks outside `batch()` do nothing. Layers inside a
-    region that is compiled already get torch's forward hooks, which leave the region as it is.
+    region that is compiled already are left as they are, and have no spans.
 
     `note` is told of each call before it is timed.
 
@@ -81,7 +82,6 @@ class LatencyHook(LayerHook):
 
     def _attach(self, slot: int, layer: Layer, module: nn.Module) -> None:
         if layer.name in self._compiled:
-            super()._attach(slot, layer, module)
             return
         reader = self._phase_reader(slot, layer, module)
         told = self._vision if layer.tower == "vision" and reader is None else self.tracker
@@ -104,7 +104,8 @@ class LatencyHook(LayerHook):
                 if not self._open or compiling():
                     return forward(*args, **kwargs)
                 if reader is not None:
-                    reader(args, kwargs)
+                    with unseen():
+                        reader(args, kwargs)
                 if note is not None:
                     note(slot, told.phase, args, kwargs)
                 append((slot, told.phase, told.step, start()))

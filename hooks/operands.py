@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,21 +13,22 @@ from layerprof.flops.linear_algebra import exponential_products
 from layerprof.flops.linear_algebra_operators import PRODUCTS
 from layerprof.flops.ragged import LENGTHS, Sizes, behind_one_another
 from layerprof.flops.sparse import MULTIPLIED, NONZEROS
-from layerprof.machine.internals import component_sizes, stored_indices, stored_values
+from layerprof.machine.internals import component_sizes, modes_aside, stored_indices, stored_values
 
 ORDINARY = frozenset({Tensor, nn.Parameter})
 DENSE = torch.strided
+NO_VALUES: Mapping[str, int] = {}
 PLAIN = (int, float, bool, str, type(None))
 SPARSE = frozenset(
     {torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc}
 )  # fmt: skip
 
 
-def shapes(operands: Operands, name: str = "") -> dict[str, Any]:
-    """Replace tensors by their shapes, lists by tuples, and add what shapes do not tell of the operator `name`.
+def shapes(operands: Operands, values: Mapping[str, int] = NO_VALUES) -> dict[str, Any]:
+    """Replace tensors by their shapes, lists by tuples, and add what shapes do not tell.
 
-    That is of sparse operands how many values they store, of nested ones their components' sizes, and what the values
-    themselves decide (see `measured`).
+    That is of sparse operands how many values they store, of nested ones their components' sizes, and what `values`
+    decide (see `measured`).
     """
     found: dict[str, Any] = {key: _shape(value) for key, value in operands.items()}
     tensors = {key: value for key, value in operands.items() if isinstance(value, Tensor)}
@@ -37,13 +38,12 @@ def shapes(operands: Operands, name: str = "") -> dict[str, Any]:
         found[NONZEROS] = nonzeros
     if lengths:
         found[LENGTHS] = lengths
-    return found | measured(operands, name)
+    return found | dict(values)
 
 
-def signature(operands: Operands, name: str = "") -> tuple[Any, ...]:
+def signature(operands: Operands, values: Mapping[str, int] = NO_VALUES) -> tuple[Any, ...]:
     """Return what a formula's result depends on, hashable: what `shapes` gives, numbers and lists of them."""
     key = (*operands, *(_key(value) for value in operands.values()))
-    values = measured(operands, name)
     return (*key, *values.items()) if values else key
 
 
@@ -95,19 +95,21 @@ def _stored(tensor: Tensor) -> int | None:
 # --- what values decide -----------------------------------------------------------------------------------------
 
 
-def measured(operands: Operands, name: str) -> dict[str, int]:
+def measured(operands: Operands, name: str) -> Mapping[str, int]:
     """Read what decides the work of some operators beside shapes; {} for others, and where values cannot be read.
 
     Two sparse matrices multiply where their indices meet; a matrix exponential takes products by the matrices' norms.
-    Nothing is read while a CUDA graph is captured, which reading would break, or of tensors without values.
+    No mode of torch sees the reading. Nothing is read while a CUDA graph is captured, which reading would break, or of
+    tensors without values.
     """
     reader = READERS.get(name)
     if reader is None:
-        return {}
+        return NO_VALUES
     try:
-        return reader(operands)
+        with modes_aside():
+            return reader(operands)
     except Exception:  # fake tensors, and those of functional transforms, give no values
-        return {}
+        return NO_VALUES
 
 
 def _exponential(operands: Operands) -> dict[str, int]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.overrides import has_torch_function
 
+from layerprof.machine.modules import told
 from layerprof.models import arguments
 from layerprof.models.prompt import cached
 from layerprof.records import Phase
@@ -33,11 +34,12 @@ class PhaseTracker:
 
     Modules that cannot tell from their own input (norm, lm_head) take the phase of the decoder layer that ran last.
     `step` is 0 in prefill and counts decode steps from 1; `part` is from where to where in the prompt the last step of
-    prefill went, in positions. Nothing here raises, whatever a call is given.
+    prefill went, in positions. Nothing here raises, whatever a call is given; unless it is `reading`, nothing is read.
     """
 
     def __init__(self) -> None:
         self.positions_first = False
+        self.reading = True
         self.reset()
 
     def reset(self, prompt: int | None = None) -> None:
@@ -55,20 +57,24 @@ class PhaseTracker:
 
     def embedding(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Phase:
         """Phase of the token embedding's call, which comes before the step's first block."""
-        if self.positions_first:
+        if self.positions_first or not self.reading:
             return self.phase
         try:
             found = _plain_ids(args) or arguments.token_ids(args, kwargs)
             if found is not None:
                 self._ids, self._fresh = found, True
                 self._most_ids = max(self._most_ids, found[1])
-                self.phase = self._tell(found[1], None)
+            new = found[1] if found is not None else self.length(args, kwargs)  # embeddings that come ready made
+            if new is not None:
+                self.phase = self._tell(new, None)
         except Exception:  # whatever it was given, the call is the user's, and goes on
             return self.phase
         return self.phase
 
     def step_begins(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Phase:
         """Phase of the first block's call, which is the one that counts the decode steps."""
+        if not self.reading:
+            return self.phase
         try:
             new = self._ids[1] if self._fresh else self.length(args, kwargs)
             self._fresh = False
@@ -158,4 +164,4 @@ def _adds(given: tuple[tuple[Any, ...], dict[str, Any]] | None) -> bool:
 
 def puts_positions_first(module: nn.Module) -> bool:
     """Whether a block is given (positions, rows, features): torch's own are, unless told otherwise."""
-    return getattr(getattr(module, "self_attn", None), "batch_first", True) is False
+    return told(told(module, "self_attn"), "batch_first", True) is False

@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import get_ident
+from threading import Lock, get_ident
 from typing import Any, Self
 
 import torch
@@ -29,19 +29,25 @@ from layerprof.hooks.weights import Weights, boundary_bytes, tensors_in
 from torch import Tensor, nn
 
 from layerprof.flops.operators import GROUPED
-from layerprof.models.patch import Forward, Laid, Replaced, never_called
-from layerprof.readings import Layer, Uncounted, WorkReading
+from layerprof.machine.internals import unseen
+from layerprof.machine.modules import is_called
+from layerprof.models.patch import Forward, Laid, Replaced, steady
+from layerprof.readings import ELSEWHERE, Layer, Uncounted, WorkReading
 from layerprof.records import Phase
 
 
 @dataclass(frozen=True, slots=True)
 class _Around:
-    """What is done around a module's call: the phase is read, and, where it is watched, a frame opened and closed."""
+    """What is done around a module's call: the phase is read, and, where it is watched, a frame opened and closed.
+
+    A call on another thread than the watched one is only noted, `elsewhere`.
+    """
 
     reader: PhaseReader | None
     opening: Callable[[tuple[Any, ...], dict[str, Any]], None]
     leaving: Callable[[Any], None]
     ended: Callable[[], None]
+    elsewhere: Callable[[], None]
 
 
 class ShapesHook(LayerHook):
@@ -55,6 +61,7 @@ class ShapesHook(LayerHook):
         self._dispatch = Dispatch(self._saw)
         self._watched = False
         self._thread = 0
+        self._noting = Lock()
         self._failure: Exception | None = None
 
     # --- attaching --------------------------------------------------------------------------------------------
@@ -80,14 +87,18 @@ class ShapesHook(LayerHook):
             inputs = dict(zip((*names, *range(len(names), len(args))), args, strict=False)) | kwargs
             self._enter(slot, index, inputs, tracker.length(args, kwargs) or 0)
 
-        around = _Around(reader, opening, lambda output: self._leave(slot, output), lambda: self.ended(slot))
+        def elsewhere() -> None:
+            if layer.found:
+                self._missed(ELSEWHERE, Frame(layer.name, slot, Phase.VISION if vision else None), None)
+
+        around = _Around(reader, opening, lambda output: self._leave(slot, output), lambda: self.ended(slot), elsewhere)
         self._handles.append(Replaced(module, self._standing(around)))
 
     def _attach_outside(self) -> None:
         """Follow the modules around the layers, so that work between layers has a name."""
         located = {layer.name: layer.tower for layer in self.layers if layer.found}
         for name, module in self.model.named_modules():
-            if never_called(module) or any(name == x or name.startswith(x + ".") or not x for x in located):
+            if not is_called(module) or any(name == x or name.startswith(x + ".") or not x for x in located):
                 continue
             vision = _towers_around(name, located) == {"vision"}
             frame = (name or type(module).__name__, Phase.VISION if vision else None)
@@ -99,6 +110,7 @@ class ShapesHook(LayerHook):
             lambda _args, _kwargs: self._frames.open(Frame(path, None, phase)),
             lambda _output: None,
             lambda: self._frames.close(None, path),
+            lambda: self._missed(ELSEWHERE, Frame(path, None, phase), None),
         )
 
     def _standing(self, around: _Around) -> Callable[[Forward], Forward]:
@@ -110,8 +122,12 @@ class ShapesHook(LayerHook):
                 if compiling():  # another thing than the module's own in a graph would break it
                     return forward(*args, **kwargs)
                 if reader is not None:  # the phase is to be known when watching begins within a batch
-                    reader(args, kwargs)
-                if not self._watched or get_ident() != self._thread:
+                    with unseen():
+                        reader(args, kwargs)
+                if not self._watched:
+                    return forward(*args, **kwargs)
+                if get_ident() != self._thread:
+                    guarded(around.elsewhere)
                     return forward(*args, **kwargs)
                 guarded(around.opening, args, kwargs)
                 try:
@@ -127,7 +143,8 @@ class ShapesHook(LayerHook):
 
     def _guarded(self, work: Callable[..., None], *args: Any) -> None:
         try:
-            work(*args)
+            with unseen():
+                work(*args)
         except Exception as failure:  # the call is the user's, and goes on
             self._failure = failure
 
@@ -270,7 +287,7 @@ class ShapesHook(LayerHook):
         if operator.role == "unknown" or (
             operator.role == "formula" and not self._counted(operator, args, kwargs, output, frame)
         ):
-            self._missed(operator, frame, seconds if _on_cpu((*args, *kwargs.values(), output)) else None)
+            self._missed(operator.name, frame, seconds if _on_cpu((*args, *kwargs.values(), output)) else None)
         elif operator.role == "softmax":
             self._flops.softmax(args[0])
         self._read_weights(operator, args, kwargs, output, self._frames.running)
@@ -286,10 +303,13 @@ class ShapesHook(LayerHook):
             self._flops.total = before
             return False
 
-    def _missed(self, operator: Operator, frame: Frame, seconds: float | None) -> None:
-        key = (frame.path, self._frames.phase(frame), operator.name)
-        self._uncounted[key] = self._uncounted.get(key, Uncounted()) + Uncounted(1, seconds)
-        self._frames.missed(operator.name, Uncounted(1, seconds))
+    def _missed(self, operator: str, frame: Frame, seconds: float | None) -> None:
+        """Note an operator of a call that is not counted, and of what runs around it."""
+        phase, call = self._frames.phase(frame), Uncounted(1, seconds)
+        with self._noting:  # several threads may have something to note
+            key = (frame.path, phase, operator)
+            self._uncounted[key] = self._uncounted.get(key, Uncounted()) + call
+            self._frames.missed(operator, call, frame)
 
     def _read_weights(
         self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, frame: Frame
@@ -310,6 +330,8 @@ def _on_cpu(values: tuple[Any, ...]) -> bool:
 
 def _positional(module: nn.Module) -> tuple[str, ...]:
     """Names of a module's positional inputs; none where its `forward` does not tell."""
+    if not steady(module, "forward"):
+        return ()
     try:
         parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):

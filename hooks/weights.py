@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from layerprof.machine.internals import storage_key
+from layerprof.machine.modules import is_uninitialised
 
 Read = dict[tuple[Any, ...], int]
 """Views read so far in one call of a layer -> their bytes."""
@@ -34,14 +35,24 @@ class Weights:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._storages = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
+        held = [*model.parameters(), *model.buffers()]
+        self._pending = [tensor for tensor in held if is_uninitialised(tensor)]
+        self._storages = {_storage(tensor) for tensor in held if not is_uninitialised(tensor)}
 
     def read(self, tensors: Iterable[Tensor], seen: Read) -> None:
         """Note the weights among an operator's operands."""
+        if self._pending:
+            self._take_initialised()
         for tensor in tensors:
             storage = _storage(tensor)
             if storage in self._storages:
                 seen[(storage, _offset(tensor), tensor.numel())] = nbytes(tensor)
+
+    def _take_initialised(self) -> None:
+        """Take in what had no memory yet when the model was looked at: lazy modules make theirs at their first call."""
+        made = [tensor for tensor in self._pending if not is_uninitialised(tensor)]
+        self._storages |= {_storage(tensor) for tensor in made}
+        self._pending = [tensor for tensor in self._pending if is_uninitialised(tensor)] if made else self._pending
 
     def read_groups(self, weight: Tensor, ends: Tensor, seen: Read) -> None:
         """Note the matrices of a stacked weight that a grouped product reads: those of groups that are not empty.

@@ -138,6 +138,11 @@ class Work:
         return self.bytes_weights + self.bytes_activations + self.bytes_kv
 
 
+NOT_WATCHED = "a step whose operators were not watched"
+ELSEWHERE = "a call on another thread, whose operators were not watched"
+"""Stand for the names of operators that nobody saw, in `WorkReading.uncounted`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Uncounted:
     """Calls of an operator that may do matrix work and has no formula; adds up with `+`.

@@ -19,7 +19,8 @@ FORMAT: Final = 3
 """Version of `run.json`; older ones stay readable.
 
 History: 1 = first; 2 = `overhead_ci95`, `ledger.busy_s.not_recorded`; 3 = FLOPs that miss an operator say so:
-`layers[].uncounted`, `totals.flops_at_least`, `ledger.flops.not_counted` and `at_least`.
+`layers[].uncounted`, `totals.flops_at_least`, `ledger.flops.not_counted` and `at_least`; rows of shared modules:
+`layers[].apart`.
 """
 
 Tower = Literal["vision", "language"]

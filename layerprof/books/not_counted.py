@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from layerprof.readings import Key, Uncounted, WorkReading
+from layerprof.readings import ELSEWHERE, NOT_WATCHED, Key, Uncounted, WorkReading
 from layerprof.records import LedgerColumn, NotCounted
 
 NAMED = 3
 """Layers that are named with an operator before the rest is only counted."""
+UNSEEN = {NOT_WATCHED: ("step", "steps"), ELSEWHERE: ("call on another thread", "calls on other threads")}
 
 
 def by_operator(work: WorkReading, all_s: float | None = None) -> dict[str, NotCounted]:
@@ -50,13 +51,28 @@ def warning(column: LedgerColumn) -> str | None:
 
 
 def told(missing: Mapping[str, NotCounted]) -> str:
-    """Return in words which operators have no formula, how often they ran, where, and for what share of the time."""
+    """Return in words which operators have no formula, how often they ran, where, and for what share of the time.
+
+    Operators that nobody saw have no names: of those it says how often, and where.
+    """
+    known = {name: missed for name, missed in missing.items() if name not in UNSEEN}
     parts = [
-        f"{missed.calls} call{'' if missed.calls == 1 else 's'} of {name}{_where(missed)}{_time(missed.share)}"
-        for name, missed in missing.items()
+        f"{_many(missed.calls, 'call')} of {name}{_where(missed)}{_time(missed.share)}"
+        for name, missed in known.items()
     ]
-    one = len(missing) == 1 and sum(missed.calls for missed in missing.values()) == 1
-    return f"{'; '.join(parts)} {'has' if one else 'have'} no formula"
+    said = (
+        [f"{'; '.join(parts)} {'has' if [m.calls for m in known.values()] == [1] else 'have'} no formula"]
+        if known
+        else []
+    )
+    for name, what in UNSEEN.items():
+        if name in missing:
+            said.append(f"the operators of {_many(missing[name].calls, *what)}{_where(missing[name])} were not watched")
+    return ", and ".join(said)
+
+
+def _many(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 def _where(missed: NotCounted) -> str:

@@ -68,7 +68,7 @@ def rows(
     host = (kernels.host_whole_s or kernels.host_s) if kernels else {}
     missed = not_counted.by_row(work)
     joules = energy.amounts if energy else {}
-    found = {*timed, *done, *busy, *(kernels.calls if kernels else ()), *joules}
+    found = {*timed, *done, *missed, *busy, *(kernels.calls if kernels else ()), *joules}
     named = {layer.name: layer for layer in layers}
     keys = [key for key in found if key[0] in named]
     order = _execution_order(layers, timed)

@@ -52,14 +52,17 @@ def output_tokens(walked: Sequence[Walked]) -> int:
 
 
 def of_windows(spans: SpanReading, work: WorkReading | None, rows: int) -> Totals:
-    """Return the totals of a user's own calls: one batch is one outermost call, and only the latency is end to end."""
+    """Return the totals of a user's own calls: one batch is one outermost call, and only the latency is end to end.
+
+    Of calls without a row (an empty batch) the time of all of them stands for one.
+    """
     windows, quiet = spans.windows_s, spans.undisturbed_windows_s()
     return Totals(
         wer=None,
         task_metric=None,
         latency_s=LatencyTotals(
             per_batch=_of(quiet),
-            per_sample=_of([seconds * len(windows) / rows for seconds in quiet]),
+            per_sample=_of([seconds * len(windows) / max(rows, 1) for seconds in quiet]),
             ttft=None,
             per_output_token=None,
         ),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from layerprof.commands import printing
 from layerprof.layers.find import find_layers
 from layerprof.layers.selector import parse_selector, select
+from layerprof.machine.modules import named, size
 from layerprof.readings import Layer
 from layerprof.records import BLOCK_KINDS
 
@@ -30,7 +31,7 @@ def show(model: str, selector: str, console: Console | None = None) -> None:
     wanted = parse_selector(selector)
     live = build(model)
     found = find_layers(live)
-    modules = dict(live.named_modules(remove_duplicate=False))
+    modules = named(live)
     table = Table(box=None, pad_edge=False, header_style="bold")
     titles = (
         ("--layers", "name", "parameters", "class") if console.width >= WIDE else ("--layers", "name", "parameters")
@@ -39,9 +40,8 @@ def show(model: str, selector: str, console: Console | None = None) -> None:
         table.add_column(title, justify="right" if title == "parameters" else "left", overflow="fold")
     for layer in select(found, wanted, live):
         module = modules[layer.name]
-        size = sum(weight.numel() for weight in module.parameters())
         short = shortest(layer, found)
-        cells = (short, "" if short == layer.name else layer.name, f"{size:,}", type(module).__name__)
+        cells = (short, "" if short == layer.shown else layer.shown, f"{size(module):,}", type(module).__name__)
         table.add_row(*cells[: len(titles)])
     console.print(table)
     console.print(

@@ -31,21 +31,26 @@ def find_layers(model: nn.Module) -> tuple[Layer, ...]:
 
     Works on any module tree: wrapped (DataParallel, PEFT, `torch.compile`), with shared modules (listed once, under the
     first name), text-only, vision-only, mixture-of-experts, cross-attention. A family whose towers cannot be told
-    apart gets all its layers under `language`. Raises RequestError when no submodule holds a parameter.
+    apart gets all its layers under `language`. Where no submodule holds a parameter (a single `nn.Linear`, bare
+    parameters, a function of its inputs), the model itself is the only layer, and its name is empty. Raises
+    RequestError for a module that is never called: one without a `forward`.
     """
-    found = sorted(_ranked(Tree(model)), key=lambda unit: unit[:3])
+    tree = Tree(model)
+    found = sorted(_ranked(tree), key=lambda unit: unit[:3])
     layers = []
     counts: dict[tuple[Tower, str], int] = {}
     for _, _, _, name, tower, kind in found:
         index = counts.get((tower, kind), 0)
         counts[(tower, kind)] = index + 1
         layers.append(Layer(name=name, tower=tower, kind=kind, index=index))
-    if not layers:
+    if layers:
+        return tuple(layers)
+    if tree.is_container(""):
         raise RequestError(
-            f"{type(model).__name__} has no layers to profile: no submodule of it holds parameters.",
-            "Pass a model that is built of modules, such as a transformers model or an nn.Sequential of blocks.",
+            f"{type(model).__name__} has no layers to profile: it has no forward, and no part of it has parameters.",
+            "Pass a model that can be called, such as a transformers model or an nn.Sequential of blocks.",
         )
-    return tuple(layers)
+    return (Layer(name="", tower=Towers(tree).tower(""), kind="other", index=0),)
 
 
 def _ranked(tree: Tree) -> Iterator[tuple[int, int, int, str, Tower, str]]:

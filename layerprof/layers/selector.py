@@ -9,18 +9,21 @@ A selector is a comma-separated union of terms::
     language[0:4], [0:8:2]       a range of them, as Python slices
     language[*].mlp              a submodule of each; the rest may be a glob: language[0].*_proj
     *.layers.[0-3], *mlp*        a glob over names; over the names of submodules where no layer's name matches
-    model.visual.blocks.0.attn   any module by its full name
+    model.visual.blocks.0.attn   any module by its full name, or by another of its names where it has several
+
+A selector decides what is shown: what belongs to which layer, and so each row's figures, are the same whatever it is.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NoReturn
 
 from layerprof.errors import SelectorError, nearest
+from layerprof.machine.modules import first_names
 from layerprof.readings import Layer
 from layerprof.records import BLOCK_KINDS
 
@@ -98,43 +101,69 @@ def _bad(text: str, why: str) -> NoReturn:
     raise SelectorError(f"The layer selector {text!r} cannot be read: {why}.", GRAMMAR)
 
 
+class _Names:
+    """The names of a model's modules, all of them; without a model, those of its layers alone."""
+
+    def __init__(self, layers: Sequence[Layer], model: nn.Module | None) -> None:
+        self.has_model = model is not None
+        self.first = first_names(model) if model is not None else {layer.name: layer.name for layer in layers}
+        self.layers = {layer.name: layer for layer in layers}
+        self._listed = layers
+
+    def layer(self, name: str) -> Layer:
+        """Return the unit of that name: a found layer, or a submodule; under that name where it has others."""
+        first = self.first[name]
+        unit = self.layers.get(first) or _submodule(first, self._listed)
+        return unit if name == first else replace(unit, alias=name)
+
+    def matching(self, pattern: str) -> list[Layer]:
+        """Return the found layers with a name that a glob matches; without any, the submodules."""
+        names = [name for name in self.first if fnmatchcase(name, pattern)]
+        found = [self.layer(name) for name in names if self.first[name] in self.layers]
+        return found or [self.layer(name) for name in names if name]
+
+    def inside(self, layer: Layer, pattern: str) -> list[Layer]:
+        """Return the submodules of a layer that a glob matches, as seen from any of the layer's names."""
+        holders = [name for name, first in self.first.items() if first == layer.name]
+        return [self.layer(n) for holder in holders for n in self.first if _is_sub(n, holder, pattern)]
+
+
 def select(layers: Sequence[Layer], selector: Selector | str, model: nn.Module | None = None) -> tuple[Layer, ...]:
     """Pick layers, in their order; submodules (kind `module`) stand after the layer they are in.
 
-    `model` is needed for selectors below the level of layers: its `named_modules()` are what they match.
-    Raises SelectorError for a term that cannot be read or that matches nothing (its message names the nearest matches).
+    `model` is needed for selectors below the level of layers: its modules are what they match, by any of their names.
+    A module is picked once, under the name that was written out for it, else under the first that matched. Raises
+    SelectorError for a term that cannot be read or that matches nothing (its message names the nearest matches).
     """
     parsed = parse_selector(selector) if isinstance(selector, str) else selector
-    names = list(dict(model.named_modules())) if model is not None else [layer.name for layer in layers]
+    names = _Names(layers, model)
+    written: dict[str, Layer] = {}
     picked: dict[str, Layer] = {}
     for term in parsed.terms:
-        for layer in _matches(term, layers, names, model is not None):
-            picked.setdefault(layer.name, layer)
-    order = {name: i for i, name in enumerate(names)}
+        for layer in _matches(term, layers, names):
+            (written if layer.shown == term.text else picked).setdefault(layer.name, layer)
+    order = {name: i for i, name in enumerate(names.first)}
     place = {layer.name: i for i, layer in enumerate(layers)}
 
     def position(layer: Layer) -> tuple[int, int]:
         around = _enclosing(layer.name, layers)
         return (place[around.name] if around else -1, order[layer.name])
 
-    return _numbered(sorted(picked.values(), key=position))
+    return _numbered(sorted((picked | written).values(), key=position))
 
 
-def _matches(term: Term, layers: Sequence[Layer], names: Sequence[str], has_model: bool) -> list[Layer]:
-    exact = [layer for layer in layers if layer.name == term.text]
-    if exact:
-        return exact
+def _matches(term: Term, layers: Sequence[Layer], names: _Names) -> list[Layer]:
+    if term.text in names.layers:
+        return [names.layers[term.text]]
     found = _in_tower(term, layers)
     if found is None:
-        found = [layer for layer in layers if fnmatchcase(layer.name, term.text)]
-        if not found:
-            found = [_submodule(name, layers) for name in names if name and fnmatchcase(name, term.text)]
+        found = names.matching(term.text)
     elif term.sub is not None:
-        if not has_model:
+        if not names.has_model:
             raise SelectorError(f"{term.text!r} asks for submodules, and there is no model to look into.", SHOW)
-        found = [_submodule(n, layers) for layer in found for n in names if _is_sub(n, layer.name, term.sub)]
+        found = [part for layer in found for part in names.inside(layer, term.sub)]
     if not found:
-        _nothing(term, layers, names)
+        _nothing(term, layers, list(names.first))
     return found
 
 
@@ -190,8 +219,8 @@ def _numbered(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     counts = {"vision": 0, "language": 0}
     done = []
     for layer in layers:
-        if layer.kind == "module":
-            done.append(Layer(layer.name, layer.tower, "module", counts[layer.tower]))
+        if not layer.found:
+            done.append(replace(layer, index=counts[layer.tower]))
             counts[layer.tower] += 1
         else:
             done.append(layer)

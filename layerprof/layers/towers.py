@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from layerprof.layers.tree import CONNECTS_TOWERS, Tree, ancestors, is_under, own_name
+from layerprof.machine.modules import told
 from layerprof.records import Tower
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Towers:
 
     def _tower_by_kind(self, name: str) -> Tower | None:
         own = own_name(name)
-        modalities = set(_as_tuple(getattr(self.tree.modules[name], "input_modalities", ())))
+        modalities = set(_as_tuple(told(self.tree.modules[name], "input_modalities", ())))
         # The decoder of a model that reads images inherits what its encoder takes.
         if modalities & {"image", "video"} and "text" not in modalities and not self.tokens_in(name):
             return "vision"
@@ -78,7 +79,7 @@ class Towers:
     def sees_pixels(self) -> bool:
         """Whether any part of the model reads images."""
         named = any(SEES_PIXELS.search(own_name(name)) for name in self.tree.modules)
-        root = getattr(self.model, "main_input_name", None) == "pixel_values"
+        root = told(self.model, "main_input_name") == "pixel_values"
         return named or root or self.pixels_in("")
 
     @cached_property
@@ -97,7 +98,7 @@ class Towers:
     @cached_property
     def _token_tables(self) -> tuple[str, ...]:
         vocabulary = _vocabulary(self.model)
-        sizes = {name: getattr(module, "num_embeddings", None) for name, module in self.tree.modules.items()}
+        sizes = {name: told(module, "num_embeddings") for name, module in self.tree.modules.items()}
         return tuple(
             name
             for name, rows in sizes.items()
@@ -111,8 +112,8 @@ class Towers:
         # BERT as a decoder keeps its encoder's name inside: `text_decoder.bert.encoder.layer.0`.
         if any(DECODES.search(own_name(place)) and "encoder" not in own_name(place) for place in ancestors(name)):
             return True
-        config = getattr(self.model, "config", None)
-        encodes = getattr(config, "is_encoder_decoder", False) or not getattr(config, "is_decoder", True)
+        config = told(self.model, "config")
+        encodes = told(config, "is_encoder_decoder", False) or not told(config, "is_decoder", True)
         if re.search(r"CausalLM|LMHead", self.tree.kind_of("")) and not encodes:
             return True
         for place in ancestors(name):
@@ -121,7 +122,7 @@ class Towers:
                 return True
             if place and "encoder" in text:
                 return False
-        architecture = " ".join(getattr(config, "architectures", None) or ()) + self.tree.kind_of("")
+        architecture = " ".join(_as_tuple(told(config, "architectures"))) + self.tree.kind_of("")
         # BERT and its like: bidirectional, so no decoder, though no name around the blocks says encoder.
         return not re.search(r"MaskedLM|Bert(?!.*LMHead)", architecture)
 
@@ -175,8 +176,8 @@ def _as_tuple(value: object) -> tuple[str, ...]:
 
 def _vocabulary(model: nn.Module) -> int | None:
     """Smallest vocabulary that the configuration names; None for models without a configuration."""
-    config = getattr(model, "config", None)
-    if getattr(config, "get_text_config", None) is None:
+    config = told(model, "config")
+    if told(config, "get_text_config") is None:
         return None
     return min(_sizes(config), default=1 << 62)
 
@@ -193,9 +194,9 @@ def _sizes(config: Any) -> Iterator[int]:
 
 
 def _output_table(model: nn.Module) -> nn.Module | None:
-    get = getattr(model, "get_output_embeddings", None)
+    get = told(model, "get_output_embeddings")
     try:
         table: nn.Module | None = get() if get else None
-    except (AttributeError, NotImplementedError):  # transformers offers the method on models that have no head
+    except Exception:  # transformers offers the method on models that have no head; others may do as they like
         return None
     return table

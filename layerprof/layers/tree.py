@@ -9,9 +9,10 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from layerprof.machine import internals
+from layerprof.machine.modules import is_called, is_uninitialised, size, told
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 MIXES_POSITIONS = re.compile(r"att(entio)?n|mixer|mamba|ssm|rwkv|retention|hyena|recurrent|lstm|gru|fourier", re.I)
 CONNECTS_TOWERS = re.compile(
@@ -89,7 +90,7 @@ class Tree:
 
     def _has_matrix_beside_mixer(self, name: str) -> bool:
         module = self.modules[name]
-        if any(p.ndim >= 2 for p in module.parameters(recurse=False)) or _hidden_matrix(module):
+        if any(map(_is_matrix, module.parameters(recurse=False))) or _hidden_matrix(module):
             return True
         # Only the innermost part that mixes is left out: GPT-2's `attn`, but not a block inside a block.
         return any(
@@ -126,10 +127,7 @@ class Tree:
 
     def is_container(self, name: str) -> bool:
         """Whether a module only holds others and is never called itself: lists, and modules without a `forward`."""
-        from torch import nn
-
-        module = self.modules[name]
-        return "forward" not in vars(module) and type(module).forward is nn.Module.forward
+        return not is_called(self.modules[name])
 
     def _is_list(self, name: str) -> bool:
         return type(self.modules[name]).__name__ in ("ModuleList", "ModuleDict")
@@ -147,19 +145,23 @@ class Tree:
         """Tell whether a module normalises, and holds no matrix."""
         own, kind = own_name(name), self.kind_of(name)
         module = self.modules[name]
-        flat = all(p.ndim <= 1 for p in module.parameters()) and not any(map(_hidden_matrix, module.modules()))
-        return flat and bool(re.search(r"norm|(^|_)ln(_|\d|$)|layrnorm", own, re.I) or "Norm" in kind)
+        named = bool(re.search(r"norm|(^|_)ln(_|\d|$)|layrnorm", own, re.I) or "Norm" in kind)
+        flat = not any(map(_is_matrix, module.parameters())) and not any(map(_hidden_matrix, module.modules()))
+        return flat and named
 
     def kind_of(self, name: str) -> str:
         """Class name of a module, seen through `torch.compile`'s wrapper."""
         return type(internals.uncompiled(self.modules[name])).__name__
 
     def parameters(self, name: str) -> int:
-        """Count the parameters at and below a module, those that a quantised matrix holds elsewhere included."""
+        """Count the parameters at and below a module, those that a quantised matrix holds elsewhere included.
+
+        One that is not initialised counts as one.
+        """
         if name not in self._counts:
             module = self.modules[name]
             hidden = sum(map(_hidden_matrix, module.modules()))
-            self._counts[name] = sum(p.numel() for p in module.parameters()) + hidden
+            self._counts[name] = size(module) + sum(map(is_uninitialised, module.parameters())) + hidden
         return self._counts[name]
 
     @cached_property
@@ -172,12 +174,18 @@ def _hidden_matrix(module: nn.Module) -> int:
 
     Quantised layers keep theirs packed, in buffers (GPTQ, AWQ) or in an object of their own (torch's dynamic ones).
     """
-    if any(p.ndim >= 2 for p in module.parameters()):
+    if any(map(_is_matrix, module.parameters())):
         return 0
-    sides = [getattr(module, name, None) for name in ("in_features", "out_features")]
+    sides = [told(module, name) for name in ("in_features", "out_features")]
     if all(isinstance(side, int) for side in sides):
         return prod(side for side in sides if isinstance(side, int))
-    return sum(b.numel() for b in module.buffers(recurse=False) if b.ndim >= 2 and b.element_size() == 1)
+    held = [buffer for buffer in module.buffers(recurse=False) if not is_uninitialised(buffer)]
+    return sum(b.numel() for b in held if b.ndim >= 2 and b.element_size() == 1)
+
+
+def _is_matrix(parameter: Tensor) -> bool:
+    """Tell whether a parameter has two dimensions or more; one without a shape yet is taken for a matrix."""
+    return is_uninitialised(parameter) or parameter.ndim >= 2
 
 
 def own_name(name: str) -> str:

@@ -8,8 +8,8 @@ there. Importing this loads neither torch nor transformers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,38 @@ def innermost_mode() -> Any:
     except ImportError:
         return None
     return _get_current_dispatch_mode()
+
+
+_NOTHING: AbstractContextManager[Any] = nullcontext()
+
+
+def unseen() -> AbstractContextManager[Any]:
+    """Return a context in which what is asked of tensors is not told to the function modes that the user has entered.
+
+    Reads `torch._C._len_torch_function_stack` (there is nothing to hide from where it is 0) and
+    `torch._C.DisableTorchFunction`, which has a public name for subclasses only. Where they are gone, modes see us.
+    """
+    import torch
+
+    depth = getattr(torch._C, "_len_torch_function_stack", None)
+    if depth is None or not depth():
+        return _NOTHING
+    context: AbstractContextManager[Any] = torch._C.DisableTorchFunction()
+    return context
+
+
+@contextmanager
+def modes_aside() -> Iterator[None]:
+    """Open a context in which no mode of torch sees what runs, neither of operators nor of functions.
+
+    Reads `torch.utils._python_dispatch._disable_current_modes`; nothing public puts modes aside. Where it is gone,
+    modes of operators see what runs.
+    """
+    from torch.utils import _python_dispatch
+
+    operators = getattr(_python_dispatch, "_disable_current_modes", nullcontext)
+    with unseen(), operators() if innermost_mode() is not None else nullcontext():
+        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +251,18 @@ def stream_number() -> Callable[[int], int] | None:
     return getattr(torch._C, "_cuda_getCurrentRawStream", None)
 
 
+# --- modules ----------------------------------------------------------------------------------------------------
+
+
+def parts(module: nn.Module) -> tuple[tuple[str, nn.Module], ...]:
+    """Return the modules inside a module with their names, one that has two names twice.
+
+    Reads `Module._modules`, since `named_children()` leaves out second names. Where it is gone, so does this.
+    """
+    held = getattr(module, "_modules", None)
+    return tuple((name, part) for name, part in (held.items() if held else module.named_children()) if part is not None)
+
+
 # --- torch.compile ----------------------------------------------------------------------------------------------
 
 INNER = "_orig_mod"
@@ -230,7 +274,10 @@ def uncompiled(module: nn.Module) -> nn.Module:
 
     Reads `OptimizedModule._orig_mod`. Where it is gone, a compiled model shows its wrapper's class name.
     """
-    inner: nn.Module = getattr(module, INNER, module)
+    try:
+        inner: nn.Module = getattr(module, INNER, module)
+    except Exception:  # a `__getattr__` of somebody's own may raise what it likes
+        return module
     return inner
 
 

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from layerprof.machine import internals
-from layerprof.models.patch import Forward, Laid, Replaced
+from layerprof.machine.modules import told
+from layerprof.models.patch import Forward, Laid, Replaced, steady
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,7 +77,7 @@ class Calls:
         for entrance in ("generate", "forward"):
             # A compiled model goes another way than through its `forward`, which is inside what was compiled.
             place = internals.COMPILED_CALL if entrance == "forward" and self._compiled else entrance
-            if callable(getattr(self.model, place, None)):
+            if steady(self.model, place) and callable(told(self.model, place)):
                 self._laid.append(Replaced(self.model, self._standing(entrance), place))
         return self
 
@@ -95,10 +96,12 @@ class Calls:
         import torch
 
         compiling = torch.compiler.is_dynamo_compiling
+        tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]  # documented, not in its `__all__`
 
         def make(original: Forward) -> Forward:
             def call(_laid: Laid, *args: Any, **kwargs: Any) -> Any:
-                if compiling() or not self._attached or _repeating.get():
+                # What torch traces, with either compiler, is to hold the model's own operators and no others.
+                if compiling() or tracing() or not self._attached or _repeating.get():
                     return original(*args, **kwargs)
                 return self._seen(entrance, original, args, kwargs)
 
@@ -140,9 +143,10 @@ class Calls:
 
     def _answered(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         try:
-            if self.observer.answered(output):
-                self.answered += 1
-                self.rows += _rows(args, kwargs)
+            with internals.unseen():
+                if self.observer.answered(output):
+                    self.answered += 1
+                    self.rows += _rows(args, kwargs)
         except Exception as trouble:
             self.troubles.append(trouble)
 
@@ -157,10 +161,11 @@ class _Beside:
 
     def __enter__(self) -> None:
         try:
-            for make in self._make:
-                context = make()
-                context.__enter__()
-                self._open.append(context)
+            with internals.unseen():
+                for make in self._make:
+                    context = make()
+                    context.__enter__()
+                    self._open.append(context)
         except Exception as trouble:
             self._troubles.append(trouble)
         except BaseException as stop:  # Ctrl-C while we were at it: the user's, once what is open is closed
@@ -172,7 +177,8 @@ class _Beside:
     ) -> None:
         while self._open:
             try:
-                self._open.pop().__exit__(kind, error, trace)
+                with internals.unseen():
+                    self._open.pop().__exit__(kind, error, trace)
             except Exception as trouble:
                 if trouble is not error:
                     self._troubles.append(trouble)

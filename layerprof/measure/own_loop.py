@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from layerprof import registry
 from layerprof.errors import RequestError
+from layerprof.machine.internals import unseen
+from layerprof.machine.modules import size
 from layerprof.machine.placement import dtype_name
 from layerprof.measure import own_remarks, unwatched
 from layerprof.measure.outer_calls import Calls, Entrance
@@ -63,12 +65,13 @@ class LayerProfiler:
             )
         selector = parse_selector(layers)
         self.model = model
-        self.found = find_layers(model)
-        self.selected = select(self.found, selector, model)
+        with unseen():
+            self.found = find_layers(model)
+            self.selected = select(self.found, selector, model)
+            self.device = _device(model)
         self.layers = self.found + tuple(layer for layer in self.selected if layer not in self.found)
         self.selector = layers
         self.flops = flops
-        self.device = _device(model)
         self._run: Run | None = None
         self._why_none = ""
         self._active = False
@@ -102,7 +105,7 @@ class LayerProfiler:
         self._watch = self._watching(self._shapes) if self._shapes else None
         note = self._watch.note if self._watch else None
         self._latency = registry.load(registry.LATENCY)(self.model, self.layers, device=self.device, note=note)
-        with ExitStack() as stack:
+        with ExitStack() as stack, unseen():
             for part in filter(None, (self._latency, self._shapes, self._calls)):
                 stack.enter_context(part)
             self._stack = stack.pop_all()
@@ -119,7 +122,8 @@ class LayerProfiler:
     ) -> None:
         self._active = False
         try:
-            self._stack.close()
+            with unseen():
+                self._stack.close()
             self._run = self._read(error)
         except Exception as trouble:  # the block's outcome is the user's
             self._why_none = f"reading what was measured failed ({type(trouble).__name__}: {trouble})"
@@ -183,7 +187,7 @@ class LayerProfiler:
         from layerprof.books.own_calls import OwnCalls
 
         return OwnCalls(
-            model={"name": type(self.model).__name__, "parameters": sum(p.numel() for p in self.model.parameters())},
+            model={"name": type(self.model).__name__, "parameters": size(self.model)},
             layers=self.layers,
             selected=self.selected,
             selector=self.selector,

@@ -33,7 +33,7 @@ def shapes_in(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Shapes:
     import torch
 
     values = (*args, *kwargs.values()) if kwargs else args
-    return tuple([value.shape for value in values if type(value) is torch.Tensor])
+    return tuple([value.shape for value in values if type(value) is torch.Tensor and not value.is_nested])
 
 
 def outline(value: Any) -> Hashable:

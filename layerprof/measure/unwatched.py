@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from layerprof.machine.internals import attention_of, compiled_function, compiled_itself, innermost_mode
+from layerprof.machine.modules import told
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +25,7 @@ def compiled(model: nn.Module) -> str:
 def _compiled_parts(model: nn.Module) -> Iterator[bool]:
     for module in model.modules():
         yield compiled_itself(module) or any(map(compiled_function, vars(module).values()))
-        yield attention_of(getattr(module, "config", None)) == "flex_attention"  # which transformers compiles
+        yield attention_of(told(module, "config")) == "flex_attention"  # which transformers compiles
 
 
 def tracing() -> str:
@@ -44,7 +45,7 @@ def compiles_itself(model: nn.Module, kwargs: Mapping[str, Any]) -> str:
     configs = (
         kwargs,
         vars(kwargs.get("generation_config") or object),
-        vars(getattr(model, "generation_config", object)),
+        vars(told(model, "generation_config", object)),
     )
     kind = next((found for config in configs if (found := config.get("cache_implementation"))), None)
     return (

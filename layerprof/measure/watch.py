@@ -13,12 +13,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from layerprof.machine.internals import unseen
 from layerprof.measure.signature import Shapes, shapes_in, signature
-from layerprof.readings import Layer, Uncounted, WorkReading
+from layerprof.readings import NOT_WATCHED, Layer, Uncounted, WorkReading
 from layerprof.records import Phase
-
-NOT_WATCHED = "a step whose operators were not watched"
-"""What stands in the place of operators in the books where a step's are not known."""
 
 SURE = 2
 """Repeats that must have done the same before others are taken to."""
@@ -123,7 +121,8 @@ class Watch:
 
     def note(self, slot: int, phase: Phase, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Note a layer's call."""
-        self._trail.append((slot, phase, shapes_in(args, kwargs)))
+        with unseen():
+            self._trail.append((slot, phase, shapes_in(args, kwargs)))
 
     # --- calls ------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from layerprof.machine import internals
+from layerprof.machine.modules import named
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,15 +25,21 @@ class Laid:
     """What stands in a module's attribute: it is called like one function, and else looks like what it replaces.
 
     Every one has a class of its own, whose `__call__` is the function: so a call costs about as little as that of the
-    function itself (the way through an attribute would cost as much again as a mark of the clock), and torch.compile
-    sees through it.
+    function itself (the way through an attribute would cost as much again as a mark of the clock). Whoever asks what it
+    is (inspect, torch.compile, torch.jit) is told of what it replaces, down to its class.
     """
 
     def __init__(self, module: nn.Module, name: str, original: Forward) -> None:
-        self.__wrapped__ = original
+        functools.update_wrapper(self, original, updated=())  # type: ignore[arg-type]  # its class has the `__call__`
         self.place = module, name
         self.before = module.__dict__.get(name)
         self.alive = True
+
+    @property  # type: ignore[misc]  # typeshed has it as a plain attribute
+    def __class__(self) -> type:
+        """The class of what is replaced, a bound method's mostly; `type()` gives the true one."""
+        kind: type = self.__dict__["__wrapped__"].__class__
+        return kind
 
     def __getattr__(self, name: str) -> Any:
         """Look like what is replaced (`__self__`, `__code__`), or like what torch.compile made, where it did."""
@@ -65,10 +72,17 @@ class Replaced:
     """
 
     def __init__(self, module: nn.Module, make: Callable[[Forward], Forward], name: str = "forward") -> None:
-        self._laid = [_lay(module, name, make)]
-        if name == "forward" and hasattr(module, internals.REPLICATE):
-            self._laid.append(_lay(module, internals.REPLICATE, _replicas_without(module)))
         self._module = module
+        self._laid: list[Laid] = []
+        self._lay(name, make)
+        if self.there and hasattr(module, internals.REPLICATE):
+            self._lay("__getstate__", _state_without)
+            self._lay(internals.REPLICATE, _replica_without)
+
+    @property
+    def there(self) -> bool:
+        """Whether it could be put there; a class can forbid it."""
+        return bool(self._laid)
 
     def remove(self) -> None:
         """Put back what was there."""
@@ -76,13 +90,26 @@ class Replaced:
             laid.alive = False
             _tidy(self._module, laid.place[1])
 
+    def _lay(self, name: str, make: Callable[[Forward], Forward]) -> None:
+        if not steady(self._module, name):
+            return
+        original = getattr(self._module, name)
+        kind = type("Laid", (Laid,), {"__call__": make(original), "__module__": __name__})
+        laid: Laid = kind(self._module, name, original)
+        try:
+            object.__setattr__(self._module, name, laid)
+        except AttributeError:  # a descriptor of the class that lets nothing be set
+            return
+        self._laid.append(laid)
 
-def _lay(module: nn.Module, name: str, make: Callable[[Forward], Forward]) -> Laid:
-    original = getattr(module, name)
-    kind = type("Laid", (Laid,), {"__call__": make(original), "__module__": __name__})
-    laid: Laid = kind(module, name, original)
-    object.__setattr__(module, name, laid)
-    return laid
+
+def steady(module: nn.Module, name: str) -> bool:
+    """Tell whether an attribute gives the same whenever it is asked, and to ask does nothing: a property may not."""
+    attribute = inspect.getattr_static(type(module), name, None)
+    if name in vars(module) or attribute is None:  # None: what the module's `__getattr__` knows
+        return True
+    known = type(attribute).__module__.partition(".")[0] in ("torch", "builtins", "functools")
+    return callable(attribute) or (known and not isinstance(attribute, property))
 
 
 def _tidy(module: nn.Module, name: str) -> None:
@@ -94,33 +121,38 @@ def _tidy(module: nn.Module, name: str) -> None:
             object.__setattr__(module, name, top.before)
 
 
-def _replicas_without(module: nn.Module) -> Callable[[Forward], Forward]:
-    """Return what makes DataParallel's replicas run their own `forward`: their attributes are the module's, copied."""
+def _state_without(original: Forward) -> Forward:
+    """Return what gives a module's state for its copies and pickles: the attributes as they are without us."""
 
-    def make(original: Forward) -> Forward:
-        def replicate(_laid: Laid) -> Any:
-            replica = original()
-            for name in ("forward", internals.REPLICATE):
-                while isinstance(top := replica.__dict__.get(name), Laid):
-                    if top.before is None:
-                        del replica.__dict__[name]
-                    else:
-                        replica.__dict__[name] = top.before
-            return replica
+    def state(_laid: Laid) -> Any:
+        found = original()
+        return _without(dict(found)) if isinstance(found, dict) else found
 
-        return replicate
-
-    return make
+    return state
 
 
-def never_called(module: nn.Module) -> bool:
-    """Tell whether a module only holds others: lists, and whatever else has no `forward` of its own."""
-    from torch import nn
+def _replica_without(original: Forward) -> Forward:
+    """Return what makes a module's replicas for DataParallel, which take its attributes along."""
 
-    if "forward" in vars(module):
-        return False
-    # Not by way of `type(module).forward`: scripted modules' has no answer without an instance.
-    return inspect.getattr_static(type(module), "forward", None) is inspect.getattr_static(nn.Module, "forward")
+    def replicate(_laid: Laid) -> Any:
+        replica = original()
+        _without(replica.__dict__)
+        return replica
+
+    return replicate
+
+
+def _without(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Take what we laid out of a module's attributes, and put in what stood there before; return them."""
+    for name, value in list(attributes.items()):
+        found = value
+        while isinstance(found, Laid):
+            found = found.before
+        if found is None and value is not None:
+            del attributes[name]
+        elif found is not value:
+            attributes[name] = found
+    return attributes
 
 
 def inside_compiled(model: nn.Module) -> set[str]:
@@ -129,7 +161,7 @@ def inside_compiled(model: nn.Module) -> set[str]:
     Another `forward` there would make torch compile the region anew. A region is a module after `module.compile()`,
     what `torch.compile(module)` wraps, or what a compiled `forward` calls; its own module is then outside.
     """
-    modules = list(model.named_modules(remove_duplicate=False))
+    modules = list(named(model).items())
     regions: list[str] = []
     for name, module in modules:
         if internals.compiled_itself(module):

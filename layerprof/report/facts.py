@@ -200,7 +200,7 @@ def _work_note(run: Run) -> str:
     return _join(
         [
             f"{each} per sample" if totals.flops_per_sample else "",
-            f"{units.count(calls)} {'call has' if calls == 1 else 'calls have'} no formula" if at_least else "",
+            f"{units.count(calls)} {'call is' if calls == 1 else 'calls are'} not counted" if at_least else "",
             f"{units.percent(useful)} on real tokens" if useful is not None and useful < 1 else "",
         ]
     )

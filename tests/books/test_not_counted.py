@@ -9,7 +9,7 @@ import pytest
 from few_layers import BLOCK0, LAYER0, LAYER0_MLP, LAYER1, LAYERS, MERGER, NORM, span
 
 from layerprof.books import ledger, not_counted, rows, totals
-from layerprof.readings import SpanReading, Uncounted, Work, WorkReading
+from layerprof.readings import ELSEWHERE, NOT_WATCHED, SpanReading, Uncounted, Work, WorkReading
 from layerprof.records import LayerRow, NotCounted, Phase
 
 PREFILL, DECODE = Phase.PREFILL, Phase.DECODE
@@ -146,3 +146,16 @@ def test_the_warning_is_a_sentence_with_every_operator() -> None:
     )
     column = ledger.close(LAYERS, SPANS, WORK).flops
     assert not_counted.warning(column) == f"FLOPs are at least those given: {not_counted.told(column.not_counted)}."
+
+
+def test_operators_that_nobody_saw_are_told_as_such() -> None:
+    """They have no names; whether they have formulas nobody knows."""
+    unseen = {
+        NOT_WATCHED: NotCounted(calls=3, places={"a decode": 3}),
+        ELSEWHERE: NotCounted(calls=1, places={"b prefill": 1}),
+    }
+    steps = "the operators of 3 steps in a were not watched"
+    told = f"{steps}, and the operators of 1 call on another thread in b were not watched"
+    assert not_counted.told(unseen) == told
+    named = {"x::f": NotCounted(calls=1, places={"a decode": 1})}
+    assert not_counted.told(named | unseen) == f"1 call of x::f in a has no formula, and {told}"

@@ -11,6 +11,8 @@ import torch.nn.functional as F  # noqa: N812  # torch's own documentation calls
 from one_call import counted, flops
 from torch.profiler import profile
 
+from layerprof.machine.internals import answering
+
 L: Any = torch.linalg
 N = 6
 
@@ -174,3 +176,18 @@ def test_a_matrix_exponential_whose_values_nobody_can_read_is_counted_at_the_lea
     matrices = torch.empty(2, N, N, device="meta")
     total, missed = counted(lambda: torch.matrix_exp(matrices))
     assert (total, missed) == (2 * 5 * 2 * N**3, {"aten::linalg_matrix_exp"})
+
+
+def test_a_mode_of_the_user_s_does_not_see_how_norms_are_read() -> None:
+    """It sees the operators of the forward, and no others."""
+    seen: list[str] = []
+
+    def see(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        seen.append(operator.name())
+        return operator(*args, **kwargs)
+
+    with answering(see):
+        total = flops(lambda: torch.matrix_exp(ONE))
+    assert total % (2 * N**3) == 0
+    assert seen[-1] == "aten::linalg_matrix_exp"  # the model was made before
+    assert not {"aten::abs", "aten::amax"} & {*seen}

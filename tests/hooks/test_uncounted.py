@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,7 @@ from layerprof.hooks.shapes import ShapesHook
 from torch import nn
 
 from layerprof.layers.find import find_layers
-from layerprof.readings import Uncounted, Work, WorkReading
+from layerprof.readings import ELSEWHERE, Uncounted, Work, WorkReading
 from layerprof.records import Phase
 
 HERE = Phase.PREFILL
@@ -132,3 +133,53 @@ def test_readings_add_up_field_by_field() -> None:
         {f: Uncounted(3, None), g: Uncounted(1, 0.1)},
     )
     assert one + WorkReading() == one
+
+
+class LowRank(torch.Tensor):
+    """A tensor of a user's own, made of two factors that it multiplies whenever an operator wants it."""
+
+    left: torch.Tensor
+    right: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, left: torch.Tensor, right: torch.Tensor) -> LowRank:
+        """Take the product's shape."""
+        made: Any = torch.Tensor._make_wrapper_subclass(cls, (left.shape[0], right.shape[1]), dtype=left.dtype)
+        made.left, made.right = left, right
+        return made  # type: ignore[no-any-return]  # torch's maker of subclasses has no types
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]  # torch's own stub of it lacks the operator
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Multiply the factors, then do what was asked."""
+        whole = [arg.left @ arg.right if isinstance(arg, cls) else arg for arg in args]
+        return func(*whole, **(kwargs or {}))
+
+
+def test_what_a_tensor_of_the_users_own_multiplies_inside_an_elementwise_operator_is_seen() -> None:
+    """An addition that hides a product of (8, 2) with (2, 8)."""
+    hidden = LowRank(torch.ones(8, 2), torch.ones(2, 8))
+    model, x = Model(lambda x: x + hidden, torch.relu), torch.ones(8, 8)
+    reading = read(model, x)
+    assert reading.layers["blocks.0", HERE].flops == 2 * 8 * 8 * 8 + 2 * 8 * 2 * 8
+    assert reading.uncounted == {}
+
+
+def test_layers_that_run_on_other_threads_are_named_and_make_what_holds_them_a_bound() -> None:
+    """Operators are seen on the thread that calls the model; the second block runs on one of its own."""
+
+    class Threaded(Model):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """Run the first block here, the second elsewhere."""
+            made: list[torch.Tensor] = []
+            first = self.blocks[0](x)
+            thread = threading.Thread(target=lambda: made.append(self.blocks[1](first.detach())))
+            thread.start()
+            thread.join()
+            return made[0]
+
+    reading = read(Threaded(torch.relu, torch.relu), torch.ones(4, 8))
+    assert reading.uncounted == {("blocks.1", HERE, ELSEWHERE): Uncounted(1, None)}
+    assert reading.uncounted_inside == {("blocks.1", HERE, ELSEWHERE): Uncounted(1, None)}
+    assert reading.layers["blocks.0", HERE].flops == reading.total_flops == 2 * 4 * 8 * 8

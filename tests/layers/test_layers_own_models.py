@@ -213,7 +213,9 @@ def test_a_model_without_blocks_still_has_rows() -> None:
     assert {x.name for x in find_layers(model)} == {"encoder", "decoder"}
 
 
-def test_a_module_without_parts_is_refused() -> None:
-    """A bare function of a module has no layers, and the message says what to pass."""
-    with pytest.raises(RequestError, match="no layers to profile"):
-        find_layers(nn.ReLU())
+@pytest.mark.parametrize("model", [nn.Module(), nn.ParameterList([torch.ones(2, 2)]), nn.ModuleDict({"a": nn.ReLU()})])
+def test_what_can_never_be_called_is_refused(model: nn.Module) -> None:
+    """A module without a `forward` and without layers: the message says what to pass."""
+    with pytest.raises(RequestError, match="no layers to profile") as refused:
+        find_layers(model)
+    assert "that can be called" in refused.value.remedy

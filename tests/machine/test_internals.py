@@ -13,6 +13,7 @@ import transformers
 import typer
 from torch import nn
 from torch.nn.attention.flex_attention import flex_attention
+from torch.overrides import TorchFunctionMode
 
 from layerprof.errors import RunFailedError
 from layerprof.machine import internals
@@ -60,6 +61,25 @@ def test_the_innermost_mode_is_told() -> None:
         with Twice().context as inner:
             assert internals.innermost_mode() is inner
         assert internals.innermost_mode() is outer
+
+
+def test_what_is_asked_unseen_is_told_to_no_mode() -> None:
+    """Neither to the mode that is open nor anywhere else; without the context the mode sees it."""
+    asked: list[object] = []
+
+    class Listens(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            asked.append(func)
+            return func(*args, **(kwargs or {}))
+
+    x = torch.ones(2)
+    with Listens():
+        with internals.unseen():
+            assert tuple(x.shape) == (2,)
+        assert asked == []
+        assert tuple(x.shape) == (2,)
+        assert len(asked) == 1
+    assert internals.unseen() is internals.unseen()
 
 
 def test_replicas_and_compiled_calls_have_the_names_that_we_know() -> None:
@@ -118,6 +138,24 @@ def test_a_composite_operator_says_so() -> None:
     assert whole is not None
     assert part is not None
     assert (whole.composite, part.composite) == (True, False)
+
+
+def test_modes_put_aside_see_nothing() -> None:
+    """Neither those of operators nor those of functions; both see what comes after, also behind an error."""
+    twice, one, functions = Twice(), torch.ones(2), []
+
+    class Functions(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            functions.append(func)
+            return func(*args, **(kwargs or {}))
+
+    with twice.context, Functions():
+        with pytest.raises(RuntimeError), internals.modes_aside():
+            (one + one).sum() @ one
+        assert (twice.seen, functions) == ([], [])
+        assert (one + one).sum().item() == 8.0
+    assert "aten::add" in twice.seen
+    assert len(functions) == 3
 
 
 # --- tensors ----------------------------------------------------------------------------------------------------
@@ -236,6 +274,17 @@ def test_a_compiled_module_shows_the_one_inside() -> None:
     assert internals.uncompiled(compiled) is module
     assert internals.uncompiled(module) is module
     assert f"{internals.INNER}.weight" in dict(compiled.named_parameters())
+
+
+def test_parts_are_given_under_every_name_and_an_empty_place_is_none() -> None:
+    """One module under two names is two parts; of a scripted module, too."""
+    shared = nn.Linear(2, 2)
+    holder = nn.Sequential(shared, nn.ReLU(), shared)
+    holder.register_module("empty", None)
+    assert [name for name, _ in internals.parts(holder)] == ["0", "1", "2"]
+    assert internals.parts(holder)[0][1] is internals.parts(holder)[2][1] is shared
+    assert [name for name, _ in internals.parts(torch.jit.script(nn.Sequential(shared)))] == ["0"]
+    assert internals.parts(shared) == ()
 
 
 def test_a_module_compiled_in_place_says_so() -> None:

@@ -198,10 +198,10 @@ def test_wrong_selectors_and_modes_are_refused_at_once(model: nn.Module) -> None
     assert hooks_on(model) == 0
 
 
-def test_a_model_without_parameters_is_refused() -> None:
+def test_a_model_that_is_never_called_is_refused() -> None:
     """There is nothing to attribute to."""
-    with pytest.raises(RequestError):
-        LayerProfiler(nn.ReLU())
+    with pytest.raises(RequestError, match="no layers to profile"):
+        LayerProfiler(nn.ModuleList())
 
 
 def test_selected_submodules_have_rows_and_the_books_stay_whole(model: nn.Module) -> None:

@@ -83,3 +83,30 @@ def test_what_only_looks_like_a_tensor_changes_no_call(other: Any) -> None:
         found = model(other, x, past_key_values=other)
     assert torch.equal(found, expected)
     assert prof.run.ledger.flops.total == 2 * 2 * 3 * 4 * 4
+
+
+@pytest.mark.parametrize("part", ["", "layers.0"])
+def test_what_is_traced_inside_the_block_has_the_model_s_own_operators(part: str) -> None:
+    """Whole or in part: `torch.jit.trace` gives the same graph, without sizes that somebody else read."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    model, x = Model().eval(), torch.randn(2, 5, 8)
+    traced = model.get_submodule(part)
+
+    def operators() -> list[str]:
+        graph = torch.jit.trace(traced, x).inlined_graph  # type: ignore[no-untyped-call]  # untyped there
+        return [node.kind() for node in graph.nodes()]
+
+    expected = operators()
+    with LayerProfiler(model), torch.no_grad():
+        model(x)
+        assert operators() == expected

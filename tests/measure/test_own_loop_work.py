@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ class After(nn.Module):
 LINEAR = 2 * 64**3
 
 
-def profiled(model: nn.Module, *inputs: Any, flops: Literal["once", "together"] = "together") -> Run:
+def profiled(model: nn.Module, *inputs: Any, flops: Any = "together") -> Run:
     """Profile two calls of a model with the same inputs."""
     with torch.no_grad(), LayerProfiler(model.eval(), flops=flops) as prof:
         for _ in range(2):
@@ -54,9 +54,7 @@ LU = 2 * sum((64 - k) ** 2 for k in range(1, 65))
         (lambda h: F.linear(h, torch.eye(64).to_sparse_csr()), 2 * 64 * 64),
     ],
 )
-def test_matrix_work_of_any_kind_is_in_the_books(
-    function: Any, expected: int, flops: Literal["once", "together"]
-) -> None:
+def test_matrix_work_of_any_kind_is_in_the_books(function: Any, expected: int, flops: str) -> None:
     """Nothing is missing, and the books balance."""
     run = profiled(After(function), torch.rand(64, 64) + 8 * torch.eye(64), flops=flops)
     assert run.uncounted_ops == {}
@@ -84,3 +82,11 @@ def test_an_lstm_counts_the_same_in_single_and_in_half_precision() -> None:
         assert run.ledger.flops.total == 2 * by_hand
         assert run.uncounted_ops == {}
     assert [(row.name, row.flops) for row in single.layers] == [(row.name, row.flops) for row in half.layers]
+
+
+@pytest.mark.parametrize("flops", ["once", "together", "rerun", "off"])
+def test_a_batch_without_rows_is_a_run_all_the_same(flops: Any) -> None:
+    """It did no work, and took some time."""
+    run = profiled(After(torch.relu), torch.ones(0, 64), flops=flops)
+    assert run.ledger.flops.total == (None if flops == "off" else 0)
+    assert run.totals.latency_s.per_batch.median > 0

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from layerprof.measure.watch import NOT_WATCHED, Watch
-from layerprof.readings import Layer, Work, WorkReading
+from layerprof.measure.watch import Watch
+from layerprof.readings import NOT_WATCHED, Layer, Work, WorkReading
 from layerprof.records import Phase
 
 LAYERS = (Layer("a", "language", "decoder_layer", 0), Layer("b", "language", "decoder_layer", 1))

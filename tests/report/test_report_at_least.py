@@ -90,7 +90,7 @@ def test_a_bound_has_its_sign_and_what_is_missing_has_none() -> None:
 def test_the_total_is_a_bound_with_the_calls_that_it_misses() -> None:
     """16 calls of three operators; that 60 G are on real tokens says nothing of a share."""
     fact = next(fact for fact in facts.end_to_end(missing_run()) if fact.label == "FLOPs")
-    assert (fact.value, fact.note) == ("≥ 74.7 GFLOP", "≥ 18.7 GFLOP per sample, 16 calls have no formula")
+    assert (fact.value, fact.note) == ("≥ 74.7 GFLOP", "≥ 18.7 GFLOP per sample, 16 calls are not counted")
 
 
 def test_what_is_not_known_at_all_is_a_dash_with_its_reason() -> None:
