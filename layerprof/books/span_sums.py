@@ -42,6 +42,22 @@ def pace(spans: SpanReading, walk_s: float | None) -> float:
     return walk_s / here if walk_s and here else 1.0
 
 
+def phase_ends(spans: SpanReading, walk_s: float | None) -> dict[Phase, float]:
+    """Return the seconds to the end of each phase in a walk of `walk_s` seconds elsewhere; nothing where it is unknown.
+
+    A phase is the calls that no other call held, and the gaps on the way to them and between them.
+    """
+    if not walk_s:
+        return {}
+    share, found, end_s = pace(spans, walk_s), {}, 0.0
+    outer = span_seconds(replace(spans, spans=tuple(span for span in spans.spans if not span.around)))
+    for phase in Phase:
+        end_s += fsum(seconds for (_, of), seconds in outer.items() if of is phase)
+        end_s += fsum(seconds for name, seconds in spans.gaps_s.items() if gap_phase(name) is phase)
+        found[phase] = share * end_s
+    return found
+
+
 def outermost(spans: SpanReading, layers: Iterable[Layer]) -> SpanReading:
     """Return the calls of found layers that no other found layer's call held: each moment in a layer, once."""
     found = {layer.name for layer in layers if layer.found}

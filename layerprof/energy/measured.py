@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from layerprof.energy.amount import Amount, around
+from layerprof.energy.place import in_place
 from layerprof.energy.replayed import ReplayReading
 from layerprof.energy.share import by_difference
 from layerprof.energy.typical import Typical
@@ -41,6 +42,7 @@ class Repeated:
 class EnergyData:
     """What the pass read: the end-to-end window, and one for each prefix of the answer (vision, prefill, decode).
 
+    The prefixes are `at_one_speed` with the whole.
     `instrument` are the meter's facts, `captured` which call replay took, `host_reason` why the host has no joules.
     """
 
@@ -65,6 +67,24 @@ class EnergyData:
             return None
         reasons = dict.fromkeys(it.reading.reason for it in self.upto.values() if it.reading.energy is None)
         return "; ".join(reason for reason in reasons if reason) or NOT_ABOVE_ZERO
+
+
+def at_one_speed(
+    upto: Mapping[Phase, Measured], ends_s: Mapping[Phase, float], waiting_w: Amount | None
+) -> dict[Phase, Measured]:
+    """Return windows as long as the same walks took in another one, `ends_s` seconds to the end of each phase.
+
+    The windows stand one after the other, and a host changes its speed meanwhile. What a device draws while it waits
+    for a slow one is no phase's, and their difference would hold it. `waiting_w` is that power, as in `place.py`;
+    without it or a walk's length the windows stay as they are.
+    """
+    found = {}
+    for phase, one in upto.items():
+        energy, end_s = one.reading.energy, ends_s.get(phase)
+        if energy is not None and waiting_w is not None and one.walk_s and end_s:
+            energy = in_place(energy, one.walk_s, end_s, waiting_w).energy
+        found[phase] = replace(one, reading=replace(one.reading, energy=energy))
+    return found
 
 
 def mean_power(window: WindowReading | None) -> Amount | None:

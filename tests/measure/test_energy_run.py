@@ -129,6 +129,7 @@ def test_layers_that_wait_for_their_host_close_however_fast_it_is(
     told = " ".join(balance.books(run)[-1].notes)
     assert "0.69 of the latency pass's time" in told
     assert "waiting at 80.0 W" in told
+    assert any("more than one speed" in warning for warning in run.warnings)
 
 
 def test_scaled_rows_are_an_extra_that_closes(replayed: Run) -> None:
