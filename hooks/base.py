@@ -11,6 +11,7 @@ from layerprof.hooks.phases import PhaseReader, PhaseTracker, puts_positions_fir
 
 from layerprof.errors import RequestError, did_you_mean
 from layerprof.machine.modules import named
+from layerprof.models.patch import Replaced
 from layerprof.readings import Layer
 from layerprof.records import Phase
 
@@ -57,6 +58,12 @@ class LayerHook:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.detach()
+
+    def refresh(self) -> None:
+        """Follow what the modules' classes have become since: somebody may have given them another `forward`."""
+        for handle in self._handles:
+            if isinstance(handle, Replaced):
+                handle.refresh()
 
     def detach(self) -> None:
         """Remove every hook; the model is as before."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
 from types import TracebackType
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from layerprof.flops.counted import Formula
 from layerprof.flops.operators import Role, formula, formula_of_nested, role
-from layerprof.machine.internals import answering, innermost_mode, schema, unseen
+from layerprof.machine.internals import answering, innermost_mode, modes_aside, schema, unseen
 
 FLEX_ARGUMENTS = ("query", "key", "value", "score_mod", "block_mask", "scale", "kernel_options")
 
@@ -57,12 +57,16 @@ class Dispatch:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self.guard: Guard | None = None
+        self._reading: Callable[[], AbstractContextManager[Any]] = unseen
         self._known: dict[Any, Operator] = {}
         self._mode = answering(self._run, higher_order=True)
         self.spent_s = 0.0
         self.failure: Exception | None = None
 
     def __enter__(self) -> Self:
+        outer = innermost_mode()
+        # Reading a mask runs operators of its own: for the user's modes they are none. Ghosts need theirs (`estimate`).
+        self._reading = unseen if outer is None or getattr(outer, "ours", False) else modes_aside
         self._mode.__enter__()
         return self
 
@@ -107,7 +111,7 @@ class Dispatch:
         ended = perf_counter()
         if not operator.view:
             try:
-                with unseen():
+                with self._reading():
                     self._reader(operator, args, kwargs, output, ended - began)
             except Exception as failure:  # the user's call goes on, whatever befalls its observer
                 self.failure = failure

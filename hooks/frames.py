@@ -59,8 +59,9 @@ class Frame:
     """One running call: of a located layer (`slot`), or of a module outside them (`path`).
 
     `queries` is how many positions a language layer was given, 0 where it did not tell.
-    `read` are the weights that it reads for its owner, `read_inside` those of owners inside it. `boundary` are bytes of
-    what crosses its own boundary, `kv` of the cache that it was `cached`, `kv_inside` of the caches of calls inside it.
+    `told` says that a block inside it has given it its phase. `read` are the weights that it reads for its owner,
+    `read_inside` those of owners inside it. `boundary` are bytes of what crosses its own boundary, `kv` of the cache
+    that it was `cached`, `kv_inside` of the caches of calls inside it.
     """
 
     path: str
@@ -72,6 +73,7 @@ class Frame:
     owns: bool = True
     chain: tuple[str, ...] = ()
     before: Work = field(default_factory=Work)
+    told: bool = False
     read_inside: Read = field(default_factory=dict)
     boundary: int = 0
     kv: int = 0
@@ -136,6 +138,12 @@ class Frames:
             frame.chain = (*dict.fromkeys(around), frame.path)
             frame.before = self._all.frozen()
         self._running.append(frame)
+
+    def tell(self, phase: Phase) -> None:
+        """Give the calls around a block its phase, if it is the first inside them: they began before it was known."""
+        for frame in self._running:
+            if frame.slot is not None and not frame.told and frame.phase is not Phase.VISION:
+                frame.phase, frame.told = phase, True
 
     def close(self, slot: int | None, path: str) -> None:
         """End a call, of a layer or of a module outside them, and those that an exception left open inside it."""

@@ -17,7 +17,6 @@ from layerprof.hooks.phases import PhaseReader, PhaseTracker
 
 from layerprof.books import spans
 from layerprof.errors import RequestError
-from layerprof.machine.internals import unseen
 from layerprof.models.patch import Forward, Laid, Replaced, inside_compiled
 from layerprof.readings import Layer, SpanReading
 from layerprof.records import Phase
@@ -104,8 +103,7 @@ class LatencyHook(LayerHook):
                 if not self._open or compiling():
                     return forward(*args, **kwargs)
                 if reader is not None:
-                    with unseen():
-                        reader(args, kwargs)
+                    reader(args, kwargs)
                 if note is not None:
                     note(slot, told.phase, args, kwargs)
                 append((slot, told.phase, told.step, start()))

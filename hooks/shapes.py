@@ -33,7 +33,7 @@ from layerprof.machine.internals import unseen
 from layerprof.machine.modules import is_called
 from layerprof.models.patch import Forward, Laid, Replaced, steady
 from layerprof.readings import ELSEWHERE, Layer, Uncounted, WorkReading
-from layerprof.records import Phase
+from layerprof.records import BLOCK_KINDS, Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +122,7 @@ class ShapesHook(LayerHook):
                 if compiling():  # another thing than the module's own in a graph would break it
                     return forward(*args, **kwargs)
                 if reader is not None:  # the phase is to be known when watching begins within a batch
-                    with unseen():
-                        reader(args, kwargs)
+                    reader(args, kwargs)
                 if not self._watched:
                     return forward(*args, **kwargs)
                 if get_ident() != self._thread:
@@ -171,16 +170,17 @@ class ShapesHook(LayerHook):
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Count what this thread runs. Nothing of what runs changes by it."""
-        before, self._watched, self._thread = self._watched, True, get_ident()
-        if not before:
-            self._frames.begin()
+        if self._watched:
+            yield
+            return
+        self._watched, self._thread = True, get_ident()
+        self._frames.begin()
         try:
             with self._dispatch:
                 yield
         finally:
-            self._watched = before
-            if not before:
-                self._frames.end()
+            self._watched = False
+            self._frames.end()
 
     @contextmanager
     def looking_away(self) -> Iterator[bool]:
@@ -248,6 +248,8 @@ class ShapesHook(LayerHook):
         layer = self.layers[slot]
         if slot == self._stepper:
             self._flops.forget_masks()
+        if layer.kind in BLOCK_KINDS and layer.tower == "language":
+            self._frames.tell(phase)
         frame = Frame(layer.name, slot, phase, owns=layer.found)
         self._frames.open(frame)
         if frame.owns:

@@ -62,7 +62,14 @@ class Hook(Attached, Protocol):
         """Return what was read. Valid after `__exit__`."""
 
 
-class SpanHook(Attached, Protocol):
+class Refreshed(Protocol):
+    """What stands in a model's attributes, and can be told to follow what its classes have become since."""
+
+    def refresh(self) -> None:
+        """Follow them."""
+
+
+class SpanHook(Attached, Refreshed, Protocol):
     """Takes the time of each call of each layer. `tracker.step` is the decode step that runs, or ran last."""
 
     @property
@@ -76,7 +83,7 @@ class SpanHook(Attached, Protocol):
         """Return the spans, of the first `batches` batches where it is given."""
 
 
-class ShapeHook(Attached, Protocol):
+class ShapeHook(Attached, Refreshed, Protocol):
     """Counts FLOPs and bytes from the shapes of what runs.
 
     `guard(operator, args, kwargs)` is called before an operator that writes, and may raise to keep it from running.

@@ -46,7 +46,7 @@ class _Call:
     """A call being put together.
 
     `order` is its place in the log, `inner_ns` what found layers inside it took, `depth` how many of them are around
-    it, `owns` whether it is one.
+    it, `owns` whether it is one, `told` whether a block inside it has given it its phase.
     """
 
     order: int
@@ -58,6 +58,7 @@ class _Call:
     inner_ns: int = 0
     depth: int = 0
     owns: bool = True
+    told: bool = False
     around: tuple[str, ...] = ()
 
     @property
@@ -118,6 +119,8 @@ def _calls(log: Log, layers: Sequence[Layer]) -> tuple[list[_Call], int]:
         if slot >= 0:
             call = _Call(order, slot, phase, step, time, owns=owners[slot])
             chains.place(call, stack)
+            if layers[slot].kind in BLOCK_KINDS and layers[slot].tower == "language":
+                _tell(stack, call)
             stack.append(call)
             continue
         depth = next((i for i in range(len(stack) - 1, -1, -1) if stack[i].slot == ~slot), None)
@@ -138,6 +141,13 @@ def _calls(log: Log, layers: Sequence[Layer]) -> tuple[list[_Call], int]:
     dropped += len(stack)
     closed.sort(key=lambda c: (c.start_ns, c.order))
     return _steps(_nested(closed, chains) if dropped else closed, layers), dropped
+
+
+def _tell(stack: Iterable[_Call], block: _Call) -> None:
+    """Give the calls around a block its phase and step, if it is the first inside them: theirs was not known yet."""
+    for holder in stack:
+        if not holder.told and holder.phase is not Phase.VISION:
+            holder.phase, holder.step, holder.told = block.phase, block.step, True
 
 
 def _entries(log: Log) -> Iterator[tuple[int, Phase, int, int]]:

@@ -43,6 +43,7 @@ def answering(answer: Answer, *, higher_order: bool = False) -> AbstractContextM
 
     class Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's metaclass hook has no types
         supports_higher_order_operators = higher_order
+        ours = True
 
         def __torch_dispatch__(
             self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -64,24 +65,6 @@ def innermost_mode() -> Any:
     except ImportError:
         return None
     return _get_current_dispatch_mode()
-
-
-_NOTHING: AbstractContextManager[Any] = nullcontext()
-
-
-def unseen() -> AbstractContextManager[Any]:
-    """Return a context in which what is asked of tensors is not told to the function modes that the user has entered.
-
-    Reads `torch._C._len_torch_function_stack` (there is nothing to hide from where it is 0) and
-    `torch._C.DisableTorchFunction`, which has a public name for subclasses only. Where they are gone, modes see us.
-    """
-    import torch
-
-    depth = getattr(torch._C, "_len_torch_function_stack", None)
-    if depth is None or not depth():
-        return _NOTHING
-    context: AbstractContextManager[Any] = torch._C.DisableTorchFunction()
-    return context
 
 
 @contextmanager
@@ -173,6 +156,20 @@ def no_torch_function() -> AbstractContextManager[Any]:
     disable = getattr(torch._C, "DisableTorchFunction", nullcontext)
     context: AbstractContextManager[Any] = disable()
     return context
+
+
+_NOTHING: AbstractContextManager[Any] = nullcontext()
+
+
+def unseen() -> AbstractContextManager[Any]:
+    """Return `no_torch_function()` where the user has entered a function mode; else a context that does nothing.
+
+    Reads `torch._C._len_torch_function_stack`: a count costs less than the context. Where it is gone, the context.
+    """
+    import torch
+
+    depth = getattr(torch._C, "_len_torch_function_stack", None)
+    return _NOTHING if depth is not None and not depth() else no_torch_function()
 
 
 def component_sizes(tensor: Tensor) -> tuple[tuple[int, ...], ...]:

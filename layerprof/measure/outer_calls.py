@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from layerprof.machine import internals
 from layerprof.machine.modules import told
+from layerprof.models.arguments import rows_of
 from layerprof.models.patch import Forward, Laid, Replaced, steady
 
 if TYPE_CHECKING:
@@ -99,10 +100,11 @@ class Calls:
         tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]  # documented, not in its `__all__`
 
         def make(original: Forward) -> Forward:
-            def call(_laid: Laid, *args: Any, **kwargs: Any) -> Any:
+            def call(laid: Laid, *args: Any, **kwargs: Any) -> Any:
                 # What torch traces, with either compiler, is to hold the model's own operators and no others.
                 if compiling() or tracing() or not self._attached or _repeating.get():
                     return original(*args, **kwargs)
+                laid.refresh()
                 return self._seen(entrance, original, args, kwargs)
 
             return call
@@ -146,7 +148,7 @@ class Calls:
             with internals.unseen():
                 if self.observer.answered(output):
                     self.answered += 1
-                    self.rows += _rows(args, kwargs)
+                    self.rows += rows_of(args, kwargs) or 1
         except Exception as trouble:
             self.troubles.append(trouble)
 
@@ -182,19 +184,6 @@ class _Beside:
             except Exception as trouble:
                 if trouble is not error:
                     self._troubles.append(trouble)
-
-
-def _rows(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
-    """Return the batch size as the first tensor's first dimension; token ids are asked before anything else."""
-    tokens = [kwargs[name] for name in ("input_ids", "inputs", "inputs_embeds") if name in kwargs]
-    for value in (*tokens, *args, *kwargs.values()):
-        try:
-            shape = value.shape
-        except Exception:  # it is the user's, and may only look like a tensor
-            continue
-        if isinstance(shape, tuple) and shape and isinstance(shape[0], int):
-            return int(shape[0])
-    return 1
 
 
 def _told(error: BaseException) -> str:

@@ -19,8 +19,8 @@ from layerprof.measure.repeat import Repeats
 from layerprof.measure.signature import outline
 from layerprof.measure.watch import Watch
 from layerprof.models.prompt import prompt_of
-from layerprof.readings import SpanReading, WorkReading
-from layerprof.records import Run
+from layerprof.readings import NOT_WATCHED, SpanReading, Uncounted, WorkReading
+from layerprof.records import Phase, Run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -172,6 +172,7 @@ class LayerProfiler:
             steps=watch.facts if watch else None,
             differed=watch.differed if watch else False,
             blind=watch.why if watch else "",
+            slowdown=watch.slowdown() if watch else None,
             spent_s=shapes.spent_s if shapes else 0.0,
             failure=shapes.failure if shapes else None,
         )
@@ -181,18 +182,20 @@ class LayerProfiler:
             return None
         facts = self._watch.facts
         told = {"steps": facts.steps, "watched": facts.watched, "known": facts.known, "missed": facts.missed}
-        return told | {"seconds": self._shapes.spent_s}
+        return told | {"slowdown": self._watch.slowdown(), "least_seconds": self._shapes.spent_s}
 
     def _called(self) -> OwnCalls:
         from layerprof.books.own_calls import OwnCalls
 
+        with unseen():
+            parameters, dtype = size(self.model), _dtype(self.model)
         return OwnCalls(
-            model={"name": type(self.model).__name__, "parameters": size(self.model)},
+            model={"name": type(self.model).__name__, "parameters": parameters},
             layers=self.layers,
             selected=self.selected,
             selector=self.selector,
             device=self.device,
-            dtype=_dtype(self.model),
+            dtype=dtype,
             rows=self.rows,
         )
 
@@ -208,6 +211,9 @@ class LayerProfiler:
             return
         if self._repeats is not None:
             self._repeats.note(self.model, entrance, args, kwargs)
+        self._latency.refresh()
+        if self._shapes is not None:
+            self._shapes.refresh()
         number, prompt = self._calls.answered, prompt_of(self.model, entrance, args, kwargs)
         try:
             with self._latency.batch(number, prompt):
@@ -238,9 +244,15 @@ class LayerProfiler:
             self._repeats.calls[-1].answer = outline(output)
         return not self._taken_down
 
+    def _lost(self) -> WorkReading:
+        """Return a reading that says how often something went wrong beside a call, of which nothing is known then."""
+        times = len(self._calls.troubles)
+        key = (type(self.model).__name__, Phase.PREFILL, NOT_WATCHED)
+        return WorkReading(uncounted={key: Uncounted(times, None)}) if times else WorkReading()
+
     def _work(self, error: BaseException | None) -> tuple[WorkReading | None, str]:
         if self._watch is not None:
-            return self._watch.reading(), ""
+            return self._watch.reading() + self._lost(), ""
         if self.flops == "off":
             return None, "flops='off' was given"
         if self._repeats is None:

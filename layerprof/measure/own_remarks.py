@@ -15,7 +15,8 @@ class Facts:
     `untimed` says of each call that was not measured why.
 
     `steps` counts passes through the model, where they could be watched; `differed` says that equal ones did unequal
-    work; `blind` is why some could not be watched; `spent_s` what watching took.
+    work; `blind` is why some could not be watched; `slowdown` is how many times as long
+    such passes took as the same ones did unwatched, `spent_s` the least that watching cost.
     """
 
     error: BaseException | None
@@ -26,6 +27,7 @@ class Facts:
     steps: watch.Facts | None
     differed: bool
     blind: str
+    slowdown: float | None
     spent_s: float
     failure: Exception | None
 
@@ -56,10 +58,7 @@ def remarks(facts: Facts) -> Iterator[str]:
 
 def _of_steps(facts: Facts, steps: watch.Facts) -> Iterator[str]:
     if steps.watched:
-        yield (
-            f"Operators were watched in {steps.watched} of {steps.steps} passes through the model, which took "
-            f"{facts.spent_s:.3g} s that their spans hold."
-        )
+        yield f"Operators were watched in {steps.watched} of {steps.steps} passes through the model{_cost(facts)}."
     if facts.differed:
         yield (
             "Passes that were given the same did not do the same work, so each was watched from then on"
@@ -68,3 +67,9 @@ def _of_steps(facts: Facts, steps: watch.Facts) -> Iterator[str]:
     elif steps.missed:
         why = f": {facts.blind}" if facts.blind else ""
         yield f"Of {steps.missed} of {steps.steps} passes through the model the FLOPs are not known{why}."
+
+
+def _cost(facts: Facts) -> str:
+    if facts.slowdown is not None:
+        return f", which their spans hold: they took {facts.slowdown:.2g} times as long as the same passes unwatched"
+    return f", which their spans hold: at least {facts.spent_s:.3g} s of them"

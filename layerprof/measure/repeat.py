@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from layerprof import registry
 from layerprof.machine.internals import storage_key
+from layerprof.machine.modules import told
 from layerprof.measure.outer_calls import Entrance, repeating
 from layerprof.measure.signature import outline
+from layerprof.models.patch import Laid
 from layerprof.models.prompt import prompt_of
 from layerprof.readings import Layer, WorkReading
 
@@ -28,6 +30,7 @@ MOST_KEPT = 256
 """Calls whose arguments are held for a repeat; holding more could fill the memory with a user's batches."""
 
 CONTAINERS = (list, dict, set, deque)
+PLAIN = (bool, int, float, str, type(None))
 
 
 class _Refused(Exception):  # noqa: N818 - it is no error, and nobody sees it
@@ -44,6 +47,7 @@ class Recorded:
     rng: torch.Tensor
     cuda_rng: list[torch.Tensor]
     casts: tuple[tuple[str, bool, torch.dtype], ...]
+    model: int
     answer: Hashable = None
 
 
@@ -56,12 +60,18 @@ class Repeats:
 
     def note(self, model: nn.Module, entrance: Entrance, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Keep a call, before it is made."""
-        self.why = self.why or self._why_not(model, (*args, *kwargs.values()))
+        try:
+            self.why = self.why or self._why_not(model, (*args, *kwargs.values()))
+            if not self.why:
+                self._hold(model, entrance, args, kwargs)
+        except Exception as trouble:  # arguments are the user's, and may refuse anything
+            self.why = f"a call could not be held for a repeat ({type(trouble).__name__}: {trouble})"
         if self.why:
             self.calls.clear()
-            return
+
+    def _hold(self, model: nn.Module, entrance: Entrance, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         kept = {name: _copy(value) for name, value in kwargs.items() if name != "streamer"}
-        self.calls.append(Recorded(entrance, _copy(args), kept, *_random_state(), _casts()))
+        self.calls.append(Recorded(entrance, _copy(args), kept, *_random_state(), _casts(), fingerprint(model)))
 
     def forget(self) -> None:
         """Leave out the last call, which failed."""
@@ -73,7 +83,7 @@ class Repeats:
             return "the model is in training mode, where a repeat would change its state"
         if len(self.calls) == MOST_KEPT:
             return f"more than {MOST_KEPT} calls were made, and the arguments of no more are held"
-        if any(hasattr(value, "get_seq_length") for value in values):
+        if any(told(value, "get_seq_length") for value in values):
             return "a call was given a KV cache, which it has changed since"
         return ""
 
@@ -81,6 +91,11 @@ class Repeats:
         """Make the calls again, and return what they did; None with the reason where one of them was given up."""
         if self.why:
             return None, self.why
+        if any(call.model != fingerprint(model) for call in self.calls):
+            return (
+                None,
+                "the model was changed after a call (an attribute, a part, a mode), so that a repeat would differ",
+            )
         hook = registry.load(registry.SHAPES)(model, layers)
         try:
             with hook:
@@ -121,6 +136,21 @@ def _repeat(model: nn.Module, call: Recorded, around: AbstractContextManager[Any
             answer = outline(entrance(*call.args, **call.kwargs))
     if answer != call.answer:
         raise _Refused("a repeat gave another answer than the call: the model keeps something from call to call")
+
+
+def fingerprint(model: nn.Module) -> int:
+    """Return a number that changes with the model's parts, their classes and what their attributes hold."""
+    return hash(tuple((id(m), id(type(m)), *_held(vars(m))) for m in model.modules()))
+
+
+def _held(attributes: Mapping[str, Any]) -> Iterator[Hashable]:
+    for name, value in attributes.items():
+        if isinstance(value, Laid):
+            continue
+        yield name
+        inside = _parts(value) if type(value) in CONTAINERS else ()
+        for part in (value, *inside):
+            yield (id(type(part)), part) if type(part) in PLAIN else id(part)
 
 
 class _Kept:

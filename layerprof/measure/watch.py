@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, Protocol
 
 from layerprof.machine.internals import unseen
@@ -79,6 +80,16 @@ class _Part:
 
 
 @dataclass(slots=True)
+class _Lengths:
+    """Steps of one signature: how many were watched and how many were not, and the host's seconds of each."""
+
+    watched: int = 0
+    watched_s: float = 0.0
+    alone: int = 0
+    alone_s: float = 0.0
+
+
+@dataclass(slots=True)
 class _Call:
     """The outermost call that runs; its parts are added once it is answered."""
 
@@ -106,8 +117,11 @@ class Watch:
         *,
         always: bool = False,
         blind: Callable[[], str] = lambda: "",
+        clock: Callable[[], float] = perf_counter,
     ) -> None:
         self.facts = Facts()
+        self._clock = clock
+        self._lengths: dict[Hashable, _Lengths] = {}
         self.disturbed: set[tuple[int, int]] = set()
         self.differed = False
         self.why = ""
@@ -187,16 +201,18 @@ class Watch:
 
     def _one(self, key: Hashable, call: _Call, number: Callable[[], int]) -> Iterator[None]:
         blind = self._blind()
-        look = not blind and self._look(key)
+        look, began = not blind and self._look(key), self._clock()
         if not look:
             with self._hook.looking_away() if call.watched else nullcontext(True) as away:
                 yield
             if away or blind:
+                self._took(key, began, watched=False)
                 self._unwatched(None if blind else key, call, step=True, why=blind)
                 return
         else:
             with self._hook.watching():
                 yield
+            self._took(key, began, watched=True)
         call.disturbed.add((call.number, number()))
         self._learn(key, call, self._hook.take(), step=True)
 
@@ -269,6 +285,22 @@ class Watch:
                 self.facts.missed += part.step
         self.disturbed |= call.disturbed
         self._answered += 1
+
+    def slowdown(self) -> float | None:
+        """Return how many times as long steps took watched as unwatched; None where none of them ran both ways."""
+        both = [it for it in self._lengths.values() if it.watched and it.alone]
+        alone = sum(it.alone_s / it.alone for it in both)
+        return sum(it.watched_s / it.watched for it in both) / alone if alone else None
+
+    def _took(self, key: Hashable, began: float, *, watched: bool) -> None:
+        """Note the host's seconds of a step, by whether it was watched."""
+        if key is None:
+            return
+        lengths, took = self._lengths.setdefault(key, _Lengths()), self._clock() - began
+        if watched:
+            lengths.watched, lengths.watched_s = lengths.watched + 1, lengths.watched_s + took
+        else:
+            lengths.alone, lengths.alone_s = lengths.alone + 1, lengths.alone_s + took
 
     def reading(self) -> WorkReading:
         """Return what all answered calls did."""

@@ -34,6 +34,21 @@ class Laid:
         self.place = module, name
         self.before = module.__dict__.get(name)
         self.alive = True
+        self._class = inspect.getattr_static(type(module), name, None)
+
+    def refresh(self) -> None:
+        """Stand for what the class has now, where somebody gave it another one since, or the module another class."""
+        module, name = self.place
+        now = inspect.getattr_static(type(module), name, None)
+        if self.before is not None or now is self._class or not hasattr(now, "__get__"):
+            return
+        # What is called stands in a closure, where it costs least to reach: there it is changed.
+        old, new = self.__dict__["__wrapped__"], now.__get__(module, type(module))
+        for cell in type(self).__call__.__closure__ or ():
+            if cell.cell_contents is old:
+                cell.cell_contents = new
+        self._class = now
+        self.__dict__["__wrapped__"] = new
 
     @property  # type: ignore[misc]  # typeshed has it as a plain attribute
     def __class__(self) -> type:
@@ -83,6 +98,11 @@ class Replaced:
     def there(self) -> bool:
         """Whether it could be put there; a class can forbid it."""
         return bool(self._laid)
+
+    def refresh(self) -> None:
+        """See to it that what is called is what the module's class has now."""
+        if self._laid:
+            self._laid[0].refresh()
 
     def remove(self) -> None:
         """Put back what was there."""

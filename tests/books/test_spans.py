@@ -97,6 +97,14 @@ def test_a_submodule_between_layers_hands_on_what_ran_in_it() -> None:
     assert nanoseconds(found) == {"outer": (20, 80, 50), "layers.0.mlp": (30, 70, 0), "layers.0": (35, 45, 10)}
 
 
+def test_a_call_around_blocks_has_the_phase_of_its_first() -> None:
+    """Its own was not known when it began: the step's first block tells it. What holds no block keeps what it said."""
+    late = [*start(OUTER, 10), *start(ASKED, 15), *call(HEAD, 16, 18), *end(ASKED, 19)]
+    blocks = [*call(BLOCK, 20, 30, DECODE, 3), *call(BLOCK, 30, 40, DECODE, 4), *end(OUTER, 50)]
+    told = {(s.layer, s.phase, s.step) for s in reading(late, blocks).spans}
+    assert {("outer", DECODE, 3), ("layers.0.mlp", PREFILL, 0), ("head", PREFILL, 0)} <= told
+
+
 def test_a_layer_inside_itself_ends_its_inner_call_first() -> None:
     """A module that calls itself: 80 ns with 20 of them in the inner call."""
     found = reading(start(BLOCK, 10), call(BLOCK, 30, 50), end(BLOCK, 90))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from toy_vlm import ToyVlm
 
 from layerprof.errors import RunFailedError
+from layerprof.readings import Layer
 from layerprof.records import Phase
 from layerprof.trace.attribution import GRAPH, NO_LAUNCH, OUTSIDE
 
@@ -97,6 +98,22 @@ class TestRecording:
         assert all(0 <= busy <= reading.host_s[key] for key, busy in reading.busy_s.items())
         assert reading.buckets_s[OUTSIDE] > 0
         assert (reading.buckets_s[NO_LAUNCH], reading.buckets_s[GRAPH]) == (0.0, 0.0)
+
+    def test_a_layer_that_calls_a_shared_one_has_its_time_too(self, tmp_path: Path) -> None:
+        """A sequence of one part twice: all of the part's time is in the sequence's, whatever the part is called."""
+        part = Multiply()
+        model = nn.ModuleDict({"part": part, "steps": nn.Sequential(part, part)})
+        layers = [Layer(name, "language", "other", i) for i, name in enumerate(("part", "steps"))]
+        hook = KernelsHook(model, layers, folder=tmp_path)
+        with hook, hook.batch(0):
+            model["steps"](torch.ones(1, 3, 4))
+        reading = hook.reading()
+        own, whole = reading.busy_s, reading.whole_s
+        inner, outer = (("part", Phase.PREFILL), ("steps", Phase.PREFILL))
+        assert reading.calls == {inner: 2, outer: 1}
+        assert whole[inner] == own[inner] > 0
+        assert whole[outer] == pytest.approx(own[outer] + own[inner])
+        assert reading.host_whole_s[outer] >= reading.host_whole_s[inner] >= whole[inner]
 
     def test_files_are_named_and_there(self, tmp_path: Path) -> None:
         """For each batch the plain trace and the one for torch-tb-profiler, and no scraps beside them."""

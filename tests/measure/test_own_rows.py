@@ -190,6 +190,22 @@ def test_a_selector_changes_what_is_shown_and_nothing_else(model: Callable[[], n
         assert figures(row) == alone[row.name][0], row.name
 
 
+def test_a_holder_of_blocks_is_in_the_phase_of_its_step() -> None:
+    """A model of transformers writes four tokens: its decoder has one call in prefill and three in decode."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": 30}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    model: Any = LlamaForCausalLM(LlamaConfig.from_dict(sizes | heads))
+    model.eval()
+    with LayerProfiler(model, "all,model") as prof:
+        model.generate(torch.ones(1, 4, dtype=torch.long), max_new_tokens=4, do_sample=False, eos_token_id=None)
+    rows = {(row.name, row.phase): row for row in prof.run.layers}
+    for phase, calls in ((Phase.PREFILL, 1), (Phase.DECODE, 3)):
+        inside = [rows[f"model.layers.{i}", phase].flops or 0 for i in range(2)]
+        assert (rows["model", phase].calls, rows["model", phase].flops) == (calls, sum(inside))
+
+
 class Itself(nn.Module):
     """Calls itself until it has had enough."""
 

@@ -244,3 +244,20 @@ def test_watched_steps_are_told_by_call_and_decode_step() -> None:
     for _ in range(5):
         loop.call((5, 1))
     assert loop.watch.disturbed == {(0, 5), (1, 5), (2, 5), (4, 5)}
+
+
+def test_what_watching_costs_is_told_by_steps_that_ran_both_ways() -> None:
+    """Watched for 3 s each and unwatched for 1 s each: three times as long; unknown where nothing ran both ways."""
+    now = [0.0]
+    loop = Loop(clock=lambda: now[0])
+    for _ in range(3):
+        loop.call((5, 1))
+    assert loop.watch.slowdown() is None
+    for _ in range(30):
+        given = (torch.ones(2, 5),)
+        with loop.watch.call(0, given, {}, around=False), loop.watch.step(given, {}, lambda: 0):
+            loop.watch.note(0, Phase.PREFILL, given, {})
+            loop.hook.work(1)
+            now[0] += 3 if loop.hook.on else 1
+    # Seven were watched: the first three, in no time, and the 4th, 8th, 16th and 32nd repeat, 3 s each.
+    assert loop.watch.slowdown() == pytest.approx(4 * 3 / 7)
