@@ -21,8 +21,14 @@ Mark = Callable[[], int]
 FIRST_STEPS = 160
 """Forward passes that the pool holds events for before it has seen how many a batch takes."""
 
-CHAIN_NS = 20_000
-"""Longest host time between the end of a layer and the start of the next for them to share one event."""
+CHAIN_NS = 50_000
+"""Longest host time between the end of a layer and the start of the next for them to share one event.
+
+Python alone takes 15 to 45 us from one block to the next (two cores of a server; the slower of the two speeds of an
+H200's virtual host, where recording an event takes 10 us more): a bound inside that range shares some of them at
+random. An operator between blocks takes as long; where it is shared away, at most this much of the host's time is in
+the next block's span.
+"""
 
 NO_SLOT = -1
 

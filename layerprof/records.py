@@ -293,9 +293,12 @@ class EnergyClosure(Record):
     """Whether replayed energy closes: `parts_j + gap_j + residual_j = total_j`, judged by `rule`.
 
     `parts_j` are joules a call times calls of the `rows` with a figure, `gap_j` the time in no layer at the power of a
-    waiting device. `missing` are the rows without a figure (what they took is in the residual), `without_interval`
-    counts those that were measured once, whose doubt the residual's interval does not hold. `stopped` says why
-    measuring ended.
+    waiting device, `waiting_w`. `missing` are the rows without a figure (what they took is in the residual),
+    `without_interval` counts those that were measured once, whose doubt the residual's interval does not hold.
+    `stopped` says why measuring ended.
+
+    `pace` is the length of the window over that of the latency pass, by which all times in the model are scaled. Of
+    `unlike` rows a replayed call took another time than that: from `unlike_ratios[0]` to `[1]` of it.
     """
 
     quality: Quality
@@ -313,6 +316,10 @@ class EnergyClosure(Record):
     missing: tuple[tuple[str, Phase], ...] = ()
     without_interval: int = 0
     stopped: str = ""
+    pace: float | None = None
+    unlike: int = 0
+    unlike_ratios: tuple[float, float] | None = None
+    waiting_w: float | None = None
 
 
 class Ledger(Record):

@@ -6,6 +6,7 @@ Everything else is the product's own: passes, meter, windows, capture, replay, b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
 
@@ -33,18 +34,32 @@ SECONDS = {"vision_block": 0.24, "decoder_layer": 0.16, "lm_head": 0.2}
 OTHERS_W, OTHERS_S = 150.0, 0.12
 
 
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """A host that cannot keep up: after `brief` of each layer's time the card waits so many times as long for it.
+
+    The host has other speeds in the latency pass, under the counter, and where one layer is called again and again.
+    """
+
+    brief: float
+    latency: float
+    counter: float
+    loop: float
+
+
 class FakeCard:
     """A card, its clock and its counter; `host` adds a processor's counter beside it.
 
     `load` takes the place of `registry.load`: instruments of time and energy read this card.
     """
 
-    def __init__(self, *, host: bool = False, sensor: bool = True, **faults: Any) -> None:
+    def __init__(self, *, host: bool = False, sensor: bool = True, waits: Waits | None = None, **faults: Any) -> None:
         self.clock = FakeClock()
         self.machine = Machine(self.clock, IDLE_W)
         self.host = Machine(self.clock, 40.0) if host else None
         self.sensor = sensor
         self.faults = {"late_s": 0.1} | faults
+        self.waits = waits
         self.interrupt_after: float | None = None
         self._load = registry.load
         self._last: nn.Module | None = None
@@ -75,7 +90,21 @@ class FakeCard:
             if layer.name in whole_layers(session.asked.layers):
                 watts, seconds = WATTS.get(layer.kind, OTHERS_W), SECONDS.get(layer.kind, OTHERS_S)
                 _follow(model.get_submodule(layer.name), self._draw(watts, seconds, layer.tower == "language"))
-        model.register_forward_hook(lambda *_: self.clock.sleep(GAP_S))
+        model.register_forward_hook(lambda *_: self._take(0.0, GAP_S))
+
+    def _take(self, watts: float, seconds: float, again: bool = False) -> None:
+        """Work at `watts` for that time, or rest where they are 0, and then wait for the host."""
+        waits = self.waits
+        if waits is not None:
+            seconds *= waits.brief
+        if watts:
+            self.machine.run(watts, seconds)
+        else:
+            self.clock.sleep(seconds)
+        if waits is not None:
+            self.clock.sleep(
+                seconds * (waits.loop if again else waits.counter if self.clock.watched else waits.latency)
+            )
 
     def _draw(self, watts: float, seconds: float, language: bool) -> Callable[..., None]:
         def draw(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -83,8 +112,9 @@ class FakeCard:
             rows, length = (first.shape[0], first.shape[1]) if first.ndim > 1 else (1, 1)
             share = rows * length / TOKENS if language and length > 1 else 1.0
             warm = WARM if self._last is module else 1.0
+            again = type(self._last) is type(module)  # copies share the class that `_follow` made for them
             self._last = module
-            self.machine.run(watts * warm, seconds * share)
+            self._take(watts * warm, seconds * share, again)
             if self.interrupt_after is not None and self.clock.now() > self.interrupt_after:
                 self.interrupt_after = None
                 raise KeyboardInterrupt

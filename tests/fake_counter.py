@@ -32,6 +32,11 @@ class FakeClock:
         """Return virtual seconds."""
         return self._now
 
+    @property
+    def watched(self) -> bool:
+        """Whether something is repeated: a meter reads its counter."""
+        return any(ticket not in self._cancelled for _, ticket, _ in self._due)
+
     def sleep(self, seconds: float) -> None:
         """Pass time, doing what falls due."""
         end = self._now + seconds

@@ -16,6 +16,8 @@ SAME = 1e-3
 """Largest difference between a replayed output and the original, over the original's largest value."""
 
 CHUNK_S = 0.02
+AHEAD = 2
+"""Chunks of calls that the host may be ahead of its device."""
 
 
 class Loop:
@@ -28,6 +30,7 @@ class Loop:
         self._device = device if device.startswith("cuda") and torch.cuda.is_available() else None
         self._next = 0
         self._chunk = 1
+        self._call_s = 0.0
         self._marks: list[Any] = []
 
     def call(self) -> Any:
@@ -44,7 +47,8 @@ class Loop:
         start = self.clock.now()
         self.call()
         self.wait()
-        self._chunk = max(1, int(CHUNK_S / max(1e-7, self.clock.now() - start)))
+        self._call_s = self.clock.now() - start
+        self._chunk = max(1, int(CHUNK_S / max(1e-7, self._call_s)))
 
     def run(self, seconds: float) -> int:
         """Make calls for about `seconds` and return how many."""
@@ -61,14 +65,26 @@ class Loop:
         if self._device is not None:
             torch.cuda.synchronize(self._device)
 
+    def drain(self) -> bool | None:
+        """Wait likewise, and return whether the device had waited for its host; None where the host is the device.
+
+        A device that is slower than its host has `AHEAD` chunks still to do when a run ends, one that is faster less
+        than one call. A chunk lies between the two, however much a call alone, as `calibrate` timed it, takes more.
+        """
+        if self._device is None:
+            return None
+        start = self.clock.now()
+        self.wait()
+        return self.clock.now() - start < self._chunk * self._call_s
+
     def _pace(self) -> None:
-        """Keep the host at most two chunks ahead of the device: a long queue would outlast its window."""
+        """Keep the host at most `AHEAD` chunks ahead of the device: a long queue would outlast its window."""
         if self._device is None:
             return
         mark = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no types here
         mark.record(torch.cuda.current_stream(self._device))
         self._marks.append(mark)
-        if len(self._marks) > 2:
+        if len(self._marks) > AHEAD:
             self._marks.pop(0).synchronize()
 
 

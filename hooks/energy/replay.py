@@ -31,7 +31,8 @@ from layerprof.energy.awake import rest_awake
 from layerprof.energy.instruments import Clock, MakesReplay, Meter
 from layerprof.energy.measured import mean_power
 from layerprof.energy.replay_plan import HOT_SETTLE_S, SETTLE_S, TARGET, Candidate, Plan, make_plan
-from layerprof.energy.replayed import INTERRUPTED, CallWindows, ReplayReading, summarise
+from layerprof.energy.replayed import INTERRUPTED, ReplayReading
+from layerprof.energy.summary import CallWindows, summarise
 from layerprof.readings import Key, Layer
 from layerprof.records import Phase
 
@@ -48,6 +49,7 @@ class _Bench:
     remark: str | None = None
     cold: dict[str, int] = field(default_factory=dict)
     hot: dict[str, int] = field(default_factory=dict)
+    waited: list[bool | None] = field(default_factory=list)
 
 
 @dataclass
@@ -170,19 +172,23 @@ class Replay:
         remarks = [rotation.reason, copied if bench.captured.inputs.copies_state else None]
         bench.remark = "; ".join(r for r in remarks if r) or None
         cold = Loop(bench.captured, rotation.modules, self.device, self.clock)
-        bench.cold[f"{label}, cold"] = self._window(f"{label}, cold", cold, plan.settle_s, plan.window_s)
+        bench.cold[f"{label}, cold"], waited = self._window(f"{label}, cold", cold, plan.settle_s, plan.window_s)
+        bench.waited.append(waited)
         if hot:
             warm = Loop(bench.captured, rotation.modules[:1], self.device, self.clock)
-            bench.hot[f"{label}, hot"] = self._window(f"{label}, hot", warm, HOT_SETTLE_S, plan.window_s)
+            bench.hot[f"{label}, hot"], _ = self._window(f"{label}, hot", warm, HOT_SETTLE_S, plan.window_s)
 
-    def _window(self, label: str, loop: Loop, settle_s: float, window_s: float) -> int:
-        """Run the loop for the settling time, then for the window inside it; return the window's calls."""
+    def _window(self, label: str, loop: Loop, settle_s: float, window_s: float) -> tuple[int, bool | None]:
+        """Run the loop for the settling time, then for the window inside it.
+
+        Return the window's calls, and whether the device was left waiting in it (`Loop.drain`).
+        """
         loop.calibrate()
         loop.run(settle_s)
         with self.meter.window(label, steady=True):
             count = loop.run(window_s)
-            loop.wait()
-        return count
+            waited = loop.drain()
+        return count, waited
 
     # --- evaluation ------------------------------------------------------------------------------------------------
 
@@ -193,6 +199,7 @@ class Replay:
                 key=bench.captured.key,
                 cold=tuple((windows[label], count) for label, count in bench.cold.items()),
                 hot=tuple((windows[label], count) for label, count in bench.hot.items()),
+                host_bound=None if None in bench.waited or not bench.waited else all(bench.waited),
                 refusal=bench.refusal,
                 remark=bench.remark,
             )

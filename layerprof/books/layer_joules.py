@@ -8,10 +8,11 @@ from math import fsum, isfinite
 from layerprof.books.evidence import Asked, Read
 from layerprof.books.joules import why_none
 from layerprof.books.rows import LayerEnergy
-from layerprof.books.span_sums import gap_phase, outermost, span_calls, span_seconds
-from layerprof.energy.amount import TOLERANCE
+from layerprof.books.span_sums import gap_phase, outermost, pace, span_calls, span_seconds
+from layerprof.energy.amount import TOLERANCE, joules_of
 from layerprof.energy.closure import Closure
 from layerprof.energy.measured import EnergyData
+from layerprof.energy.replayed import TIME_RATIO
 from layerprof.energy.share import attribute
 from layerprof.readings import Key, Layer, SpanReading
 from layerprof.records import EnergyClosure, EnergyEstimate, Quality
@@ -49,6 +50,7 @@ def _shared(data: EnergyData, spans: SpanReading, outer: SpanReading) -> LayerEn
 def _replayed(data: EnergyData, spans: SpanReading, outer: SpanReading) -> LayerEnergy:
     """Return replayed joules a call times the calls of one walk; the gaps at the power of a waiting device.
 
+    Calls and gaps are as long as in the window whose joules they are to make up, not as in the latency pass.
     The books take only the calls that no other layer's call held, since a replayed call holds all that ran inside it.
     """
     reading = data.replayed
@@ -57,7 +59,8 @@ def _replayed(data: EnergyData, spans: SpanReading, outer: SpanReading) -> Layer
     names = {name for name, _ in part_of_the_books}
     calls = span_calls(spans, names)
     rows, counted = reading.over_all(calls), reading.over_all(part_of_the_books)
-    rest = {name: reading.gap_w.joules * s for name, s in spans.gaps_s.items()} if reading.gap_w else {}
+    watts = reading.gap_w.joules * pace(spans, data.whole.walk_s) if reading.gap_w else 0.0
+    rest = {name: watts * s for name, s in spans.gaps_s.items()} if reading.gap_w else {}
     inner = {(span.layer, span.phase) for span in spans.spans if span.layer not in names}
     labels = {key: (row.quality, row.reason) for key, row in rows.items()}
     account = _account(data, spans, outer)
@@ -88,7 +91,8 @@ def _account(data: EnergyData, spans: SpanReading, outer: SpanReading) -> Closur
     total = data.whole.reading.energy
     if data.replayed is None or total is None or total.joules <= 0:
         return None
-    return data.replayed.closure(total, span_calls(outer), gap_s=fsum(spans.gaps_s.values()))
+    gap_s = fsum(spans.gaps_s.values()) * pace(spans, data.whole.walk_s)
+    return data.replayed.closure(total, span_calls(outer), gap_s=gap_s)
 
 
 def closure(layers: Sequence[Layer], data: EnergyData | None, spans: SpanReading | None) -> EnergyClosure | None:
@@ -103,7 +107,9 @@ def closure(layers: Sequence[Layer], data: EnergyData | None, spans: SpanReading
     assert total.ci95, "a window's joules have an interval"
     assert residual.ci95, "and so has what is left of them"
     rows = data.replayed.rows
-    known = [row.energy for key in span_calls(outer) if (row := rows.get(key)) and row.energy]
+    kept = [row for key in span_calls(outer) if (row := rows.get(key)) and row.energy]
+    known = [row.energy for row in kept if row.energy]
+    ratios = [row.seconds / row.place.seconds for row in kept if row.place and row.seconds and TIME_RATIO in row.flags]
     return EnergyClosure(
         quality=Quality.REPLAYED,
         source=_replay_source(data),
@@ -120,6 +126,10 @@ def closure(layers: Sequence[Layer], data: EnergyData | None, spans: SpanReading
         missing=account.missing,
         without_interval=sum(energy.ci95 is None for energy in known),
         stopped=data.replayed.stopped,
+        pace=pace(spans, data.whole.walk_s) if data.whole.walk_s else None,
+        unlike=len(ratios),
+        unlike_ratios=(min(ratios), max(ratios)) if ratios else None,
+        waiting_w=joules_of(data.replayed.gap_w),
     )
 
 

@@ -1,11 +1,12 @@
 """The books of energy: replayed layers x calls + gaps against the end-to-end counter.
 
     residual = E_e2e - (sum n_i e_i + P_gap T_gap)
-    u^2 = u^2(E_e2e) + sum n_i^2 u_i^2 + (common * sum n_i e_i)^2 + u^2(gap)
+    u^2 = u^2(E_e2e) + sum n_i^2 u_i^2 + (common * sum n_i e_i)^2 + (sum n_i d_i)^2 + u^2(P_gap) (T_gap + sum n_i s_i)^2
     PASS if |residual| / E_e2e <= max(TOLERANCE, 1.96 u / E_e2e)
 
-The residual is printed whatever it is. A negative one says that gaps or warm caches were counted twice, a positive one
-that something ran which is in no row.
+e_i are joules of a call in the model, T_gap the time between calls in the same window; d_i and s_i are a call's doubt
+and shift where it took another time replayed (`place.py`). The residual is printed whatever it is. A negative one says
+that something was counted twice, a positive one that something ran which is in no row.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from layerprof.readings import Key
 class RowPart:
     """One replayed row: joules a call, its relative standard uncertainty, and how often it ran in the window.
 
-    `common_u` is the relative uncertainty that all parts of one `group` (a phase) share.
+    `common_u` is the relative uncertainty that all parts of one `group` (a phase) share. `doubt_j` a call is shared by
+    all parts, whose calls took another time replayed for one reason; `shift_s` of each call stand in its joules at the
+    power of a waiting device.
     """
 
     key: Key
@@ -31,6 +34,8 @@ class RowPart:
     calls: int
     common_u: float = 0.0
     group: str = ""
+    doubt_j: float = 0.0
+    shift_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,9 @@ def close(
     for group in dict.fromkeys(p.group for p in parts):
         # What a round's drift does to one layer it does to all of its phase: these add up, not in quadrature.
         variance += sum(p.calls * p.joules * p.common_u for p in parts if p.group == group) ** 2
-    variance += (_u(gap_w) * gap_s) ** 2 if gap_w else 0.0
+    variance += sum(p.calls * p.doubt_j for p in parts) ** 2
+    waiting_s = gap_s + sum(p.calls * p.shift_s for p in parts)
+    variance += (_u(gap_w) * waiting_s) ** 2 if gap_w else 0.0
     half = NORMAL_95 * sqrt(variance)
     tolerance = max(TOLERANCE, half / total.joules)
     named = total.joules - residual

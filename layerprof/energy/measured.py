@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from layerprof.energy.amount import Amount, around
+from layerprof.energy.place import in_place
 from layerprof.energy.replayed import ReplayReading
 from layerprof.energy.share import by_difference
 from layerprof.energy.typical import Typical
@@ -18,11 +19,15 @@ NOT_ABOVE_ZERO = "the windows differ by less than their own doubt, so one phase 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One window scaled to one walk over all batches; `host` is what the sensor beside the device's read."""
+    """One window scaled to one walk over all batches; `host` is what the sensor beside the device's read.
+
+    `walk_s` is how long that walk took under the counter, rests left out; None where nobody knows.
+    """
 
     reading: WindowReading
     host: WindowReading | None
     active_j: float | None = None
+    walk_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,7 @@ class Repeated:
 class EnergyData:
     """What the pass read: the end-to-end window, and one for each prefix of the answer (vision, prefill, decode).
 
+    The prefixes are `at_one_speed` with the whole.
     `instrument` are the meter's facts, `captured` which call replay took, `host_reason` why the host has no joules.
     """
 
@@ -63,6 +69,24 @@ class EnergyData:
         return "; ".join(reason for reason in reasons if reason) or NOT_ABOVE_ZERO
 
 
+def at_one_speed(
+    upto: Mapping[Phase, Measured], ends_s: Mapping[Phase, float], waiting_w: Amount | None
+) -> dict[Phase, Measured]:
+    """Return windows as long as the same walks took in another one, `ends_s` seconds to the end of each phase.
+
+    The windows stand one after the other, and a host changes its speed meanwhile. What a device draws while it waits
+    for a slow one is no phase's, and their difference would hold it. `waiting_w` is that power, as in `place.py`;
+    without it or a walk's length the windows stay as they are.
+    """
+    found = {}
+    for phase, one in upto.items():
+        energy, end_s = one.reading.energy, ends_s.get(phase)
+        if energy is not None and waiting_w is not None and one.walk_s and end_s:
+            energy = in_place(energy, one.walk_s, end_s, waiting_w).energy
+        found[phase] = replace(one, reading=replace(one.reading, energy=energy))
+    return found
+
+
 def mean_power(window: WindowReading | None) -> Amount | None:
     """Return a window's mean power in watts with its interval; None where it has no joules."""
     return window.energy * (1 / window.duration_s) if window and window.energy else None
@@ -81,11 +105,11 @@ def measured(
     and where there is neither the rests stay in the joules. `active_j` is above the quiet power.
     """
     walk = _per_walk(window, repeated, rest_w)
+    walk_s = (window.duration_s - repeated.paused_s) / repeated.walks
     active = None
     if walk.energy is not None and window.baseline_w is not None:
-        walking_s = (window.duration_s - repeated.paused_s) / repeated.walks
-        active = walk.energy.joules - window.baseline_w * walking_s
-    return Measured(walk, _per_walk(host, repeated, host_rest_w) if host else None, active)
+        active = walk.energy.joules - window.baseline_w * walk_s
+    return Measured(walk, _per_walk(host, repeated, host_rest_w) if host else None, active, walk_s)
 
 
 def _per_walk(window: WindowReading, repeated: Repeated, rest_w: Amount | None) -> WindowReading:

@@ -1,48 +1,33 @@
-"""From windows of replayed calls to joules a call, per layer and phase, with intervals, labels and the books."""
+"""What replay found: joules a call per layer and phase, in its loop and in the model, with intervals and books."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Any
 
-import numpy as np
-
-from layerprof.energy.amount import TOLERANCE, Amount, ends_of, joules_of
-from layerprof.energy.blocks import BlockFit, fit_blocks
+from layerprof.energy.amount import NORMAL_95, TOLERANCE, Amount, ends_of, joules_of
 from layerprof.energy.closure import Closure, RowPart, close
-from layerprof.energy.counter import Floats
+from layerprof.energy.flags import CLOCK_DRIFT, THROTTLED
+from layerprof.energy.place import Place, in_place
 from layerprof.energy.share import RowEnergy
-from layerprof.energy.windows import WindowReading
 from layerprof.readings import Key
-from layerprof.records import Phase, Quality
+from layerprof.records import Quality
 
 TIME_RATIO = "time unlike in the model"
 INTERRUPTED = "interrupted"
-Counted = tuple[WindowReading, int]
-
-
-@dataclass(frozen=True, slots=True)
-class CallWindows:
-    """The windows of one captured call, by round, with how often it was made in each.
-
-    `cold` are those with weights in turn, `hot` those with one set.
-    """
-
-    key: Key
-    cold: tuple[Counted, ...]
-    hot: tuple[Counted, ...] = ()
-    refusal: str | None = None
-    remark: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayRow:
     """Joules a call of one layer in one phase. `energy` is None exactly where `quality` is `unavailable`.
 
-    `active` is above the power of the resident, idle model (`energy - P_ctx x seconds`); `hot_j` with warm weights.
-    `measured_on` is the layer whose calls were measured, another one of the same kind under a small budget.
-    `relative_u` and `common_u` are for sums, see `closure.RowPart`.
+    `energy` and `seconds` are of a replayed call; `active` is above the power of the resident, idle model (`energy -
+    P_ctx x seconds`). `place` is the call in the model, None where its time there or the power of a waiting device is
+    not known. `hot_j`, `hot_s` and `hot_place` are the same with warm weights. `host_bound` says that the device waited
+    in every replay. `measured_on` is the layer whose calls were measured, another one of the same kind under a small
+    budget. `relative_u` and `common_u` are for sums, see `closure.RowPart`.
     """
 
     energy: Amount | None
@@ -56,6 +41,20 @@ class ReplayRow:
     measured_on: str | None = None
     relative_u: float = float("nan")
     common_u: float = 0.0
+    hot_s: float | None = None
+    host_bound: bool | None = None
+    place: Place | None = None
+    hot_place: Place | None = None
+
+    @property
+    def in_model(self) -> Amount | None:
+        """Joules of a call where it stands in the model; of a replayed one where no more is known."""
+        return self.place.energy if self.place else self.energy
+
+    @property
+    def hot_in_model_j(self) -> float | None:
+        """The same with warm weights."""
+        return self.hot_place.energy.joules if self.hot_place else self.hot_j
 
     def facts(self) -> dict[str, Any]:
         """Return the row as plain values for a file; JSON knows no NaN, so None stands for it."""
@@ -66,13 +65,23 @@ class ReplayRow:
             "active_ci95": ends_of(self.active),
             "hot_j": self.hot_j,
             "seconds": self.seconds,
+            "hot_seconds": self.hot_s,
+            "host_bound": self.host_bound,
+            "in_model": None
+            if self.place is None
+            else {
+                "seconds": self.place.seconds,
+                "joules": self.place.energy.joules,
+                "ci95": ends_of(self.place.energy),
+                "doubt_j": self.place.doubt_j,
+            },
             "rounds": self.rounds,
             "quality": self.quality,
             "reason": self.reason,
             "flags": self.flags,
             "measured_on": self.measured_on,
-            "relative_u": self.relative_u if np.isfinite(self.relative_u) else None,
-            "common_u": self.common_u if np.isfinite(self.common_u) else None,
+            "relative_u": self.relative_u if isfinite(self.relative_u) else None,
+            "common_u": self.common_u if isfinite(self.common_u) else None,
         }
 
 
@@ -118,15 +127,20 @@ class ReplayReading:
             "rows": rows,
         }
 
+    def placed(self, in_situ_s: Mapping[Key, float]) -> ReplayReading:
+        """Return the reading with each call where it stands in the model, where it takes `in_situ_s` seconds."""
+        rows = {key: _placed(row, in_situ_s.get(key), self.gap_w) for key, row in self.rows.items()}
+        return replace(self, rows=rows)
+
     def over_all(self, calls: Mapping[Key, int]) -> dict[Key, RowEnergy]:
-        """Return joules over all calls of the run, by layer and phase."""
+        """Return joules in the model over all calls of the run, by layer and phase."""
         found = {}
         for key, count in calls.items():
             row = self.rows.get(key)
             if row is None:
                 found[key] = RowEnergy(None, Quality.UNAVAILABLE, "it was not captured for replay")
             else:
-                found[key] = RowEnergy(row.energy * count if row.energy else None, row.quality, row.reason)
+                found[key] = RowEnergy(row.in_model * count if row.in_model else None, row.quality, row.reason)
         return found
 
     def active_j(self, calls: Mapping[Key, int]) -> dict[Key, float]:
@@ -135,7 +149,7 @@ class ReplayReading:
 
     def hot_j(self, calls: Mapping[Key, int]) -> dict[Key, float]:
         """Return joules with warm weights over all calls of the run, for the rows that have them."""
-        return _times(calls, {key: row.hot_j for key, row in self.rows.items()})
+        return _times(calls, {key: row.hot_in_model_j for key, row in self.rows.items()})
 
     def closure(self, total: Amount, calls: Mapping[Key, int], gap_s: float = 0.0) -> Closure:
         """Close the books of a window in which each row ran `calls[row]` times and nothing ran for `gap_s` seconds."""
@@ -144,123 +158,44 @@ class ReplayReading:
             row = self.rows.get(key)
             if row is None or row.energy is None:
                 missing.append(key)
-                continue
-            u = row.relative_u if np.isfinite(row.relative_u) else 0.0
-            parts.append(RowPart(key, row.energy.joules, u, count, row.common_u, str(key[1])))
+            else:
+                parts.append(_part(key, row, count))
         return close(total, parts, self.gap_w, gap_s, missing)
 
 
-def summarise(
-    calls: Sequence[CallWindows],
-    members: Mapping[Key, Hashable],
-    *,
-    context_w: Amount | None = None,
-    gap_w: Amount | None = None,
-    in_situ_s: Mapping[Key, float] | None = None,
-    stopped: str = "",
-    reason: str | None = None,
-) -> ReplayReading:
-    """Return a row for every member: its own figure, that of its kind's representative, or why there is none.
-
-    `members` are all layers and phases that were called, with their kind. `context_w` is the power of the resident,
-    idle model, `gap_w` that between kernels, both in watts. Rows of one phase are fitted together.
-    """
-    if reason is not None:
-        rows = {key: _missing(reason) for key in members}
-        return ReplayReading(rows, reason=reason, stopped="there is no sensor")
-    own: dict[Key, ReplayRow] = {}
-    for phase in Phase:
-        group = [c for c in calls if c.key[1] is phase]
-        own.update(_phase_rows([c for c in group if c.refusal is None], context_w))
-        own.update({c.key: _missing(c.refusal) for c in group if c.refusal is not None})
-    by_kind = {members[key]: key for key in own if key in members and own[key].energy is not None}
-    rows = {}
-    for key, kind in members.items():
-        if key in own:
-            rows[key] = own[key]
-        elif kind in by_kind:
-            rows[key] = _lent(own[by_kind[kind]], by_kind[kind][0])
-        else:
-            rows[key] = _missing("the energy budget did not reach it; give a larger --energy-budget")
-    if in_situ_s:
-        rows = {key: _compared(row, in_situ_s.get(key)) for key, row in rows.items()}
-    return ReplayReading(
-        rows=rows,
-        context_w=context_w,
-        gap_w=gap_w,
-        stopped=stopped,
-        rounds=max((len(c.cold) for c in calls), default=0),
-    )
+def _part(key: Key, row: ReplayRow, calls: int) -> RowPart:
+    """Return the row's part of the books; its relative uncertainties are those of the replayed joules."""
+    assert row.energy is not None
+    assert row.in_model is not None
+    joules = row.in_model.joules
+    of_it = row.energy.joules / joules if joules else 0.0
+    u = row.relative_u if isfinite(row.relative_u) else 0.0
+    doubt_j, shift_s = (row.place.doubt_j, row.place.shift_s) if row.place else (0.0, 0.0)
+    return RowPart(key, joules, u * of_it, calls, row.common_u * of_it, str(key[1]), doubt_j, shift_s)
 
 
-def _phase_rows(group: Sequence[CallWindows], context: Amount | None) -> dict[Key, ReplayRow]:
-    if not group:
-        return {}
-    cold = _matrix([c.cold for c in group])
-    fit = fit_blocks(cold)
-    return {c.key: _row(c, fit, index, int(np.isfinite(cold[index]).sum()), context) for index, c in enumerate(group)}
-
-
-def _row(calls: CallWindows, fit: BlockFit, index: int, rounds: int, context: Amount | None) -> ReplayRow:
-    joules = float(fit.joules[index])
-    if not np.isfinite(joules):
-        reasons = dict.fromkeys(w.reason for w, _ in calls.cold if w.reason)
-        return _missing("; ".join(reasons) or "no window was measured before the end")
-    low, high = (float(x) for x in fit.ci95[index])
-    energy = Amount(joules, (low, high) if np.isfinite(low) else None)
-    good = [(w, n) for w, n in calls.cold if w.energy is not None]
-    seconds = float(np.mean([w.duration_s / n for w, n in good]))
-    hot = _matrix([calls.hot])[0]
-    flags = tuple(dict.fromkeys(f for w, _ in good for f in w.flags))
-    notes = [calls.remark] if calls.remark else []
-    notes += [f"some windows: {', '.join(flags)}"] if flags else []
-    notes += ["one round only, so no interval"] if energy.ci95 is None else []
-    return ReplayRow(
-        energy=energy,
-        active=_active(energy, seconds, context),
-        hot_j=float(np.nanmean(hot)) if np.isfinite(hot).any() else None,
-        seconds=seconds,
-        rounds=rounds,
-        quality=Quality.REPLAYED,
-        reason="; ".join(notes) or None,
-        flags=flags,
-        measured_on=calls.key[0],
-        relative_u=float(fit.relative_u[index]),
-        common_u=fit.common_u,
-    )
-
-
-def _matrix(rows: Sequence[Sequence[Counted]]) -> Floats:
-    """Joules a call, (layers, rounds); NaN for windows without a figure."""
-    most = max((len(r) for r in rows), default=0)
-    found = np.full((len(rows), max(1, most)), np.nan)
-    for i, row in enumerate(rows):
-        for r, (window, count) in enumerate(row):
-            if window.energy is not None and count:
-                found[i, r] = window.energy.joules / count
-    return found
-
-
-def _active(energy: Amount, seconds: float, context: Amount | None) -> Amount | None:
-    """Joules above the resident idle power, `u^2 = u^2(e) + t^2 u^2(P_ctx)`."""
-    return energy - context * seconds if context else None
-
-
-def _lent(row: ReplayRow, name: str) -> ReplayRow:
-    text = f"class representative: measured on {name}"
-    return replace(row, reason=f"{text}; {row.reason}" if row.reason else text, measured_on=name)
-
-
-def _compared(row: ReplayRow, in_situ_s: float | None) -> ReplayRow:
-    if not in_situ_s or row.seconds is None or abs(row.seconds / in_situ_s - 1) <= TOLERANCE:
+def _placed(row: ReplayRow, place_s: float | None, waiting: Amount | None) -> ReplayRow:
+    """Return the row with its call in the model, flagged where that takes another time there."""
+    if not place_s or row.energy is None or not row.seconds:
         return row
-    text = f"a replayed call took {row.seconds / in_situ_s:.2f} of its time in the model"
-    return replace(row, flags=(*row.flags, TIME_RATIO), reason=f"{row.reason}; {text}" if row.reason else text)
+    found, told = row, ""
+    if waiting is not None:
+        # A device that waits in the loop, clocks and limits alone, does its work in less than either time.
+        sure = bool(row.host_bound) and not {THROTTLED, CLOCK_DRIFT} & {*row.flags}
+        place = in_place(row.energy, row.seconds, place_s, waiting, sure=sure)
+        warm = row.hot_j is not None and row.hot_s
+        hot = in_place(Amount(row.hot_j or 0.0), row.hot_s or 0.0, place_s, waiting) if warm else None
+        found = replace(row, place=place, hot_place=hot)
+        told = f"; the difference is waiting at {waiting.joules:.3g} W"
+        if place.doubt_j:
+            share = NORMAL_95 * place.doubt_j / place.energy.joules
+            told += f", and that it may be work is in the interval ({share:.1%} of the joules)"
+    ratio = row.seconds / place_s
+    if abs(ratio - 1) <= TOLERANCE:
+        return found
+    text = f"a replayed call took {ratio:.2f} of its time in the model{told}"
+    return replace(found, flags=(*row.flags, TIME_RATIO), reason=f"{row.reason}; {text}" if row.reason else text)
 
 
 def _times(calls: Mapping[Key, int], each: Mapping[Key, float | None]) -> dict[Key, float]:
     return {key: joules * count for key, count in calls.items() if (joules := each.get(key)) is not None}
-
-
-def _missing(reason: str) -> ReplayRow:
-    return ReplayRow(None, None, None, None, 0, Quality.UNAVAILABLE, reason)

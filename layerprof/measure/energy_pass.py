@@ -14,11 +14,11 @@ from dataclasses import replace
 from typing import Any
 
 from layerprof import registry
-from layerprof.books.span_sums import outermost, span_calls, span_seconds
+from layerprof.books.span_sums import outermost, pace, phase_ends, span_calls, span_seconds
 from layerprof.energy.amount import Amount, ends_of, joules_of
 from layerprof.energy.awake import rest_awake
 from layerprof.energy.instruments import METER, REPLAY, Clock, Meter, Replays
-from layerprof.energy.measured import EnergyData, Repeated, mean_power, measured
+from layerprof.energy.measured import EnergyData, Repeated, at_one_speed, mean_power, measured
 from layerprof.energy.replay_plan import SETTLE_S
 from layerprof.energy.replayed import ReplayReading
 from layerprof.energy.typical import Size, Typical, typical
@@ -26,12 +26,15 @@ from layerprof.energy.windows import EnergyReading
 from layerprof.layers.nesting import whole_layers
 from layerprof.measure import passes
 from layerprof.measure.session import Session
+from layerprof.readings import SpanReading
 from layerprof.records import Phase
 
 WINDOW_S = 5.0
 """Least length of a window: 50 steps of a counter that steps every 100 ms."""
 JITTER_S = 0.02
 """Longest random pause between walks, so that their period cannot lock to the sensor's."""
+UNLIKE = 0.1
+"""Share by which a walk under the counter may be shorter or longer than in the bare pass before it is told."""
 REST = "rest between walks"
 """The window of such pauses alone: a card that just worked keeps its clocks up and draws more than a quiet one."""
 BUDGET_S = 120.0
@@ -58,6 +61,8 @@ def run(session: Session, meter: Meter | None = None, replay: Replays | None = N
     except KeyboardInterrupt:
         read.reasons["energy"] = "interrupted before its windows were measured"
         raise
+    if unlike := _other_speed(read.wall_s, data.whole.walk_s):
+        read.warnings.append(unlike)
     if asked.settings.energy == "replay":
         _replayed(session, data, replay)
 
@@ -73,11 +78,14 @@ def _windows(session: Session, meter: Meter) -> EnergyData:
             advance()
         _rest(session.asked.device, meter)
         advance()
-    return _read(meter.reading(), counts)
+    return _read(meter.reading(), counts, session.read.spans)
 
 
-def _read(reading: EnergyReading, counts: dict[str, Repeated]) -> EnergyData:
-    """Scale each window to one walk, less its rests at the power that the window of rests alone has."""
+def _read(reading: EnergyReading, counts: dict[str, Repeated], spans: SpanReading | None) -> EnergyData:
+    """Scale each window to one walk, less its rests at the power that the window of rests alone has.
+
+    Those that end with a phase are set to the host's speed of the whole, since their differences are the phases.
+    """
     rest_w, host_rest_w = mean_power(reading.window(REST)), mean_power(reading.host_window(REST))
     found = [
         measured(reading.window(label), reading.host_window(label), count, rest_w, host_rest_w)
@@ -89,11 +97,22 @@ def _read(reading: EnergyReading, counts: dict[str, Repeated]) -> EnergyData:
     for label, count in counts.items():
         facts["windows"][label] |= {"walks": count.walks, "rest_s": count.paused_s}
     host = reading.host_record
+    ends_s = phase_ends(spans, found[0].walk_s) if spans else {}
     return EnergyData(
         whole=found[0],
-        upto=dict(zip(Phase, found[1:], strict=True)),
+        upto=at_one_speed(dict(zip(Phase, found[1:], strict=True)), ends_s, rest_w),
         instrument=facts,
         host_reason=host.reason if host else None,
+    )
+
+
+def _other_speed(bare_s: float, walk_s: float | None) -> str | None:
+    """Say that the answers took another time under the counter than in the bare pass; None where they did not."""
+    if not walk_s or not bare_s or abs(walk_s / bare_s - 1) <= UNLIKE:
+        return None
+    return (
+        f"The answers took {walk_s:.3g} s under the energy counter and {bare_s:.3g} s in the bare pass: this machine "
+        "has more than one speed, and latency and energy of the run are of different ones."
     )
 
 
@@ -106,7 +125,7 @@ def _replayed(session: Session, data: EnergyData, replay: Replays | None) -> Non
     """Replay every layer; where that fails, the layers' joules are shared by time instead, and a warning says so."""
     read = session.read
     try:
-        reading, captured = _replay(session, replay)
+        reading, captured = _replay(session, data, replay)
     except Exception as error:
         read.warnings.append(
             f"The energy replay failed ({type(error).__name__}: {error}); layers' joules are shared by time instead."
@@ -120,8 +139,11 @@ def _replayed(session: Session, data: EnergyData, replay: Replays | None) -> Non
         raise KeyboardInterrupt
 
 
-def _replay(session: Session, replay: Replays | None) -> tuple[ReplayReading, Typical]:
-    """Catch the calls of the batch that is nearest to the mean, and measure each of them in a loop of its own."""
+def _replay(session: Session, data: EnergyData, replay: Replays | None) -> tuple[ReplayReading, Typical]:
+    """Catch the calls of the batch that is nearest to the mean, and measure each of them in a loop of its own.
+
+    Their times in the model are those of the latency pass at the pace of the window whose joules they are to make up.
+    """
     asked, read = session.asked, session.read
     outer = _replayable(session)
     layers = [layer for layer in asked.layers if layer.name in outer]
@@ -140,7 +162,8 @@ def _replay(session: Session, replay: Replays | None) -> tuple[ReplayReading, Ty
     calls = span_calls(read.spans, outer) if read.spans else {}
     plan = replay.plan()
     with session.progress.stage("energy replay", max(1, len(plan.measured) * plan.rounds[1])) as advance:
-        in_situ = {key: seconds / calls[key] for key, seconds in times.items()}
+        share = pace(read.spans, data.whole.walk_s) if read.spans else 1.0
+        in_situ = {key: share * seconds / calls[key] for key, seconds in times.items()}
         reading = replay.measure(in_situ, advance=advance)
     return reading, chosen
 

@@ -86,7 +86,26 @@ def _energy_notes(run: Run) -> tuple[str, ...]:
         notes.append(f"all {closure.rows} rows have a figure")
     if closure.without_interval:
         notes.append(f"{closure.without_interval} rows were measured once: their doubt is not in the interval")
+    notes += _times_notes(closure)
     return (*notes, f"measuring ended: {closure.stopped or 'it does not say why'}")
+
+
+def _times_notes(closure: EnergyClosure) -> list[str]:
+    """Return what is to be said of times: of the window against the latency pass, of replayed calls in the model."""
+    notes = []
+    if closure.pace is not None and abs(closure.pace - 1) > TOLERANCE:
+        notes.append(
+            f"under the counter the answers took {closure.pace:.2f} of the latency pass's time, so calls and gaps are "
+            "taken to be that share of theirs"
+        )
+    if closure.unlike and closure.unlike_ratios:
+        low, high = (f"{ratio:.2f}" for ratio in closure.unlike_ratios)
+        notes.append(
+            f"calls of {closure.unlike} rows took another time replayed ({low if low == high else f'{low} to {high}'} "
+            f"of that in the model): the difference is waiting at {units.watts(closure.waiting_w)}, and that it may be "
+            "work is in the interval"
+        )
+    return notes
 
 
 def _not_recorded_notes(column: LedgerColumn) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from layerprof.energy.amount import around, ci95_of, joules_of
-from layerprof.energy.measured import NOT_ABOVE_ZERO, EnergyData, Measured, Repeated, mean_power, measured
+from layerprof.energy.measured import NOT_ABOVE_ZERO, EnergyData, Measured, Repeated, at_one_speed, mean_power, measured
 from layerprof.energy.windows import WindowReading
 from layerprof.records import Phase, Quality
 
@@ -123,3 +123,26 @@ def test_a_missing_window_leaves_no_phases_and_its_own_reason() -> None:
     twice = data(window(None, reason="too short"), window(None, reason="too short"), window(9.0))
     assert twice.phases_reason() == "too short"
     assert data(window(None), window(None, reason="too short"), window(9.0)).phases_reason() == "too short"
+
+
+def test_windows_at_other_speeds_of_the_host_are_set_to_one() -> None:
+    """10, 20 and 30 J of work, and waiting at 10 W: of walks to the end of each phase that take 2, 1.5 and 6 s.
+
+    At one speed they take 1, 3 and 8 s, so phases have 10 + 10, 20 + 20 and 30 + 50 J, where the plain differences of
+    30, 45 and 120 J are 30, 15 and 75.
+    """
+    walks = dict(zip(Phase, ((30.0, 2.0), (45.0, 1.5), (120.0, 6.0)), strict=True))
+    upto = {phase: Measured(window(joules), None, walk_s=walk_s) for phase, (joules, walk_s) in walks.items()}
+    ends_s = dict(zip(Phase, (1.0, 3.0, 8.0), strict=True))
+    found = EnergyData(Measured(window(140.0), None), at_one_speed(upto, ends_s, around(10.0, 0.0))).phases()
+    assert found is not None
+    assert [found[phase].joules for phase in Phase] == pytest.approx([20.0, 40.0, 80.0])
+    assert found[Phase.VISION].half == pytest.approx(1.959964 * 10 * 0.5 / 3**0.5), "half the time for 10 J of work"
+    assert at_one_speed(upto, ends_s, None) == upto, "nothing is set without the power of waiting"
+    assert at_one_speed(upto, {}, around(10.0, 0.0)) == upto, "nor without a time"
+
+
+def test_a_window_without_joules_has_none_at_another_speed() -> None:
+    """The reason stays."""
+    upto = {Phase.VISION: Measured(window(None, reason="too short"), None, walk_s=2.0)}
+    assert at_one_speed(upto, {Phase.VISION: 1.0}, around(10.0, 0.0)) == upto

@@ -225,6 +225,57 @@ def test_calls_unlike_those_in_the_model_are_flagged() -> None:
     assert reading.rows["head", Phase.DECODE].flags == ()
 
 
+class Waiting(nn.Module):
+    """A layer of 4 ms of work at 300 W whose host then lets the device wait, as long as `waits` says."""
+
+    def __init__(self, machine: Machine, waits: Callable[[float], float]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(100))
+        self.machine, self.waits = machine, waits
+
+    def __deepcopy__(self, memo: Any) -> Waiting:
+        return Waiting(self.machine, self.waits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Work, then wait."""
+        self.machine.run(300.0, 0.004)
+        self.machine.clock.sleep(self.waits(self.machine.clock.now()))
+        return x * self.weight[0]
+
+
+def _waiting(waits: Callable[[float], float]) -> ReplayReading:
+    """Return the replay of one such layer, which takes 10 ms a call in the model."""
+    clock = FakeClock()
+    machine = Machine(clock)
+    model = nn.ModuleDict({"a": Waiting(machine, waits)})
+    meter = EnergyMeter("cpu", [FakeCounter(machine, late_s=0.1)], clock)
+    replay = Replay(model, [Layer("a", "vision", "vision_block", 0)], meter=meter, clock=clock, cache=200)
+    with replay.capture():
+        model["a"](torch.ones(1, 2, 2))
+    reading: ReplayReading = replay.measure(in_situ_s={("a", Phase.VISION): 0.01})
+    return reading
+
+
+def test_a_call_that_waits_twice_as_long_in_its_loop_has_the_waiting_of_the_model() -> None:
+    """1.2 J of work in 4 ms; 16 ms of waiting in the loop at 80 W, 6 in the model: 1.68 J there, not 2.48."""
+    row = _waiting(lambda _t: 0.016).rows["a", Phase.VISION]
+    assert row.seconds == pytest.approx(0.02, rel=0.01)
+    assert joules_of(row.energy) == pytest.approx(1.2 + 80 * 0.016, rel=0.01)
+    assert joules_of(row.in_model) == pytest.approx(1.2 + 80 * 0.006, rel=0.01)
+    assert "time unlike in the model" in row.flags
+    assert "2.00 of its time in the model; the difference is waiting at 80 W" in str(row.reason)
+    facts = row.facts()["in_model"]
+    assert (facts["seconds"], facts["joules"]) == (0.01, joules_of(row.in_model))
+
+
+def test_a_host_of_two_speeds_widens_no_interval() -> None:
+    """It is slower by 60 % for 7 s of every 20: rounds differ in joules by what they waited, not in what they did."""
+    reading = _waiting(lambda t: 0.016 if t % 20 < 7 else 0.01)
+    row = reading.rows["a", Phase.VISION]
+    assert reading.worst_share < 0.02
+    assert joules_of(row.in_model) == pytest.approx(1.2 + 80 * 0.006, rel=0.02)
+
+
 def test_windows_of_a_failing_counter_have_reasons_not_figures() -> None:
     """A counter whose every read fails in the rounds: unavailable, with the counter's own reason."""
     replay, _, _ = _bench(budget_s=70.0, failing=1.0)
@@ -248,6 +299,45 @@ def test_a_loop_ends_near_its_time_however_short_a_call_is() -> None:
     count = loop.run(1.0)
     assert clock.now() - before == pytest.approx(1.0, abs=0.03)
     assert count == pytest.approx((clock.now() - before) / 0.0005, abs=2)
+
+
+@pytest.mark.parametrize(("device_s", "waited"), [(0.0004, True), (0.004, False)])
+def test_a_loop_tells_which_of_the_two_waits(device_s: float, waited: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host of 1 ms a call, and a device that takes less, or more and has two chunks still to do at the end."""
+    clock = FakeClock()
+    free_s = [0.0]
+
+    class Event:
+        def record(self, _stream: object) -> None:
+            self.done_s = free_s[0]
+
+        def synchronize(self) -> None:
+            clock.sleep(max(0.0, self.done_s - clock.now()))
+
+    class Launching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            clock.sleep(0.001)
+            free_s[0] = max(free_s[0], clock.now()) + device_s
+            return x
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: clock.sleep(max(0.0, free_s[0] - clock.now())))
+    model = nn.ModuleDict({"a": Launching()})
+    hook = CaptureHook(model, [Layer("a", "vision", "vision_block", 0)])
+    with hook, hook.batch(0):
+        model["a"](torch.ones(1, 2, 2))
+    (captured,) = hook.calls.values()
+    loop = Loop(captured, (captured.module,), "cuda:0", clock)
+    loop.calibrate()
+    loop.run(1.0)
+    assert loop.drain() is waited
+
+
+def test_a_host_that_is_the_device_waits_for_nobody() -> None:
+    """So nothing is known of it."""
+    assert _waiting(lambda _t: 0.006).rows["a", Phase.VISION].host_bound is None
 
 
 def test_the_loop_waits_for_the_device_that_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:

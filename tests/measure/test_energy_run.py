@@ -10,7 +10,20 @@ from math import fsum
 from pathlib import Path
 
 import pytest
-from fake_card import GAP_S, IDLE_W, OTHERS_S, OTHERS_W, SECONDS, TOKENS, WARM, WATTS, FakeCard, profiled, session_on
+from fake_card import (
+    GAP_S,
+    IDLE_W,
+    OTHERS_S,
+    OTHERS_W,
+    SECONDS,
+    TOKENS,
+    WARM,
+    WATTS,
+    FakeCard,
+    Waits,
+    profiled,
+    session_on,
+)
 from rich.console import Console
 
 import layerprof
@@ -90,6 +103,33 @@ def test_end_to_end_joules_are_told_by_sample_token_stage_and_host(replayed: Run
     assert energy.host_joules is not None
     # The processor of the card idles at 40 W all the while.
     assert energy.host_joules / energy.joules == pytest.approx(40.0 / energy.mean_power_w, rel=0.01)
+
+
+def test_layers_that_wait_for_their_host_close_however_fast_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The card waits 4.8 times as long as it works in the latency pass, thrice under the counter, 6 times in replay.
+
+    A row has the joules of its work and those of waiting thrice that time, as in the window that the books are of.
+    """
+    waits = Waits(brief=0.05, latency=4.8, counter=3.0, loop=6.0)
+    session = session_on(FakeCard(waits=waits), monkeypatch, tmp_path / "run", energy="replay", energy_budget=120.0)
+    run = profiled(session)
+    account = run.energy_closure
+    assert account is not None
+    assert account.pace == pytest.approx(4.0 / 5.8, rel=0.001), "1 + 3 over 1 + 4.8 of the work's time"
+    assert abs(account.residual_j) < 0.01 * account.total_j
+    assert account.passed
+    assert account.unlike == len(run.layers)
+    assert account.unlike_ratios == pytest.approx((7 / 4, 7 / 4), rel=0.02)
+    for row in run.layers:
+        work_j, work_s = drawn(row) * waits.brief, drawn(row) / WATTS.get(row.kind, OTHERS_W) * waits.brief
+        assert row.energy_j == pytest.approx(row.calls * (work_j + IDLE_W * 3 * work_s), rel=0.03), row.name
+        assert "of its time in the model" in str(row.energy_reason)
+    told = " ".join(balance.books(run)[-1].notes)
+    assert "0.69 of the latency pass's time" in told
+    assert "waiting at 80.0 W" in told
+    assert any("more than one speed" in warning for warning in run.warnings)
 
 
 def test_scaled_rows_are_an_extra_that_closes(replayed: Run) -> None:
