@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -76,6 +77,8 @@ class LayerProfiler:
         self._why_none = ""
         self._active = False
         self._calls = Calls(model, self)
+        with warnings.catch_warnings():  # scipy adds a filter of its own, which is not to appear inside the block
+            from layerprof.books import own_calls  # noqa: F401 - only to have it
 
     @property
     def rows(self) -> int:

@@ -58,7 +58,11 @@ def remarks(facts: Facts) -> Iterator[str]:
 
 def _of_steps(facts: Facts, steps: watch.Facts) -> Iterator[str]:
     if steps.watched:
-        yield f"Operators were watched in {steps.watched} of {steps.steps} passes through the model{_cost(facts)}."
+        others = f" The FLOPs of {steps.known} others are those of watched ones that were given the same."
+        yield (
+            f"Operators were watched in {steps.watched} of {steps.steps} passes through the model{_cost(facts)}."
+            f"{others if steps.known else ''}"
+        )
     if facts.differed:
         yield (
             "Passes that were given the same did not do the same work, so each was watched from then on"

@@ -6,6 +6,8 @@ from collections.abc import Hashable, Mapping
 from enum import Enum
 from typing import Any
 
+from layerprof.machine.internals import modes_aside
+
 Shapes = tuple[tuple[int, ...], ...]
 
 DEEPEST = 6
@@ -19,8 +21,9 @@ class _UnknownError(Exception):
 def signature(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable | None:
     """Return what is equal for calls of one module that do the same work, but for what it keeps and what values decide.
 
-    Shapes, dtypes and places of tensors, lengths of KV caches, plain values, and the modes that torch is in. None where
-    an argument is of a kind that tells nothing by its outside (an object of the user's own, a cache of fixed length).
+    Shapes, dtypes and places of tensors, values of those of one element (on a CPU, where to ask waits for nothing),
+    lengths of KV caches, plain values, and the modes that torch is in. None where an argument is of a kind that tells
+    nothing by its outside (an object of the user's own, a cache of fixed length).
     """
     try:
         return (_of(args, 0), _of(kwargs, 0), _modes())
@@ -73,7 +76,19 @@ def _tensor(value: Any) -> Hashable:
 
     if type(value) not in (torch.Tensor, torch.nn.Parameter) or value.layout != torch.strided or value.is_nested:
         raise _UnknownError
-    return tuple(map(_plain, value.shape)), value.dtype, value.device, value.requires_grad
+    told = tuple(map(_plain, value.shape)), value.dtype, value.device, value.requires_grad
+    return (*told, _switch(value)) if value.device.type == "cpu" and value.numel() == 1 else told
+
+
+def _switch(value: Any) -> Hashable:
+    """Return the value of a tensor of one element, which may be what a model goes by; a token is none of those."""
+    import torch
+
+    if value.ndim and not (value.dtype.is_floating_point or value.dtype == torch.bool):
+        return None
+    with modes_aside():
+        found: Hashable = value.item()
+    return found
 
 
 def _plain(size: Any) -> int:

@@ -13,7 +13,5 @@ def _of(why: str, *exhibits: str, modes: str = "*") -> Known:
 HARM: Known = {}
 """Exhibits that a profiled block changes."""
 
-COUNTS: Known = {
-    **_of("a value may change one call between two that are watched", "a_value_changes_one_call", modes="default"),
-}
+COUNTS: Known = {}
 """Exhibits whose FLOPs are not those of the hand count."""
