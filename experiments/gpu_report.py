@@ -149,6 +149,8 @@ def work(name: str, run: Run, folder: Path) -> Iterator[Check]:
     """Yield what shows that FLOPs are right: books without a residual, and the 3B's decode by its closed form."""
     residual = run.ledger.flops.residual
     yield Check.of(name, "FLOPs residual", residual, "0", lambda x: x == 0)
+    missing = ", ".join(f"{operator} ({calls:,} calls)" for operator, calls in run.uncounted_ops.items())
+    yield Check.of(name, "operators without a formula", missing or "none", "none", lambda x: x == "none")
     decode = [row for row in run.layers if row.kind == "decoder_layer" and row.phase is Phase.DECODE]
     if run.model.get("parameters") == 3_754_622_976 and decode:
         steps = int(run.settings["max_new_tokens"]) - 1

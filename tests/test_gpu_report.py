@@ -70,6 +70,13 @@ class TestChecks:
         assert found["calls without a span"] == ("3", False)
         assert found["cost of measuring"][1] is False
 
+    def test_books_that_miss_an_operator_do_not_hold(self, report: Any, tmp_path: Path) -> None:
+        """A residual of 0 says nothing of what was never counted."""
+        run = run_with(uncounted_ops={"own::matmul": 1234})
+        found = judged(report, tmp_path, run)
+        assert found["operators without a formula"] == ("own::matmul (1,234 calls)", False)
+        assert judged(report, tmp_path, run_with(), "batch16")["operators without a formula"] == ("none", True)
+
     def test_a_cost_without_an_interval_is_not_known(self, report: Any, tmp_path: Path) -> None:
         """Neither held nor missed."""
         found = judged(report, tmp_path, run_with(totals={"overhead_ci95": None}))
