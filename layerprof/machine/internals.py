@@ -8,6 +8,7 @@ there. Importing this loads neither torch nor transformers.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -33,10 +34,14 @@ def answering(answer: Answer, *, higher_order: bool = False) -> AbstractContextM
     What `answer` itself calls is not answered, unless it enters the context anew. `higher_order` says that it knows
     operators that take functions (flex attention), too; else torch refuses those.
 
-    Reads `torch.utils._python_dispatch.TorchDispatchMode`, which torch documents as the way to see operators, and has
-    under no other name. Raises RunFailedError where it is gone.
+    Reads `torch._dynamo` and `torch.utils._python_dispatch.TorchDispatchMode`, which torch documents as the way to see
+    operators, and has under no other name. Raises RunFailedError where it is gone.
     """
     try:
+        with warnings.catch_warnings():  # torch adds filters of its own
+            # Imported when a mode first sees an operator, which takes a second that would be in somebody's span.
+            import torch._dynamo  # noqa: F401 - only to have it
+
         from torch.utils._python_dispatch import TorchDispatchMode
     except ImportError as error:
         raise RunFailedError("This torch does not let its operators be seen, which counting needs.", TESTED) from error

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from math import fsum, inf
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -81,12 +82,10 @@ class _Part:
 
 @dataclass(slots=True)
 class _Lengths:
-    """Steps of one signature: how many were watched and how many were not, and the host's seconds of each."""
+    """The shortest of the steps of one signature, in seconds on the host: of those watched, and of the others."""
 
-    watched: int = 0
-    watched_s: float = 0.0
-    alone: int = 0
-    alone_s: float = 0.0
+    watched_s: float = inf
+    alone_s: float = inf
 
 
 @dataclass(slots=True)
@@ -289,10 +288,13 @@ class Watch:
         self._answered += 1
 
     def slowdown(self) -> float | None:
-        """Return how many times as long steps took watched as unwatched; None where none of them ran both ways."""
-        both = [it for it in self._lengths.values() if it.watched and it.alone]
-        alone = sum(it.alone_s / it.alone for it in both)
-        return sum(it.watched_s / it.watched for it in both) / alone if alone else None
+        """Return how many times as long steps took watched as unwatched; None where none of them ran both ways.
+
+        By the shortest of each: the first watched one of all also makes the acquaintance of every operator.
+        """
+        both = [it for it in self._lengths.values() if max(it.watched_s, it.alone_s) < inf]
+        alone = fsum(it.alone_s for it in both)
+        return fsum(it.watched_s for it in both) / alone if alone else None
 
     def _took(self, key: Hashable, began: float, *, watched: bool) -> None:
         """Note the host's seconds of a step, by whether it was watched."""
@@ -300,9 +302,9 @@ class Watch:
             return
         lengths, took = self._lengths.setdefault(key, _Lengths()), self._clock() - began
         if watched:
-            lengths.watched, lengths.watched_s = lengths.watched + 1, lengths.watched_s + took
+            lengths.watched_s = min(lengths.watched_s, took)
         else:
-            lengths.alone, lengths.alone_s = lengths.alone + 1, lengths.alone_s + took
+            lengths.alone_s = min(lengths.alone_s, took)
 
     def reading(self) -> WorkReading:
         """Return what all answered calls did."""

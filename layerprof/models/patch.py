@@ -10,6 +10,7 @@ import functools
 import inspect
 import operator
 from collections.abc import Callable
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from layerprof.machine import internals
@@ -40,9 +41,13 @@ class Laid:
     def refresh(self) -> None:
         """Stand for what the class has now, where somebody gave it another one since, or the module another class."""
         module, name = self.place
-        self.displaced = self.displaced or not isinstance(module.__dict__.get(name), Laid)
-        now = inspect.getattr_static(type(module), name, None)
-        if self.before is not None or now is self._class or not hasattr(now, "__get__"):
+        if type(module.__dict__.get(name)).__base__ is not Laid:
+            self.displaced = True
+        # Of functions the class's attribute is the function itself; others are left, since to ask may do something.
+        if self.before is not None or type(self._class) is not FunctionType:
+            return
+        now: Any = getattr(type(module), name, None)
+        if now is self._class or not hasattr(now, "__get__"):
             return
         # What is called stands in a closure, where it costs least to reach: there it is changed.
         old, new = self.__dict__["__wrapped__"], now.__get__(module, type(module))
