@@ -11,46 +11,25 @@ before the call read plus the new positions written. What stays inside a layer i
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from threading import Lock, get_ident
+from threading import Lock
 from typing import Any, Self
 
-import torch
 from layerprof.hooks import kv
-from layerprof.hooks.base import LayerHook
 from layerprof.hooks.counting import FlopCount
 from layerprof.hooks.dispatch import Dispatch, Guard, Operator, operators_visible
+from layerprof.hooks.following import Around, Following, positional
 from layerprof.hooks.frames import Frame, Frames
-from layerprof.hooks.phases import PhaseReader
 from layerprof.hooks.weights import Weights, boundary_bytes, tensors_in
 from torch import Tensor, nn
 
 from layerprof.flops.operators import GROUPED
-from layerprof.machine.internals import unseen
-from layerprof.machine.modules import is_called
-from layerprof.models.patch import Forward, Laid, Replaced, steady
 from layerprof.readings import ELSEWHERE, Layer, Uncounted, WorkReading
 from layerprof.records import BLOCK_KINDS, Phase
 
 
-@dataclass(frozen=True, slots=True)
-class _Around:
-    """What is done around a module's call: the phase is read, and, where it is watched, a frame opened and closed.
-
-    A call on another thread than the watched one is only noted, `elsewhere`.
-    """
-
-    reader: PhaseReader | None
-    opening: Callable[[tuple[Any, ...], dict[str, Any]], None]
-    leaving: Callable[[Any], None]
-    ended: Callable[[], None]
-    elsewhere: Callable[[], None]
-
-
-class ShapesHook(LayerHook):
+class ShapesHook(Following):
     """Counts the work of located layers; `reading()` gives a `WorkReading` whose parts add up to its total."""
 
     def __init__(self, model: nn.Module, layers: Sequence[Layer]) -> None:
@@ -59,26 +38,16 @@ class ShapesHook(LayerHook):
         self._frames = Frames(self.tracker)
         self._flops = FlopCount(self._frames, self.tracker)
         self._dispatch = Dispatch(self._saw)
-        self._watched = False
-        self._thread = 0
         self._noting = Lock()
-        self._failure: Exception | None = None
 
     # --- attaching --------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         self._weights = Weights(self.model)
-        super().__enter__()
-        try:
-            self._attach_outside()
-        except BaseException:
-            self.detach()
-            raise
-        return self
+        return super().__enter__()
 
-    def _attach(self, slot: int, layer: Layer, module: nn.Module) -> None:
-        """Stand around the layer's `forward`, where copies of the module have nothing of it (`models.patch`)."""
-        index, names = kv.layer_index(module), _positional(module)
+    def _layer(self, slot: int, layer: Layer, module: nn.Module) -> Around:
+        index, names = kv.layer_index(module), positional(module)
         reader = self._phase_reader(slot, layer, module)
         vision, tracker = layer.tower == "vision", self.tracker
 
@@ -91,61 +60,16 @@ class ShapesHook(LayerHook):
             if layer.found:
                 self._missed(ELSEWHERE, Frame(layer.name, slot, Phase.VISION if vision else None), None)
 
-        around = _Around(reader, opening, lambda output: self._leave(slot, output), lambda: self.ended(slot), elsewhere)
-        self._handles.append(Replaced(module, self._standing(around)))
+        return Around(reader, opening, lambda output: self._leave(slot, output), lambda: self.ended(slot), elsewhere)
 
-    def _attach_outside(self) -> None:
-        """Follow the modules around the layers, so that work between layers has a name."""
-        located = {layer.name: layer.tower for layer in self.layers if layer.found}
-        for name, module in self.model.named_modules():
-            if not is_called(module) or any(name == x or name.startswith(x + ".") or not x for x in located):
-                continue
-            vision = _towers_around(name, located) == {"vision"}
-            frame = (name or type(module).__name__, Phase.VISION if vision else None)
-            self._handles.append(Replaced(module, self._standing(self._path(*frame))))
-
-    def _path(self, path: str, phase: Phase | None) -> _Around:
-        return _Around(
+    def _path(self, path: str, phase: Phase | None) -> Around:
+        return Around(
             None,
             lambda _args, _kwargs: self._frames.open(Frame(path, None, phase)),
             lambda _output: None,
             lambda: self._frames.close(None, path),
             lambda: self._missed(ELSEWHERE, Frame(path, None, phase), None),
         )
-
-    def _standing(self, around: _Around) -> Callable[[Forward], Forward]:
-        """Return what makes a followed `forward` out of a module's own; the observer's errors are kept, not raised."""
-        reader, guarded, compiling = around.reader, self._guarded, torch.compiler.is_dynamo_compiling
-
-        def make(forward: Forward) -> Forward:
-            def followed(_laid: Laid, *args: Any, **kwargs: Any) -> Any:
-                if compiling():  # another thing than the module's own in a graph would break it
-                    return forward(*args, **kwargs)
-                if reader is not None:  # the phase is to be known when watching begins within a batch
-                    reader(args, kwargs)
-                if not self._watched:
-                    return forward(*args, **kwargs)
-                if get_ident() != self._thread:
-                    guarded(around.elsewhere)
-                    return forward(*args, **kwargs)
-                guarded(around.opening, args, kwargs)
-                try:
-                    output = forward(*args, **kwargs)
-                    guarded(around.leaving, output)
-                    return output
-                finally:
-                    guarded(around.ended)
-
-            return followed
-
-        return make
-
-    def _guarded(self, work: Callable[..., None], *args: Any) -> None:
-        try:
-            with unseen():
-                work(*args)
-        except Exception as failure:  # the call is the user's, and goes on
-            self._failure = failure
 
     # --- one batch --------------------------------------------------------------------------------------------
 
@@ -173,13 +97,11 @@ class ShapesHook(LayerHook):
         if self._watched:
             yield
             return
-        self._watched, self._thread = True, get_ident()
         self._frames.begin()
         try:
-            with self._dispatch:
+            with self._attending(), self._dispatch:
                 yield
         finally:
-            self._watched = False
             self._frames.end()
 
     @contextmanager
@@ -189,11 +111,10 @@ class ShapesHook(LayerHook):
             yield not self._watched
             return
         self._dispatch.__exit__(None, None, None)
-        self._watched = False
         try:
-            yield True
+            with self._attending(to=False):
+                yield True
         finally:
-            self._watched = True
             self._dispatch.__enter__()
 
     @property
@@ -328,25 +249,3 @@ class ShapesHook(LayerHook):
 def _on_cpu(values: tuple[Any, ...]) -> bool:
     """Tell whether an operator ran on the host, whose clock then says how long it took."""
     return all(tensor.device.type == "cpu" for tensor in tensors_in(values))
-
-
-def _positional(module: nn.Module) -> tuple[str, ...]:
-    """Names of a module's positional inputs; none where its `forward` does not tell."""
-    if not steady(module, "forward"):
-        return ()
-    try:
-        parameters = inspect.signature(module.forward).parameters.values()
-    except (TypeError, ValueError):
-        return ()
-    named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return tuple(parameter.name for parameter in parameters if parameter.kind in named)
-
-
-def _towers_around(name: str, located: dict[str, str]) -> set[str]:
-    """Towers of the layers in the nearest surroundings of a module that hold any."""
-    while True:
-        prefix = name + "." if name else ""
-        towers = {tower for layer, tower in located.items() if layer.startswith(prefix)}
-        if towers or not name:
-            return towers
-        name = name.rpartition(".")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from layerprof.measure import watch
+from layerprof.measure import steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Facts:
     overlapped: bool
     troubles: tuple[BaseException, ...]
     untimed: tuple[str, ...]
-    steps: watch.Facts | None
+    steps: steps.Facts | None
     differed: bool
     blind: str
     slowdown: float | None
@@ -56,21 +56,21 @@ def remarks(facts: Facts) -> Iterator[str]:
         yield f"Measuring failed {len(facts.troubles)} times ({type(first).__name__}: {first}); figures may be short."
 
 
-def _of_steps(facts: Facts, steps: watch.Facts) -> Iterator[str]:
-    if steps.watched:
-        others = f" The FLOPs of {steps.known} others are those of watched ones that were given the same."
+def _of_steps(facts: Facts, counted: steps.Facts) -> Iterator[str]:
+    if counted.watched:
+        others = f" The FLOPs of {counted.known} others are those of watched ones that were given the same."
         yield (
-            f"Operators were watched in {steps.watched} of {steps.steps} passes through the model{_cost(facts)}."
-            f"{others if steps.known else ''}"
+            f"Operators were watched in {counted.watched} of {counted.steps} passes through the model{_cost(facts)}."
+            f"{others if counted.known else ''}"
         )
     if facts.differed:
         yield (
             "Passes that were given the same did not do the same work, so each was watched from then on"
-            + (f"; of {steps.missed} before that the FLOPs are not known." if steps.missed else ".")
+            + (f"; of {counted.missed} before that the FLOPs are not known." if counted.missed else ".")
         )
-    elif steps.missed:
+    elif counted.missed:
         why = f": {facts.blind}" if facts.blind else ""
-        yield f"Of {steps.missed} of {steps.steps} passes through the model the FLOPs are not known{why}."
+        yield f"Of {counted.missed} of {counted.steps} passes through the model the FLOPs are not known{why}."
 
 
 def _cost(facts: Facts) -> str:

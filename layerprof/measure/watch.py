@@ -10,21 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from math import fsum, inf
 from time import perf_counter
 from typing import Any, Protocol
 
 from layerprof.machine.internals import unseen
 from layerprof.measure.signature import Shapes, shapes_in, signature
+from layerprof.measure.steps import Call, Facts, Known, Lengths, Part, Trail, same, times
 from layerprof.readings import NOT_WATCHED, Layer, Uncounted, WorkReading
 from layerprof.records import Phase
 
 SURE = 2
 """Repeats that must have done the same before others are taken to."""
-
-Trail = tuple[tuple[int, Phase, Shapes], ...]
-"""The layers that a step called: slot, phase and the shapes that they were given."""
 
 
 class Counting(Protocol):
@@ -41,63 +38,6 @@ class Counting(Protocol):
 
     def take(self) -> WorkReading:
         """Return what was counted since this was last asked."""
-
-
-@dataclass(slots=True)
-class Known:
-    """What a step of one signature did when it was watched last, and how many have been taken to do the same since.
-
-    `step` is False for what a call does beside its steps.
-    """
-
-    reading: WorkReading
-    trail: Trail
-    step: bool
-    taken: int = 0
-
-
-@dataclass(slots=True)
-class Facts:
-    """Steps of answered calls: how many were watched, taken for known, and of how many nothing is known."""
-
-    watched: int = 0
-    known: int = 0
-    missed: int = 0
-
-    @property
-    def steps(self) -> int:
-        """All of them."""
-        return self.watched + self.known + self.missed
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A step of the running call (or what it does beside them): a reading of its own, or the one of its `key`."""
-
-    step: bool
-    trail: Trail
-    reading: WorkReading | None = None
-    key: Hashable = None
-
-
-@dataclass(slots=True)
-class _Lengths:
-    """The shortest of the steps of one signature, in seconds on the host: of those watched, and of the others."""
-
-    watched_s: float = inf
-    alone_s: float = inf
-
-
-@dataclass(slots=True)
-class _Call:
-    """The outermost call that runs; its parts are added once it is answered."""
-
-    number: int
-    parts: list[_Part] = field(default_factory=list)
-    disturbed: set[tuple[int, int]] = field(default_factory=set)
-    watched: bool = False
-    inside: bool = False
-    around: WorkReading = field(default_factory=WorkReading)
 
 
 class Watch:
@@ -120,7 +60,7 @@ class Watch:
     ) -> None:
         self.facts = Facts()
         self._clock = clock
-        self._lengths: dict[Hashable, _Lengths] = {}
+        self._lengths: dict[Hashable, Lengths] = {}
         self.disturbed: set[tuple[int, int]] = set()
         self.differed = False
         self.why = ""
@@ -130,7 +70,7 @@ class Watch:
         self._sum = WorkReading()
         self._answered = self._repeats = self._agreed = 0
         self._trail: list[tuple[int, Phase, Shapes]] = []
-        self._call = _Call(0)
+        self._call = Call(0)
 
     def note(self, slot: int, phase: Phase, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Note a layer's call."""
@@ -154,7 +94,7 @@ class Watch:
 
         `why_not` forbids to watch beside the steps.
         """
-        self._call = call = _Call(self._answered)
+        self._call = call = Call(self._answered)
         self._trail.clear()
         self._hook.take()  # of a call that failed, or of what ran between calls
         key = ("beside", known) if (known := signature(args, kwargs)) is not None else None
@@ -165,7 +105,7 @@ class Watch:
                 yield
         self._add(call)
 
-    def _beside(self, key: Hashable, call: _Call, why_not: str) -> Iterator[None]:
+    def _beside(self, key: Hashable, call: Call, why_not: str) -> Iterator[None]:
         """Watch what a call does beside its steps: an encoder that is called by itself, a second model."""
         if why_not or not self._look(key):
             yield
@@ -192,13 +132,13 @@ class Watch:
             yield from self._one(signature(args, kwargs), call, number)
         except BaseException:
             self._hook.take()
-            call.parts.append(_Part(step=True, trail=tuple(self._trail)))
+            call.parts.append(Part(step=True, trail=tuple(self._trail)))
             raise
         finally:
             call.inside = False
             self._trail = beside
 
-    def _one(self, key: Hashable, call: _Call, number: Callable[[], int]) -> Iterator[None]:
+    def _one(self, key: Hashable, call: Call, number: Callable[[], int]) -> Iterator[None]:
         blind = self._blind()
         look, began = not blind and self._look(key), self._clock()
         if not look:
@@ -226,38 +166,38 @@ class Watch:
         self._repeats += 1
         return self._agreed < SURE or self._repeats & (self._repeats - 1) == 0
 
-    def _learn(self, key: Hashable, call: _Call, reading: WorkReading, *, step: bool) -> None:
+    def _learn(self, key: Hashable, call: Call, reading: WorkReading, *, step: bool) -> None:
         """Take what was watched, and see whether it is what was known."""
         trail = tuple(self._trail)
-        call.parts.append(_Part(step, trail, reading))
+        call.parts.append(Part(step, trail, reading))
         if key is None or self.differed:
             return
         if (before := self._known.get(key)) is not None:
-            if before.trail != trail or not _same(before.reading, reading):
+            if before.trail != trail or not same(before.reading, reading):
                 self._differs()
                 return
             self._agreed += 1
-            self._sum += _times(before.reading, before.taken)
+            self._sum += times(before.reading, before.taken)
         self._known[key] = Known(reading, trail, step)
 
-    def _unwatched(self, key: Hashable, call: _Call, *, step: bool, why: str = "") -> None:
+    def _unwatched(self, key: Hashable, call: Call, *, step: bool, why: str = "") -> None:
         """Take what ran unwatched for what is known of its key, if it went the same way."""
         trail, known = tuple(self._trail), self._known.get(key)
         if known is not None and known.trail == trail:
-            call.parts.append(_Part(step, trail, key=key))
+            call.parts.append(Part(step, trail, key=key))
             return
         if why:
             self.why = why
         else:
             self._differs()
         if step or trail or why:
-            call.parts.append(_Part(step, trail))
+            call.parts.append(Part(step, trail))
 
     def _differs(self) -> None:
         """Take nothing for known from now on; what was since it was last seen to be so, is not."""
         self.differed = True
         for known in self._known.values():
-            self._sum += _times(self._nothing(known.trail), known.taken)
+            self._sum += times(self._nothing(known.trail), known.taken)
             if known.step:
                 self.facts.known -= known.taken
                 self.facts.missed += known.taken
@@ -273,7 +213,7 @@ class Watch:
 
     # --- sums -------------------------------------------------------------------------------------------------
 
-    def _add(self, call: _Call) -> None:
+    def _add(self, call: Call) -> None:
         for part in call.parts:
             if part.reading is not None:
                 self._sum += part.reading
@@ -300,7 +240,7 @@ class Watch:
         """Note the host's seconds of a step, by whether it was watched."""
         if key is None:
             return
-        lengths, took = self._lengths.setdefault(key, _Lengths()), self._clock() - began
+        lengths, took = self._lengths.setdefault(key, Lengths()), self._clock() - began
         if watched:
             lengths.watched_s = min(lengths.watched_s, took)
         else:
@@ -308,21 +248,4 @@ class Watch:
 
     def reading(self) -> WorkReading:
         """Return what all answered calls did."""
-        return sum((_times(known.reading, known.taken) for known in self._known.values()), self._sum)
-
-
-def _same(one: WorkReading, other: WorkReading) -> bool:
-    """Tell whether two readings are of the same work; times differ."""
-    same = one.layers == other.layers and one.outside == other.outside and one.total_flops == other.total_flops
-    return same and one.uncounted_calls() == other.uncounted_calls()
-
-
-def _times(reading: WorkReading, times: int) -> WorkReading:
-    """Return the reading of so many equal ones, by doubling."""
-    total, power = WorkReading(), reading
-    while times:
-        if times & 1:
-            total += power
-        times >>= 1
-        power += power if times else WorkReading()
-    return total
+        return sum((times(known.reading, known.taken) for known in self._known.values()), self._sum)
