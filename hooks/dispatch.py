@@ -58,7 +58,8 @@ class Dispatch:
         self._reader = reader
         self.guard: Guard | None = None
         self._reading: Callable[[], AbstractContextManager[Any]] = unseen
-        self._known: dict[Any, Operator] = {}
+        # By identity, since an operator's hash is a function in Python; each stands beside what is known of it, to stay.
+        self._known: dict[int, tuple[Operator, Any]] = {}
         self._mode = answering(self._run, higher_order=True)
         self.spent_s = 0.0
         self.failure: Exception | None = None
@@ -74,6 +75,11 @@ class Dispatch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._mode.__exit__(kind, error, trace)
+
+    def _describe(self, func: Any) -> Operator:
+        operator = describe(func)
+        self._known[id(func)] = operator, func
+        return operator
 
     def on_top(self) -> bool:
         """Tell whether no other mode was entered since."""
@@ -91,9 +97,8 @@ class Dispatch:
         subclass = _subclass_in(args, kwargs)
         if subclass is not None and subclass.is_nested:
             return NotImplemented
-        operator = self._known.get(func)
-        if operator is None:
-            operator = self._known[func] = describe(func)
+        known = self._known.get(id(func))
+        operator = known[0] if known is not None else self._describe(func)
         if self.guard is not None and operator.written:
             self.guard(operator, args, kwargs)
         if subclass is not None and operator.formula is None:
