@@ -58,7 +58,7 @@ class Dispatch:
         self._reader = reader
         self.guard: Guard | None = None
         self._reading: Callable[[], AbstractContextManager[Any]] = unseen
-        # By identity, since an operator's hash is a function in Python; each stands beside what is known of it, to stay.
+        # By identity, since an operator's hash is Python's own; each stands beside what is known of it, to stay.
         self._known: dict[int, tuple[Operator, Any]] = {}
         self._mode = answering(self._run, higher_order=True)
         self.spent_s = 0.0
