@@ -128,7 +128,7 @@ def positional(module: nn.Module) -> tuple[str, ...]:
         return ()
     try:
         parameters = inspect.signature(module.forward).parameters.values()
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         return ()
     named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return tuple(parameter.name for parameter in parameters if parameter.kind in named)

@@ -50,6 +50,11 @@ def answering(answer: Answer, *, higher_order: bool = False) -> AbstractContextM
         supports_higher_order_operators = higher_order
         ours = True
 
+        @classmethod
+        def ignore_compile_internals(cls) -> bool:
+            """Let compiled code run compiled inside the context: else torch would not run it so ever after."""
+            return True
+
         def __torch_dispatch__(
             self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
         ) -> Any:

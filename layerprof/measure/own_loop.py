@@ -252,8 +252,11 @@ class LayerProfiler:
         return not self._taken_down
 
     def _lost(self) -> WorkReading:
-        """Return a reading that says how often something went wrong beside a call, of which nothing is known then."""
-        times = len(self._calls.troubles)
+        """Return a reading that says how often something went wrong beside a call, of which nothing is known then.
+
+        Or that parts of the model were compiled inside the block: what they fused was not seen.
+        """
+        times = len(self._calls.troubles) + bool(unwatched.compiled(self.model))
         key = (type(self.model).__name__, Phase.PREFILL, NOT_WATCHED)
         return WorkReading(uncounted={key: Uncounted(times, None)}) if times else WorkReading()
 

@@ -14,7 +14,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from layerprof.machine import internals
-from layerprof.machine.modules import named
+from layerprof.machine.modules import named, told
 
 if TYPE_CHECKING:
     from torch import nn
@@ -120,7 +120,9 @@ class Replaced:
     def _lay(self, name: str, make: Callable[[Forward], Forward]) -> None:
         if not steady(self._module, name):
             return
-        original = getattr(self._module, name)
+        original = told(self._module, name)
+        if not callable(original):  # a scripted list has no forward, and says so in its own way
+            return
         kind = type("Laid", (Laid,), {"__call__": make(original), "__module__": __name__})
         laid: Laid = kind(self._module, name, original)
         try:
