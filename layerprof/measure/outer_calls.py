@@ -55,8 +55,8 @@ class Calls:
     """Stands around `model.generate` and `model()` while it is entered, and tells the observer of each call.
 
     `rows` counts the rows of the outermost calls that were `answered`, `failed` holds what the others raised, and
-    `troubles` what the observer did. `overlapped` says that a thread called while another one's call was running: such
-    a call is part of that one.
+    `troubles` what the observer did. `overlapped` counts passes that another thread began meanwhile: they are part
+    of the call that was running.
     """
 
     def __init__(self, model: nn.Module, observer: Observer) -> None:
@@ -66,7 +66,7 @@ class Calls:
         self.answered = 0
         self.failed: list[str] = []
         self.troubles: list[BaseException] = []
-        self.overlapped = False
+        self.overlapped = 0
         self._attached = False
         self._laid: list[Replaced] = []
         self._claims = threading.Lock()
@@ -114,7 +114,7 @@ class Calls:
     def _seen(self, entrance: Entrance, original: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         outermost = self._claim()
         if not outermost and self._thread != threading.get_ident():
-            self.overlapped = True
+            self.overlapped += 1
             return original(*args, **kwargs)
         contexts: list[Callable[[], Context]] = []
         if outermost:

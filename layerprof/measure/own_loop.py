@@ -113,7 +113,7 @@ class LayerProfiler:
                 stack.enter_context(part)
             self._stack = stack.pop_all()
         self._active, self._run, self._why_none = True, None, ""
-        self._taken_down, self._untimed = "", list[str]()
+        self._taken_down, self._untimed, self._later = "", list[str](), 0
         return self
 
     def _watching(self, hook: registry.ShapeHook) -> Watch:
@@ -124,13 +124,15 @@ class LayerProfiler:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._active = False
+        self._interrupt: KeyboardInterrupt | None = None
         try:
             with unseen():
                 self._stack.close()
             self._run = self._read(error)
         except Exception as trouble:  # the block's outcome is the user's
             self._why_none = f"reading what was measured failed ({type(trouble).__name__}: {trouble})"
-            return
+        if self._interrupt is not None:
+            raise self._interrupt
 
     def _read(self, error: BaseException | None) -> Run | None:
         from layerprof.books import own_calls
@@ -172,6 +174,7 @@ class LayerProfiler:
             overlapped=self._calls.overlapped,
             troubles=tuple(self._calls.troubles),
             untimed=tuple(self._untimed),
+            later=self._later,
             steps=watch.facts if watch else None,
             differed=watch.differed if watch else False,
             blind=watch.why if watch else "",
@@ -249,14 +252,16 @@ class LayerProfiler:
         """Note the outline of an answer."""
         if self._repeats is not None and self._repeats.calls and not self._taken_down:
             self._repeats.calls[-1].answer = outline(output)
+        self._later += not self._taken_down and unwatched.later(output)
         return not self._taken_down
 
     def _lost(self) -> WorkReading:
         """Return a reading that says how often something went wrong beside a call, of which nothing is known then.
 
-        Or that parts of the model were compiled inside the block: what they fused was not seen.
+        Or that a call gave something that works later, or that parts of the model were compiled inside the block: what
+        they fused was not seen.
         """
-        times = len(self._calls.troubles) + bool(unwatched.compiled(self.model))
+        times = len(self._calls.troubles) + self._later + bool(unwatched.compiled(self.model))
         key = (type(self.model).__name__, Phase.PREFILL, NOT_WATCHED)
         return WorkReading(uncounted={key: Uncounted(times, None)}) if times else WorkReading()
 
@@ -265,12 +270,22 @@ class LayerProfiler:
             return self._watch.reading() + self._lost(), ""
         if self.flops == "off":
             return None, "flops='off' was given"
-        if self._repeats is None:
-            return None, self._why_unwatched
-        if error is not None:
-            return None, "the block ended with an exception, and its calls are not repeated"
-        work, reason = self._repeats.reading(self.model, self.layers)
-        return work, f"{reason}; LayerProfiler(model) counts in the calls themselves" if reason else ""
+        return self._repeated(self._repeats, error) if self._repeats is not None else (None, self._why_unwatched)
+
+    def _repeated(self, repeats: Repeats, error: BaseException | None) -> tuple[WorkReading | None, str]:
+        reasons = {
+            "the block ended with an exception, and its calls are not repeated": error is not None,
+            "calls from several threads overlapped, which a repeat cannot": self._calls.overlapped,
+            "a call gave something that works after it, which a repeat would not set to work": self._later,
+        }
+        if why := next((reason for reason, holds in reasons.items() if holds), ""):
+            return None, why
+        try:
+            work, why = repeats.reading(self.model, self.layers)
+        except KeyboardInterrupt as stop:  # raised again once what was measured is safe
+            self._interrupt = stop
+            return None, "the repeat was interrupted"
+        return work, f"{why}; LayerProfiler(model) counts in the calls themselves" if why else ""
 
 
 def _dtype(model: nn.Module) -> str:

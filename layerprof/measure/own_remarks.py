@@ -12,7 +12,7 @@ from layerprof.measure import steps
 class Facts:
     """How the block went: `error` ended it, `failed` calls were caught, `troubles` and `failure` are our own.
 
-    `untimed` says of each call that was not measured why.
+    `untimed` says of each call that was not measured why, `later` counts those whose answer works after the call.
 
     `steps` counts passes through the model, where they could be watched; `differed` says that equal ones did unequal
     work; `blind` is why some could not be watched; `slowdown` is how many times as long
@@ -21,9 +21,10 @@ class Facts:
 
     error: BaseException | None
     failed: tuple[str, ...]
-    overlapped: bool
+    overlapped: int
     troubles: tuple[BaseException, ...]
     untimed: tuple[str, ...]
+    later: int
     steps: steps.Facts | None
     differed: bool
     blind: str
@@ -41,10 +42,15 @@ def remarks(facts: Facts) -> Iterator[str]:
         yield f"{caught} of the calls failed ({facts.failed[0]}): what they did is in no figure."
     if facts.untimed:
         yield f"{len(facts.untimed)} of the calls are in no figure: {facts.untimed[0]}."
+    if facts.later:
+        yield (
+            f"{facts.later} of the calls gave a generator, a coroutine or a function: what that does after the call is "
+            "in no figure."
+        )
     if facts.overlapped:
         yield (
-            "Calls from several threads overlapped: the spans of one hold work of the others, whose operators were not "
-            "watched."
+            f"Calls from several threads overlapped: the spans of one hold work of {facts.overlapped} others, which "
+            "are no batches and no samples here, and whose operators were not watched."
         )
     if facts.steps is not None:
         yield from _of_steps(facts, facts.steps)
@@ -63,9 +69,9 @@ def _of_steps(facts: Facts, counted: steps.Facts) -> Iterator[str]:
             f"Operators were watched in {counted.watched} of {counted.steps} passes through the model{_cost(facts)}."
             f"{others if counted.known else ''}"
         )
-    if facts.differed:
+    if facts.differed and counted.steps > counted.watched:
         yield (
-            "Passes that were given the same did not do the same work, so each was watched from then on"
+            "Passes that were given the same were not seen to do the same, so each was watched from then on"
             + (f"; of {counted.missed} before that the FLOPs are not known." if counted.missed else ".")
         )
     elif counted.missed:
@@ -76,4 +82,7 @@ def _of_steps(facts: Facts, counted: steps.Facts) -> Iterator[str]:
 def _cost(facts: Facts) -> str:
     if facts.slowdown is not None:
         return f", which their spans hold: they took {facts.slowdown:.2g} times as long as the same passes unwatched"
-    return f", which their spans hold: at least {facts.spent_s:.3g} s of them"
+    return (
+        f", which their spans hold: at least {facts.spent_s:.3g} s of them. "
+        "LayerProfiler(model, flops='off') takes the times alone"
+    )

@@ -7,14 +7,16 @@ outline as the call did. What code keeps outside the model (a list in a closure,
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from layerprof import registry
-from layerprof.machine.internals import storage_key
+from layerprof.machine.internals import modes_aside, storage_key
 from layerprof.machine.modules import told
 from layerprof.measure.outer_calls import Entrance, repeating
 from layerprof.measure.signature import outline
@@ -31,6 +33,8 @@ MOST_KEPT = 256
 
 CONTAINERS = (list, dict, set, deque)
 PLAIN = (bool, int, float, str, type(None))
+SHARED = (*PLAIN, FunctionType, BuiltinFunctionType, type, ModuleType)
+"""What is given to a repeat as it is; what a function keeps cannot be seen. So are modules of torch."""
 
 
 class _Refused(Exception):  # noqa: N818 - it is no error, and nobody sees it
@@ -63,7 +67,8 @@ class Repeats:
         try:
             self.why = self.why or self._why_not(model, (*args, *kwargs.values()))
             if not self.why:
-                self._hold(model, entrance, args, kwargs)
+                with modes_aside():
+                    self._hold(model, entrance, args, kwargs)
         except Exception as trouble:  # arguments are the user's, and may refuse anything
             self.why = f"a call could not be held for a repeat ({type(trouble).__name__}: {trouble})"
         if self.why:
@@ -253,7 +258,9 @@ def _copy(value: Any) -> Any:
         return type(value)(_copy(part) for part in value)
     if type(value) is dict:
         return {key: _copy(part) for key, part in value.items()}
-    return value
+    if isinstance(value, (*SHARED, torch.nn.Module)):
+        return value
+    return copy.deepcopy(value)  # files, queues, generators and the like refuse, and so the call is not repeated
 
 
 def _random_state() -> tuple[torch.Tensor, list[torch.Tensor]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from types import FunctionType
+from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from layerprof.machine.internals import attention_of, compiled_function, compiled_itself, innermost_mode
@@ -76,3 +76,9 @@ def compiles_itself(model: nn.Module, kwargs: Mapping[str, Any]) -> str:
     return (
         f"`generate` compiles the model for a cache of the kind {kind}" if kind and "dynamic" not in str(kind) else ""
     )
+
+
+def later(output: Any) -> bool:
+    """Tell whether an answer is one that does its work after the call: a generator, a coroutine, a function."""
+    kinds = (GeneratorType, CoroutineType, AsyncGeneratorType, FunctionType, MethodType)
+    return isinstance(output, kinds)
