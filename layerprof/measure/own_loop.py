@@ -15,6 +15,7 @@ from layerprof.machine.internals import unseen
 from layerprof.machine.modules import size
 from layerprof.machine.placement import dtype_name
 from layerprof.measure import own_remarks, unwatched
+from layerprof.measure.fingerprint import Stamp
 from layerprof.measure.outer_calls import Calls, Entrance
 from layerprof.measure.repeat import Repeats
 from layerprof.measure.signature import outline
@@ -113,6 +114,7 @@ class LayerProfiler:
                 stack.enter_context(part)
             self._stack = stack.pop_all()
         self._active, self._run, self._why_none = True, None, ""
+        self._stamp = Stamp(self.model)
         self._taken_down, self._untimed, self._later = "", list[str](), 0
         return self
 
@@ -237,7 +239,15 @@ class LayerProfiler:
             return nullcontext()
         generates = entrance == "generate"
         why_not = unwatched.compiles_itself(self.model, kwargs) if generates else ""
-        return self._watch.call(self._calls.answered, args, kwargs, around=generates, prompt=prompt, why_not=why_not)
+        return self._watch.call(
+            self._calls.answered,
+            args,
+            kwargs,
+            around=generates,
+            prompt=prompt,
+            why_not=why_not,
+            state=self._stamp.now(),
+        )
 
     @contextmanager
     def step(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:

@@ -8,7 +8,6 @@ outline as the call did. What code keeps outside the model (a list in a closure,
 from __future__ import annotations
 
 import copy
-from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -18,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from layerprof import registry
 from layerprof.machine.internals import modes_aside, storage_key
 from layerprof.machine.modules import told
+from layerprof.measure.fingerprint import CONTAINERS, PLAIN, fingerprint, parts
 from layerprof.measure.outer_calls import Entrance, repeating
 from layerprof.measure.signature import outline
-from layerprof.models.patch import Laid
 from layerprof.models.prompt import prompt_of
 from layerprof.readings import Layer, WorkReading
 
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 MOST_KEPT = 256
 """Calls whose arguments are held for a repeat; holding more could fill the memory with a user's batches."""
 
-CONTAINERS = (list, dict, set, deque)
-PLAIN = (bool, int, float, str, type(None))
 SHARED = (*PLAIN, FunctionType, BuiltinFunctionType, type, ModuleType)
 """What is given to a repeat as it is; what a function keeps cannot be seen. So are modules of torch."""
 
@@ -151,21 +148,6 @@ def _repeat(model: nn.Module, call: Recorded, around: AbstractContextManager[Any
         raise _Refused("a repeat gave another answer than the call: the model keeps something from call to call")
 
 
-def fingerprint(model: nn.Module) -> int:
-    """Return a number that changes with the model's parts, their classes and what their attributes hold."""
-    return hash(tuple((id(m), id(type(m)), *_held(vars(m))) for m in model.modules()))
-
-
-def _held(attributes: Mapping[str, Any]) -> Iterator[Hashable]:
-    for name, value in attributes.items():
-        if isinstance(value, Laid):
-            continue
-        yield name
-        inside = _parts(value) if type(value) in CONTAINERS else ()
-        for part in (value, *inside):
-            yield (id(type(part)), part) if type(part) in PLAIN else id(part)
-
-
 class _Kept:
     """What a model keeps: its tensors, which a repeat may not write, and its attributes, which are put back."""
 
@@ -228,14 +210,10 @@ def _restore(container: Any, content: Any) -> None:
 
 def _storages(module: nn.Module) -> Iterator[int]:
     own = [*module.parameters(recurse=False), *module.buffers(recurse=False), *vars(module).values()]
-    inside = [part for value in vars(module).values() if type(value) in CONTAINERS for part in _parts(value)]
+    inside = [part for value in vars(module).values() if type(value) in CONTAINERS for part in parts(value)]
     for value in (*own, *inside):
         if (key := _storage(value)) is not None:
             yield key
-
-
-def _parts(container: Any) -> Sequence[Any]:
-    return list(container.values() if isinstance(container, dict) else container)
 
 
 def _storage(value: Any) -> int | None:

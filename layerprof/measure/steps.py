@@ -64,6 +64,7 @@ class Call:
     """The outermost call that runs; its parts are added once it is answered."""
 
     number: int
+    state: Hashable = 0
     parts: list[Part] = field(default_factory=list)
     disturbed: set[tuple[int, int]] = field(default_factory=set)
     watched: bool = False

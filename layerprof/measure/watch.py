@@ -89,15 +89,16 @@ class Watch:
         around: bool,
         prompt: int | None = None,
         why_not: str = "",
+        state: Hashable = 0,
     ) -> Iterator[None]:
         """Stand around an outermost call; `around` says that it does more than its one step (`generate`).
 
-        `why_not` forbids to watch beside the steps.
+        `why_not` forbids to watch beside the steps. Calls in which the model is of another `state` are others.
         """
-        self._call = call = Call(self._answered)
+        self._call = call = Call(self._answered, state=state)
         self._trail.clear()
         self._hook.take()  # of a call that failed, or of what ran between calls
-        key = ("beside", known) if (known := signature(args, kwargs)) is not None else None
+        key = ("beside", state, known) if (known := signature(args, kwargs)) is not None else None
         with self._hook.followed(index, prompt):
             if around:
                 yield from self._beside(key, call, why_not or self._blind())
@@ -129,7 +130,8 @@ class Watch:
         if call.watched:
             call.around += self._hook.take()
         try:
-            yield from self._one(signature(args, kwargs), call, number)
+            key = (call.state, known) if (known := signature(args, kwargs)) is not None else None
+            yield from self._one(key, call, number)
         except BaseException:
             self._hook.take()
             call.parts.append(Part(step=True, trail=tuple(self._trail)))

@@ -66,7 +66,8 @@ def books(run: Run) -> list[Book]:
         column: LedgerColumn = getattr(run.ledger, name)
         scale = units.scale([column.total, column.layers, *column.rest.values()], unit)
         closure, notes = (run.energy_closure, _energy_notes(run)) if name == "energy_j" else (None, ())
-        found.append(Book(name, title, scale, column, closure, (*notes, *_not_recorded_notes(column))))
+        taken = _taken_notes(run) if name == "flops" else ()
+        found.append(Book(name, title, scale, column, closure, (*notes, *taken, *_not_recorded_notes(column))))
     return found
 
 
@@ -88,6 +89,15 @@ def _energy_notes(run: Run) -> tuple[str, ...]:
         notes.append(f"{closure.without_interval} rows were measured once: their doubt is not in the interval")
     notes += _times_notes(closure)
     return (*notes, f"measuring ended: {closure.stopped or 'it does not say why'}")
+
+
+def _taken_notes(run: Run) -> tuple[str, ...]:
+    """Return that FLOPs of passes through a user's own model are those of others, which were given the same."""
+    counting = run.passes.get("counting") or {}
+    if not counting.get("known"):
+        return ()
+    of = f"{counting['known']:,} of {counting['steps']:,} passes"
+    return (f"{of} through the model were not watched, and are taken to have done what equal ones did",)
 
 
 def _times_notes(closure: EnergyClosure) -> list[str]:
