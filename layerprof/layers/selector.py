@@ -23,6 +23,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NoReturn
 
 from layerprof.errors import SelectorError, nearest
+from layerprof.layers.tree import ancestors
 from layerprof.machine.modules import first_names
 from layerprof.readings import Layer
 from layerprof.records import BLOCK_KINDS
@@ -210,8 +211,8 @@ def _submodule(name: str, layers: Sequence[Layer]) -> Layer:
 
 def _enclosing(name: str, layers: Sequence[Layer]) -> Layer | None:
     """Find the innermost layer that a name lies in, or is."""
-    around = [x for x in layers if name == x.name or name.startswith(x.name + ".") or not x.name]
-    return max(around, key=lambda x: len(x.name), default=None)
+    known = {layer.name: layer for layer in layers}
+    return next((known[place] for place in ancestors(name) if place in known), None)
 
 
 def _numbered(layers: Sequence[Layer]) -> tuple[Layer, ...]:

@@ -35,6 +35,7 @@ class Towers:
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self.model = tree.model
+        self._towers: dict[str, Tower | None] = {}
 
     def tower(self, name: str) -> Tower:
         """Tell a tower by what the surroundings of a module see, innermost first; `language` when nothing tells."""
@@ -45,10 +46,16 @@ class Towers:
         if CONNECTS_TOWERS.search(own_name(name)) and self.sees_pixels:
             return "vision"
         for place in ancestors(name):
-            told = self._tower_by_kind(place) or self._tower_by_content(place)
+            told = self._tower_at(place)
             if told:
                 return told
         return "language"
+
+    def _tower_at(self, place: str) -> Tower | None:
+        """Tell a tower by one place; many modules lie below it, and ask for the same."""
+        if place not in self._towers:
+            self._towers[place] = self._tower_by_kind(place) or self._tower_by_content(place)
+        return self._towers[place]
 
     def _tower_by_kind(self, name: str) -> Tower | None:
         own = own_name(name)

@@ -71,7 +71,7 @@ class LayerProfiler:
             self.found = find_layers(model)
             self.selected = select(self.found, selector, model)
             self.device = _device(model)
-        self.layers = self.found + tuple(layer for layer in self.selected if layer not in self.found)
+        self.layers = tuple(dict.fromkeys((*self.found, *self.selected)))
         self.selector = layers
         self.flops = flops
         self._run: Run | None = None
