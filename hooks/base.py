@@ -67,8 +67,15 @@ class LayerHook:
 
     def detach(self) -> None:
         """Remove every hook; the model is as before."""
+        stop: BaseException | None = None
         while self._handles:
-            self._handles.pop().remove()
+            try:
+                self._handles[-1].remove()
+                self._handles.pop()
+            except KeyboardInterrupt as pressed:  # first all of it off, then the user's Ctrl-C
+                stop = pressed
+        if stop is not None:
+            raise stop
 
     def _modules(self) -> list[nn.Module]:
         """Return each layer's live module. Raises RequestError for a layer that the model does not have."""

@@ -87,7 +87,8 @@ class Calls:
     ) -> None:
         self._attached = False
         while self._laid:
-            self._laid.pop().remove()
+            self._laid[-1].remove()
+            self._laid.pop()
 
     @property
     def _compiled(self) -> bool:

@@ -164,8 +164,8 @@ class LayerProfiler:
         if self._untimed:
             return f"no call in the block was measured: {self._untimed[0]}"
         return (
-            "nothing was called inside the `with LayerProfiler(model)` block; call the very model that you passed: "
-            "model.generate(...) or model(...)"
+            "no call of the model was seen inside the `with LayerProfiler(model)` block; call the very model that you "
+            "passed, by model.generate(...) or model(...), through the `forward` that it has when the block begins"
         )
 
     def _facts(self, error: BaseException | None) -> own_remarks.Facts:

@@ -49,8 +49,8 @@ def remarks(facts: Facts) -> Iterator[str]:
         )
     if facts.overlapped:
         yield (
-            f"Calls from several threads overlapped: the spans of one hold work of {facts.overlapped} others, which "
-            "are no batches and no samples here, and whose operators were not watched."
+            f"Calls from several threads overlapped: spans hold work of other calls ({facts.overlapped}), which are no "
+            "batches and no samples here, and whose operators were not watched."
         )
     if facts.steps is not None:
         yield from _of_steps(facts, facts.steps)
@@ -64,7 +64,7 @@ def remarks(facts: Facts) -> Iterator[str]:
 
 def _of_steps(facts: Facts, counted: steps.Facts) -> Iterator[str]:
     if counted.watched:
-        others = f" The FLOPs of {counted.known} others are those of watched ones that were given the same."
+        others = f" The FLOPs of the other {counted.known} are those of watched ones that were given the same."
         yield (
             f"Operators were watched in {counted.watched} of {counted.steps} passes through the model{_cost(facts)}."
             f"{others if counted.known else ''}"

@@ -96,10 +96,14 @@ class Replaced:
     def __init__(self, module: nn.Module, make: Callable[[Forward], Forward], name: str = "forward") -> None:
         self._module = module
         self._laid: list[Laid] = []
-        self._lay(name, make)
-        if self.there and hasattr(module, internals.REPLICATE):
-            self._lay("__getstate__", _state_without)
-            self._lay(internals.REPLICATE, _replica_without)
+        try:
+            self._lay(name, make)
+            if self.there and hasattr(module, internals.REPLICATE):
+                self._lay("__getstate__", _state_without)
+                self._lay(internals.REPLICATE, _replica_without)
+        except BaseException:  # Ctrl-C in the midst of it
+            self.remove()
+            raise
 
     @property
     def there(self) -> bool:
@@ -125,11 +129,11 @@ class Replaced:
             return
         kind = type("Laid", (Laid,), {"__call__": make(original), "__module__": __name__})
         laid: Laid = kind(self._module, name, original)
+        self._laid.append(laid)
         try:
             object.__setattr__(self._module, name, laid)
         except AttributeError:  # a descriptor of the class that lets nothing be set
-            return
-        self._laid.append(laid)
+            self._laid.pop()
 
 
 def steady(module: nn.Module, name: str) -> bool:

@@ -176,7 +176,7 @@ def test_a_block_without_calls_is_a_mistake(model: nn.Module) -> None:
     """Profiling one model and calling another is told when the run is asked for; the block itself raises nothing."""
     with LayerProfiler(model) as prof:
         Tower()(torch.randn(1, TOKENS, WIDTH))
-    with pytest.raises(RequestError, match="nothing was called"):
+    with pytest.raises(RequestError, match="no call of the model was seen"):
         _ = prof.run
 
 

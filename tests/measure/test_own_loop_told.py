@@ -104,7 +104,7 @@ def test_calls_of_other_threads_are_counted_and_not_repeated(model: nn.Module) -
         first.join()
     assert prof.run.samples == 1
     assert prof.run.totals.flops is None
-    assert any("work of 1 others" in warning for warning in prof.run.warnings)
+    assert any("other calls (1)" in warning for warning in prof.run.warnings)
 
 
 def test_what_a_repeat_would_use_up_is_not_repeated() -> None:
