@@ -7,6 +7,7 @@ never raised into the call.
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Around:
     elsewhere: Callable[[], None]
 
 
-class Following(LayerHook):
+class Following(LayerHook, ABC):
     """Follows the calls of all modules while it is `_watched`, on the thread that watches."""
 
     def __init__(self, model: nn.Module, layers: Sequence[Layer]) -> None:
@@ -79,13 +80,13 @@ class Following(LayerHook):
         finally:
             self._watched = before
 
+    @abstractmethod
     def _layer(self, slot: int, layer: Layer, module: nn.Module) -> Around:
         """Return what is done around a layer's calls."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _path(self, path: str, phase: Phase | None) -> Around:
         """Return what is done around the calls of a module outside the layers."""
-        raise NotImplementedError
 
     def _standing(self, around: Around) -> Callable[[Forward], Forward]:
         """Return what makes a followed `forward` out of a module's own; the observer's errors are kept, not raised."""

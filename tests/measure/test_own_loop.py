@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
 import torch
 from hooks_left import hooks_on
+from own_models import TOKENS, WIDTH, Tower
 from torch import nn
 
 from layerprof import LayerProfiler
 from layerprof.errors import RequestError, SelectorError
-
-WIDTH, TOKENS = 8, 5
-
-
-class Block(nn.Module):
-    """Attention-free block: two matrices, 2 * 2 * WIDTH * WIDTH FLOPs a token."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.up = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.down = nn.Linear(WIDTH, WIDTH, bias=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (rows, tokens, WIDTH) to the same shape."""
-        change: torch.Tensor = self.down(torch.relu(self.up(x)))
-        return x + change
-
-
-class Tower(nn.Module):
-    """Three blocks and a head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(Block() for _ in range(3))
-        self.head = nn.Linear(WIDTH, 2, bias=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (rows, tokens, WIDTH) to (rows, tokens, 2)."""
-        for block in self.blocks:
-            x = block(x)
-        return self.head(x)  # type: ignore[no-any-return]  # nn.Module calls are typed as Any
 
 
 @pytest.fixture
@@ -283,24 +252,3 @@ def test_a_block_that_failed_before_a_call_was_finished_says_so(model: nn.Module
         raise ValueError("mine")
     with pytest.raises(RequestError, match="ended with ValueError"):
         _ = prof.run
-
-
-def test_calls_that_overlap_in_threads_are_told(model: nn.Module) -> None:
-    """Two threads inside the model at once: what one layer's span holds is not its own, and the run says it."""
-    inside, done = threading.Event(), threading.Event()
-
-    def wait(*_: object) -> None:
-        if threading.current_thread() is first:
-            inside.set()
-            done.wait(timeout=30)
-
-    model.get_submodule("blocks.0").register_forward_pre_hook(wait)
-    x = torch.randn(1, TOKENS, WIDTH)
-    with LayerProfiler(model, flops="off") as prof:
-        first = threading.Thread(target=model, args=(x,))
-        first.start()
-        inside.wait(timeout=30)
-        model(x)
-        done.set()
-        first.join()
-    assert any("several threads" in warning for warning in prof.run.warnings)

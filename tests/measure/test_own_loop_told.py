@@ -7,40 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from own_models import TOKENS, WIDTH, Tower
 from torch import nn
 
 from layerprof import LayerProfiler
 from layerprof.measure import fingerprint
-
-WIDTH, TOKENS = 8, 5
-
-
-class Block(nn.Module):
-    """Two matrices, 2 * 2 * WIDTH * WIDTH FLOPs a token."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.up = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.down = nn.Linear(WIDTH, WIDTH, bias=False)
-
-    def forward(self, x: torch.Tensor) -> Any:
-        """Map (rows, tokens, WIDTH) to the same shape."""
-        return x + self.down(torch.relu(self.up(x)))
-
-
-class Tower(nn.Module):
-    """Three blocks and a head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(Block() for _ in range(3))
-        self.head = nn.Linear(WIDTH, 2, bias=False)
-
-    def forward(self, x: torch.Tensor) -> Any:
-        """Map (rows, tokens, WIDTH) to (rows, tokens, 2)."""
-        for block in self.blocks:
-            x = block(x)
-        return self.head(x)
 
 
 @pytest.fixture
@@ -84,8 +55,9 @@ def test_work_after_the_call_is_told(flops: Any) -> None:
     assert any("after the call" in warning for warning in prof.run.warnings)
 
 
-def test_calls_of_other_threads_are_counted_and_not_repeated(model: nn.Module) -> None:
-    """One call is measured, the other one is told; a repeat could not have them overlap again."""
+@pytest.mark.parametrize("flops", ["off", "rerun"])
+def test_calls_that_overlap_in_threads_are_told_and_not_repeated(model: nn.Module, flops: Any) -> None:
+    """Two threads inside the model at once: one call is measured and holds the other; a repeat could not have that."""
     inside, done = threading.Event(), threading.Event()
 
     def wait(*_: object) -> None:
@@ -95,7 +67,7 @@ def test_calls_of_other_threads_are_counted_and_not_repeated(model: nn.Module) -
 
     model.get_submodule("blocks.0").register_forward_pre_hook(wait)
     x = torch.randn(1, TOKENS, WIDTH)
-    with LayerProfiler(model, flops="rerun") as prof:
+    with LayerProfiler(model, flops=flops) as prof:
         first = threading.Thread(target=model, args=(x,))
         first.start()
         inside.wait(timeout=30)
@@ -104,7 +76,7 @@ def test_calls_of_other_threads_are_counted_and_not_repeated(model: nn.Module) -
         first.join()
     assert prof.run.samples == 1
     assert prof.run.totals.flops is None
-    assert any("other calls (1)" in warning for warning in prof.run.warnings)
+    assert any("several threads" in warning and "other calls (1)" in warning for warning in prof.run.warnings)
 
 
 def test_what_a_repeat_would_use_up_is_not_repeated() -> None:
