@@ -13,10 +13,9 @@ class Facts:
     """How the block went: `error` ended it, `failed` calls were caught, `troubles` and `failure` are our own.
 
     `untimed` says of each call that was not measured why, `later` counts those whose answer works after the call.
-
     `steps` counts passes through the model, where they could be watched; `differed` says that equal ones did unequal
-    work; `blind` is why some could not be watched; `slowdown` is how many times as long
-    such passes took as the same ones did unwatched, `spent_s` the least that watching cost.
+    work, `blind` why some could not be watched. `slowdown` is how many times as long watched passes took as the same
+    ones unwatched, `spent_s` the least that watching cost.
     """
 
     error: BaseException | None

@@ -101,7 +101,8 @@ class Repeats:
             self.calls.clear()
 
     def _changed(self, model: nn.Module) -> str:
-        if all(call.model == fingerprint(model) for call in self.calls):
+        now = fingerprint(model)
+        if all(call.model == now for call in self.calls):
             return ""
         return "the model was changed after a call (an attribute, a part, a mode), so that a repeat would differ"
 

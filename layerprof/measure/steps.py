@@ -74,16 +74,17 @@ class Call:
 
 def same(one: WorkReading, other: WorkReading) -> bool:
     """Tell whether two readings are of the same work; times differ."""
-    same = one.layers == other.layers and one.outside == other.outside and one.total_flops == other.total_flops
-    return same and one.uncounted_calls() == other.uncounted_calls()
+    counted = one.layers == other.layers and one.outside == other.outside and one.total_flops == other.total_flops
+    return counted and one.uncounted_calls() == other.uncounted_calls()
 
 
-def times(reading: WorkReading, times: int) -> WorkReading:
+def times(reading: WorkReading, count: int) -> WorkReading:
     """Return the reading of so many equal ones, by doubling."""
     total, power = WorkReading(), reading
-    while times:
-        if times & 1:
+    while count:
+        if count & 1:
             total += power
-        times >>= 1
-        power += power if times else WorkReading()
+        count >>= 1
+        if count:
+            power += power
     return total

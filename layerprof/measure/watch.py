@@ -172,14 +172,15 @@ class Watch:
         """Take what was watched, and see whether it is what was known."""
         trail = tuple(self._trail)
         call.parts.append(Part(step, trail, reading))
-        if key is None or self.differed:
+        if key is None or self.differed or self._always:  # always: nothing is ever asked of what is known
             return
         if (before := self._known.get(key)) is not None:
             if before.trail != trail or not same(before.reading, reading):
                 self._differs()
                 return
             self._agreed += 1
-            self._sum += times(before.reading, before.taken)
+            if before.taken:
+                self._sum += times(before.reading, before.taken)
         self._known[key] = Known(reading, trail, step)
 
     def _unwatched(self, key: Hashable, call: Call, *, step: bool, why: str = "") -> None:
@@ -198,7 +199,7 @@ class Watch:
     def _differs(self) -> None:
         """Take nothing for known from now on; what was since it was last seen to be so, is not."""
         self.differed = True
-        for known in self._known.values():
+        for known in self._taken():
             self._sum += times(self._nothing(known.trail), known.taken)
             if known.step:
                 self.facts.known -= known.taken
@@ -250,4 +251,8 @@ class Watch:
 
     def reading(self) -> WorkReading:
         """Return what all answered calls did."""
-        return sum((times(known.reading, known.taken) for known in self._known.values()), self._sum)
+        return sum((times(known.reading, known.taken) for known in self._taken()), self._sum)
+
+    def _taken(self) -> list[Known]:
+        """Return what has been taken for known since it was watched; a sum copies all that is in it."""
+        return [known for known in self._known.values() if known.taken]
