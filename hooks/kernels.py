@@ -18,9 +18,9 @@ from layerprof.machine.internals import range_class
 from layerprof.readings import KernelReading, Layer
 from layerprof.records import Phase
 from layerprof.trace.attribute import attribute
-from layerprof.trace.attribution import total
 from layerprof.trace.events import PREFIX
 from layerprof.trace.for_tensorboard import rewrite_for_tensorboard
+from layerprof.trace.sums import total
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from layerprof.commands import printing
 from layerprof.report import kinds
 from layerprof.report.attribution.documents import to_json
 from layerprof.trace.attribute import attribute
-from layerprof.trace.attribution import merged
+from layerprof.trace.sums import merged
 
 
 def show(traces: Sequence[Path], format_name: str, output: Path | None, json: str | None) -> None:

@@ -18,7 +18,8 @@ from layerprof.report.attribution.documents import COLUMNS, to_csv, to_json, to_
 from layerprof.report.attribution.terminal import render
 from layerprof.report.attribution.words import busy_share
 from layerprof.trace.attribute import attribute
-from layerprof.trace.attribution import NO_LAUNCH, merged
+from layerprof.trace.attribution import NO_LAUNCH
+from layerprof.trace.sums import merged
 
 GEMM = "sm90_xmma_gemm_f16f16_f16f32_f32_tn_n_tilesize128x128x64_warpgroupsize1x1x1_cublas"
 

@@ -17,8 +17,9 @@ from scenario import Scenario
 
 from layerprof.records import Phase
 from layerprof.trace.attribute import attribute
-from layerprof.trace.attribution import GRAPH, NO_LAUNCH, OUTSIDE, merged, total
+from layerprof.trace.attribution import GRAPH, NO_LAUNCH, OUTSIDE
 from layerprof.trace.file import write_chrome
+from layerprof.trace.sums import merged, total
 
 
 @pytest.mark.parametrize("name", sorted(synthetic.SCENARIOS))

@@ -10,7 +10,8 @@ from scenario import Scenario
 from layerprof.errors import SelectorError
 from layerprof.records import Phase
 from layerprof.trace.attribute import attribute
-from layerprof.trace.attribution import GRAPH, NO_LAUNCH, OUTSIDE, total
+from layerprof.trace.attribution import GRAPH, NO_LAUNCH, OUTSIDE
+from layerprof.trace.sums import total
 
 
 class TestForeignTraces:
