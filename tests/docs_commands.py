@@ -234,7 +234,8 @@ def _head(command: Command) -> None:
 
 def _python(command: Command) -> None:
     if command.words[1] == "-m":
-        return servers.sglang(command.words)
+        servers.sglang(command.words)
+        return
     script = ROOT / command.words[1]
     given = {word for word in command.words if word.startswith("--")}
     assert script.is_file()
