@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,11 @@ from layerprof.trace.attribution import BUCKETS, Attribution, Row
 
 
 def selves(result: Attribution) -> dict[tuple[str, str | None], float]:
-    """Microseconds by row, rows without any left out."""
-    return {(row.name, row.phase and row.phase.value): row.self_ns / 1e3 for row in result.rows if row.self_ns}
+    """Microseconds by name and phase, however they were named; those without any left out."""
+    sums: Counter[tuple[str, str | None]] = Counter()
+    for row in result.rows:
+        sums[row.name, row.phase and str(row.phase)] += row.self_ns
+    return {label: ns / 1e3 for label, ns in sums.items() if ns}
 
 
 def buckets(result: Attribution) -> dict[str, float]:

@@ -16,8 +16,10 @@ import docs_commands as docs
 import pytest
 import small_models
 import torch
+from attributions import holding, stacked
 from docs_commands import ROOT, Block
 from layerprof.hooks.base import LayerHook
+from rich.console import Console
 
 import layerprof
 from layerprof import registry
@@ -25,6 +27,8 @@ from layerprof.data import batching, datasets
 from layerprof.models.load import load_model
 from layerprof.models.source import resolve
 from layerprof.models.subject import Subject
+from layerprof.report.attribution.terminal import render
+from layerprof.report.attribution.view import View
 from layerprof.report.formats import find
 from layerprof.report.sweep import overview
 from layerprof.sweep import experiment, experiment_file
@@ -226,6 +230,20 @@ def test_books_balance_as_the_pages_write_it(workplace: Path) -> None:
         assert column.layers + sum(column.rest.values()) + column.residual == pytest.approx(column.total)
 
 
+TREE = "layer                     time µs     %            own µs  each µs  busy/span %"
+
+
+def test_the_tree_of_a_trace_is_what_is_printed() -> None:
+    """A model of 24 alike layers, one of them slower, on a terminal of 80 columns."""
+    (block,) = (block for block in docs.blocks("") if block.text.startswith(TREE))
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, color_system=None, legacy_windows=False)
+    console._environ = {}
+    render(holding(stacked(24, slow=(7,))), console, View(depth=3))
+    printed = [line.rstrip() for line in out.getvalue().splitlines()]
+    assert printed[1 : 1 + len(block.text.splitlines())] == block.text.splitlines()
+
+
 def test_the_plan_of_the_house_has_the_floors_of_the_contract() -> None:
     """Wings stand in the drawing on the floors that `make lint` holds, and every wing has one."""
     contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
@@ -255,6 +273,7 @@ PLAIN = {
     "docs/traces.md: kernel --correlation--> launch (cuda_runtime or cuda_driver) --time on its thread--> "
     "innermost range open there": _attributed,
     "docs/traces.md: sum of own times + buckets = total, exactly": _attributed,
+    "docs/traces.md: " + TREE: test_the_tree_of_a_trace_is_what_is_printed,
 }
 """Blocks without a language, and what holds them to the code."""
 
