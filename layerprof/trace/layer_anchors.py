@@ -1,0 +1,229 @@
+"""Candidates for one kernel a layer in a sequence of kernels, and how well each explains the sequence. Pure, numpy.
+
+An anchor is a kernel that every layer has once, whatever else differs between layers. Names propose some (attention
+that follows a feed-forward part), counting others (names, pairs and triples of names that occur equally often).
+Consecutive anchors that belong to one stack are a chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from layerprof.trace.kernel_names import Does
+from layerprof.trace.kernel_sequence import COARSE, EXACT, NUMBERLESS, Kernels, Numbers
+
+LEAST_NAMED = 3
+"""Layers that a stack must have where names show attention: a loop of fewer is rather a coincidence of three towers."""
+LEAST_UNNAMED = 4
+"""... and where only counting finds them."""
+
+_COUNTS = 6
+"""How many of the best supported counts of a degree of coarseness are tried."""
+_NEAR = 8
+"""Neighbours, on either side, to which a segment's length is compared."""
+
+_FEED_FORWARD = (Does.ACTIVATION, Does.EXPERTS)
+_STEP = (Does.EMBEDDING, Does.SAMPLE)
+_DEGREES = ((EXACT, 1.0), (NUMBERLESS, 0.95), (COARSE, 0.85))
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Chains:
+    """Anchors of stacks, and what they rest on. `worth` is the share of the sequence that they explain."""
+
+    anchors: tuple[Numbers, ...]
+    why: str
+    named: bool
+    worth: float
+
+
+def best(kernels: Kernels) -> Chains | None:
+    """Return the candidate that explains most of the sequence, None where nothing repeats often enough.
+
+    Those that names propose are asked first.
+    """
+    for candidates in (_named, _counted):
+        chains = [
+            found for why, anchors, named in candidates(kernels) if (found := _chains(kernels, anchors, why, named))
+        ]
+        if chains:
+            return max(chains, key=lambda found: found.worth)
+    return None
+
+
+def _named(kernels: Kernels) -> Iterator[tuple[str, Numbers, bool]]:
+    """Yield anchors by names: the first mixer of positions after each feed-forward part, or after each norm."""
+    for mixers, word in (((Does.ATTENTION, Does.SCAN), "attention kernel"), ((Does.SOFTMAX,), "softmax")):
+        mixer = kernels.are(*mixers)
+        if mixer.sum() < LEAST_NAMED:
+            continue
+        for kinds, what in ((_FEED_FORWARD, "feed-forward part"), ((Does.NORM, Does.NORM_PART), "norm")):
+            marks = np.flatnonzero(mixer | kernels.are(*kinds))
+            is_mixer = mixer[marks]
+            first = is_mixer & np.append(True, ~is_mixer[:-1])
+            yield f"one {word} and what follows it up to the next {what}", marks[first], True
+        return
+
+
+def _counted(kernels: Kernels) -> Iterator[tuple[str, Numbers, bool]]:
+    """Yield anchors by counting: of the names, pairs and triples that occur equally often, the most regular one."""
+    for degree, word in ((EXACT, "name"), (NUMBERLESS, "name without its number"), (COARSE, "family of names")):
+        symbols = kernels.symbols[degree]
+        grams = symbols
+        for length in (1, 2, 3):
+            if length > 1:
+                grams = np.unique(grams[:-1] * (int(symbols.max()) + 1) + symbols[length - 1 :], return_inverse=True)[1]
+            for anchors in _regular(grams):
+                yield f"a {word} that each has as often" if length == 1 else f"a sequence of {length}", anchors, False
+
+
+def _regular(grams: Numbers) -> Iterator[Numbers]:
+    """Yield where the most regular symbol is, for each of the best supported counts."""
+    order = np.argsort(grams, kind="stable")
+    counts = np.bincount(grams)
+    ends = np.cumsum(counts)
+    gaps = np.diff(order)
+    inside = np.diff(grams[order]) == 0
+    logs = np.where(inside, np.log(np.maximum(gaps, 1)), 0.0)
+    owner = grams[order][1:]
+    mean = np.bincount(owner, logs, len(counts)) / np.maximum(counts - 1, 1)
+    spread = np.bincount(owner, np.where(inside, (logs - mean[owner]) ** 2, 0.0), len(counts)) / np.maximum(
+        counts - 1, 1
+    )
+    many = np.flatnonzero(counts >= LEAST_UNNAMED)
+    support = np.bincount(counts[many], counts[many]) if len(many) else np.zeros(0)
+    for count in np.argsort(-support, kind="stable")[:_COUNTS]:
+        if support[count] > 0:
+            alike = many[counts[many] == count]
+            symbol = alike[int(spread[alike].argmin())]
+            yield order[ends[symbol] - counts[symbol] : ends[symbol]]
+
+
+def _chains(kernels: Kernels, anchors: Numbers, why: str, named: bool) -> Chains | None:
+    """Split anchors where one stack ends and another begins; keep what is long enough and alike, None without any."""
+    least = LEAST_NAMED if named else LEAST_UNNAMED
+    if len(anchors) < least:
+        return None
+    worth, alike = likeness(kernels, anchors)
+    lengths = np.diff(anchors)
+    cuts = _breaks(kernels, anchors, alike[1])
+    kept, total = [], 0.0
+    for first, last in zip(np.append(0, cuts + 1), np.append(cuts, len(anchors) - 1), strict=True):
+        inside = slice(first, last)
+        if last - first + 1 < least or not _are_layers(kernels, anchors[first : last + 1], alike[:, inside], named):
+            continue
+        kept.append(anchors[first : last + 1])
+        total += float((worth[inside] * lengths[inside]).sum()) * (last - first + 1) / max(last - first, 1)
+    return Chains(tuple(kept), why, named, total / len(kernels)) if kept else None
+
+
+def _are_layers(kernels: Kernels, anchors: Numbers, alike: Floats, named: bool) -> bool:
+    """Return whether segments are alike, have several different kernels, and do matrix work."""
+    pairs = np.maximum(alike[0], alike[1])
+    if float(np.median(pairs)) < (0.3 if named else 0.5):
+        return False
+    length = int(np.median(np.diff(anchors)))
+    middle = len(anchors) // 2 - 1
+    sample = slice(int(anchors[middle]), int(anchors[middle + 1]))
+    kinds = set(kernels.kinds[sample].tolist())
+    work = (
+        {Does.GEMM, Does.EXPERTS, Does.OTHER}
+        if named
+        else {Does.GEMM, Does.EXPERTS, Does.OTHER, Does.ATTENTION, Does.SCAN}
+    )
+    distinct = len(np.unique(kernels.symbols[EXACT][sample]))
+    if not named and _halves(kernels, anchors):
+        return False
+    return length >= 3 and distinct >= (2 if named else 3) and bool(kinds & work)
+
+
+def _halves(kernels: Kernels, anchors: Numbers) -> bool:
+    """Return whether about every other segment has an attention kernel: they are parts of layers, not layers."""
+    mixers = np.flatnonzero(kernels.are(Does.ATTENTION, Does.SCAN))
+    owner = np.searchsorted(anchors, mixers, side="right") - 1
+    having = len(np.unique(owner[(owner >= 0) & (owner < len(anchors) - 1)]))
+    return 0.3 < having / (len(anchors) - 1) < 0.7
+
+
+def likeness(kernels: Kernels, anchors: Numbers) -> tuple[Floats, Floats]:
+    """Return what each segment between anchors is worth, and how alike it is to the next and to the one after that.
+
+    Alike: kernels that both have, as a share of the longer one's. Worth: the same, but a kernel that comes k times
+    counts as its square root only, which tells one layer from two taken together. The best degree of coarseness counts.
+    """
+    count = len(anchors) - 1
+    best_worth, best_alike = np.zeros(count), np.zeros((2, count))
+    for degree, discount in _DEGREES:
+        worth = np.zeros(count)
+        for lag in (1, 2):
+            alike, rooted = _shared(kernels, anchors, degree, lag)
+            best_alike[lag - 1] = np.maximum(best_alike[lag - 1], alike)
+            if lag == 1:
+                worth = rooted * discount
+        best_worth = np.maximum(best_worth, worth)
+        if float(np.median(best_alike[0])) > 0.8:
+            break
+    return best_worth, best_alike
+
+
+def _shared(kernels: Kernels, anchors: Numbers, degree: int, lag: int) -> tuple[Floats, Floats]:
+    """Return the share of kernels that segments `lag` apart have in common, plain and by square roots.
+
+    The last ones, which have no partner ahead, take the one behind.
+    """
+    lengths, count = np.diff(anchors), len(anchors) - 1
+    if count <= lag:
+        return np.zeros(count), np.zeros(count)
+    symbols = kernels.symbols[degree][int(anchors[0]) : int(anchors[-1])]
+    width = int(symbols.max()) + 1
+    keys, amounts = np.unique(np.repeat(np.arange(count), lengths) * width + symbols, return_counts=True)
+    place = np.minimum(np.searchsorted(keys, keys + lag * width), len(keys) - 1)
+    found = keys[place] == keys + lag * width
+    a, b = amounts[found], amounts[place[found]]
+    owner = keys[found] // width
+    longer = np.maximum(lengths[:-lag], lengths[lag:])
+    plain = np.bincount(owner, np.minimum(a, b), count - lag) / longer
+    rooted = np.bincount(owner, np.minimum(a, b) / np.sqrt(np.maximum(a, b)), count - lag) / longer
+    partner = np.arange(count)
+    partner[-lag:] = np.maximum(partner[-lag:] - lag, 0)
+    return plain[partner], rooted[partner]
+
+
+def _breaks(kernels: Kernels, anchors: Numbers, alike_over: Floats) -> Numbers:
+    """Return the segments inside which a stack ends and the next begins.
+
+    Either work of a model's beginning or end stands in it that most segments do not have (an embedding, a sampled
+    token), or it is twice as long as any near it, or what stands on its two sides is not alike.
+    """
+    lengths = np.diff(anchors)
+    padded = np.pad(lengths, _NEAR, mode="reflect" if len(lengths) > _NEAR else "symmetric")
+    windows = sliding_window_view(padded, 2 * _NEAR + 1)
+    typical = np.median(windows, axis=1)
+    others = np.delete(windows, _NEAR, axis=1).max(axis=1)
+    marked = _segments_with(kernels, anchors) & (lengths >= typical + 2)
+    long = lengths >= np.maximum(others, typical) + np.maximum(_NEAR, typical)
+    over = np.append(1.0, alike_over[:-1])
+    neighbours = np.maximum(np.append(lengths[:1], lengths[:-1]), np.append(lengths[1:], lengths[-1:]))
+    unlike = (over < 0.25) & (lengths >= neighbours + 3)
+    return np.flatnonzero(marked | long | unlike)
+
+
+def _segments_with(kernels: Kernels, anchors: Numbers) -> NDArray[np.bool_]:
+    """Return which segments have a kernel of a model's beginning or end that at most a third of them have."""
+    marks = np.flatnonzero(kernels.are(*_STEP))
+    marks = marks[(marks > anchors[0]) & (marks < anchors[-1])]
+    found = np.zeros(len(anchors) - 1, np.bool_)
+    owner = np.searchsorted(anchors, marks, side="right") - 1
+    symbols = kernels.symbols[COARSE][marks]
+    for symbol in np.unique(symbols):
+        has = np.unique(owner[symbols == symbol])
+        if len(has) * 3 <= len(found):
+            found[has] = True
+    return found
