@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from layerprof.trace.attribution import Attribution, Row
 
 
 def selves(result: Attribution) -> dict[tuple[str, str | None], float]:
-    """Microseconds by row, rows without any left out."""
-    return {(row.name, row.phase and row.phase.value): row.self_ns / 1e3 for row in result.rows if row.self_ns}
+    """Microseconds by name and phase, however they were named; those without any left out."""
+    sums: Counter[tuple[str, str | None]] = Counter()
+    for row in result.rows:
+        sums[row.name, row.phase and str(row.phase)] += row.self_ns
+    return {label: ns / 1e3 for label, ns in sums.items() if ns}
 
 
 def buckets(result: Attribution) -> dict[str, float]:

@@ -238,7 +238,7 @@ class TestSeveral:
         """Twice the same and once another: times, calls, kernels and the heaviest of each."""
         nested, late = synthetic.nested_ranges(), synthetic.late_kernels()
         both = merged({str(n): attribute(s.events) for n, s in enumerate((nested, nested, late))})
-        own = {(row.name, row.phase and row.phase.value): row.self_ns / 1e3 for row in both.rows if row.self_ns}
+        own = {(row.name, row.phase and str(row.phase)): row.self_ns / 1e3 for row in both.rows if row.self_ns}
         expected = {key: 2 * us for key, us in nested.self_us.items()}
         for key, us in late.self_us.items():
             expected[key] = expected.get(key, 0) + us
