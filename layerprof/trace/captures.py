@@ -6,7 +6,6 @@ were open at that launch say whose work the node is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +48,7 @@ class Scene:
 class Capture:
     """What one capture took: for each launch its kind and, where the trace tells (AMD's do), its kernel's name.
 
-    `source` is the trace's name, `title` that of the annotation around it, `size` the rows that it is said to be for,
+    `source` is the trace's name, `title` the annotation around it that says so, `size` the rows that it is for,
     `ended` when it ended on the clock of its trace. `own` captures are in the trace of the replays itself.
     """
 
@@ -88,32 +87,32 @@ def find(columns: Columns, ranges: Ranges, seen: LaunchesSeen, launch_of_work: I
     number, ended = launches.captures(made, columns, np.isin(made.kind, LAUNCHING) & ran)
     if not len(ended) and not (made.kind == GRAPH_LAUNCH).any():
         number, ended = np.zeros(len(made.start), np.int64), np.array([LAST])
-    names = columns.names.listed()
     found = []
     for which in np.unique(number[node & (number >= 0)]).tolist():
         taken = np.flatnonzero(node & (number == which))
         taken = taken[np.argsort(made.start[taken], kind="stable")]
         if (made.kind[taken] == KERNEL_LAUNCH).any():
-            found.append(_capture(made, taken, ranges, names, source, int(ended[which])))
+            found.append(_capture(columns, made, taken, ranges, source, int(ended[which])))
     return sorted(found, key=lambda capture: capture.ended)
 
 
-def _capture(made: Launches, taken: Ints, ranges: Ranges, names: list[str], source: str, ended: int) -> Capture:
+def _capture(columns: Columns, made: Launches, taken: Ints, ranges: Ranges, source: str, ended: int) -> Capture:
+    names = columns.names.listed()
     kernels = made.kind[taken] == KERNEL_LAUNCH
     told = bool((made.name[taken][kernels] != NO_NAME).all())
     called = tuple(names[name] if name != NO_NAME else "" for name in made.name[taken].tolist()) if told else None
-    around = list(_around(ranges, made, taken))
-    size = next((size for name in around if (size := captured_size(name)) is not None), size_in_file(source))
-    title = next((name for name in around if captured_size(name) is not None), around[0] if around else "")
+    title = _title(columns, made, taken)
+    size = captured_size(title) if title else size_in_file(source)
     return Capture(source, title, size, made.kind[taken], called, _scene(made, taken, ranges), ended)
 
 
-def _around(ranges: Ranges, made: Launches, taken: Ints) -> Iterator[str]:
-    """Yield the names of the ranges that hold all of some launches of one thread, outermost first."""
-    first, last, thread = made.start[taken[0]], made.start[taken[-1]], made.thread[taken[0]]
-    mine = ranges.of(int(thread))
-    for place in mine[(ranges.start[mine] <= first) & (ranges.end[mine] > last)].tolist():
-        yield ranges.labels[int(ranges.label[place])][0]
+def _title(columns: Columns, made: Launches, taken: Ints) -> str:
+    """Return the annotation around a capture that says that it is one; empty where there is none."""
+    (start, end, thread, name), _ = columns.servers.columns()
+    names = columns.names.listed()
+    around = (start <= made.start[taken[0]]) & (end > made.start[taken[-1]]) & (thread == made.thread[taken[0]])
+    titles = (names[name[place]] for place in np.flatnonzero(around).tolist())
+    return next((title for title in titles if captured_size(title) is not None), "")
 
 
 def _scene(made: Launches, taken: Ints, ranges: Ranges) -> Scene:

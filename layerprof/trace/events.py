@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from layerprof.records import Phase
 from layerprof.trace.intervals import Ints
-from layerprof.trace.step_names import is_step
+from layerprof.trace.step_names import is_servers
 
 Label = tuple[str, Phase | None]
 """What a row stands for: a layer (or another range's name) and its phase, None where the trace does not tell."""
@@ -113,13 +113,13 @@ class Columns:
     `work` (name, correlation, graph node, kind, stream): what ran on a GPU. `launches` (thread, correlation, kind of
     call, name of the kernel where it is told): calls that put work there. `captures` (thread, begins): where the
     capture of a CUDA graph begins and ends. `warm_ups` (thread): in them launches were made for the profiler to lose.
-    `ranges` (thread, label, source). `steps` (thread, name): a server's steps. `operators` (thread, name): operators on
-    the host.
+    `ranges` (thread, label, source). `servers` (thread, name): a server's annotations of its steps and captures.
+    `operators` (thread, name): operators on the host.
     """
 
     work: EventTable = field(default_factory=lambda: EventTable(5))
     launches: EventTable = field(default_factory=lambda: EventTable(4))
-    steps: EventTable = field(default_factory=lambda: EventTable(2))
+    servers: EventTable = field(default_factory=lambda: EventTable(2))
     captures: EventTable = field(default_factory=lambda: EventTable(2))
     warm_ups: EventTable = field(default_factory=lambda: EventTable(1))
     ranges: EventTable = field(default_factory=lambda: EventTable(3))
@@ -197,8 +197,8 @@ class Reader:
         if name == WARM_UP:
             self.columns.warm_ups.add(*_times(event), self._thread(event))
             return True
-        if category == ANNOTATION and is_step(name):
-            self.columns.steps.add(*_times(event), self._thread(event), self.columns.names(name))
+        if category == ANNOTATION and is_servers(name):
+            self.columns.servers.add(*_times(event), self._thread(event), self.columns.names(name))
         found, source = label(name, event.get("args"), category)
         if found is None:
             return False

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from layerprof.records import Phase
 from layerprof.trace.attribution import MIXED, RowPhase
 
-_BEGINS = ("execute_", "step[", "prefill[", "decode[")
+_BEGINS = ("execute_", "step[", "prefill[", "decode[", "capture_")
 # vLLM: execute_8192_context_9(sq8155sk8430..)_generation_37(sq37sk34489..); sq are new tokens, sk attended to.
 # Without details: execute_context_9(8155)_generation_37(37), and before that execute_context_9_generation_37.
 _EXECUTE = re.compile(
@@ -67,9 +67,9 @@ class Step:
         return sum(counts) if counts else self.requests
 
 
-def is_step(name: str) -> bool:
-    """Whether an annotation is of a server's step."""
-    return name.startswith(_BEGINS) and parse(name) is not None
+def is_servers(name: str) -> bool:
+    """Whether an annotation is of a server's step, or of a capture."""
+    return name.startswith(_BEGINS) and (parse(name) is not None or captured_size(name) is not None)
 
 
 def parse(name: str) -> Step | None:

@@ -24,9 +24,10 @@ class ServerSteps:
     @classmethod
     def of(cls, columns: Columns) -> ServerSteps:
         """Find them in a trace."""
-        (start, end, thread, name), _ = columns.steps.columns()
+        (start, end, thread, name), _ = columns.servers.columns()
         names = columns.names.listed()
         order = np.lexsort((-end, start))
+        order = order[[parse(names[name[place]]) is not None for place in order.tolist()]] if len(order) else order
         kept: list[int] = []
         until: dict[int, int] = {}
         for place in order.tolist():
