@@ -7,13 +7,15 @@ Consecutive anchors that belong to one stack are a chain.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from layerprof.trace.alignment import fit
 from layerprof.trace.kernel_names import Does
 from layerprof.trace.kernel_sequence import COARSE, EXACT, NUMBERLESS, Kernels, Numbers
 
@@ -22,8 +24,15 @@ LEAST_NAMED = 3
 LEAST_UNNAMED = 4
 """... and where only counting finds them."""
 
+LONGEST = 320
+"""Kernels of a layer that are laid beside those of another."""
 _COUNTS = 6
 """How many of the best supported counts of a degree of coarseness are tried."""
+_IRREGULAR = 0.6
+"""Variance of the logarithm of gaps beyond which a name marks no layers; where names come by chance it is pi^2 / 6."""
+_ENOUGH = 0.5
+"""Share that, once explained, ends the search for something better."""
+_BETTER = 1.02
 _NEAR = 8
 """Neighbours, on either side, to which a segment's length is compared."""
 
@@ -47,15 +56,17 @@ class Chains:
 def best(kernels: Kernels) -> Chains | None:
     """Return the candidate that explains most of the sequence, None where nothing repeats often enough.
 
-    Those that names propose are asked first.
+    Those that names propose are asked first, then exact names before coarser ones, until one explains enough.
     """
-    for candidates in (_named, _counted):
-        chains = [
-            found for why, anchors, named in candidates(kernels) if (found := _chains(kernels, anchors, why, named))
-        ]
-        if chains:
-            return max(chains, key=lambda found: found.worth)
-    return None
+    leader: Chains | None = None
+    for candidates in itertools.chain([_named(kernels)], _counted(kernels)):
+        for why, anchors, named in candidates:
+            found = _chains(kernels, anchors, why, named)
+            if found and (leader is None or found.worth > leader.worth * _BETTER):
+                leader = found
+        if leader and (leader.named or leader.worth >= _ENOUGH):
+            break
+    return leader
 
 
 def _named(kernels: Kernels) -> Iterator[tuple[str, Numbers, bool]]:
@@ -72,16 +83,16 @@ def _named(kernels: Kernels) -> Iterator[tuple[str, Numbers, bool]]:
         return
 
 
-def _counted(kernels: Kernels) -> Iterator[tuple[str, Numbers, bool]]:
+def _counted(kernels: Kernels) -> Iterator[Iterable[tuple[str, Numbers, bool]]]:
     """Yield anchors by counting: of the names, pairs and triples that occur equally often, the most regular one."""
     for degree, word in ((EXACT, "name"), (NUMBERLESS, "name without its number"), (COARSE, "family of names")):
         symbols = kernels.symbols[degree]
         grams = symbols
         for length in (1, 2, 3):
-            if length > 1:
+            if length > 1 and len(grams) > 1:
                 grams = np.unique(grams[:-1] * (int(symbols.max()) + 1) + symbols[length - 1 :], return_inverse=True)[1]
-            for anchors in _regular(grams):
-                yield f"a {word} that each has as often" if length == 1 else f"a sequence of {length}", anchors, False
+            why = f"a {word} that each has once" if length == 1 else f"{length} kernels in a row that each has once"
+            yield [(why, anchors, False) for anchors in _regular(grams)]
 
 
 def _regular(grams: Numbers) -> Iterator[Numbers]:
@@ -97,7 +108,7 @@ def _regular(grams: Numbers) -> Iterator[Numbers]:
     spread = np.bincount(owner, np.where(inside, (logs - mean[owner]) ** 2, 0.0), len(counts)) / np.maximum(
         counts - 1, 1
     )
-    many = np.flatnonzero(counts >= LEAST_UNNAMED)
+    many = np.flatnonzero((counts >= LEAST_UNNAMED) & (spread < _IRREGULAR))
     support = np.bincount(counts[many], counts[many]) if len(many) else np.zeros(0)
     for count in np.argsort(-support, kind="stable")[:_COUNTS]:
         if support[count] > 0:
@@ -139,14 +150,35 @@ def _are_layers(kernels: Kernels, anchors: Numbers, alike: Floats, named: bool) 
         else {Does.GEMM, Does.EXPERTS, Does.OTHER, Does.ATTENTION, Does.SCAN}
     )
     distinct = len(np.unique(kernels.symbols[EXACT][sample]))
-    if not named and _halves(kernels, anchors):
+    if not named and (_halves(kernels, anchors) or not _in_order(kernels, anchors)):
         return False
     return length >= 3 and distinct >= (2 if named else 3) and bool(kinds & work)
 
 
+def _in_order(kernels: Kernels, anchors: Numbers) -> bool:
+    """Return whether neighbours, or every other one, run several kernels in one order, by names of any coarseness.
+
+    Looked at in up to three places.
+    """
+    for place in {0, (len(anchors) - 1) // 2 - 1, len(anchors) - 4}:
+        if place < 0 or place + 3 >= len(anchors):
+            continue
+        bounds = anchors[place : place + 4].tolist()
+        one, two, three = (np.arange(a, b)[:LONGEST] for a, b in itertools.pairwise(bounds))
+        for degree in (EXACT, NUMBERLESS, COARSE):
+            symbols, kinds = kernels.symbols[degree], kernels.kinds
+            pairs = [fit(symbols[one], symbols[x], kinds[one], kinds[x], longest=True)[1] for x in (two, three)]
+            if max(pairs) > 0.4 and len(np.unique(symbols[one])) >= 3:
+                break
+        else:
+            return False
+    return True
+
+
 def _halves(kernels: Kernels, anchors: Numbers) -> bool:
     """Return whether about every other segment has an attention kernel: they are parts of layers, not layers."""
-    mixers = np.flatnonzero(kernels.are(Does.ATTENTION, Does.SCAN))
+    stretch = kernels.part(int(anchors[0]), int(anchors[-1]))
+    mixers = np.flatnonzero(stretch.are(Does.ATTENTION, Does.SCAN)) + int(anchors[0])
     owner = np.searchsorted(anchors, mixers, side="right") - 1
     having = len(np.unique(owner[(owner >= 0) & (owner < len(anchors) - 1)]))
     return 0.3 < having / (len(anchors) - 1) < 0.7

@@ -9,14 +9,13 @@ import numpy as np
 from layerprof.trace.alignment import fit, reach
 from layerprof.trace.kernel_names import Does
 from layerprof.trace.kernel_sequence import COARSE, Kernels, Numbers
+from layerprof.trace.layer_anchors import LONGEST
 
 _FEED_FORWARD = (Does.ACTIVATION, Does.EXPERTS)
 _NORMS = (Does.NORM, Does.NORM_PART)
 _BEFORE_RSQRT = (Does.REDUCE, Does.ELEMENTWISE, Does.COPY)
 """Steps of a norm that runs as several kernels, ahead of its `rsqrt`: to float, square, mean, add epsilon."""
 
-LONGEST = 320
-"""Kernels of a layer that are laid beside those of another."""
 _ALIGNED = 512
 """Different segments that are laid beside a typical one; where there are more, cuts keep its distance."""
 
@@ -47,9 +46,10 @@ def _distances(kernels: Kernels, anchors: Numbers) -> tuple[Numbers, str]:
     """Return how far ahead of each anchor but the first the norm of its layer stands, -1 where no name tells."""
     seen: dict[bytes, int] = {}
     back = np.empty(len(anchors) - 1, np.int64)
-    kinds = kernels.kinds.astype(np.int8)
+    begin = int(anchors[0])
+    kinds = kernels.kinds[begin : int(anchors[-1]) + 1].astype(np.int8).tobytes()
     for place, (before, anchor) in enumerate(zip(anchors.tolist(), anchors[1:].tolist(), strict=False)):
-        gap = kinds[before + 1 : anchor + 1].tobytes()
+        gap = kinds[before + 1 - begin : anchor + 1 - begin]
         if gap not in seen:
             seen[gap] = _norm_ahead(gap)
         back[place] = seen[gap]
