@@ -44,7 +44,7 @@ def profile(
     ] = "all",
     device: Device = "auto",
     dtype: Dtype = "auto",
-    optimization: Annotated[str, typer.Option(help="eager, sdpa, flash or compile.")] = "eager",
+    optimization: Annotated[str, typer.Option(help="eager, sdpa, flash, compile or graph.")] = "eager",
     batch_size: Annotated[int, typer.Option(help="Rows per generate().")] = 1,
     image_size: Annotated[
         int, typer.Option(help="Pixels a side; Qwen-VL: a multiple of its cell (28 or 32), a token each.")

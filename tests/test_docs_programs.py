@@ -15,6 +15,7 @@ from typing import Any
 import docs_commands as docs
 import pytest
 import small_models
+import torch
 from docs_commands import ROOT, Block
 from layerprof.hooks.base import LayerHook
 
@@ -127,6 +128,8 @@ PROGRAMS: dict[tuple[str, str], Callable[[dict[str, Any]], None]] = {
     ("docs/formats.md", "Latex"): _rows_of_latex,
 }
 """What each program must have done, by its page and a word of it."""
+NEEDS_A_GPU = {("docs/traces.md", "CUDAGraph")}
+"""Programs that a GPU alone can run, by the same."""
 
 
 @pytest.mark.parametrize(("page", "word"), PROGRAMS)
@@ -143,6 +146,17 @@ def test_programs_run(page: str, word: str, workplace: Path, subject: Subject, m
 
     monkeypatch.setattr(hub, "load_dataset", load_dataset)
     PROGRAMS[page, word](_execute(_program(word, page), _namespace(subject)))
+
+
+@pytest.mark.parametrize(("page", "word"), NEEDS_A_GPU)
+def test_programs_for_a_gpu_are_programs(page: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is a GPU, they run and leave the files that they name; elsewhere they compile at least."""
+    block = _program(word, page)
+    compile(block.text, block.name, "exec")
+    if torch.cuda.is_available():
+        monkeypatch.chdir(tmp_path)
+        _execute(block, {})
+        assert {path.name for path in tmp_path.iterdir()} == set(re.findall(r'"(\w+\.json\.gz)"', block.text))
 
 
 def test_the_experiment_file_is_one(workplace: Path) -> None:
@@ -247,6 +261,6 @@ PLAIN = {
 
 def test_no_block_is_left_out() -> None:
     """Every fenced block is commands, a program, or a text that something above holds to the code."""
-    assert set(docs.blocks("python")) == {_program(word, page) for page, word in PROGRAMS}
+    assert set(docs.blocks("python")) == {_program(word, page) for page, word in (*PROGRAMS, *NEEDS_A_GPU)}
     assert {block.name for block in docs.blocks("")} == PLAIN.keys()
     assert {block.language for block in docs.blocks()} == {"", "sh", "python", "toml", "ini", "json"}
