@@ -8,6 +8,7 @@ Consecutive anchors that belong to one stack are a chain.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from layerprof.trace.alignment import fit
+from layerprof.trace.alignment import Side, fit
 from layerprof.trace.kernel_names import Does
 from layerprof.trace.kernel_sequence import COARSE, EXACT, NUMBERLESS, Kernels, Numbers
 
@@ -24,8 +25,6 @@ LEAST_NAMED = 3
 LEAST_UNNAMED = 4
 """... and where only counting finds them."""
 
-LONGEST = 320
-"""Kernels of a layer that are laid beside those of another."""
 _COUNTS = 6
 """How many of the best supported counts of a degree of coarseness are tried."""
 _IRREGULAR = 0.6
@@ -33,6 +32,8 @@ _IRREGULAR = 0.6
 _ENOUGH = 0.5
 """Share that, once explained, ends the search for something better."""
 _BETTER = 1.02
+_CHANGES, _AROUND = 64, 8
+"""How many places are looked at where one model's layers may end and another's begin, and how far around each."""
 _NEAR = 8
 """Neighbours, on either side, to which a segment's length is compared."""
 
@@ -144,11 +145,7 @@ def _are_layers(kernels: Kernels, anchors: Numbers, alike: Floats, named: bool) 
     middle = len(anchors) // 2 - 1
     sample = slice(int(anchors[middle]), int(anchors[middle + 1]))
     kinds = set(kernels.kinds[sample].tolist())
-    work = (
-        {Does.GEMM, Does.EXPERTS, Does.OTHER}
-        if named
-        else {Does.GEMM, Does.EXPERTS, Does.OTHER, Does.ATTENTION, Does.SCAN}
-    )
+    work = {Does.GEMM, Does.EXPERTS, Does.OTHER} | (set() if named else {Does.ATTENTION, Does.SCAN, Does.BACKWARD})
     distinct = len(np.unique(kernels.symbols[EXACT][sample]))
     if not named and (_halves(kernels, anchors) or not _in_order(kernels, anchors)):
         return False
@@ -163,14 +160,11 @@ def _in_order(kernels: Kernels, anchors: Numbers) -> bool:
     for place in {0, (len(anchors) - 1) // 2 - 1, len(anchors) - 4}:
         if place < 0 or place + 3 >= len(anchors):
             continue
-        bounds = anchors[place : place + 4].tolist()
-        one, two, three = (np.arange(a, b)[:LONGEST] for a, b in itertools.pairwise(bounds))
-        for degree in (EXACT, NUMBERLESS, COARSE):
-            symbols, kinds = kernels.symbols[degree], kernels.kinds
-            pairs = [fit(symbols[one], symbols[x], kinds[one], kinds[x], longest=True)[1] for x in (two, three)]
-            if max(pairs) > 0.4 and len(np.unique(symbols[one])) >= 3:
-                break
-        else:
+        one, two, three = (
+            Side.of(kernels, range(*ends)) for ends in itertools.pairwise(anchors[place : place + 4].tolist())
+        )
+        pairs = (fit(one, other, longest=True)[1] for other in (two, three))
+        if max(pairs) < 0.4 or len(np.unique(one.families)) < 3:
             return False
     return True
 
@@ -239,12 +233,32 @@ def _breaks(kernels: Kernels, anchors: Numbers, alike_over: Floats) -> Numbers:
     windows = sliding_window_view(padded, 2 * _NEAR + 1)
     typical = np.median(windows, axis=1)
     others = np.delete(windows, _NEAR, axis=1).max(axis=1)
-    marked = _segments_with(kernels, anchors) & (lengths >= typical + 2)
+    marked = _segments_with(kernels, anchors) & (lengths >= typical)
     long = lengths >= np.maximum(others, typical) + np.maximum(_NEAR, typical)
     over = np.append(1.0, alike_over[:-1])
     neighbours = np.maximum(np.append(lengths[:1], lengths[:-1]), np.append(lengths[1:], lengths[-1:]))
     unlike = (over < 0.25) & (lengths >= neighbours + 3)
+    for place in np.flatnonzero((over < 0.25) & ~unlike)[:_CHANGES].tolist():
+        unlike[place] = _changes(kernels, anchors, place)
     return np.flatnonzero(marked | long | unlike)
+
+
+def _changes(kernels: Kernels, anchors: Numbers, place: int) -> bool:
+    """Return whether nothing ahead of a segment is like anything behind it, and it is no whole layer of either.
+
+    Then another model's layers begin in it.
+    """
+    first, last = max(place - _AROUND, 0), min(place + 1 + _AROUND, len(anchors) - 1)
+    bounds = itertools.pairwise(anchors[first : last + 1].tolist())
+    counts = [Counter(kernels.symbols[COARSE][start:end].tolist()) for start, end in bounds]
+    here = place - first
+
+    def alike(a: int, b: int) -> float:
+        return (counts[a] & counts[b]).total() / max(counts[a].total(), counts[b].total())
+
+    sides = [(a, b) for a in range(here) for b in range(here + 1, len(counts))]
+    beside = [(here, other) for other in range(len(counts)) if other != here]
+    return bool(sides) and max(alike(*pair) for pair in sides) < 0.3 and max(alike(*pair) for pair in beside) < 0.8
 
 
 def _segments_with(kernels: Kernels, anchors: Numbers) -> NDArray[np.bool_]:
