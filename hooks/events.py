@@ -55,8 +55,8 @@ class Timeline(Protocol):
     def capturing(self) -> AbstractContextManager[list[Any]]:
         """Return a context around the capture of work; it gives the events that its boundaries become, in order."""
 
-    def replaying(self, events: list[Any]) -> int:
-        """Note that captured work is about to be replayed; return how many events were before those of this replay."""
+    def replaying(self, events: list[Any]) -> AbstractContextManager[int]:
+        """Return a context around a replay of captured work; it gives how many events were before those of this one."""
 
 
 class HostTimeline:
@@ -90,9 +90,10 @@ class HostTimeline:
         """Give no events: the host's clock tells nothing of work that is captured."""
         yield []
 
-    def replaying(self, events: list[Any]) -> int:
+    @contextmanager
+    def replaying(self, events: list[Any]) -> Iterator[int]:
         """Note nothing."""
-        return 0
+        yield 0
 
 
 class EventTimeline:
@@ -113,7 +114,7 @@ class EventTimeline:
         self._per_step = 0
         self._opened_ns = 0
         self._capture: list[Any] | None = None
-        self._replay: tuple[int, list[Any]] | None = None
+        self._replay: tuple[int, int, list[Any]] | None = None
         self._replayed: list[tuple[int, int]] = []
 
     def attach(self, layers: Sequence[Layer], devices: Sequence[torch.device | None]) -> tuple[list[Mark], list[Mark]]:
@@ -198,25 +199,28 @@ class EventTimeline:
             for pool in self.pools.values():
                 pool.ended = NO_SLOT
 
-    def replaying(self, events: list[Any]) -> int:
-        """Read the replay before, whose events this one records anew, and mark where this one begins."""
+    @contextmanager
+    def replaying(self, events: list[Any]) -> Iterator[int]:
+        """Read the replay before, whose events this one records anew; mark where this one begins and ends."""
         pool = self.pools[self._main]
         self._read_replay()
         if pool.used + 2 * self._per_step > len(pool.events):
             pool.grow(len(pool.events) + 8 * self._per_step)
         pool.ended = NO_SLOT
-        self._replay = pool.record(), events
-        return len(self._replayed)
+        begun = pool.record()
+        yield len(self._replayed)
+        self._replay = begun, pool.record(), events
 
     def _read_replay(self) -> None:
         """Take the times of the replay that was made last: nanoseconds since the mark before it."""
         if self._replay is None:
             return
-        mark, events = self._replay
+        begun, ended, events = self._replay
         self._replay = None
-        anchor = self.pools[self._main].events[mark]
-        self.cuda.wait(events[-1])
-        self._replayed += [(mark, round(anchor.elapsed_time(event) * 1e6)) for event in events]
+        marks = self.pools[self._main].events
+        # An event of a graph is recorded when the device gets to it: until then it looks as its last replay left it.
+        self.cuda.wait(marks[ended])
+        self._replayed += [(begun, round(marks[begun].elapsed_time(event) * 1e6)) for event in events]
 
     def open(self) -> None:
         """Begin a window: every device idle, then its origin event, then the host's clock."""

@@ -163,12 +163,14 @@ class LatencyHook(LayerHook):
     def replayed(self, captured: Captured) -> Iterator[None]:
         """Wrap a replay: the calls of its capture, made anew."""
         with super().replayed(captured):
-            if self._open and captured.events:
-                first = self._timeline.replaying(captured.events)
-                for slot, phase, _, mark in zip(*(captured.log[part::4] for part in range(4)), strict=True):
-                    step = self.tracker.step if slot >= 0 else 0
-                    self._append((slot, phase, step, mark if mark == spans.NOT_RECORDED else mark - first))
-            yield
+            if not self._open or not captured.events:
+                yield
+                return
+            with self._timeline.replaying(captured.events) as first:
+                yield
+            for slot, phase, _, mark in zip(*(captured.log[part::4] for part in range(4)), strict=True):
+                step = self.tracker.step if slot >= 0 else 0
+                self._append((slot, phase, step, mark if mark == spans.NOT_RECORDED else mark - first))
 
     def forget(self) -> None:
         """Forget all batches so far."""

@@ -91,6 +91,9 @@ class FakeCuda:
         self.host.advance(launch_ns)
         stream = self.stream(0)
         stream.busy_until_ns = max(stream.busy_until_ns, self.host.now_ns)
+        for event in self.program:
+            if isinstance(event, FakeEvent) and event.at_ns is not None:
+                assert event.at_ns <= self.synchronized_ns, "a replay's event is overwritten before it was read"
         for part in self.program:
             if isinstance(part, FakeEvent):
                 part.at_ns = stream.busy_until_ns
