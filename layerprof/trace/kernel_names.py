@@ -36,9 +36,12 @@ class Does(IntEnum):
     SAMPLE = 17
     COMMUNICATION = 18
     OPTIMIZER = 19
+    BACKWARD = 20
 
 
 _RULES: tuple[tuple[Does, str], ...] = (
+    (Does.BACKWARD, r"backward|bwd|[dw]grad|_grad_|grad_input|fmha_cutlassb"),
+    (Does.NORM, r"all_?reduce_?fusion|all_?reduce\w*norm|norm\w*all_?reduce"),
     (Does.OPTIMIZER, r"multi_tensor_apply|fusedoptimizer|fusedadam|adam_|optimizer"),
     (Does.COMMUNICATION, r"nccl|rccl|all_?reduce|all_?gather|reduce_?scatter|cross_device_reduce|nvshmem|allto?all"),
     (
@@ -87,6 +90,7 @@ _RULES: tuple[tuple[Does, str], ...] = (
 )
 _COMPILED = re.compile(r"^(triton|cpp)_(poi|per|red|tem|unk|mm|fused)?")
 _COMPILED_RULES: tuple[tuple[Does, str], ...] = (
+    (Does.BACKWARD, r"backward"),
     (Does.EXPERTS, r"moe|expert|topk"),
     (Does.ATTENTION, r"tem_fused.*attention|flex_attention|flex_decoding"),
     (Does.GEMM, r"^triton_(tem|mm)|_mm_kernel|^triton_.*_convolution"),
