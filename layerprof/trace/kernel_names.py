@@ -37,6 +37,8 @@ class Does(IntEnum):
     COMMUNICATION = 18
     OPTIMIZER = 19
     BACKWARD = 20
+    POSITIONS = 21
+    """Counts positions, as a model does before its first layer."""
 
 
 _RULES: tuple[tuple[Does, str], ...] = (
@@ -82,7 +84,8 @@ _RULES: tuple[tuple[Does, str], ...] = (
     ),
     (Does.EMBEDDING, r"embedding|indexselect|vectorized_gather|gather_kernel"),
     (Does.NORM_PART, r"rsqrt"),
-    (Does.FILL, r"memset|fillfunctor|arange|elementwise_kernel_with_index"),
+    (Does.POSITIONS, r"arange|elementwise_kernel_with_index"),
+    (Does.FILL, r"memset|fillfunctor"),
     (Does.COPY, r"memcpy|copy|catarray|transpose|permute|nchwtonhwc|nhwctonchw|(?<!no)cast"),
     (Does.ADD, r"functor_add"),
     (Does.REDUCE, r"reduce_kernel|reduce_"),

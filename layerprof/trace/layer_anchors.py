@@ -27,6 +27,8 @@ LEAST_UNNAMED = 4
 
 _COUNTS = 6
 """How many of the best supported counts of a degree of coarseness are tried."""
+_LONGEST_UNNAMED = 400
+"""Kernels that a layer may have where only counting finds it: what is longer is rather a whole step."""
 _IRREGULAR = 0.6
 """Variance of the logarithm of gaps beyond which a name marks no layers; where names come by chance it is pi^2 / 6."""
 _ENOUGH = 0.5
@@ -38,7 +40,7 @@ _NEAR = 8
 """Neighbours, on either side, to which a segment's length is compared."""
 
 _FEED_FORWARD = (Does.ACTIVATION, Does.EXPERTS)
-_STEP = (Does.EMBEDDING, Does.SAMPLE)
+_STEP = (Does.EMBEDDING, Does.SAMPLE, Does.POSITIONS)
 _DEGREES = ((EXACT, 1.0), (NUMBERLESS, 0.95), (COARSE, 0.85))
 
 Floats = NDArray[np.float64]
@@ -147,7 +149,7 @@ def _are_layers(kernels: Kernels, anchors: Numbers, alike: Floats, named: bool) 
     kinds = set(kernels.kinds[sample].tolist())
     work = {Does.GEMM, Does.EXPERTS, Does.OTHER} | (set() if named else {Does.ATTENTION, Does.SCAN, Does.BACKWARD})
     distinct = len(np.unique(kernels.symbols[EXACT][sample]))
-    if not named and (_halves(kernels, anchors) or not _in_order(kernels, anchors)):
+    if not named and (length > _LONGEST_UNNAMED or _are_pieces(kernels, anchors) or not _in_order(kernels, anchors)):
         return False
     return length >= 3 and distinct >= (2 if named else 3) and bool(kinds & work)
 
@@ -169,13 +171,23 @@ def _in_order(kernels: Kernels, anchors: Numbers) -> bool:
     return True
 
 
-def _halves(kernels: Kernels, anchors: Numbers) -> bool:
-    """Return whether about every other segment has an attention kernel: they are parts of layers, not layers."""
+def _are_pieces(kernels: Kernels, anchors: Numbers) -> bool:
+    """Return whether segments are pieces of layers or of steps rather than layers.
+
+    Of layers where about every other one has attention; of steps where a token is sampled or weights are updated, or
+    where some but not all go backward.
+    """
     stretch = kernels.part(int(anchors[0]), int(anchors[-1]))
-    mixers = np.flatnonzero(stretch.are(Does.ATTENTION, Does.SCAN)) + int(anchors[0])
-    owner = np.searchsorted(anchors, mixers, side="right") - 1
-    having = len(np.unique(owner[(owner >= 0) & (owner < len(anchors) - 1)]))
-    return 0.3 < having / (len(anchors) - 1) < 0.7
+
+    def share(*kinds: Does) -> float:
+        places = np.flatnonzero(stretch.are(*kinds)) + int(anchors[0])
+        return len(np.unique(np.searchsorted(anchors, places, side="right"))) / (len(anchors) - 1)
+
+    return (
+        0.3 < share(Does.ATTENTION, Does.SCAN) < 0.7
+        or 0.1 < share(Does.BACKWARD) < 0.9
+        or share(Does.SAMPLE, Does.OPTIMIZER) > 0.1
+    )
 
 
 def likeness(kernels: Kernels, anchors: Numbers) -> tuple[Floats, Floats]:

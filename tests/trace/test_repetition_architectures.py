@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from kernel_architectures import NAMED, compiled, decoder, gemm
 from kernel_stacks import ADD, HEAD, LLAMA, TAIL, VIT, Stretch, but
 
-from layerprof.trace.repetition import Template
+from layerprof.trace.repetition import Template, find
 
 
 def nameless(stretch: Stretch) -> Stretch:
@@ -45,6 +47,18 @@ def test_repetition_alone_finds_them_where_names_say_nothing(what: str) -> None:
     stretch = nameless(NAMED[what])
     assert [len(layers.starts) for layers in stretch.found()] == [len(layers.starts) for layers in NAMED[what].found()]
     assert stretch.right() > 0.98
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_the_kernels_stacks_are_disjoint_and_in_order(seed: int) -> None:
+    """A recording may begin and end anywhere, and lose any kernels."""
+    chance = random.Random(seed)
+    names = [name for name in chance.choice(list(NAMED.values())).names if chance.random() > 0.2 * (seed % 3)]
+    begin = chance.randrange(len(names))
+    names = names[begin : begin + chance.randrange(300)]
+    bounds = [place for found in find(names, [1] * len(names)) for place in (*found.starts, found.end - 1)]
+    assert bounds == sorted(set(bounds))
+    assert all(0 <= place < len(names) for place in bounds)
 
 
 def test_numbers_at_the_end_of_names_are_no_kinds() -> None:
