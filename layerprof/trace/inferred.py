@@ -26,6 +26,8 @@ from layerprof.trace.work import PLACE_OF_BUCKET, Pieces, Ranges
 
 HEAD, BETWEEN, TAIL = "head", "between the layers", "tail"
 """Rows of what ran before, between and after stacks of layers in a sequence."""
+SAME_SIZE = 1.25
+"""Layers of two stacks are of one size when the kernels in them are as many, but for this factor."""
 TELLS = 0.5
 """A capture tells layers apart when this share of neighbours differs in the ranges of its kernels."""
 
@@ -62,43 +64,77 @@ class Inference:
         self._steps = steps
         self._models = models
         self._known: dict[bytes, tuple[Layers, ...]] = {}
+        self._inside: Ints = np.zeros(0, np.int64)
+        self._loose: dict[int, Ints] = {}
 
     def of_graphs(self, graphs: Sequence[Graph], inside: Ints, containers: Mask) -> list[Run]:
-        """Return the sequences with layers among the replays; `inside` is the range around each launch."""
-        whole: list[Run] = []
-        parts: list[Replay] = []
-        for graph in graphs:
-            length = np.mean([self._work.length[replay.pieces] for replay in graph.replays], 0)
-            stacks = self._find(graph.names, length.astype(np.int64))
-            for replay in graph.replays:
-                if stacks:
-                    around = int(inside[replay.launch])
-                    whole.append(Run(replay.pieces, stacks, replay.moment, replay.thread, around))
-                else:
-                    parts.append(replay)
-        parts.sort(key=lambda replay: replay.moment)
-        loose = self._loose(containers)
-        for together in self._steps_of(parts, graphs):
-            pieces = self._between(together, loose)
-            if stacks := self._find(self._work.name[pieces], self._work.length[pieces]):
-                first = together[0]
-                whole.append(Run(pieces, stacks, first.moment, first.thread, int(inside[first.launch])))
-        return sorted(whole, key=lambda sequence: sequence.moment)
+        """Return the runs with layers among the replays; `inside` is the range around each launch.
 
-    def of_eager(self) -> list[Run]:
-        """Return the sequences with layers in a trace of which no range tells anything: one for each of its steps."""
+        What a server's step replays is one run. Without steps a graph that repeats in itself is one, and of the others
+        what they ran, with the eager work between them, from one replay of the rarest to its next.
+        """
+        self._inside, self._loose = inside, self._held_by_containers(containers)
+        found: list[Run] = []
+        parts: list[Replay] = []
+        every = sorted((each for graph in graphs for each in graph.replays), key=lambda replay: replay.moment)
+        for step, together in self._by_step(every):
+            joint = self._joint(together) if step != NOWHERE and len(together) > 1 else None
+            if joint:
+                found.append(joint)
+                continue
+            for replay in together:
+                alone = self._alone(replay, graphs[replay.graph])
+                found += [alone] if alone else []
+                parts += [] if alone else [replay]
+        for together in _turns(parts):
+            joint = self._joint(together)
+            found += [joint] if joint else []
+        return sorted(found, key=lambda run: run.moment)
+
+    def of_eager(self, told_nothing: Mask, devices: Ints) -> list[Run]:
+        """Return the runs with layers among pieces that ran eagerly and of which ranges tell nothing.
+
+        One for each device (by stream in `devices`) and each of a server's steps.
+        """
         work = self._work
-        open_ = np.flatnonzero((work.thread >= 0) & (work.place >= NOWHERE))
-        open_ = open_[np.lexsort((work.start[open_], self._steps.at(work.moment[open_], work.thread[open_])))]
-        step = self._steps.at(work.moment[open_], work.thread[open_])
+        which = np.flatnonzero(told_nothing & (work.thread >= 0))
+        step = self._steps.at(work.moment[which], work.thread[which])
+        order = np.lexsort((work.start[which], step, devices[work.stream[which]]))
+        which, step = which[order], step[order]
+        cuts = np.flatnonzero((np.diff(step) != 0) | (np.diff(devices[work.stream[which]]) != 0)) + 1
         found = []
-        for pieces in np.split(open_, np.flatnonzero(np.diff(step)) + 1):
+        for pieces in np.split(which, cuts):
             stacks = self._find(work.name[pieces], work.length[pieces]) if len(pieces) else ()
             if stacks:
                 first = pieces[0]
-                place = int(work.place[first])
-                found.append(Run(pieces, stacks, int(work.moment[first]), int(work.thread[first]), place))
+                around = int(work.place[first])
+                found.append(Run(pieces, stacks, int(work.moment[first]), int(work.thread[first]), around))
         return found
+
+    def _by_step(self, every: Sequence[Replay]) -> Iterator[tuple[int, list[Replay]]]:
+        """Yield the replays of each of a server's steps, and those of none together."""
+        where = np.array([(replay.moment, replay.thread) for replay in every], np.int64).reshape(-1, 2)
+        together: dict[int, list[Replay]] = {}
+        for step, replay in zip(self._steps.at(where[:, 0], where[:, 1]).tolist(), every, strict=True):
+            together.setdefault(step, []).append(replay)
+        yield from together.items()
+
+    def _alone(self, replay: Replay, graph: Graph) -> Run | None:
+        stacks = self._find(graph.names, self._work.length[replay.pieces])
+        around = int(self._inside[replay.launch])
+        return Run(replay.pieces, stacks, replay.moment, replay.thread, around) if stacks else None
+
+    def _joint(self, together: Sequence[Replay]) -> Run | None:
+        """Return what some replays and the eager work between them ran, where it has layers."""
+        work, first = self._work, together[0]
+        pieces = np.concatenate([replay.pieces for replay in together])
+        loose = self._loose.get(first.thread, np.zeros(0, np.int64))
+        low, high = np.searchsorted(work.start[loose], [work.start[pieces].min(), work.start[pieces].max()])
+        pieces = np.concatenate([pieces, loose[low:high]])
+        pieces = pieces[np.argsort(work.start[pieces], kind="stable")]
+        stacks = self._find(work.name[pieces], work.length[pieces])
+        around = int(self._inside[first.launch])
+        return Run(pieces, stacks, first.moment, first.thread, around) if stacks else None
 
     def _find(self, names: Ints, length: Ints) -> tuple[Layers, ...]:
         key = names.tobytes()
@@ -108,38 +144,29 @@ class Inference:
             self._known[key] = repetition.find(called, length.tolist(), templates)
         return self._known[key]
 
-    def _loose(self, containers: Mask) -> Ints:
-        """Return the eager pieces that no range but a container holds, in the order in which they ran."""
+    def _held_by_containers(self, containers: Mask) -> dict[int, Ints]:
+        """Return for each thread the eager pieces that no range but a container holds, in the order they ran in."""
         work = self._work
-        eager = (work.place >= 0) & (work.unreal_thread == NOWHERE)
-        held = np.flatnonzero(eager)
+        held = np.flatnonzero((work.place >= 0) & (work.unreal_thread == NOWHERE))
         held = held[containers[self._ranges.label[work.place[held]]]]
         loose = np.r_[np.flatnonzero(work.place == NOWHERE), held]
-        in_order: Ints = loose[np.argsort(work.start[loose], kind="stable")]
-        return in_order
+        loose = loose[np.lexsort((work.start[loose], work.thread[loose]))]
+        threads, firsts = np.unique(work.thread[loose], return_index=True)
+        bounds = [*firsts.tolist(), len(loose)]
+        return {thread: loose[bounds[n] : bounds[n + 1]] for n, thread in enumerate(threads.tolist())}
 
-    def _between(self, together: Sequence[Replay], loose: Ints) -> Ints:
-        """Return the pieces of some replays, and the eager ones that ran between them."""
-        work = self._work
-        pieces = np.concatenate([replay.pieces for replay in together])
-        first, last = work.start[pieces].min(), work.start[pieces].max()
-        low, high = np.searchsorted(work.start[loose], [first, last])
-        pieces = np.concatenate([pieces, loose[low:high]])
-        return pieces[np.argsort(work.start[pieces], kind="stable")]
 
-    def _steps_of(self, parts: Sequence[Replay], graphs: Sequence[Graph]) -> Iterator[list[Replay]]:
-        """Yield the replays of each step: of the server's, else from one of a graph that is rarest to its next."""
-        if not parts:
-            return
-        where = np.array([(replay.moment, replay.thread) for replay in parts], np.int64)
-        step = self._steps.at(where[:, 0], where[:, 1])
-        many = Counter(replay.graph for replay in parts)
+def _turns(parts: Sequence[Replay]) -> Iterator[list[Replay]]:
+    """Yield, thread by thread, the replays from one of the thread's rarest graph to its next."""
+    threads = dict.fromkeys(replay.thread for replay in parts)
+    for thread in threads:
+        mine = [replay for replay in parts if replay.thread == thread]
+        many = Counter(replay.graph for replay in mine)
         rarest = min(many.values())
-        begins = next(replay.graph for replay in parts if many[replay.graph] == rarest)
+        begins = next(replay.graph for replay in mine if many[replay.graph] == rarest)
         together: list[Replay] = []
-        for place, replay in enumerate(parts):
-            fresh = step[place] != step[place - 1] or (step[place] == NOWHERE and replay.graph == begins)
-            if together and fresh:
+        for replay in mine:
+            if together and replay.graph == begins:
                 yield together
                 together = []
             together.append(replay)
@@ -218,13 +245,21 @@ def _names(pattern: str, layers: Layers, models: Sequence[Model]) -> Sequence[st
 
 
 def _named(sequence: Run) -> list[tuple[tuple[int, int], Layers]]:
-    """Return the stacks with what names them: how many layers they have, and which of those with as many they are."""
-    seen: Counter[int] = Counter()
+    """Return the stacks with what names them: how many layers they have, and which of those with as many they are.
+
+    Stacks of as many layers are one stack passed again, unless their layers are of another size: an encoder and a
+    decoder may have as many, and differ in what each runs.
+    """
+    sizes: dict[int, list[float]] = {}
     result = []
     for layers in sequence.stacks:
         many = len(layers.starts)
-        result.append(((many, seen[many]), layers))
-        seen[many] += 1
+        size = (layers.end - layers.starts[0]) / many
+        known = sizes.setdefault(many, [])
+        alike = [turn for turn, other in enumerate(known) if max(size, other) <= SAME_SIZE * min(size, other)]
+        if not alike:
+            known.append(size)
+        result.append(((many, alike[0] if alike else len(known) - 1), layers))
     return result
 
 
