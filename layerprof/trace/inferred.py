@@ -15,19 +15,16 @@ from itertools import pairwise
 import numpy as np
 
 from layerprof.trace import repetition
-from layerprof.trace.attribution import GRAPH, Key, Naming, RowPhase, Stack
+from layerprof.trace.attribution import GRAPH, Naming, Stack
 from layerprof.trace.graphs import Graph, Replay
 from layerprof.trace.intervals import NOWHERE, Ints
 from layerprof.trace.launches import Mask
 from layerprof.trace.repetition import Layers, Template
+from layerprof.trace.stacks import BESIDE, Accounts, Families
 from layerprof.trace.steps import ServerSteps
 from layerprof.trace.unreal import Unreal
 from layerprof.trace.work import PLACE_OF_BUCKET, Pieces, Ranges
 
-HEAD, BETWEEN, TAIL = "head", "between the layers", "tail"
-"""Rows of what ran before, between and after stacks of layers in a sequence."""
-SAME_SIZE = 1.25
-"""Layers of two stacks are of one size when the kernels in them are as many, but for this factor."""
 TELLS = 0.5
 """A capture tells layers apart when this share of neighbours differs in the ranges of its kernels."""
 
@@ -185,31 +182,27 @@ def place_layers(
 
     A stack whose layers the captured ranges tell apart stays theirs. Returns what was inferred.
     """
-    kept = [sequence for sequence in found if not _told_apart(sequence, work, ranges)]
-    families = _families(kept)
-    taken: dict[tuple[int, int], list[tuple[int, int, int, int]]] = {}
-    said: dict[tuple[int, int], list[Layers]] = {}
-    for sequence in kept:
-        at = int(steps.at(np.array([sequence.moment]), np.array([sequence.thread]))[0])
+    kept = [run for run in found if not _told_apart(run, work, ranges)]
+    families = Families([run.stacks for run in kept], [model.rows for model in models])
+    accounts = Accounts(families)
+    for run in kept:
+        at = int(steps.at(np.array([run.moment]), np.array([run.thread]))[0])
         phase = steps.said[at].phase if at != NOWHERE else None
-        starts, ends, keys = _parts(sequence, families, models, phase)
-        label = unreal.labels(keys)
-        first, now = unreal.add(
-            starts, ends, 0, label, length=len(sequence.pieces), seen=sequence.moment, holder=sequence.around
-        )
-        _take(work, sequence, ends, first, now, unreal, keys)
-        for family, layers, numbers in _accounts(sequence, work, families):
-            taken.setdefault(family, []).append(numbers)
-            said.setdefault(family, []).append(layers)
-    return tuple(_stack(family, families, said[family], numbers, models) for family, numbers in taken.items())
+        starts, ends, names = families.parts(run.stacks, len(run.pieces))
+        label = unreal.labels([(name, phase, Naming.INFERRED) for name in names])
+        length = work.length[run.pieces]
+        first, now = unreal.add(starts, ends, 0, label, length=len(run.pieces), seen=run.moment, holder=run.around)
+        _take(work, run, ends, first, now, unreal, names)
+        accounts.add(run.stacks, length)
+    return accounts.stacks()
 
 
-def _take(work: Pieces, sequence: Run, ends: Ints, first: int, now: int, unreal: Unreal, keys: Sequence[Key]) -> None:
-    """Place a sequence's pieces; eager ones that lie in no layer stay where they are, unless nothing else is there."""
-    position = np.arange(len(sequence.pieces))
+def _take(work: Pieces, run: Run, ends: Ints, first: int, now: int, unreal: Unreal, names: Sequence[str]) -> None:
+    """Place a run's pieces; eager ones that lie in no layer stay where they are, unless nothing else is there."""
+    position = np.arange(len(run.pieces))
     part = np.searchsorted(ends, position, "right")
-    layer = np.array([key[0] not in (HEAD, BETWEEN, TAIL) for key in keys])
-    pieces = sequence.pieces
+    layer = np.array([name not in BESIDE for name in names])
+    pieces = run.pieces
     graph = (work.place[pieces] == PLACE_OF_BUCKET[GRAPH]) | (work.unreal_thread[pieces] != NOWHERE)
     mine = layer[part] | graph | ~graph.any()
     work.place[pieces[mine]] = first + part[mine]
@@ -217,110 +210,17 @@ def _take(work: Pieces, sequence: Run, ends: Ints, first: int, now: int, unreal:
     work.unreal_moment[pieces[mine]] = now + position[mine]
 
 
-def _parts(
-    sequence: Run, families: dict[tuple[int, int], str], models: Sequence[Model], phase: RowPhase
-) -> tuple[Ints, Ints, list[Key]]:
-    """Return a sequence cut into head, layers, what is between stacks, and tail, with the label of each."""
-    cuts: list[tuple[int, int, str]] = []
-    done = 0
-    for (family, layers), last in zip(_named(sequence), [*[False] * (len(sequence.stacks) - 1), True], strict=True):
-        if layers.starts[0] > done:
-            cuts.append((done, layers.starts[0], BETWEEN if cuts else HEAD))
-        names = _names(families[family], layers, models)
-        cuts += zip(layers.starts, [*layers.starts[1:], layers.end], names, strict=True)
-        done = layers.end
-        if last and done < len(sequence.pieces):
-            cuts.append((done, len(sequence.pieces), TAIL))
-    return (
-        np.array([start for start, *_ in cuts], np.int64),
-        np.array([end for _, end, _ in cuts], np.int64),
-        [(name, phase, Naming.INFERRED) for *_, name in cuts],
-    )
-
-
-def _names(pattern: str, layers: Layers, models: Sequence[Model]) -> Sequence[str]:
-    if layers.template is not None and len(models[layers.template].rows) == len(layers.starts):
-        return models[layers.template].rows
-    return [pattern.format(number) for number in range(len(layers.starts))]
-
-
-def _named(sequence: Run) -> list[tuple[tuple[int, int], Layers]]:
-    """Return the stacks with what names them: how many layers they have, and which of those with as many they are.
-
-    Stacks of as many layers are one stack passed again, unless their layers are of another size: an encoder and a
-    decoder may have as many, and differ in what each runs.
-    """
-    sizes: dict[int, list[float]] = {}
-    result = []
-    for layers in sequence.stacks:
-        many = len(layers.starts)
-        size = (layers.end - layers.starts[0]) / many
-        known = sizes.setdefault(many, [])
-        alike = [turn for turn, other in enumerate(known) if max(size, other) <= SAME_SIZE * min(size, other)]
-        if not alike:
-            known.append(size)
-        result.append(((many, alike[0] if alike else len(known) - 1), layers))
-    return result
-
-
-def _families(found: Sequence[Run]) -> dict[tuple[int, int], str]:
-    """Return for each stack what its layers are called, with a place for their numbers."""
-    every = dict.fromkeys(family for sequence in found for family, _ in _named(sequence))
-    if len(every) == 1:
-        return dict.fromkeys(every, "layer {}")
-    return {(many, turn): f"layer {{}} of {many}" + (f", stack {turn + 1}" if turn else "") for many, turn in every}
-
-
-def _told_apart(sequence: Run, work: Pieces, ranges: Ranges) -> bool:
+def _told_apart(run: Run, work: Pieces, ranges: Ranges) -> bool:
     """Whether captured ranges tell the layers of a sequence apart: most neighbours lie in different ones."""
-    place = work.place[sequence.pieces]
-    captured = (place >= 0) & (work.unreal_thread[sequence.pieces] != NOWHERE)
+    place = work.place[run.pieces]
+    captured = (place >= 0) & (work.unreal_thread[run.pieces] != NOWHERE)
     if not captured.any():
         return False
     label = np.where(captured, ranges.label[np.maximum(place, 0)], NOWHERE)
     differ = total = 0
-    for layers in sequence.stacks:
+    for layers in run.stacks:
         bounds = [*layers.starts, layers.end]
         sets = [frozenset(label[a:b].tolist()) - {NOWHERE} for a, b in pairwise(bounds)]
         differ += sum(before != after for before, after in pairwise(sets))
         total += len(sets) - 1
     return differ > TELLS * total
-
-
-def _accounts(
-    sequence: Run, work: Pieces, families: dict[tuple[int, int], str]
-) -> Iterator[tuple[tuple[int, int], Layers, tuple[int, int, int, int]]]:
-    """Yield for each stack how many nanoseconds its layers, what is before and after them, and all took."""
-    spent = np.r_[0, np.cumsum(work.length[sequence.pieces])]
-    stacks = _named(sequence)
-    total = int(spent[-1])
-    for place, (family, layers) in enumerate(stacks):
-        before = stacks[place - 1][1].end if place else 0
-        head = int(spent[layers.starts[0]] - spent[before])
-        tail = total - int(spent[layers.end]) if place == len(stacks) - 1 else 0
-        yield family, layers, (int(spent[layers.end] - spent[layers.starts[0]]), head, tail, total)
-
-
-def _stack(
-    family: tuple[int, int],
-    families: dict[tuple[int, int], str],
-    layers: Sequence[Layers],
-    numbers: Sequence[tuple[int, int, int, int]],
-    models: Sequence[Model],
-) -> Stack:
-    spreads = [each.spread for each in layers if each.spread is not None]
-    name = families[family].format("0..{}").format(family[0] - 1)
-    first = layers[0]
-    names = _names(families[family], first, models)
-    return Stack(
-        name=f"{names[0]} .. {names[-1]}" if first.template is not None else name,
-        layers=family[0],
-        calls=len(layers),
-        ns=sum(number[0] for number in numbers),
-        head_ns=sum(number[1] for number in numbers),
-        tail_ns=sum(number[2] for number in numbers),
-        of_ns=sum(number[3] for number in numbers),
-        kinds=tuple(many for _, many in sorted(Counter(first.kinds).items())),
-        spread=float(np.median(spreads)) if spreads else None,
-        evidence=tuple(dict.fromkeys(why for each in layers for why in each.evidence)),
-    )

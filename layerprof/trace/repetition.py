@@ -21,6 +21,8 @@ from layerprof.trace.layer_templates import Template, match
 
 __all__ = ["Layers", "Template", "find"]
 
+BACKWARD = "of the backward pass, which begins with the last layer"
+"""Evidence of a stack that goes from its last layer to its first."""
 _WORTH_ANOTHER_LOOK = 24
 """Kernels beside a stack that may hold another one."""
 _DEEPEST = 4
@@ -89,6 +91,6 @@ def _layers(
     evidence = [chains.why, cuts.why if like is None else f"cut as the eager layer {templates[like[0]].name}"]
     middle = kernels.part(int(bounds[len(kind) // 2]), int(bounds[len(kind) // 2 + 1]))
     if middle.are(Does.BACKWARD).any():
-        evidence.append("of the backward pass, which begins with the last layer")
+        evidence.append(BACKWARD)
     took = spread(kernels.ns, bounds, kind)
     return Layers(tuple(cuts.starts.tolist()), cuts.end, kind, took, tuple(evidence), like and like[0])
