@@ -98,6 +98,14 @@ def _attributed(made: dict[str, Any]) -> None:
     assert result.buckets_ns["outside layers"] == 60_000
 
 
+def _captured(made: dict[str, Any]) -> None:
+    """Check a replay beside its capture: three replays of six layers, each kernel matched by its order."""
+    result = made["result"]
+    (graph,) = result.graphs
+    assert (graph.replays, graph.by, graph.matched_ns, result.stacks) == (3, "order", graph.ns, ())
+    assert {row.naming for row in result.rows} == {"captured"}
+
+
 def _copied(made: dict[str, Any]) -> None:
     """Check that what was saved can be given to --source."""
     copy = datasets.load("textvqa", source="textvqa-300", count=2)
@@ -126,7 +134,8 @@ PROGRAMS: dict[tuple[str, str], Callable[[dict[str, Any]], None]] = {
     ("docs/models.md", "wrap"): _answered,
     ("docs/reading.md", "load_run"): _loaded,
     ("docs/latency.md", "LatencyHook"): _spans,
-    ("docs/traces.md", "attribute("): _attributed,
+    ("docs/traces.md", "encode"): _attributed,
+    ("docs/traces.md", "captures="): _captured,
     ("docs/datasets.md", "load_dataset"): _copied,
     ("docs/hooks.md", "CallCounter"): _counts,
     ("docs/formats.md", "Latex"): _rows_of_latex,
