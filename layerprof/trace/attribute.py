@@ -33,8 +33,11 @@ def attribute(trace: str | Path | Iterable[dict[str, Any]], *, layers: Sequence[
     """
     reader = Reader(layers)
     if isinstance(trace, str | Path):
-        for events in TraceFile(trace):
+        file = TraceFile(trace)
+        for events in file:
             reader.read(events)
+        reader.columns.skipped += file.unreadable
+        reader.columns.remarks += file.remarks
     else:
         reader.read(trace)
     if layers is not None and not len(reader.columns.ranges.ts):
@@ -75,4 +78,5 @@ def _attribute(columns: Columns) -> Attribution:
         orphans=int((work.place == PLACE_OF_BUCKET[NO_LAUNCH]).sum()),
         warm_up_launches=seen.counts.warm_up,
         warm_up_lost=seen.counts.warm_up_lost,
+        remarks=tuple(columns.remarks),
     )

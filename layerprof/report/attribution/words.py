@@ -43,6 +43,7 @@ def remarks(result: Attribution) -> Iterator[str]:
         )
     if result.skipped:
         yield f"{units.count(result.skipped)} events could not be read and are left out."
+    yield from result.remarks
 
 
 def busy_share(row: Row, result: Attribution) -> float | None:
