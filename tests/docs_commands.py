@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import docs_servers as servers
 import pytest
 import small_models
 import traces_synthetic as synthetic
@@ -115,7 +116,7 @@ def commands(block: Block) -> list[Command]:
 
 def _command(page: str, words: list[str]) -> Command:
     variables = []
-    while re.match(r"[A-Z_]+=", words[0]):
+    while re.match(r"[A-Z][A-Z0-9_]*=", words[0]):
         name, _, value = words.pop(0).partition("=")
         variables.append((name, value))
     return Command(page, tuple(words), tuple(variables))
@@ -232,6 +233,9 @@ def _head(command: Command) -> None:
 
 
 def _python(command: Command) -> None:
+    if command.words[1] == "-m":
+        servers.sglang(command.words)
+        return
     script = ROOT / command.words[1]
     given = {word for word in command.words if word.startswith("--")}
     assert script.is_file()
@@ -251,6 +255,8 @@ OTHERS: dict[str, Callable[[Command], None]] = {
     "make": _make,
     "pip": _pip,
     "python": _python,
+    "vllm": lambda command: servers.vllm(command.words),
+    "curl": lambda command: servers.curl(command.words),
     "ray": _ray,
     "sh": _sh,
     ".": _source,
@@ -318,6 +324,8 @@ def _furnish(folder: Path) -> None:
     sample_sweep(folder / "SWEEP_B", slower=1.5)
     for name in ("trace.json", "trace.json.gz"):
         write_chrome(synthetic.recorded_with_record_function().events, folder / name)
+    for name in ("capture", "replay"):
+        (folder / f"{name}.json.gz").symlink_to(ROOT / f"tests/trace/h200/graph-{name}.json.gz")
     small_models.config_folder(folder / "folder-with-config-json")
     small_models.checkpoint_folder(folder / "my-checkpoint")
     (row,) = blocks("json")

@@ -40,6 +40,59 @@ def test_an_image_of_cut_windows_is_refused(script: Any) -> None:
         script("flops").truth(config, 12, 104, 1)
 
 
+def test_names_of_layers_are_found_alike_for_every_tool(script: Any) -> None:
+    """Layers are the outermost names that differ by a number; what the whole model's name alone covers is nowhere."""
+    works = [
+        (("Model_0", "Embed_0"), 4.0),
+        (("Model_0", "Block_0", "Linear_0"), 30.0),
+        (("Model_0", "Block_0"), 6.0),
+        (("Model_0", "Block_1", "Linear_1"), 40.0),
+        (("Model_0", "Linear_2"), 5.0),
+        (("Model_0",), 10.0),
+        ((), 5.0),
+    ]
+    found = script("graphs").shares(works)
+    assert (found.layers, found.in_layers, found.named, found.nowhere) == (2, 0.76, 0.09, 0.15)
+    assert script("graphs").by_class(works) == {"Embed": 4, "Linear": 75, "Block": 6, "Model": 10, "none": 5}
+
+
+def test_a_compiled_model_has_no_layers_by_name(script: Any) -> None:
+    """One module for all kernels names nothing, however deep it stands in itself; layers without a module do."""
+    compiled = [(("Causal_0", "GraphModule_0"), 90.0), (("Causal_0", "GraphModule_0", "GraphModule_0"), 10.0)]
+    assert script("graphs").shares(compiled).nowhere == 1
+    inferred = [((f"layer {i} (inferred)",), 20.0) for i in range(4)] + [(("head",), 8.0), (("tail",), 12.0)]
+    found = script("graphs").shares(inferred)
+    assert (found.layers, found.in_layers, found.named, found.nowhere) == (4, 0.8, 0.2, 0)
+
+
+def test_a_pair_is_a_replay_with_its_capture(script: Any, tmp_path: Path) -> None:
+    """A replay alone is left out; without a pair the script ends well and writes no table."""
+    for name in ("a.replay", "a.capture", "b.replay", "c.capture"):
+        (tmp_path / f"{name}.json.gz").touch()
+    assert list(script("graphs").pairs(tmp_path)) == ["a"]
+    assert script("graphs").pairs(tmp_path / "nowhere") == {}
+
+
+def test_arrows_tie_each_launch_to_the_first_that_it_ran(script: Any) -> None:
+    """One start and one end a correlation id; events without times or ids have none."""
+    launch = {"ph": "X", "cat": "cuda_runtime", "name": "cudaGraphLaunch", "pid": 1, "tid": 2, "ts": 3, "dur": 1}
+    kernel = {"ph": "X", "cat": "kernel", "name": "k", "pid": 0, "tid": 7, "ts": 9, "dur": 1}
+    link = {"args": {"correlation": 5}}
+    events = [launch | link, kernel | link, kernel | link | {"ts": 10}, kernel | {"args": {}}, {"ph": "M", **link}]
+    start, end = script("attribution").arrows(events)
+    assert (start["ph"], start["id"], start["tid"], start["ts"]) == ("s", 5, 2, 3)
+    assert (end["ph"], end["id"], end["tid"], end["ts"]) == ("f", 5, 7, 9)
+
+
+def test_a_ratio_is_of_one_round(script: Any) -> None:
+    """Medians over rounds, and ratios within each, so that a slow moment of the machine weighs on both sides."""
+    ours = [{"cpu_s": s, "more_memory_bytes": 100} for s in (1.0, 2.0, 4.0)]
+    peer = [{"cpu_s": s, "more_memory_bytes": 1000} for s in (5.0, 10.0, 20.0)]
+    cells = script("attribution").cost_cells(peer, ours, 500)
+    assert cells == ("10.0 s", "0 MB", "2.0", "5.0", "10.0")
+    assert script("attribution").cost_cells([{"error": "no"}], ours, 500)[:2] == ("did not run", "no")
+
+
 def test_tables_go_between_their_markers_only(script: Any, tmp_path: Path) -> None:
     """A table replaces the older one of its key, the CPU's before a card's; all other words stay."""
     machine = {"gpu": None, "processor": "P", "cores": 2, "load_average": 0.1, "versions": {"torch": "2", "gone": None}}

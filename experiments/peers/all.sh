@@ -1,9 +1,9 @@
 #!/bin/sh
 # Every benchmark beside its peers, then the tables into docs/peers.md; on a GPU where there is one.
 #
-#     sh experiments/peers/all.sh [overhead] [flops] [attribution] [quality] [energy] [harness]   (all when none is named)
+#     sh experiments/peers/all.sh [overhead] [flops] [attribution] [graphs] [quality] [energy] [harness]   (all when none is named)
 #
-# Under 15 minutes on two quiet cores. Figures land in experiments/results/<device>/peers/.
+# About 20 minutes on two quiet cores. Figures land in experiments/results/<device>/peers/.
 set -eu
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3}
@@ -15,7 +15,7 @@ failed=""
 on=cpu
 [ "$cuda" = False ] || on=cuda
 
-for name in ${*:-overhead flops attribution quality energy harness}; do
+for name in ${*:-overhead flops attribution graphs quality energy harness}; do
     case $name in
     overhead) set -- --device $on --rounds "${ROUNDS:-$([ $on = cpu ] && echo 64 || echo 16)}" ;;
     flops) set -- --device $on ;;

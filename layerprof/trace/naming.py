@@ -1,0 +1,119 @@
+"""What has no range of its own in a trace gets one: from the capture of its CUDA graph, or from its own repetition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from layerprof.trace import captures as capturing
+from layerprof.trace.attribution import GraphUse, Stack
+from layerprof.trace.captured import Chooser, Chosen, place_replays
+from layerprof.trace.captures import Capture
+from layerprof.trace.events import Columns
+from layerprof.trace.graphs import Graph, replays
+from layerprof.trace.inferred import Inference, place_layers
+from layerprof.trace.intervals import NOWHERE, Ints
+from layerprof.trace.steps import ServerSteps
+from layerprof.trace.unreal import Unreal
+from layerprof.trace.untold import containers, models_in, tell_nothing, untold
+from layerprof.trace.work import PLACE_OF_BUCKET, LaunchesSeen, Pieces, Ranges
+
+INFERRED_INSTEAD = "its capture does not tell layers apart (compiled code), so they were inferred"
+THIS = "this trace"
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """All ranges, and what was found out of graphs and stacks."""
+
+    ranges: Ranges
+    graphs: tuple[GraphUse, ...] = ()
+    stacks: tuple[Stack, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def name_graphs(
+    columns: Columns,
+    work: Pieces,
+    ranges: Ranges,
+    seen: LaunchesSeen,
+    steps: ServerSteps,
+    known: Sequence[Capture],
+    infer: bool,
+) -> Named:
+    """Place the work of replayed graphs, and in a trace without ranges all work, in ranges of its own, in place."""
+    found = replays(work)
+    own = capturing.find(columns, ranges, seen, work.launch, THIS) if found else []
+    unreal = Unreal(ranges)
+    chosen = _chosen(found, [*known, *(replace(capture, own=True) for capture in own)], work, steps)
+    place_replays(work, seen.inside, unreal, chosen, steps)
+    stacks: tuple[Stack, ...] = ()
+    after_capture = work.place.copy()
+    if infer:
+        stacks = _infer(columns, work, ranges, seen, steps, unreal, found)
+    uses = _uses(work, chosen, after_capture)
+    unused = known and not found
+    remarks = ("The trace replays no CUDA graph, so the captures tell nothing about it.",) if unused else ()
+    return Named(unreal.ranges, uses, stacks, remarks)
+
+
+def _chosen(found: Sequence[Graph], known: Sequence[Capture], work: Pieces, steps: ServerSteps) -> list[Chosen]:
+    chooser = Chooser(known, found, work.names)
+    every = sorted((each for graph in found for each in graph.replays), key=lambda replay: replay.moment)
+    moments = np.array([replay.moment for replay in every], np.int64)
+    step = steps.at(moments, np.array([replay.thread for replay in every], np.int64))
+    rows = [None if at == NOWHERE else steps.said[at].rows for at in step.tolist()]
+    return [chooser.choose(replay, many) for replay, many in zip(every, rows, strict=True)]
+
+
+def _infer(
+    columns: Columns,
+    work: Pieces,
+    ranges: Ranges,
+    seen: LaunchesSeen,
+    steps: ServerSteps,
+    unreal: Unreal,
+    found: Sequence[Graph],
+) -> tuple[Stack, ...]:
+    nothing = tell_nothing(ranges)
+    models = [] if nothing.all() else models_in(work, ranges)
+    inference = Inference(work, unreal.ranges, steps, models)
+    runs = inference.of_graphs(found, seen.inside, containers(ranges, found)) if found else []
+    if not runs:
+        runs = inference.of_eager(untold(work, ranges, nothing), _devices(columns))
+    return place_layers(work, unreal.ranges, unreal, runs, steps, models)
+
+
+def _devices(columns: Columns) -> Ints:
+    """Return a number for the device of each stream."""
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(device, len(numbers)) for device, _ in columns.threads.listed()], np.int64)
+
+
+def _uses(work: Pieces, chosen: Sequence[Chosen], after_capture: Ints) -> tuple[GraphUse, ...]:
+    """Return for each graph and capture what became of the replays."""
+    alike: dict[tuple[int, str | None], list[Chosen]] = {}
+    for each in chosen:
+        alike.setdefault((each.replay.graph, each.capture.told if each.capture else None), []).append(each)
+    return tuple(_use(work, told, group, after_capture) for (_, told), group in alike.items())
+
+
+def _use(work: Pieces, told: str | None, group: Sequence[Chosen], after_capture: Ints) -> GraphUse:
+    pieces = np.concatenate([each.replay.pieces for each in group])
+    length = work.length[pieces]
+    named = work.place[pieces] != PLACE_OF_BUCKET["graph launch"]
+    match = group[0].match
+    captured = after_capture[pieces] != PLACE_OF_BUCKET["graph launch"]
+    inferred = work.place[pieces] != after_capture[pieces]
+    instead = match.by is not None and (captured & inferred).any()
+    return GraphUse(
+        replays=len(group),
+        pieces=len(group[0].replay.pieces),
+        ns=int(length.sum()),
+        matched_ns=int(length[named].sum()),
+        capture=told,
+        by=match.by,
+        why=INFERRED_INSTEAD if instead else match.why,
+    )
