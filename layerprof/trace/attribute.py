@@ -54,6 +54,7 @@ def attribute(
         known += _captures(path, taken.columns)
         matched += len(taken.columns.ranges.ts)
         offered |= taken.offered
+        reader.columns.remarks += taken.columns.remarks
     if layers is not None and not matched:
         raise _no_match(layers, offered)
     if captures and not known:
@@ -67,8 +68,11 @@ def attribute(
 def _read(trace: Trace, layers: Sequence[str] | None) -> Reader:
     reader = Reader(layers)
     if isinstance(trace, str | Path):
-        for events in TraceFile(trace):
+        file = TraceFile(trace)
+        for events in file:
             reader.read(events)
+        reader.columns.skipped += file.unreadable
+        reader.columns.remarks += file.remarks
     else:
         reader.read(trace)
     return reader
@@ -120,5 +124,5 @@ def _attribute(columns: Columns, known: Sequence[Capture], infer: bool) -> Attri
         steps=steps.told(work.moment, work.thread, length),
         graphs=named.graphs,
         stacks=named.stacks,
-        remarks=named.remarks,
+        remarks=(*columns.remarks, *named.remarks),
     )

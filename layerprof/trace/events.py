@@ -129,6 +129,7 @@ class Columns:
     threads: Names = field(default_factory=Names)
     events: int = 0
     skipped: int = 0
+    remarks: list[str] = field(default_factory=list)
 
 
 class Reader:

@@ -32,8 +32,9 @@ from layerprof.trace.events import (
     correlation,
     label,
 )
-from layerprof.trace.file import Event, TraceFile, write_chrome
+from layerprof.trace.file import TraceFile, write_chrome
 from layerprof.trace.intervals import NOWHERE
+from layerprof.trace.values import Event
 
 FIRST_ID = 1 << 40
 """Python ids, module ids and external ids of ours begin here, far from any that torch gives."""
