@@ -132,6 +132,14 @@ class TestNodes:
         recorded = replayed(STACK)
         holds(pair(tmp_path, recorded, captured(nodes)), recorded)
 
+    @pytest.mark.parametrize("named", [True, False])
+    def test_a_fill_may_run_as_a_kernel(self, tmp_path: Path, named: bool) -> None:
+        """The driver chooses; all other nodes stand where they were captured."""
+        owner = ("model.layers.0", "decode")
+        recorded = replayed([*STACK[:4], Node("memset_kernel", owner, 2), *STACK[4:]])
+        nodes = [*STACK[:4], Node("Memset (Device)", owner, 2, FILL), *STACK[4:]]
+        holds(pair(tmp_path, recorded, captured(nodes, named=named)), recorded)
+
     def test_what_was_captured_outside_layers_belongs_to_the_range_around_the_replay(self, tmp_path: Path) -> None:
         """As any kernel that was launched there."""
         nodes = [Node("embed", OUTSIDE, 9), *STACK]

@@ -63,11 +63,18 @@ class TestExchanged:
         """1 2 3 4 beside 1 8 9 4."""
         found = partners(numbers([1, 2, 3, 4]), numbers([1, 8, 9, 4]))
         assert found.tolist() == [0, NOTHING, NOTHING, 3]
-        assert exchanged(found, numbers([1] * 4), numbers([1] * 4)).tolist() == [0, 1, 2, 3]
+        assert exchanged(found, 4, lambda here, there: True).tolist() == [0, 1, 2, 3]
 
-    def test_stretches_of_other_lengths_or_kinds_are_not(self) -> None:
-        """Nothing says which is which."""
+    def test_stretches_of_other_lengths_or_that_do_not_fit_are_not(self) -> None:
+        """Nothing says which is which; what fits is asked with the places in both."""
         found = partners(numbers([1, 2, 4]), numbers([1, 8, 9, 4]))
-        assert exchanged(found, numbers([1] * 3), numbers([1] * 4)).tolist() == [0, NOTHING, 3]
-        found = partners(numbers([1, 2, 4]), numbers([1, 8, 4]))
-        assert exchanged(found, numbers([1, 1, 1]), numbers([1, 3, 1])).tolist() == [0, NOTHING, 2]
+        assert exchanged(found, 4, lambda here, there: True).tolist() == [0, NOTHING, 3]
+        found = partners(numbers([1, 2, 5, 4]), numbers([7, 1, 8, 9, 4]))
+        asked: list[tuple[list[int], list[int]]] = []
+
+        def fits(here: np.ndarray, there: np.ndarray) -> bool:
+            asked.append((here.tolist(), there.tolist()))
+            return False
+
+        assert exchanged(found, 5, fits).tolist() == [1, NOTHING, NOTHING, 4]
+        assert asked == [([1, 2], [2, 3])]
