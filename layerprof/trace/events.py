@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerprof.records import Phase
+from layerprof.trace.categories import ANNOTATION, LAUNCH, NO_CATEGORY, OPERATOR, PYTHON, WORK, is_known
 from layerprof.trace.intervals import Ints
 from layerprof.trace.step_names import is_servers
 
@@ -33,14 +34,6 @@ RANGE_ARG = "layerprof"
 
 NO_CORRELATION = -1
 
-WORK = frozenset({"kernel", "gpu_memcpy", "gpu_memset", "Kernel", "Memcpy", "Memset", "memcpy", "memset"})
-LAUNCH = frozenset(
-    {"cuda_runtime", "cuda_driver", "runtime", "Runtime", "xpu_runtime", "xpu_driver"}
-    | {"privateuse1_runtime", "privateuse1_driver"}
-)
-OPERATOR = frozenset({"cpu_op", "Operator"})
-ANNOTATION = "user_annotation"
-PYTHON = "python_function"
 NOT_RANGES = ("ProfilerStep#", "nccl:", "gloo:")
 
 OTHER_CALL, KERNEL_LAUNCH, GRAPH_LAUNCH, COPY_CALL, FILL_CALL = range(5)
@@ -114,7 +107,8 @@ class Columns:
     call, name of the kernel where it is told): calls that put work there. `captures` (thread, begins): where the
     capture of a CUDA graph begins and ends. `warm_ups` (thread): in them launches were made for the profiler to lose.
     `ranges` (thread, label, source). `servers` (thread, name): a server's annotations of its steps and captures.
-    `operators` (thread, name): operators on the host.
+    `operators` (thread, name): operators on the host. `unknown`: events and nanoseconds of each category that is not
+    known.
     """
 
     work: EventTable = field(default_factory=lambda: EventTable(5))
@@ -129,6 +123,7 @@ class Columns:
     threads: Names = field(default_factory=Names)
     events: int = 0
     skipped: int = 0
+    unknown: dict[str, tuple[int, int]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
 
@@ -169,6 +164,11 @@ class Reader:
             self._work(event, category)
         elif category in (ANNOTATION, PYTHON):
             self._range(event, category)
+        elif not is_known(category):
+            ns = round(_times(event)[1] * 1000)
+            name = str(category or NO_CATEGORY)
+            events, before = columns.unknown.get(name, (0, 0))
+            columns.unknown[name] = events + 1, before + ns
 
     def _launch(self, event: Any) -> None:
         """Add a call of the driver, and what it says of a graph's capture."""
