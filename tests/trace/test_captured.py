@@ -70,6 +70,13 @@ class TestByWhat:
         holds(result, recorded)
         assert result.graphs[0].by == "graph node ids"
 
+    def test_a_node_id_may_have_all_of_64_bits(self, tmp_path: Path) -> None:
+        """The graph's number stands in the upper half, without a sign."""
+        recorded = replayed(STACK, ids=True, graph=(1 << 32) - 2)
+        result = pair(tmp_path, recorded, captured(STACK))
+        holds(result, recorded)
+        assert result.graphs[0].by == "graph node ids"
+
     def test_without_ids_and_names_several_streams_stay_in_the_bucket(self, tmp_path: Path) -> None:
         """The order in which they ran is not that of the capture, and nothing else is known."""
         nodes = [Node(node.name, node.belongs, node.us, stream=n % 2) for n, node in enumerate(STACK)]
