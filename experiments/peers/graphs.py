@@ -94,10 +94,13 @@ def shares(works: Sequence[Work]) -> Shares:
 
 
 def by_class(works: Sequence[Work]) -> dict[str, float]:
-    """Return microseconds by class of the innermost module."""
-    return added(
-        (names[-1].removeprefix("nn.Module: ").rpartition("_")[0] if names else "none", us) for names, us in works
-    )
+    """Return microseconds by class of the innermost range, `none` where that is no numbered module."""
+    return added((_class(names[-1]) if names else "none", us) for names, us in works)
+
+
+def _class(name: str) -> str:
+    found = re.fullmatch(r"([A-Za-z]\w*)_\d+", name.removeprefix("nn.Module: "))
+    return found[1] if found else "none"
 
 
 def _family(name: str) -> str:
