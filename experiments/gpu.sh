@@ -22,7 +22,7 @@ set -u
 cd "$(dirname "$0")/.." || exit
 PYTHON=${PYTHON:-python3}
 DEVICE=${DEVICE:-cuda}
-STAGES="machine probe tests traces batch1 batch16 compiled teardown peers sweep"
+STAGES="machine probe tests traces batch1 batch16 graph compiled teardown peers sweep"
 
 # Minutes on a data-centre card, loading included.
 minutes() {
@@ -33,6 +33,7 @@ minutes() {
     traces) echo 1 ;;
     batch1) echo 4 ;;
     batch16) echo 4 ;;
+    graph) echo 3 ;;
     compiled) echo 2 ;;
     teardown) echo 1 ;;
     peers) echo 8 ;;
@@ -117,6 +118,14 @@ stage() {
     traces) LINES_SHOWN=80 keep traces.txt 120 "$PYTHON" experiments/gpu_traces.py "$results/traces" ;;
     batch1) profile batch1 285 --batch-size 1 --samples 8 --max-new-tokens 16 ;;
     batch16) profile batch16 285 --batch-size 16 --samples 96 --max-new-tokens 16 ;;
+    graph)
+        # Its tests first: a capture that goes wrong there says more than one inside a run.
+        keep tests-graph.txt 120 "$PYTHON" -m pytest -m gpu -q -ra --basetemp "$results/tests" tests/gpu/test_graph_gpu.py
+        if [ "$DEVICE" = cpu ]; then model=demo; else model=qwen2.5-vl-3b; fi
+        keep graph.txt 120 "$PYTHON" -m layerprof profile --model "$model" --weights random --source bundled \
+            --dataset textvqa --device "$DEVICE" --optimization graph --samples 4 --max-new-tokens 16 --fixed-tokens \
+            --energy off --trace-batches 1 --output "$results/graph"
+        ;;
     compiled)
         keep compiled.txt 180 "$PYTHON" -m layerprof profile --model demo --device "$DEVICE" --optimization compile \
             --samples 2 --max-new-tokens 4 --fixed-tokens --energy off --trace-batches 1 --output "$results/compiled"

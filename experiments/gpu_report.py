@@ -2,8 +2,8 @@
 
     python experiments/gpu_report.py FOLDER
 
-Reads doctor.json, probe.json, probe-teardown.json and the runs batch1, batch16 and compiled; what is missing, or cannot
-be read, is named.
+Reads doctor.json, probe.json, probe-teardown.json and the runs batch1, batch16, graph and compiled; what is missing, or
+cannot be read, is named.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from layerprof.report.facts import known_overhead, overhead_interval, points
 from layerprof.report.markdown_text import table
 from layerprof.runs.store import load, load_samples
 
-RUNS = ("batch1", "batch16", "compiled")
+RUNS = ("batch1", "batch16", "graph", "compiled")
+NO_JOULES = ("graph", "compiled")
 BLOCKS = ("vision_block", "decoder_layer")
 DECODE_FIXED, DECODE_PER_POSITION = 154_140_672, 8_192
 """FLOPs of a decoder layer of the 3B for one row and step, and those more for each position in its cache.
@@ -76,7 +77,7 @@ def runs(name: str, folder: Path) -> Iterator[Check]:
     yield from times(name, run)
     yield from kernels(name, run)
     yield from work(name, run, folder)
-    if name != "compiled":
+    if name not in NO_JOULES:
         yield from energy(name, run, _json(folder / "energy.json"))
 
 

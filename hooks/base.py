@@ -136,6 +136,21 @@ class LayerHook:
         finally:
             self.tracker.reading = False
 
+    @contextmanager
+    def captured(self) -> Iterator[Any]:
+        """Wrap the capture of a decode step into a CUDA graph: layers are called, and nothing that they launch runs."""
+        step = self.tracker.step
+        try:
+            yield None
+        finally:
+            self.tracker.step = step
+
+    @contextmanager
+    def replayed(self, captured: Any) -> Iterator[None]:
+        """Wrap one replay of a captured step; `captured` is what the context of its capture gave."""
+        self.tracker.replayed()
+        yield
+
     def started(self, slot: int, phase: Phase) -> None:
         """Handle the start of a call of `layers[slot]`."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from layerprof.hooks.event_pool import NO_SLOT, EventPool, TorchCuda
+
 from layerprof.books.spans import NOT_RECORDED, BatchLog, Log
-from layerprof.machine.internals import stream_number
 from layerprof.readings import Layer
 from layerprof.records import BLOCK_KINDS
 
@@ -30,10 +31,8 @@ random. An operator between blocks takes as long; where it is shared away, at mo
 the next block's span.
 """
 
-NO_SLOT = -1
-
-ANCHOR_EVERY = 16
-"""`elapsed_time` is a 32-bit float of milliseconds: counted from an event nearby it keeps its nanoseconds."""
+CAPTURED = -2
+"""Stands in the log for the first event of a captured step; the n-th after it is n less."""
 
 
 class Timeline(Protocol):
@@ -52,6 +51,12 @@ class Timeline(Protocol):
 
     def cancel(self) -> None:
         """Give the window up."""
+
+    def capturing(self) -> AbstractContextManager[list[Any]]:
+        """Return a context around the capture of work; it gives the events that its boundaries become, in order."""
+
+    def replaying(self, events: list[Any]) -> AbstractContextManager[int]:
+        """Return a context around a replay of captured work; it gives how many events were before those of this one."""
 
 
 class HostTimeline:
@@ -80,85 +85,15 @@ class HostTimeline:
     def cancel(self) -> None:
         """Nothing to give back."""
 
+    @contextmanager
+    def capturing(self) -> Iterator[list[Any]]:
+        """Give no events: the host's clock tells nothing of work that is captured."""
+        yield []
 
-class TorchCuda:
-    """The few calls of torch.cuda that the event timeline needs; tests put a fake in its place."""
-
-    def __init__(self) -> None:
-        import torch
-
-        self._torch = torch
-        self.capturing: Callable[[], bool] = torch.cuda.is_current_stream_capturing
-        self.stream_id: Callable[[int], int] = stream_number() or self._number_of_stream
-
-    def event(self) -> Any:
-        """Return a new timing event."""
-        return self._torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch has no annotation here
-
-    def stream(self, device: int) -> Any:
-        """Return the current stream of the device."""
-        return self._torch.cuda.current_stream(device)
-
-    def _number_of_stream(self, device: int) -> int:
-        return int(self.stream(device).cuda_stream)
-
-    def synchronize(self, device: int) -> None:
-        """Wait until the device has done all work."""
-        self._torch.cuda.synchronize(device)
-
-    def now(self) -> int:
-        """Host nanoseconds."""
-        return time.perf_counter_ns()
-
-
-@dataclass(slots=True)
-class EventPool:
-    """Events of one device, each recorded once when made, since CUDA creates an event at its first record.
-
-    `used` events of the open batch stand in the order of recording; all return to the pool when it is over. `ended` is
-    the layer whose end was recorded last with nothing since, on `stream`, at host time `ended_ns`.
-    """
-
-    cuda: Any
-    device: int
-    events: list[Any] = field(default_factory=list)
-    used: int = 0
-    streams: dict[int, Any] = field(default_factory=dict)
-    stream: int = 0
-    ended: int = NO_SLOT
-    ended_ns: int = 0
-
-    def grow(self, size: int) -> None:
-        """Make the pool hold at least `size` events."""
-        stream = self.cuda.stream(self.device)
-        while len(self.events) < size:
-            event = self.cuda.event()
-            event.record(stream)
-            self.events.append(event)
-
-    def record(self) -> int:
-        """Record the next event on the device's current stream; return its position, NOT_RECORDED if none is left."""
-        mark = self.used
-        if mark == len(self.events):
-            return NOT_RECORDED
-        identity = self.cuda.stream_id(self.device)
-        stream = self.streams.get(identity)
-        if stream is None:
-            stream = self.streams[identity] = self.cuda.stream(self.device)
-        self.events[mark].record(stream)
-        self.stream = identity
-        self.used = mark + 1
-        return mark
-
-    def times_ns(self) -> list[int]:
-        """Return the used events' times in nanoseconds since the first. Valid once the device is synchronised."""
-        times, anchor, base = [0], self.events[0], 0.0
-        for position in range(1, self.used):
-            at = base + anchor.elapsed_time(self.events[position]) * 1e6
-            times.append(round(at))
-            if position % ANCHOR_EVERY == 0:
-                anchor, base = self.events[position], at
-        return times
+    @contextmanager
+    def replaying(self, events: list[Any]) -> Iterator[int]:
+        """Note nothing."""
+        yield 0
 
 
 class EventTimeline:
@@ -178,6 +113,9 @@ class EventTimeline:
         self._places: list[int] = []
         self._per_step = 0
         self._opened_ns = 0
+        self._capture: list[Any] | None = None
+        self._replay: tuple[int, int, list[Any]] | None = None
+        self._replayed: list[tuple[int, int]] = []
 
     def attach(self, layers: Sequence[Layer], devices: Sequence[torch.device | None]) -> tuple[list[Mark], list[Mark]]:
         """Make the pools and return each layer's marks."""
@@ -209,7 +147,8 @@ class EventTimeline:
         def mark() -> int:
             ended, pool.ended = pool.ended, NO_SLOT
             if capturing():
-                return NOT_RECORDED
+                near = ended == before and cuda.now() - pool.ended_ns < CHAIN_NS
+                return self._of_graph(pool, new=not near)
             if ended == before and cuda.stream_id(pool.device) == pool.stream and cuda.now() - pool.ended_ns < CHAIN_NS:
                 return pool.used - 1
             return record()
@@ -226,14 +165,62 @@ class EventTimeline:
         cuda, capturing, record = self.cuda, self.cuda.capturing, pool.record
 
         def mark() -> int:
-            if capturing():
-                return NOT_RECORDED
-            position = record()
+            position = self._of_graph(pool) if capturing() else record()
             if position != NOT_RECORDED:
                 pool.ended, pool.ended_ns = slot, cuda.now()
             return position
 
         return mark
+
+    def _of_graph(self, pool: EventPool, *, new: bool = True) -> int:
+        """Record a boundary in the graph that is captured; return its mark, NOT_RECORDED where the graph is another's.
+
+        Without `new` it is the boundary that was recorded last.
+        """
+        if self._capture is None:
+            return NOT_RECORDED
+        if new:
+            event = self.cuda.event_of_graph()
+            event.record(self.cuda.stream(pool.device))
+            self._capture.append(event)
+        return CAPTURED - (len(self._capture) - 1)
+
+    @contextmanager
+    def capturing(self) -> Iterator[list[Any]]:
+        """Make the boundaries of what is captured inside the block events of its graph."""
+        events: list[Any] = []
+        self._capture = events
+        for pool in self.pools.values():
+            pool.ended = NO_SLOT
+        try:
+            yield events
+        finally:
+            self._capture = None
+            for pool in self.pools.values():
+                pool.ended = NO_SLOT
+
+    @contextmanager
+    def replaying(self, events: list[Any]) -> Iterator[int]:
+        """Read the replay before, whose events this one records anew; mark where this one begins and ends."""
+        pool = self.pools[self._main]
+        self._read_replay()
+        if pool.used + 2 * self._per_step > len(pool.events):
+            pool.grow(len(pool.events) + 8 * self._per_step)
+        pool.ended = NO_SLOT
+        begun = pool.record()
+        yield len(self._replayed)
+        self._replay = begun, pool.record(), events
+
+    def _read_replay(self) -> None:
+        """Take the times of the replay that was made last: nanoseconds since the mark before it."""
+        if self._replay is None:
+            return
+        begun, ended, events = self._replay
+        self._replay = None
+        marks = self.pools[self._main].events
+        # An event of a graph is recorded when the device gets to it: until then it looks as its last replay left it.
+        self.cuda.wait(marks[ended])
+        self._replayed += [(begun, round(marks[begun].elapsed_time(event) * 1e6)) for event in events]
 
     def open(self) -> None:
         """Begin a window: every device idle, then its origin event, then the host's clock."""
@@ -247,6 +234,7 @@ class EventTimeline:
 
     def close(self, log: Log) -> BatchLog:
         """End the window: a last event, one synchronise, the host's clock; then read the events."""
+        self._read_replay()
         last = self.pools[self._main].record()
         for pool in self.pools.values():
             self.cuda.synchronize(pool.device)
@@ -255,13 +243,21 @@ class EventTimeline:
         at = [times[index] for index in self._places]
         moved = list(log)
         moved[3::4] = [
-            NOT_RECORDED if mark < 0 else at[slot if slot >= 0 else ~slot][mark]
+            at[slot if slot >= 0 else ~slot][mark] if mark >= 0 else self._time_in_replay(mark, times[self._main])
             for slot, mark in zip(log[0::4], log[3::4], strict=True)
         ]
         return BatchLog(wall, times[self._main][last], moved)
 
+    def _time_in_replay(self, mark: int, times: Sequence[int]) -> int:
+        """Return the time of a boundary inside a replay; NOT_RECORDED for one that is in none."""
+        if mark > CAPTURED:
+            return NOT_RECORDED
+        begun, after = self._replayed[CAPTURED - mark]
+        return times[begun] + after
+
     def cancel(self) -> None:
         """All events go back to the pools."""
+        self._replay, self._replayed = None, []
         for pool in self.pools.values():
             pool.used, pool.ended = 0, NO_SLOT
 

@@ -131,7 +131,7 @@ class KernelsHook(LayerHook):
 
     def reading(self) -> KernelReading:
         """Attribute the traces of all finished batches and add them up."""
-        reading = total([attribute(trace) for trace in self._traces])
+        reading = total([attribute(trace, infer=False) for trace in self._traces])
         if self._cuda and self._traces and reading.device == "cpu":
             raise RunFailedError(
                 "The profiler recorded no GPU work although the model ran on a GPU.",

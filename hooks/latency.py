@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from layerprof.hooks.base import LayerHook
@@ -24,6 +25,14 @@ from layerprof.records import Phase
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+@dataclass
+class Captured:
+    """A decode step in a CUDA graph: the events of its boundaries, and the log of the calls between them."""
+
+    events: list[Any] = field(default_factory=list)
+    log: spans.Log = field(default_factory=list)
 
 
 Note = Callable[[int, Phase, tuple[Any, ...], dict[str, Any]], None]
@@ -47,7 +56,9 @@ class LatencyHook(LayerHook):
     raises, or is interrupted, leaves no trace in the reading. Hooks outside `batch()` do nothing. Layers inside a
     region that is compiled already are left as they are, and have no spans.
 
-    `note` is told of each call before it is timed.
+    `note` is told of each call before it is timed. In a decode step that is replayed from a CUDA graph no layer is
+    called: where the graph was captured inside `captured()`, it holds the boundaries' events, and each replay inside
+    `replayed()` gives their times.
 
     Raises RequestError for a device that is neither, and on entering for a layer that the model does not have.
     """
@@ -135,6 +146,35 @@ class LatencyHook(LayerHook):
                 self._open = False
                 self._log.clear()
             self._windows.append(window)
+
+    @contextmanager
+    def captured(self) -> Iterator[Captured]:
+        """Wrap the capture of a decode step: boundaries become events of the graph, and nothing of it is a call."""
+        begin = len(self._log)
+        step = Captured()
+        with super().captured(), self._timeline.capturing() as step.events:
+            try:
+                yield step
+            finally:
+                step.log = self._log[begin:]
+                del self._log[begin:]
+
+    @contextmanager
+    def replayed(self, captured: Captured) -> Iterator[None]:
+        """Wrap a replay: the calls of its capture, made anew."""
+        with super().replayed(captured):
+            if not self._open or not captured.events:
+                yield
+                return
+            with self._timeline.replaying(captured.events) as first:
+                yield
+            for slot, phase, _, mark in zip(*(captured.log[part::4] for part in range(4)), strict=True):
+                step = self.tracker.step if slot >= 0 else 0
+                self._append((slot, phase, step, mark if mark == spans.NOT_RECORDED else mark - first))
+
+    def forget(self) -> None:
+        """Forget all batches so far."""
+        self._windows.clear()
 
     def started(self, slot: int, phase: Phase) -> None:
         """Mark the start of a call."""

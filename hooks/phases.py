@@ -90,6 +90,11 @@ class PhaseTracker:
         self.step = self.step + 1 if self.phase is Phase.DECODE else 0
         return self.phase
 
+    def replayed(self) -> None:
+        """Note a decode step of which no block was called: a graph of it was replayed."""
+        if self.reading:
+            self.phase, self.step, self._fresh = Phase.DECODE, self.step + 1, False
+
     def _tell(self, new: int, given: tuple[tuple[Any, ...], dict[str, Any]] | None) -> Phase:
         """Tell the phase of a step that adds `new` positions; `given` are the first block's arguments."""
         if not self.started:

@@ -44,7 +44,7 @@ def profile(
     ] = "all",
     device: Device = "auto",
     dtype: Dtype = "auto",
-    optimization: Annotated[str, typer.Option(help="eager, sdpa, flash or compile.")] = "eager",
+    optimization: Annotated[str, typer.Option(help="eager, sdpa, flash, compile or graph.")] = "eager",
     batch_size: Annotated[int, typer.Option(help="Rows per generate().")] = 1,
     image_size: Annotated[
         int, typer.Option(help="Pixels a side; Qwen-VL: a multiple of its cell (28 or 32), a token each.")
@@ -186,22 +186,43 @@ def estimate(
     )
 
 
-@app.command()
+@app.command(cls=ending.JsonMayStandAlone)
 def attribute(
     traces: Annotated[
         list[Path],
         typer.Argument(metavar="TRACE...", help="Chrome traces (.json, .json.gz) of torch.profiler; several add up."),
     ],
+    capture: Annotated[
+        list[Path] | None,
+        typer.Option(help="Trace in which CUDA graphs were captured, or a folder of them; may be repeated."),
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Ranges or operators by name, or pattern with *; commas join. Default: all.")
+    ] = None,
+    infer: Annotated[
+        bool, typer.Option(help="Find layers by a sequence of kernels that repeats, where nothing else tells them.")
+    ] = True,
+    depth: Annotated[int | None, typer.Option(help="Levels of the tree. Default: all.")] = None,
+    top: Annotated[int | None, typer.Option(help="Lines of the tree, the heaviest; 0 shows all. Default: 20.")] = None,
+    sort: Annotated[str, typer.Option(help="order (of first calls), time, own, each, calls or name.")] = "order",
+    only: Annotated[
+        str | None, typer.Option(help="Rows with this in their names, or by a pattern with *; with all inside them.")
+    ] = None,
+    phase: Annotated[str | None, typer.Option(help="vision, prefill, decode or mixed.")] = None,
     format: Annotated[str, typer.Option("--format", help="terminal, markdown, csv or json.")] = "terminal",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; its suffix picks the format.")
     ] = None,
-    json: Annotated[str | None, typer.Option("--json", help="Write JSON to a file, or - for standard output.")] = None,
+    json: Annotated[
+        str | None, typer.Option("--json", help="Write JSON to a file; without one, or for -, to standard output.")
+    ] = None,
 ) -> None:
     """Tell which layer launched each kernel of a trace, also of one that somebody else recorded."""
-    from layerprof.commands.attribute import show
+    from layerprof.commands.attribute import Naming, show
+    from layerprof.report.attribution.view import LINES, View
 
-    show(traces, format, output, json)
+    view = View(depth, LINES if top is None else top, sort, only, phase)
+    show(traces, Naming(layers, capture or [], infer), view, format, output, json)
 
 
 @app.command()

@@ -69,7 +69,17 @@ class Refreshed(Protocol):
         """Follow them."""
 
 
-class SpanHook(Attached, Refreshed, Protocol):
+class Followed(Protocol):
+    """Is told of decode steps that are captured and replayed, in which no layer is called."""
+
+    def captured(self) -> AbstractContextManager[Any]:
+        """Return a context around the capture of a step: layers are called, and nothing that they launch runs."""
+
+    def replayed(self, captured: Any) -> AbstractContextManager[None]:
+        """Return a context around one replay; `captured` is what the context of its capture gave."""
+
+
+class SpanHook(Attached, Refreshed, Followed, Protocol):
     """Takes the time of each call of each layer. `tracker.step` is the decode step that runs, or ran last."""
 
     @property
@@ -81,6 +91,9 @@ class SpanHook(Attached, Refreshed, Protocol):
 
     def reading(self, batches: int | None = None) -> SpanReading:
         """Return the spans, of the first `batches` batches where it is given."""
+
+    def forget(self) -> None:
+        """Forget the batches so far."""
 
 
 class ShapeHook(Attached, Refreshed, Protocol):
@@ -124,7 +137,7 @@ class ShapeHook(Attached, Refreshed, Protocol):
         """Return the work of each layer and phase."""
 
 
-class KernelHook(Attached, Protocol):
+class KernelHook(Attached, Followed, Protocol):
     """Records which layer launched the work that ran. `files` are the traces that it wrote, by label."""
 
     files: dict[str, Path]

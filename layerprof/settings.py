@@ -13,7 +13,7 @@ from layerprof.errors import RequestError, did_you_mean
 
 Weights = Literal["pretrained", "random"]
 Dtype = Literal["auto", "fp16", "bf16", "fp32"]
-Optimization = Literal["eager", "sdpa", "flash", "compile"]
+Optimization = Literal["eager", "sdpa", "flash", "compile", "graph"]
 EnergyMode = Literal["auto", "replay", "attributed", "off"]
 
 DATASETS = ("textvqa", "scienceqa", "coco")

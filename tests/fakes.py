@@ -37,9 +37,14 @@ class FakeEvent:
     cuda: FakeCuda
     at_ns: int | None = None
     recorded: int = 0
+    of_graph: bool = False
 
     def record(self, stream: FakeStream) -> None:
-        """Put the event into the stream."""
+        """Put the event into the stream; of a graph, into the graph that is captured."""
+        if self.cuda.is_capturing:
+            assert self.of_graph, "an event of another kind would be lost in a graph"
+            self.cuda.program.append(self)
+            return
         self.cuda.host.advance(self.cuda.record_ns)
         self.at_ns = max(stream.busy_until_ns, self.cuda.host.now_ns)
         self.recorded += 1
@@ -64,11 +69,36 @@ class FakeCuda:
     synchronized_ns: int = 0
     synchronizations: int = 0
     made: list[FakeEvent] = field(default_factory=list)
+    program: list[FakeEvent | int] = field(default_factory=list)
 
     def event(self) -> FakeEvent:
         """Make an event."""
         self.made.append(FakeEvent(self))
         return self.made[-1]
+
+    def event_of_graph(self) -> FakeEvent:
+        """Make an event that can be a part of a graph."""
+        return FakeEvent(self, of_graph=True)
+
+    def wait(self, event: FakeEvent) -> None:
+        """Wait until the device has come to the event."""
+        assert event.at_ns is not None, "it was never recorded"
+        self.host.now_ns = max(self.host.now_ns, event.at_ns)
+        self.synchronized_ns = max(self.synchronized_ns, event.at_ns)
+
+    def replay(self, launch_ns: int = 0) -> None:
+        """Launch what was captured: events are recorded as the stream comes to them, and kernels run."""
+        self.host.advance(launch_ns)
+        stream = self.stream(0)
+        stream.busy_until_ns = max(stream.busy_until_ns, self.host.now_ns)
+        for event in self.program:
+            if isinstance(event, FakeEvent) and event.at_ns is not None:
+                assert event.at_ns <= self.synchronized_ns, "a replay's event is overwritten before it was read"
+        for part in self.program:
+            if isinstance(part, FakeEvent):
+                part.at_ns = stream.busy_until_ns
+            else:
+                stream.busy_until_ns += part
 
     def stream(self, device: int) -> FakeStream:
         """Return the device's current stream."""
@@ -96,5 +126,8 @@ class FakeCuda:
     def work(self, launch_ns: int, run_ns: int, device: int = 0) -> None:
         """Launch a kernel that takes `run_ns` on the current stream."""
         self.host.advance(launch_ns)
+        if self.is_capturing:
+            self.program.append(run_ns)
+            return
         stream = self.stream(device)
         stream.busy_until_ns = max(stream.busy_until_ns, self.host.now_ns) + run_ns

@@ -195,7 +195,7 @@ class TestChecks:
         found = list(report.checks(tmp_path))
         assert any(check.source == "batch1" and check.holds for check in found)
         broken = {check.source: check.measured for check in found if check.what == "results"}
-        assert broken.keys() == {"doctor", "probe", "teardown", "batch16", "compiled"}
+        assert broken.keys() == {"doctor", "probe", "teardown", "batch16", "graph", "compiled"}
         assert "cannot be read" in broken["batch16"]
         assert "- batch16: results (cannot be read" in report.page(tmp_path)
         (tmp_path / "batch1" / "run.json").unlink()

@@ -66,7 +66,7 @@ class TestDryRun:
         assert done.returncode == 0
         stages = re.findall(r"^== (\w+), about (\d+) min$", done.stdout, re.M)
         first = ["machine", "probe", "tests", "traces", "batch1", "batch16"]
-        last = ["compiled", "teardown", "peers", "sweep"]
+        last = ["graph", "compiled", "teardown", "peers", "sweep"]
         assert [name for name, _ in stages] == first + last
         assert f"== {sum(int(minutes) for _, minutes in stages)} min in all" in done.stdout
         for part in done.stdout.split("\n== ")[:-1]:
@@ -82,8 +82,11 @@ class TestDryRun:
         lines = [line for line in shell("--dry-run").stdout.splitlines() if line.startswith("    ")]
         assert len(lines) == len(set(lines))
         full = [line for line in lines if "profile" in line and "qwen2.5-vl-3b" in line]
-        assert sorted(re.findall(r"--batch-size (\d+)", line)[0] for line in full) == ["1", "16"]
-        assert all("--energy replay" in line and "--no-trace" not in line for line in full)
+        eager = [line for line in full if "--optimization" not in line]
+        assert sorted(re.findall(r"--batch-size (\d+)", line)[0] for line in eager) == ["1", "16"]
+        assert all("--energy replay" in line for line in eager)
+        assert not any("--no-trace" in line for line in full)
+        assert [line.count("--optimization graph") for line in full if line not in eager] == [1]
         tests = next(line for line in lines if "pytest" in line)
         assert "'not full_size and not repeats'" in tests
         assert "test_profile_gpu" not in tests

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from scenario import GRAPH, NO_LAUNCH, OUTSIDE, A, B, Scenario
+from scenario import NO_LAUNCH, OUTSIDE, A, B, Label, Scenario
 
 
 def lost_records() -> Scenario:
@@ -48,21 +48,25 @@ def handed_on() -> Scenario:
 
 
 def captured_in_the_trace() -> Scenario:
-    """Capture a graph while recording, with a helper thread's launches in it: they run at its replay."""
+    """Capture a graph while recording, with a helper thread's launch in it: they run at its replay, each in its place.
+
+    The second of the four was launched by the helper, outside any layer.
+    """
     s = Scenario(captured=4, lost=1)
     s.layer(A[0], 0, 100)
     s.kernel(5, 300, 2, A)
     s.launch(10, api="cudaStreamBeginCapture")
     for at in (12, 14, 16):
         s.launch(at)
-    s.launch(15, tid=2)
+    s.launch(13, tid=2)
     s.kernel(17, 310, 3, OUTSIDE, tid=3)
     s.launch(18, pid=200)
     s.launch(20, api="cudaStreamEndCapture")
     s.correlations += 1
     s.add("cuda_runtime", "cudaGraphLaunch", 120, 4, correlation=s.correlations)
-    for node in range(4):
-        s.running(400 + 10 * node, 8, GRAPH, s.correlations)
+    owners: tuple[Label | str, ...] = (A, OUTSIDE, A, A)
+    for node, belongs in enumerate(owners):
+        s.running(400 + 10 * node, 8, belongs, s.correlations)
     return s
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 OWN_FACTS = frozenset(
     {
         *("bare_s", "latency_s", "spans_dropped", "decode_by_step", "reasons", "energy", "other_load"),
-        *("compile", "not_finite_batches", "cross_check", "quality_s"),
+        *("compile", "graph", "not_finite_batches", "cross_check", "quality_s"),
     }
 )
 """Names under `Run.passes` that are the run's own; a hook's reading stands there under the hook's name."""

@@ -2,20 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from layerprof.commands import printing
-from layerprof.report import kinds
+from layerprof.errors import RequestError
+from layerprof.report import kinds, write
 from layerprof.report.attribution.documents import to_json
+from layerprof.report.attribution.view import View
 from layerprof.trace.attribute import attribute
 from layerprof.trace.sums import merged
 
+WHOLE = ("csv", "json")
+"""Formats that hold every row."""
+TRACES = (".json", ".json.gz")
 
-def show(traces: Sequence[Path], format_name: str, output: Path | None, json: str | None) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How kernels are to get their names: ranges by name (None: all), traces of captures, inference."""
+
+    layers: str | None = None
+    captures: Sequence[Path] = ()
+    infer: bool = True
+
+
+def show(
+    traces: Sequence[Path], naming: Naming, view: View, format_name: str, output: Path | None, json: str | None
+) -> None:
     """Attribute the traces and show their sum, or write it to a file. Raises RequestError and TraceError."""
-    result = merged({str(trace): attribute(trace) for trace in traces})
+    shows = json is None or output is not None
+    captures = list(_captures(naming.captures))
+    if shows:
+        _check_view(view, write.chosen(format_name, printing.file(output)))
+    _check_targets([*traces, *captures], printing.file(output), json)
+    layers = None if naming.layers is None else _split(naming.layers)
+    given = {str(trace): attribute(trace, layers=layers, captures=captures, infer=naming.infer) for trace in traces}
+    result = merged(given)
     if json is not None:
         printing.emit(to_json(result), json)
-    if json is None or output is not None:
-        printing.show(result, kinds.trace(), format_name, output)
+    if shows:
+        printing.show(result, kinds.trace(view), format_name, output)
+
+
+def _captures(given: Sequence[Path]) -> Iterator[Path]:
+    """Yield the files of --capture; of a folder all of its traces."""
+    for path in given:
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(file for file in path.iterdir() if file.name.endswith(TRACES))
+        if not found:
+            raise RequestError(
+                f"The folder {path} has no traces of captures.",
+                f"Give one with files that end in {' or '.join(TRACES)}.",
+            )
+        yield from found
+
+
+def _split(names: str) -> list[str]:
+    """Return names and patterns that commas join; a comma inside a bracket is part of the name."""
+    parts = [""]
+    depth = 0
+    for sign in names:
+        depth += (sign in "([<{") - (sign in ")]>}")
+        if sign == "," and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    chosen = [part.strip() for part in parts if part.strip()]
+    if not chosen:
+        raise RequestError("--layers names nothing.", "Give names of ranges or operators, or leave it out.")
+    return chosen
+
+
+def _check_view(view: View, format_name: str) -> None:
+    """Refuse what would not be heeded."""
+    if format_name in WHOLE and view != View():
+        raise RequestError(
+            f"{format_name} holds every row, so that its books close.",
+            "Leave out --depth, --top, --sort, --only and --phase, or choose --format terminal or markdown.",
+        )
+
+
+def _check_targets(read: Sequence[Path], output: Path | None, json: str | None) -> None:
+    """Refuse to write over what is read: `--json trace.json` takes the trace for the file."""
+    traces = {path.resolve() for path in read}
+    targets = {"-o": output, "--json": None if json in (None, "-") else Path(str(json)).expanduser()}
+    for option, target in targets.items():
+        if target is not None and target.resolve() in traces:
+            raise RequestError(f"{option} would write over the trace {target}.", f"Give {option} another file.")

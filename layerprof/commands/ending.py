@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from layerprof.commands.printing import complain
 from layerprof.errors import LayerprofError
@@ -28,6 +28,20 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             raise StoppedError from stop
+
+
+class JsonMayStandAlone(TyperCommand):
+    """A command whose `--json` takes a file or, with none after it, standard output."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words of the command line."""
+        given = zip(args, [*args[1:], "--"], strict=False)
+        told = ["--json=-" if word == "--json" and _option(after) else word for word, after in given]
+        return super().parse_args(ctx, told)
+
+
+def _option(word: str) -> bool:
+    return word.startswith("-") and word != "-"
 
 
 def run(app: typer.Typer) -> int:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from layerprof.doctor.findings import MODEL_BYTES, Finding
-from layerprof.machine import environment
+from layerprof.machine import environment, placement
 
 
 def devices() -> list[Finding]:
@@ -26,7 +26,14 @@ def devices() -> list[Finding]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not count:
         return [cpu, Finding("device", "CUDA", "no", *_why_no_cuda())]
-    return [cpu, *(_card(index) for index in range(count))]
+    return [cpu, *(_card(index) for index in range(count)), _graphs()]
+
+
+def _graphs() -> Finding:
+    why = placement.why_no_graphs("cuda:0")
+    return Finding(
+        "device", "CUDA graphs", "no" if why else "info", why or "a decode step can be captured (--optimization graph)"
+    )
 
 
 def _card(index: int) -> Finding:

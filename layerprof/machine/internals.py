@@ -356,6 +356,15 @@ def maker(model_class: type) -> Callable[..., Any] | None:
     return getattr(model_class, "_from_config", None)
 
 
+def keeps_its_shapes(model_class: type) -> bool:
+    """Tell whether a model decodes with a static cache and nothing that waits for what stands in its tensors.
+
+    Reads `PreTrainedModel._can_compile_fullgraph`, by which transformers decides whether `generate` may compile such a
+    step; it publishes nothing of the kind. Where it is gone, the answer is yes, and a capture that fails tells.
+    """
+    return bool(getattr(model_class, "_can_compile_fullgraph", True))
+
+
 def attention_of(config: Any) -> str | None:
     """Return the attention implementation that a configuration says its model runs; None where it does not.
 

@@ -13,8 +13,8 @@ from layerprof.errors import RequestError, did_you_mean
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 """Our names (`settings.Dtype` without `auto`) and torch's."""
 ALIASES = {"half": "fp16", "float": "fp32", **{torch_name: name for name, torch_name in DTYPES.items()}}
-ATTENTION = {"eager": "eager", "sdpa": "sdpa", "flash": "flash_attention_2", "compile": "sdpa"}
-"""Optimisation -> attention implementation of transformers; `compile` compiles the decoder on top of sdpa."""
+ATTENTION = {"eager": "eager", "sdpa": "sdpa", "flash": "flash_attention_2", "compile": "sdpa", "graph": "sdpa"}
+"""Optimisation -> attention implementation of transformers; `compile` and `graph` do theirs on top of sdpa."""
 
 
 def device(name: str) -> str:
@@ -126,6 +126,21 @@ def check_optimization(name: str, on: str, chosen: str) -> None:
         _check_flash(on, chosen)
     if name == "compile":
         _check_compile(on)
+    if name == "graph" and (why := why_no_graphs(on)):
+        raise RequestError(f"--optimization graph needs an NVIDIA GPU: {why}.", "Use --optimization sdpa.")
+
+
+def why_no_graphs(on: str) -> str:
+    """Return why a device captures no CUDA graphs; empty where it does."""
+    import torch
+
+    if torch.version.hip:
+        return "this torch was built for ROCm, where no event can be recorded inside a graph"
+    if on != "cpu":
+        return ""
+    if torch.cuda.is_available():
+        return "CUDA graphs are captured on CUDA devices, and the run is on the CPU"
+    return "CUDA graphs are captured on CUDA devices, and torch sees none here"
 
 
 def _check_flash(on: str, chosen: str) -> None:

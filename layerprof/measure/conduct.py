@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from layerprof.errors import LayerprofError, NothingFinishedError, RequestError, RunFailedError, out_of_memory
-from layerprof.measure import energy_pass, passes, remarks
+from layerprof.measure import energy_pass, optimize, passes, remarks
 from layerprof.measure.session import Session
 
 
@@ -16,7 +16,7 @@ def conduct(session: Session) -> LayerprofError | None:
     try:
         if earlier := remarks.earlier_traces(session.asked.device):
             session.read.warnings.append(earlier)
-        with passes.optimized(session):
+        with optimize.optimized(session):
             passes.warm_up(session)
             passes.bare_and_latency(session)
             passes.flops_pass(session)

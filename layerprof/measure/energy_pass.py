@@ -24,7 +24,7 @@ from layerprof.energy.replayed import ReplayReading
 from layerprof.energy.typical import Size, Typical, typical
 from layerprof.energy.windows import EnergyReading
 from layerprof.layers.nesting import whole_layers
-from layerprof.measure import passes
+from layerprof.measure import optimize, passes
 from layerprof.measure.session import Session
 from layerprof.readings import SpanReading
 from layerprof.records import Phase
@@ -156,7 +156,7 @@ def _replay(session: Session, data: EnergyData, replay: Replays | None) -> tuple
         decode_step=chosen.step,
         seed=asked.settings.seed,
     )
-    with replay.capture():
+    with replay.capture(), optimize.called(session):
         passes.answer(session, asked.batches[chosen.batch])
     times = span_seconds(read.spans, outer) if read.spans else {}
     calls = span_calls(read.spans, outer) if read.spans else {}

@@ -16,13 +16,19 @@ if TYPE_CHECKING:
     from layerprof.models.subject import Subject
 
 
-def greedy_config(subject: Subject, max_new_tokens: int, min_new_tokens: int | None = None) -> Any:
+STATIC_CACHE = ("compile", "graph")
+"""Optimisations whose decoder keeps its cache where it is."""
+
+
+def greedy_config(
+    subject: Subject, max_new_tokens: int, min_new_tokens: int | None = None, *, own_cache: bool = True
+) -> Any:
     """Return a generation config that decodes greedily whatever the checkpoint's own one says.
 
     Published configs sample, penalise repetition (over padding too, so answers would depend on the batch) and stop at
-    several ids; all of that is set here, since what is left open is filled from them.
+    several ids; all of that is set here, since what is left open is filled from them. `own_cache=False` says that
+    `generate` is handed the cache to use.
     """
-    compiled = subject.optimization == "compile"
     return _config(
         do_sample=False,
         num_beams=1,
@@ -39,7 +45,7 @@ def greedy_config(subject: Subject, max_new_tokens: int, min_new_tokens: int | N
         pad_token_id=subject.pad_id,
         **_started_with(subject.model),
         use_cache=True,
-        cache_implementation="static" if compiled else None,
+        cache_implementation="static" if own_cache and subject.optimization in STATIC_CACHE else None,
         # On a GPU, generate() compiles the whole forward by itself where the cache is static: hooks would vanish into
         # one CUDA graph. Layers are compiled one by one (`compile_layers`).
         disable_compile=True,
@@ -59,24 +65,33 @@ def _started_with(model: Any) -> dict[str, int]:
 
 
 def generate(
-    subject: Subject, batch: Batch, *, max_new_tokens: int, fixed: bool = False, recorder: Recorder | None = None
+    subject: Subject,
+    batch: Batch,
+    *,
+    max_new_tokens: int,
+    fixed: bool = False,
+    recorder: Recorder | None = None,
+    cache: Any = None,
 ) -> Generated:
     """Answer a batch. With `fixed`, every row writes exactly `max_new_tokens` (end marks are held back).
 
     The whole processor output is passed on. State that a former call left on the model (`rope_deltas`) is forgotten
-    before and after, also when the user interrupts. Times are read after the device has finished.
+    before and after, also when the user interrupts. Times are read after the device has finished. Keys and values go
+    into `cache`, an empty one, where it is given.
     """
     import torch
     from transformers import LogitsProcessorList
 
     recorder = recorder or Recorder()
-    config = greedy_config(subject, max_new_tokens, max_new_tokens if fixed else None)
+    least = max_new_tokens if fixed else None
+    config = greedy_config(subject, max_new_tokens, least, own_cache=cache is None)
+    held = {} if cache is None else {"past_key_values": cache}
     forget(subject.model)
     try:
         with torch.no_grad(), _own_config(subject.model):
             recorder.start(subject.device)
             output = subject.model.generate(
-                **batch.tensors, generation_config=config, logits_processor=LogitsProcessorList([recorder])
+                **batch.tensors, **held, generation_config=config, logits_processor=LogitsProcessorList([recorder])
             )
         times = recorder.seconds()
     finally:

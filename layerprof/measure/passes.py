@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from layerprof import registry
 from layerprof.machine import other_load, streams
-from layerprof.measure import remarks
+from layerprof.measure import optimize, remarks
 from layerprof.measure.session import Session
-from layerprof.models.compile_layers import compile_time, compiled_decoder, graphs, uncompiled
 from layerprof.readings import Walked
 from layerprof.registry import MemoryHook, SpanHook
 
 if TYPE_CHECKING:
     from layerprof.data.batching import Batch
+    from layerprof.models.decode_graph import Steps
 
 WARM_UP_TOKENS = 4
 SHAPE_TOKENS = 2
@@ -33,23 +33,24 @@ def warm_up(session: Session) -> None:
 
     The first batch: on a GPU the whole answer, on a CPU a few tokens, since a large model is slow there. On a GPU then
     a batch of every other shape with two tokens, since kernels are chosen, and loaded, per shape. A compiled decoder
-    takes one unmeasured walk over all batches, so that every shape is compiled before the clock runs.
+    takes one unmeasured walk over all batches, so that every shape is compiled before the clock runs. Steps that are to
+    be replayed are captured here: answers are as long as they may be, since an end mark would come before a step.
     """
     asked = session.asked
-    if session.compiled is not None:
-        with compile_time(session.compiled):
+    with optimize.prepared(session):
+        if session.compiled is not None:
             walk(session, "compile", [])
-        session.read.passes["compile"] = {"graphs": session.compiled.graphs, "seconds": session.compiled.seconds}
-        return
-    on_gpu = asked.device != "cpu"
-    first, *others = one_of_each_shape(asked.batches) if on_gpu else asked.batches[:1]
-    tokens = asked.max_new_tokens if on_gpu else min(WARM_UP_TOKENS, asked.max_new_tokens)
-    with session.progress.stage("warm-up", 1 + len(others)) as advance:
-        answer(session, first, max_new_tokens=tokens)
-        advance()
-        for batch in others:
-            answer(session, batch, max_new_tokens=min(SHAPE_TOKENS, asked.max_new_tokens))
+            return
+        every = asked.device != "cpu" or session.graphs is not None
+        first, *others = one_of_each_shape(asked.batches) if every else asked.batches[:1]
+        tokens = asked.max_new_tokens if every else min(WARM_UP_TOKENS, asked.max_new_tokens)
+        fixed = session.graphs is not None
+        with session.progress.stage("warm-up", 1 + len(others)) as advance:
+            answer(session, first, max_new_tokens=tokens, fixed=fixed)
             advance()
+            for batch in others:
+                answer(session, batch, max_new_tokens=min(SHAPE_TOKENS, asked.max_new_tokens), fixed=fixed)
+                advance()
 
 
 def one_of_each_shape(batches: Sequence[Batch]) -> list[Batch]:
@@ -59,22 +60,6 @@ def one_of_each_shape(batches: Sequence[Batch]) -> list[Batch]:
         shapes = ((name, tuple(value.shape)) for name, value in batch.tensors.items() if hasattr(value, "shape"))
         found.setdefault(tuple(sorted(shapes)), batch)
     return list(found.values())
-
-
-@contextmanager
-def optimized(session: Session) -> Iterator[None]:
-    """Compile the decoder for the length of the block where the settings ask for it; else nothing."""
-    asked = session.asked
-    if asked.settings.optimization != "compile":
-        yield
-        return
-    with compiled_decoder(session.subject.model, asked.layers) as session.compiled:
-        yield
-        late = graphs() - session.compiled.graphs
-        if late > 0:
-            session.read.warnings.append(
-                f"{late} graphs were compiled inside the measured passes, whose times hold that."
-            )
 
 
 def bare_and_latency(session: Session) -> None:
@@ -88,14 +73,17 @@ def bare_and_latency(session: Session) -> None:
     hook = registry.load(registry.LATENCY)(session.subject.model, asked.layers, device=asked.device)
     memory = registry.load(registry.MEMORY)(asked.device)
     turns = [(batch, hooked) for batch in asked.batches for hooked in ((False, True), (True, False))[batch.index % 2]]
+    steps = optimize.followed_by(hook)
     try:
+        rehearse(session, hook, steps)
         with (
+            optimize.none_captured_late(session),
             session.progress.stage("bare and latency", len(turns)) as advance,
             other_load.watched(read.other_load, "bare and latency"),
         ):
             for batch, hooked in turns:
                 if hooked:
-                    _hooked(session, batch, hook)
+                    _hooked(session, batch, hook, steps)
                 else:
                     _bare(session, batch, memory)
                 advance()
@@ -127,10 +115,21 @@ def _bare(session: Session, batch: Batch, memory: MemoryHook) -> None:
         read.reasons["peak_memory_bytes"] = reason
 
 
-def _hooked(session: Session, batch: Batch, hook: SpanHook) -> None:
-    with hook, hook.batch(batch.index):
+def _hooked(session: Session, batch: Batch, hook: SpanHook, steps: Steps) -> None:
+    with hook, hook.batch(batch.index), optimize.replaying(session, steps):
         walked = answer(session, batch)
     session.read.hooked.append(walked)
+
+
+def rehearse(session: Session, hook: SpanHook, steps: Steps) -> None:
+    """Where steps are replayed, capture each anew with the hook's marks in it; what is timed then is forgotten."""
+    if session.graphs is None:
+        return
+    tokens = min(SHAPE_TOKENS, session.asked.max_new_tokens)
+    for batch in one_of_each_shape(session.asked.batches):
+        with hook, hook.batch(batch.index), optimize.replaying(session, steps):
+            answer(session, batch, max_new_tokens=tokens, fixed=True)
+    hook.forget()
 
 
 def flops_pass(session: Session) -> None:
@@ -143,10 +142,10 @@ def flops_pass(session: Session) -> None:
         mask = batches[index].tensors.get("attention_mask")
         return hook.batch(index, attention_mask=mask)
 
-    # Shapes are the same without the compiler, and a dispatch mode sees nothing inside a compiled graph.
+    # Shapes are the same without the compiler, and a dispatch mode sees nothing inside a graph of either kind.
     walked: list[Walked] = []
     try:
-        with uncompiled(), hook:
+        with optimize.as_written(session), hook:
             walk(session, "flops", walked, around=around, probe=True)
     except KeyboardInterrupt:
         # Not what was counted by then: spans are of all batches, and work of a part would stand beside calls of all.
@@ -166,9 +165,16 @@ def trace_pass(session: Session) -> None:
     hook = registry.load(registry.KERNELS)(
         session.subject.model, asked.layers, device=asked.device, folder=session.folder
     )
+
+    @contextmanager
+    def around(index: int) -> Iterator[None]:
+        # Each recording has a capture of its own, which tells whose kernels its replays run.
+        with hook.batch(index), optimize.replaying(session, optimize.followed_by(hook)):
+            yield
+
     try:
         with hook:
-            walk(session, "trace", [], batches=few, around=hook.batch)
+            walk(session, "trace", [], batches=few, around=around)
     except KeyboardInterrupt:
         with streams.uninterrupted():  # reading traces takes seconds, and a second Ctrl-C must not throw them away
             reading = hook.reading()
@@ -198,7 +204,7 @@ def user_passes(session: Session) -> None:
     asked = session.asked
     for name in asked.settings.hooks:
         hook = registry.load_own(name)(session.subject.model, asked.layers)
-        with hook:
+        with optimize.called(session), hook:
             walk(session, name, [], around=hook.batch)
         session.read.passes[name] = hook.reading()
 
@@ -221,21 +227,30 @@ def walk(
             advance()
 
 
-def answer(session: Session, batch: Batch, *, max_new_tokens: int | None = None, probe: bool = False) -> Walked:
+def answer(
+    session: Session, batch: Batch, *, max_new_tokens: int | None = None, probe: bool = False, fixed: bool = False
+) -> Walked:
     """Run one `generate()`; the device is idle before the clock starts and after it stops.
 
-    With `probe`, logits are looked at, too, which costs a little at every token.
+    With `probe`, logits are looked at, too, which costs a little at every token. With `fixed`, or where the settings
+    ask for it, every row writes exactly `max_new_tokens`.
     """
     from layerprof.measure import generation
 
     asked = session.asked
     settings = asked.settings
     tokens = max_new_tokens or asked.max_new_tokens
+    cache = optimize.cache(session, batch)
     synchronize(asked.device)
     start = time.perf_counter()
     recorder = generation.Recorder(probe=probe)
     generated = generation.generate(
-        session.subject, batch, max_new_tokens=tokens, fixed=settings.fixed_tokens, recorder=recorder
+        session.subject,
+        batch,
+        max_new_tokens=tokens,
+        fixed=fixed or settings.fixed_tokens,
+        recorder=recorder,
+        cache=cache,
     )
     synchronize(asked.device)
     return Walked(len(batch.examples), time.perf_counter() - start, generated)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from layerprof.measure.progress import Progress
     from layerprof.models.compile_layers import Compiled
+    from layerprof.models.decode_graph import DecodeGraphs
     from layerprof.models.subject import Subject
 
 
@@ -25,3 +26,4 @@ class Session:
     progress: Progress
     read: Read = field(default_factory=Read)
     compiled: Compiled | None = None
+    graphs: DecodeGraphs | None = None

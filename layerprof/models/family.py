@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from layerprof.errors import RequestError
+from layerprof.machine import internals
 
 PIXELS = re.compile(r"pixel_values$|_patches$")
 """Names of the parameters through which models are given images."""
@@ -37,6 +38,20 @@ def auto_class(config: Any) -> Any:
     import transformers
 
     return getattr(transformers, _auto_name(config))
+
+
+def check_static_cache(config: Any) -> None:
+    """Raise RequestError unless the decode steps of a configuration's model can be captured into a CUDA graph."""
+    import transformers
+
+    name = _auto_name(config)
+    model_class = getattr(transformers, MAPPINGS[name])[type(config)]
+    if not internals.keeps_its_shapes(model_class):
+        raise RequestError(
+            f"--optimization graph cannot be used with {model_class.__name__}: its decode steps have no fixed shapes "
+            "or no static cache.",
+            "Use --optimization sdpa or eager.",
+        )
 
 
 def _auto_name(config: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from layerprof.demo import MODEL_FOLDER
 from layerprof.errors import RequestError
 from layerprof.machine import placement
-from layerprof.models import find
+from layerprof.models import family, find
 from layerprof.models.find import Found
 
 QWEN_VL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
@@ -77,6 +77,8 @@ def resolve(
     number, dtype_reason = placement.dtype(dtype, on, parameters)
     own = placement.checkpoint_dtype(found.config)
     placement.check_optimization(optimization, on, number)
+    if optimization == "graph":
+        family.check_static_cache(found.config)
     placement.check_memory(parameters, number, on)
     differs = f" (published in {own})" if own not in (None, number) else ""
     told = ", ".join(part for part in (reason, found.why, dtype_reason) if part)

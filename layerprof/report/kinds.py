@@ -11,6 +11,7 @@ from layerprof.report.write import Formats
 
 if TYPE_CHECKING:
     from layerprof.records import Run
+    from layerprof.report.attribution.view import View
     from layerprof.report.sweep.overview import SweepData
     from layerprof.runs.changes import Comparisons
     from layerprof.trace.attribution import Attribution
@@ -44,14 +45,14 @@ def comparison(fail_above: float | None) -> Formats[Comparisons]:
     )
 
 
-def trace() -> Formats[Attribution]:
-    """Return what shows an attributed trace."""
+def trace(view: View) -> Formats[Attribution]:
+    """Return what shows an attributed trace; csv and json hold every row, whatever the view."""
     from layerprof.report.attribution import documents, terminal
 
     return Formats(
         {
-            "terminal": terminal.render,
-            "markdown": _written(documents.to_markdown),
+            "terminal": partial(terminal.render, view=view),
+            "markdown": _written(partial(documents.to_markdown, view=view)),
             "csv": _written(documents.to_csv),
             "json": _written(documents.to_json),
         },

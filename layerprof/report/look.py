@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Literal
 
@@ -13,7 +13,13 @@ from rich.text import Text
 from layerprof.records import Phase
 from layerprof.report import units
 
-PHASE_STYLE = {Phase.VISION: "magenta", Phase.PREFILL: "bright_blue", Phase.DECODE: "green", None: "bright_black"}
+PHASE_STYLE: Mapping[str | None, str] = {
+    Phase.VISION: "magenta",
+    Phase.PREFILL: "bright_blue",
+    Phase.DECODE: "green",
+    "mixed": "yellow",
+    None: "bright_black",
+}
 
 Justify = Literal["left", "right"]
 
@@ -90,12 +96,7 @@ class Look:
 
     def table(self, columns: Sequence[Column]) -> Table:
         """Return the table with as many columns as fit; the highest `gives_way` goes first, empty columns always."""
-        kept = [column for column in columns if any(text.plain.strip(" -–") for text in column.cells)]
-        while len(kept) > 1 and self._needed(kept) > self.width:
-            first_to_go = max(kept, key=lambda column: column.gives_way)
-            if first_to_go.gives_way == 0:
-                break
-            kept.remove(first_to_go)
+        kept = self.fitting(columns)
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", show_edge=False)
         for column in kept:
             table.add_column(
@@ -108,7 +109,18 @@ class Look:
             table.add_row(*cells)
         return table
 
-    def _needed(self, columns: Sequence[Column]) -> int:
-        # A wrapping column can do with 16 cells.
+    def fitting(self, columns: Sequence[Column]) -> list[Column]:
+        """Return the columns that a table of them shows."""
+        kept = [column for column in columns if any(text.plain.strip(" -–") for text in column.cells)]
+        while len(kept) > 1 and self.needed(kept) > self.width:
+            first_to_go = max(kept, key=lambda column: column.gives_way)
+            if first_to_go.gives_way == 0:
+                break
+            kept.remove(first_to_go)
+        return kept
+
+    @staticmethod
+    def needed(columns: Sequence[Column]) -> int:
+        """Return the cells that columns take; one that wraps can do with 16."""
         widths = [max(len(c.title), min(c.width, 16) if c.wraps else c.width) for c in columns]
         return sum(widths) + 2 * (len(columns) - 1)

@@ -2,8 +2,11 @@
 
 A kernel runs when the GPU gets to it, often long after its layer returned, so overlap in time says nothing. What
 holds is the chain that CUPTI records: the kernel's correlation id names the call that launched it, and the launch lies,
-on its own thread, inside the range that the layer's hook had open. The innermost such range gets the kernel. What has
-no such chain goes to a named bucket, so that layers + buckets = total, exactly, in whole nanoseconds.
+on its own thread, inside the range that the layer's hook had open. The innermost such range gets the kernel.
+
+All kernels of a CUDA graph's replay have one launch. Their ranges are those that were open when the graph was captured,
+where a capture is at hand, and else what their own repetition tells (`graphs`, `inferred`). What has no such chain goes
+to a named bucket, so that layers + buckets = total, exactly, in whole nanoseconds.
 
 A trace without GPU work is read the same way with operators in place of kernels: each moment that a thread spends in an
 operator goes to the innermost range open there and then.
@@ -15,31 +18,61 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from layerprof.errors import SelectorError, nearest
+from layerprof.errors import RequestError, SelectorError, nearest
+from layerprof.trace import captures as capturing
 from layerprof.trace.attribution import NO_LAUNCH, Attribution
+from layerprof.trace.captures import Capture
 from layerprof.trace.events import Columns, Reader
 from layerprof.trace.file import TraceFile
+from layerprof.trace.naming import Named, name_graphs
 from layerprof.trace.rows import rows_of, top
+from layerprof.trace.steps import ServerSteps
 from layerprof.trace.work import PLACE_OF_BUCKET, cpu_work, find_ranges, gpu_work
 
+Trace = str | Path | Iterable[dict[str, Any]]
 
-def attribute(trace: str | Path | Iterable[dict[str, Any]], *, layers: Sequence[str] | None = None) -> Attribution:
+
+def attribute(
+    trace: Trace, *, layers: Sequence[str] | None = None, captures: Sequence[str | Path] = (), infer: bool = True
+) -> Attribution:
     """Attribute a trace file's (or given events') work to the ranges in it.
 
     Ranges are those of our hooks; in a trace without them, every `record_function` range and every module that
     `with_stack` recorded. `layers` (names, or patterns with `*`) takes ranges by name instead, operators too.
 
-    Raises TraceError for a file that cannot be read, SelectorError when `layers` matches no range.
+    `captures` are traces in which the trace's CUDA graphs were captured; those in the trace itself are found without.
+    `infer` finds layers in what no range tells apart, by the sequence of its kernels.
+
+    Raises TraceError for a file that cannot be read, SelectorError when `layers` matches no range, RequestError when
+    no CUDA graph was captured in any of `captures`.
     """
+    reader = _read(trace, layers)
+    if layers is not None and not len(reader.columns.ranges.ts):
+        raise _no_match(layers, reader.offered)
+    known = [capture for path in captures for capture in _captures(path, layers)]
+    if captures and not known:
+        raise RequestError(
+            f"No CUDA graph was captured in {' or '.join(map(str, captures))}.",
+            "Give the trace of the capture itself: docs/traces.md shows how to record one.",
+        )
+    return _attribute(reader.columns, known, infer)
+
+
+def _read(trace: Trace, layers: Sequence[str] | None) -> Reader:
     reader = Reader(layers)
     if isinstance(trace, str | Path):
         for events in TraceFile(trace):
             reader.read(events)
     else:
         reader.read(trace)
-    if layers is not None and not len(reader.columns.ranges.ts):
-        raise _no_match(layers, reader.offered)
-    return _attribute(reader.columns)
+    return reader
+
+
+def _captures(path: str | Path, layers: Sequence[str] | None) -> list[Capture]:
+    columns = _read(path, layers).columns
+    ranges, _ = find_ranges(columns, ServerSteps.of(columns))
+    work, _, seen = gpu_work(columns, ranges)
+    return capturing.find(columns, ranges, seen, work.launch, Path(path).name)
 
 
 def _no_match(layers: Sequence[str], offered: set[str]) -> SelectorError:
@@ -51,17 +84,21 @@ def _no_match(layers: Sequence[str], offered: set[str]) -> SelectorError:
     )
 
 
-def _attribute(columns: Columns) -> Attribution:
-    ranges, bad_ranges = find_ranges(columns)
+def _attribute(columns: Columns, known: Sequence[Capture], infer: bool) -> Attribution:
+    steps = ServerSteps.of(columns)
+    ranges, bad_ranges = find_ranges(columns, steps)
     on_gpu = len(columns.work.ts) > 0
     work, bad_work, seen = gpu_work(columns, ranges)
-    if not on_gpu:
+    if on_gpu:
+        named = name_graphs(columns, work, ranges, seen, steps, known, infer)
+    else:
         work, bad_operators = cpu_work(columns, ranges)
         bad_work += bad_operators
-    length = work.end - work.start
+        named = Named(ranges)
+    length = work.length
     return Attribution(
         device="cuda" if on_gpu else "cpu",
-        rows=tuple(rows_of(ranges, work, seen)),
+        rows=tuple(rows_of(named.ranges, work, seen)),
         buckets_ns={name: int(length[work.place == place].sum()) for name, place in PLACE_OF_BUCKET.items()},
         bucket_top={name: top(work, work.place == place) for name, place in PLACE_OF_BUCKET.items()},
         total_ns=int(length.sum()),
@@ -75,4 +112,8 @@ def _attribute(columns: Columns) -> Attribution:
         orphans=int((work.place == PLACE_OF_BUCKET[NO_LAUNCH]).sum()),
         warm_up_launches=seen.counts.warm_up,
         warm_up_lost=seen.counts.warm_up_lost,
+        steps=steps.told(work.moment, work.thread, length),
+        graphs=named.graphs,
+        stacks=named.stacks,
+        remarks=named.remarks,
     )

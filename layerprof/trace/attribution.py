@@ -65,7 +65,7 @@ class Row:
     """
 
     name: str
-    phase: Phase | None
+    phase: RowPhase
     calls: int
     self_ns: int
     inclusive_ns: int

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from layerprof.records import Phase
 from layerprof.trace.intervals import Ints
+from layerprof.trace.step_names import is_servers
 
 Label = tuple[str, Phase | None]
 """What a row stands for: a layer (or another range's name) and its phase, None where the trace does not tell."""
@@ -42,10 +43,18 @@ ANNOTATION = "user_annotation"
 PYTHON = "python_function"
 NOT_RANGES = ("ProfilerStep#", "nccl:", "gloo:")
 
-OTHER_CALL, KERNEL_LAUNCH, GRAPH_LAUNCH = range(3)
-"""What a call of the driver is: only the last two always put work on a GPU (an empty fill or copy does not)."""
+OTHER_CALL, KERNEL_LAUNCH, GRAPH_LAUNCH, COPY_CALL, FILL_CALL = range(5)
+"""What a call of the driver is: launches always put work on a GPU, an empty fill or copy does not."""
+LAUNCHING = (KERNEL_LAUNCH, GRAPH_LAUNCH)
+
+KERNEL, COPY, FILL = KERNEL_LAUNCH, COPY_CALL, FILL_CALL
+"""What a piece of work is, by the kind of call that makes it."""
+NODE, LAUNCHED_NAME = "graph node id", "kernel"
+"""Arguments: a piece of work's place in its CUDA graph (newer kineto), and what a launch launches (AMD)."""
+NO_NAME = -1
 _KERNEL_LAUNCH = re.compile(r"Launch(Cooperative)?Kernel|KernelLaunch")
 _GRAPH_LAUNCH = re.compile(r"GraphLaunch")
+_COPY, _FILL = re.compile(r"Memcpy"), re.compile(r"Memset|MemFill")
 _CAPTURE = re.compile(r"(Begin|End)Capture")
 _LARGEST_US = 9e15  # beyond this, nanoseconds leave 64 bits
 
@@ -101,14 +110,16 @@ class EventTable:
 class Columns:
     """A trace's events by sort.
 
-    `work` (name, correlation): what ran on a GPU. `launches` (thread, correlation, kind of call): calls that put work
-    there. `captures` (thread, begins): where the capture of a CUDA graph begins and ends. `warm_ups` (thread): in
-    them launches were made for the profiler to lose. `ranges` (thread, label, source). `operators` (thread, name):
-    operators on the host.
+    `work` (name, correlation, graph node, kind, stream): what ran on a GPU. `launches` (thread, correlation, kind of
+    call, name of the kernel where it is told): calls that put work there. `captures` (thread, begins): where the
+    capture of a CUDA graph begins and ends. `warm_ups` (thread): in them launches were made for the profiler to lose.
+    `ranges` (thread, label, source). `servers` (thread, name): a server's annotations of its steps and captures.
+    `operators` (thread, name): operators on the host.
     """
 
-    work: EventTable = field(default_factory=lambda: EventTable(2))
-    launches: EventTable = field(default_factory=lambda: EventTable(3))
+    work: EventTable = field(default_factory=lambda: EventTable(5))
+    launches: EventTable = field(default_factory=lambda: EventTable(4))
+    servers: EventTable = field(default_factory=lambda: EventTable(2))
     captures: EventTable = field(default_factory=lambda: EventTable(2))
     warm_ups: EventTable = field(default_factory=lambda: EventTable(1))
     ranges: EventTable = field(default_factory=lambda: EventTable(3))
@@ -133,6 +144,7 @@ class Reader:
         self._wanted = None if wanted is None else tuple(wanted)
         self._answers: dict[str, bool] = {}
         self._kinds: dict[str, tuple[int, bool | None]] = {}
+        self._sorts: dict[str, int] = {}
 
     def read(self, events: Iterable[Any]) -> None:
         """Add complete events (`ph` X); others are passed over, unusable ones counted in `skipped`."""
@@ -153,7 +165,7 @@ class Reader:
         elif category in LAUNCH:
             self._launch(event)
         elif category in WORK:
-            columns.work.add(*_times(event), columns.names(event["name"]), correlation(event))
+            self._work(event, category)
         elif category in (ANNOTATION, PYTHON):
             self._range(event, category)
 
@@ -163,9 +175,18 @@ class Reader:
         kind, begins = self._kinds.get(name) or self._kinds.setdefault(name, call_kind(name))
         number = correlation(event)
         if number != NO_CORRELATION:
-            columns.launches.add(*_times(event), self._thread(event), number, kind)
+            launched = event["args"].get(LAUNCHED_NAME)
+            called = NO_NAME if launched is None else columns.names(str(launched))
+            columns.launches.add(*_times(event), self._thread(event), number, kind, called)
         if begins is not None:
             columns.captures.add(*_times(event), self._thread(event), begins)
+
+    def _work(self, event: Any, category: str) -> None:
+        kind = self._sorts.get(category) or self._sorts.setdefault(category, work_kind(category))
+        node = (event.get("args") or {}).get(NODE)
+        node = NO_CORRELATION if node is None else int(node)
+        name, stream = self.columns.names(event["name"]), self._thread(event)
+        self.columns.work.add(*_times(event), name, correlation(event), node, kind, stream)
 
     def _thread(self, event: Any) -> int:
         return self.columns.threads((event.get("pid"), event.get("tid")))
@@ -176,6 +197,8 @@ class Reader:
         if name == WARM_UP:
             self.columns.warm_ups.add(*_times(event), self._thread(event))
             return True
+        if category == ANNOTATION and is_servers(name):
+            self.columns.servers.add(*_times(event), self._thread(event), self.columns.names(name))
         found, source = label(name, event.get("args"), category)
         if found is None:
             return False
@@ -204,9 +227,16 @@ def call_kind(name: str) -> tuple[int, bool | None]:
     Names are CUDA's, HIP's and Level Zero's: cudaLaunchKernelExC, cuLaunchCooperativeKernel, hipExtModuleLaunchKernel,
     urEnqueueKernelLaunch, cudaGraphLaunch, hipStreamBeginCapture, ...
     """
-    kind = KERNEL_LAUNCH if _KERNEL_LAUNCH.search(name) else GRAPH_LAUNCH if _GRAPH_LAUNCH.search(name) else OTHER_CALL
+    patterns = ((KERNEL_LAUNCH, _KERNEL_LAUNCH), (GRAPH_LAUNCH, _GRAPH_LAUNCH), (COPY_CALL, _COPY), (FILL_CALL, _FILL))
+    kind = next((kind for kind, pattern in patterns if pattern.search(name)), OTHER_CALL)
     capture = _CAPTURE.search(name)
     return kind, capture.group(1) == "Begin" if capture else None
+
+
+def work_kind(category: str) -> int:
+    """Return whether a category of work is of kernels, copies or fills."""
+    name = category.lower()
+    return COPY if "memcpy" in name else FILL if "memset" in name else KERNEL
 
 
 def label(name: str, args: Any, category: str) -> tuple[Label | None, int]:

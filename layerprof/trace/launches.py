@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerprof.trace import intervals
-from layerprof.trace.events import GRAPH_LAUNCH, NO_CORRELATION, OTHER_CALL, Columns
+from layerprof.trace.events import GRAPH_LAUNCH, LAUNCHING, NO_CORRELATION, Columns
 from layerprof.trace.intervals import Ints
 
 Mask = NDArray[np.bool_]
@@ -27,7 +27,8 @@ FIRST, LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 class Launches:
     """Calls of the driver, a row each: times in nanoseconds, thread, correlation id, kind; `bad` could not be read.
 
-    `warm_up` marks those that were made only for the profiler to lose.
+    `name` is that of the kernel that it launches, NO_NAME where the trace does not tell. `warm_up` marks those that
+    were made only for the profiler to lose.
     """
 
     start: Ints
@@ -35,6 +36,7 @@ class Launches:
     thread: Ints
     correlation: Ints
     kind: Ints
+    name: Ints
     warm_up: Mask
     bad: int
 
@@ -64,13 +66,13 @@ class Counts:
 
 def read(columns: Columns) -> Launches:
     """Return the launches of a trace."""
-    (start, end, thread, correlation, kind), bad = columns.launches.columns()
+    (start, end, thread, correlation, kind, name), bad = columns.launches.columns()
     (begin, finish, where), _ = columns.warm_ups.columns()
     warm_up = np.zeros(len(start), bool)
     for number in np.unique(where):
         mine, here = where == number, thread == number
         warm_up[here] = _within(start[here], begin[mine], finish[mine])
-    return Launches(start, end, thread, correlation, kind, warm_up, bad)
+    return Launches(start, end, thread, correlation, kind, name, warm_up, bad)
 
 
 def of_work(launches: Launches, columns: Columns, wanted: Ints, started: Ints) -> Ints:
@@ -108,10 +110,11 @@ def count(launches: Launches, columns: Columns, launch_of_work: Ints) -> Counts:
     """
     recorded = np.zeros(len(launches.start), bool)
     recorded[launch_of_work[launch_of_work >= 0]] = True
-    launching = launches.kind != OTHER_CALL
+    launching = np.isin(launches.kind, LAUNCHING)
     missing = launching & ~recorded
-    missing &= ~_handed_on(launches, missing, launching & recorded)
-    captured = missing & ~launches.warm_up & _captured(launches, columns, launching & recorded)
+    missing &= ~handed_on(launches, missing, launching & recorded)
+    taken, _ = captures(launches, columns, launching & recorded)
+    captured = missing & ~launches.warm_up & (taken >= 0)
     lost = missing & ~launches.warm_up & ~captured
     lost &= ~_untied(lost, launches, columns)
     return Counts(
@@ -126,14 +129,14 @@ def count(launches: Launches, columns: Columns, launch_of_work: Ints) -> Counts:
 
 def _untied(lost: Mask, launches: Launches, columns: Columns) -> Mask:
     """Tell which launches may have a record that nothing ties to them: as many as there is work without any id."""
-    (_, _, _, correlation), _ = columns.work.columns()
+    (_, _, _, correlation, *_), _ = columns.work.columns()
     untied = int((correlation == NO_CORRELATION).sum())
     result = np.zeros(len(lost), bool)
     result[np.flatnonzero(lost)[np.argsort(launches.start[lost], kind="stable")][::-1][:untied]] = True
     return result
 
 
-def _handed_on(launches: Launches, missing: Mask, recorded: Mask) -> Mask:
+def handed_on(launches: Launches, missing: Mask, recorded: Mask) -> Mask:
     """Tell which launches without a record lie inside another launch, or have one with a record inside."""
     result = np.zeros(len(missing), bool)
     for number in np.unique(launches.thread[missing]):
@@ -150,16 +153,18 @@ def _handed_on(launches: Launches, missing: Mask, recorded: Mask) -> Mask:
     return result
 
 
-def _captured(launches: Launches, columns: Columns, recorded: Mask) -> Mask:
-    """Tell which launches were made while their process captured a graph.
+def captures(launches: Launches, columns: Columns, recorded: Mask) -> tuple[Ints, Ints]:
+    """Return for each launch the number of the capture during which it was made, -1 for none, and when each ended.
 
-    A capture takes what other threads launch into its stream, too, as autograd's do. One whose beginning was not
-    recorded began before all; one whose end was not goes on until its thread launches something that runs at once.
+    `recorded` are the launches of which the trace has work: they ran at once. A capture takes what other threads launch
+    into its stream, too, as autograd's do. One whose beginning was not recorded began before all; one whose end was not
+    goes on until its thread launches something that runs at once.
     """
     (start, end, thread, begins), _ = columns.captures.columns()
-    result = np.zeros(len(launches.start), bool)
+    result = np.full(len(launches.start), -1, np.int64)
+    ends: list[Ints] = []
     if not len(start):
-        return result
+        return result, np.zeros(0, np.int64)
     process = _processes(columns)
     for number in np.unique(process[thread]):
         mine, here = np.flatnonzero(process[thread] == number), process[launches.thread] == number
@@ -168,8 +173,11 @@ def _captured(launches: Launches, columns: Columns, recorded: Mask) -> Mask:
         if closed[-1] == LAST:
             runs = recorded & np.isin(launches.thread, thread[mine]) & (launches.start > opened[-1])
             closed[-1] = launches.start[runs].min() if runs.any() else LAST
-        result[here] = _within(launches.start[here], opened, closed)
-    return result
+        place = np.searchsorted(opened, launches.start, "right") - 1
+        inside = here & (place >= 0) & (launches.start < closed[np.maximum(place, 0)])
+        result[inside] = place[inside] + sum(map(len, ends))
+        ends.append(closed)
+    return result, np.concatenate(ends)
 
 
 def _processes(columns: Columns) -> Ints:

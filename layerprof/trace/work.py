@@ -7,32 +7,52 @@ from dataclasses import dataclass
 import numpy as np
 
 from layerprof.trace import intervals, launches
-from layerprof.trace.attribution import GRAPH, NO_LAUNCH, OUTSIDE
-from layerprof.trace.events import OURS, Columns, Label
+from layerprof.trace.attribution import GRAPH, NO_LAUNCH, OUTSIDE, Key
+from layerprof.trace.events import KERNEL, NO_CORRELATION, OURS, Columns
 from layerprof.trace.intervals import NOWHERE, Ints
-from layerprof.trace.launches import Launches
+from layerprof.trace.launches import Launches, Mask
+from layerprof.trace.steps import ServerSteps
 
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """Calls of layers (or other ranges): times, thread and label of each; `order` has outer ones before inner."""
+    """Calls of layers (or other ranges): times, thread and label of each; `order` has outer ones before inner.
+
+    Those on threads from `unreal` on never were on any thread: they stand for a part of a CUDA graph's replay, in times
+    of their own. `seen` is the moment of the launch that ran them, `holder` the range that it lay in; a real one's is
+    its start, and NOWHERE.
+    """
 
     start: Ints
     end: Ints
     thread: Ints
     label: Ints
-    labels: list[Label]
+    labels: list[Key]
     order: Ints
+    seen: Ints
+    holder: Ints
+    unreal: int
 
     def of(self, thread: int) -> Ints:
         """Ranges of one thread, outer before inner."""
         mine: Ints = self.order[self.thread[self.order] == thread]
         return mine
 
+    @property
+    def is_real(self) -> Mask:
+        """Which of them were on a thread."""
+        real: Mask = self.thread < self.unreal
+        return real
+
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """Pieces of work: when each ran, its name, where it was launched (thread, moment), and in which range or bucket."""
+    """Pieces of work: when each ran, its name, where it was launched (thread, moment), and in which range or bucket.
+
+    `launch` is the position of its launch (NOWHERE: none seen), `node` its place in its CUDA graph where the trace
+    tells, `kind` whether it is a kernel, a copy or a fill, and `stream` where it ran. `unreal_thread` and
+    `unreal_moment` are where it belongs among the ranges that never were on a thread; NOWHERE for work in none.
+    """
 
     start: Ints
     end: Ints
@@ -41,34 +61,57 @@ class Pieces:
     moment: Ints
     place: Ints
     names: list[str]
+    launch: Ints
+    node: Ints
+    kind: Ints
+    stream: Ints
+    unreal_thread: Ints
+    unreal_moment: Ints
+
+    @property
+    def length(self) -> Ints:
+        """How long each ran, in nanoseconds."""
+        return self.end - self.start
 
 
 PLACE_OF_BUCKET = {OUTSIDE: NOWHERE, NO_LAUNCH: -2, GRAPH: -3}
 """What stands as a piece's place where no range is it."""
 
 
-def find_ranges(columns: Columns) -> tuple[Ranges, int]:
-    """Return the ranges, ours alone where there are some, and how many could not be read."""
+def find_ranges(columns: Columns, steps: ServerSteps) -> tuple[Ranges, int]:
+    """Return the ranges, ours alone where there are some, and how many could not be read.
+
+    One without a phase of its own has that of the server's step in which it began.
+    """
     (start, end, thread, label, source), bad = columns.ranges.columns()
     if (source == OURS).any():
         start, end, thread, label = (column[source == OURS] for column in (start, end, thread, label))
-    labels: list[Label] = columns.labels.listed()
-    # Of two ranges with the same times the one with the longer name is inside: a submodule's name extends its holder's.
+    names = columns.labels.listed()
+    label, labels = steps.labelled(start, thread, label, names)
+    order = outer_first(start, end, label, labels)
+    unreal = len(columns.threads.numbers)
+    return Ranges(start, end, thread, label, labels, order, start, np.full(len(start), NOWHERE), unreal), bad
+
+
+def outer_first(start: Ints, end: Ints, label: Ints, labels: list[Key]) -> Ints:
+    """Return ranges in an order that has outer ones before inner.
+
+    Of two with the same times the one with the longer name is inside: a submodule's name extends its holder's.
+    """
     ranking = sorted(range(len(labels)), key=lambda i: (len(labels[i][0]), labels[i][0], labels[i][1] or ""))
     rank = np.empty(len(labels), np.int64)
     rank[ranking] = np.arange(len(labels))
-    order = np.lexsort((rank[label], -end, start)) if len(start) else np.zeros(0, np.int64)
-    return Ranges(start, end, thread, label, labels, order), bad
+    return np.lexsort((rank[label], -end, start)) if len(start) else np.zeros(0, np.int64)
 
 
 def gpu_work(columns: Columns, ranges: Ranges) -> tuple[Pieces, int, LaunchesSeen]:
     """Return what ran on a GPU by its launch, how many events could not be read, and what is seen of launches."""
-    (start, end, name, correlation), bad = columns.work.columns()
+    (start, end, name, correlation, node, kind, stream), bad = columns.work.columns()
     made = launches.read(columns)
     inside = np.full(len(made.start), NOWHERE, np.int64)
     for thread in np.unique(made.thread):
         here = np.flatnonzero(made.thread == thread)
-        inside[here] = _inside(ranges, int(thread), made.start[here])
+        inside[here] = innermost(ranges, int(thread), made.start[here])
     launch = launches.of_work(made, columns, correlation, start)
     seen = launch >= 0
     at = np.where(seen, launch, 0)
@@ -80,18 +123,22 @@ def gpu_work(columns: Columns, ranges: Ranges) -> tuple[Pieces, int, LaunchesSee
         place = np.where(seen & made.by_graph[at], PLACE_OF_BUCKET[GRAPH], np.where(seen, inside[at], place))
         thread, moment = np.where(seen, made.thread[at], -1), made.start[at]
         kept = ~(seen & made.warm_up[at])
-    start, end, name, thread, moment, place = (it[kept] for it in (start, end, name, thread, moment, place))
-    work = Pieces(start, end, name, thread, moment, place, columns.names.listed())
-    return work, bad + made.bad, known
+    nowhere = np.full(len(start), NOWHERE)
+    found = (start, end, name, thread, moment, place, launch, node, kind, stream, nowhere, nowhere)
+    start, end, name, thread, moment, place, *rest = (it[kept] for it in found)
+    return Pieces(start, end, name, thread, moment, place, columns.names.listed(), *rest), bad + made.bad, known
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchesSeen:
     """What the trace shows of launches: how many, how many without a record, and what these may come to.
 
-    `by_label` counts those without a record by the innermost range around them.
+    `made` are the launches and `inside` the innermost range around each. `by_label` counts those without a record by
+    the range around them.
     """
 
+    made: Launches
+    inside: Ints
     counts: launches.Counts
     by_label: Ints
     may_be_ns: int | None
@@ -106,10 +153,12 @@ class LaunchesSeen:
         label[inside >= 0] = ranges.label[inside[inside >= 0]]
         lost = label[counts.lost]
         by_label = np.bincount(lost[lost >= 0], minlength=len(ranges.labels))
-        return cls(counts, by_label, launches.may_be_ns(made, counts, launch_of_work, length, label))
+        may_be = launches.may_be_ns(made, counts, launch_of_work, length, label)
+        return cls(made, inside, counts, by_label, may_be)
 
 
-def _inside(ranges: Ranges, thread: int, moments: Ints) -> Ints:
+def innermost(ranges: Ranges, thread: int, moments: Ints) -> Ints:
+    """Return the innermost range open on a thread at each moment; NOWHERE for none."""
     times, inside = intervals.innermost(ranges.start, ranges.end, ranges.of(thread))
     return intervals.at(moments, times, inside)
 
@@ -133,4 +182,7 @@ def cpu_work(columns: Columns, ranges: Ranges) -> tuple[Pieces, int]:
     empty = np.zeros(0, np.int64)
     columns_of = [np.concatenate(parts) for parts in zip(*pieces, strict=True)] if pieces else [empty] * 5
     begin, finish, called, where, place = columns_of
-    return Pieces(begin, finish, called, where, begin, place, names), bad
+    nowhere = np.full(len(begin), NOWHERE)
+    no_id, kernel = np.full(len(begin), NO_CORRELATION), np.full(len(begin), KERNEL)
+    rest = (nowhere, no_id, kernel, where, nowhere, nowhere)
+    return Pieces(begin, finish, called, where, begin, place, names, *rest), bad

@@ -354,6 +354,14 @@ def test_a_class_makes_a_model_with_dtype_and_attention(attention: str) -> None:
     assert internals.attention_of(model.config) == attention
 
 
+def test_a_class_says_whether_its_steps_keep_their_shapes() -> None:
+    """Dense decoders do; one that has states instead of a cache does not; who does not say is let through."""
+    assert internals.keeps_its_shapes(transformers.Qwen2ForCausalLM)
+    assert internals.keeps_its_shapes(transformers.Qwen2_5_VLForConditionalGeneration)
+    assert not internals.keeps_its_shapes(transformers.RwkvForCausalLM)
+    assert internals.keeps_its_shapes(object)
+
+
 def test_what_is_no_model_has_no_maker_and_no_attention() -> None:
     """A class of another package, an object without a configuration: the answer is None."""
     assert internals.maker(object) is None

@@ -12,6 +12,7 @@ from layerprof.hooks import recording
 from sessions import ask, ask_setting, ended, prepared, two_batches
 
 from layerprof.books import totals
+from layerprof.data.batching import Batch
 from layerprof.measure import conduct, energy_pass, passes, remarks
 from layerprof.measure.session import Session
 from layerprof.readings import Generated, Walked
@@ -120,9 +121,12 @@ class TestWarmUp:
 
     def _warmed(self, session: Session, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         seen: list[tuple[int, int]] = []
-        monkeypatch.setattr(
-            passes, "answer", lambda _, batch, max_new_tokens: seen.append((batch.index, max_new_tokens))
-        )
+
+        def answered(_: Session, batch: Batch, *, max_new_tokens: int, fixed: bool) -> None:
+            assert not fixed, "answers may end where they end"
+            seen.append((batch.index, max_new_tokens))
+
+        monkeypatch.setattr(passes, "answer", answered)
         passes.warm_up(session)
         return seen
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from refusals import refused
 
 from layerprof import demo
 from layerprof.errors import RequestError
 from layerprof.machine import placement
+from layerprof.models import family
 from layerprof.models.load import load_model
 from layerprof.models.source import check_image_size, resolve
 
@@ -164,6 +166,22 @@ def test_compiling_without_a_compiler_is_refused(on: str, word: str, monkeypatch
         placement.check_optimization("compile", on, "fp16")
     assert word in caught.value.remedy
     assert "--optimization sdpa" in caught.value.remedy
+
+
+def test_graphs_are_refused_without_a_gpu() -> None:
+    """They are CUDA's: on a CPU, and with a torch for ROCm, the message says why and what to use."""
+    error = refused("demo", optimization="graph", device="cpu")
+    assert "needs an NVIDIA GPU" in error.problem
+    assert error.remedy == "Use --optimization sdpa."
+    assert placement.why_no_graphs("cuda:0") == ""
+
+
+def test_graphs_are_refused_for_models_without_fixed_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is loaded, with the model's class; dense decoders and vision-language models are taken."""
+    monkeypatch.setattr(placement, "why_no_graphs", lambda on: "")
+    assert resolve("demo", optimization="graph", device="cpu").optimization == "graph"
+    with pytest.raises(RequestError, match="RwkvForCausalLM"):
+        family.check_static_cache(transformers.RwkvConfig())
 
 
 def test_weights_larger_than_the_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

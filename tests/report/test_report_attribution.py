@@ -5,38 +5,49 @@ from __future__ import annotations
 import csv
 import io
 import json
+from typing import Any
 
 import pytest
 import traces_lost
 import traces_synthetic as synthetic
+from attributions import holding, stacked
 from goldens import assert_golden
 from rich.console import Console
 from scenario import OUTSIDE, Scenario
 
 from layerprof.errors import RequestError
+from layerprof.report.attribution import words
 from layerprof.report.attribution.documents import COLUMNS, to_csv, to_json, to_markdown
 from layerprof.report.attribution.terminal import render
+from layerprof.report.attribution.view import View
+from layerprof.report.attribution.view import shown as shown_of
 from layerprof.report.attribution.words import busy_share
+from layerprof.report.markdown_text import escape
 from layerprof.trace.attribute import attribute
-from layerprof.trace.attribution import NO_LAUNCH
+from layerprof.trace.attribution import NO_LAUNCH, Attribution
 from layerprof.trace.sums import merged
 
 GEMM = "sm90_xmma_gemm_f16f16_f16f32_f32_tn_n_tilesize128x128x64_warpgroupsize1x1x1_cublas"
 
 
-def shown(scenario: Scenario, most: int | None = None) -> str:
+def shown(scenario: Scenario, **view: Any) -> str:
     """Return what a pipe gets."""
     out = io.StringIO()
-    render(attribute(scenario.events), out, most=most)
+    render(attribute(scenario.events), out, View(**view))
     return out.getvalue()
 
 
 def on_a_terminal(scenario: Scenario, width: int) -> str:
     """Return what a terminal of that width shows, without colours."""
+    return on_a_screen(attribute(scenario.events), width)
+
+
+def on_a_screen(result: Attribution, width: int, view: View | None = None) -> str:
+    """Return the same of any attribution."""
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=True, color_system=None, legacy_windows=False)
     console._environ = {}
-    render(attribute(scenario.events), console)
+    render(result, console, view)
     return out.getvalue()
 
 
@@ -79,8 +90,9 @@ class TestTable:
         lines = on_a_terminal(scenario, width).splitlines()
         assert max(len(line) for line in lines) <= width
         table = lines[: lines.index("")]
-        rows = attribute(scenario.events).rows
-        assert len(table) == 2 + len(rows) or not rows
+        result = attribute(scenario.events)
+        seen = shown_of(result, View())
+        assert len(table) == 2 + len(seen.lines) + bool(seen.idle) or not result.rows
 
     def test_a_name_without_room_loses_its_middle(self) -> None:
         """Beginning and end stay, so that neighbours are told apart."""
@@ -88,7 +100,7 @@ class TestTable:
         for number in range(2):
             name = f"wrapper.module.base_model.model.model.language_model.layers.{number}.self_attn.q_proj.{number}"
             s.layer(name, 100 * number, 50)
-            s.kernel(100 * number + 1, 900, 5, (name, "decode"))
+            s.kernel(100 * number + 1, 900, 5 + 50 * number, (name, "decode"))
         lines = [line for line in on_a_terminal(s, 80).splitlines() if line.startswith("wrapper.")]
         assert ["..." in line for line in lines] == [True, True]
         assert [line.split()[0].endswith(f"q_proj.{number}") for number, line in enumerate(lines)] == [True, True]
@@ -96,15 +108,15 @@ class TestTable:
     def test_busy_share_is_of_the_time_of_the_same_trace(self) -> None:
         """On a GPU of the time between first and last kernel of each call; on a CPU of the range itself."""
         on_gpu = attribute(synthetic.streams_and_threads().events)
-        assert {busy_share(row, on_gpu) for row in on_gpu.rows if row.name == "model.layers.0"} == {1.0}
+        assert {busy_share([row], on_gpu) for row in on_gpu.rows if row.name == "model.layers.0"} == {1.0}
         s = Scenario()
         s.layer("a", 0, 100)
         s.kernel(1, 200, 10, ("a", "decode"))
         s.kernel(50, 230, 10, ("a", "decode"))
         gap = attribute(s.events)
-        assert busy_share(gap.rows[0], gap) == 0.5
+        assert busy_share(gap.rows, gap) == 0.5
         on_cpu = attribute(synthetic.on_a_cpu().events)
-        assert [busy_share(row, on_cpu) for row in on_cpu.rows] == [25 / 60, 25 / 40]
+        assert [busy_share([row], on_cpu) for row in on_cpu.rows] == [25 / 60, 25 / 40]
 
     def test_layers_buckets_and_total_are_there(self) -> None:
         """Names, own and inclusive times, and the books."""
@@ -169,12 +181,15 @@ class TestTable:
         s.layer("a", 0, 10)
         assert "total" in shown(s)
 
-    def test_lighter_rows_can_be_left_out_and_are_counted(self) -> None:
-        """With a limit the heaviest rows stay."""
-        text = shown(synthetic.late_kernels(), most=1)
-        assert "model.layers.1" in text
-        assert "model.layers.0" not in text
-        assert "1 lighter rows" in text
+    def test_lighter_rows_are_counted_with_what_they_took(self) -> None:
+        """Shown are 10 of the model and 4 x (4 + 198 + 96) of its layers, attention and MLP; the rest is 2858 ns."""
+        text = " ".join(on_a_screen(holding(stacked(4)), 80, View(top=4)).split())
+        assert "34 lighter rows, 2.86 µs of their own (70.4 %), are not shown; --top 0 shows all." in text
+
+    def test_deeper_rows_are_counted_too(self) -> None:
+        """With the way to see them; shown are 10 of the model, 50 of its embedding and 4 x 4 of its layers."""
+        text = " ".join(on_a_screen(holding(stacked(4)), 80, View(depth=2)).split())
+        assert "41 deeper or lighter rows, 3.98 µs of their own (98.1 %), are not shown; --top 0 without" in text
 
     def test_events_that_could_not_be_read_are_told(self) -> None:
         """A damaged trace does not look whole."""
@@ -222,13 +237,15 @@ class TestFiles:
         """Two tables whose lines have as many cells as their heads."""
         scenario = synthetic.SCENARIOS[name]()
         result = attribute(scenario.events)
-        first, second, *remarks = to_markdown(result).split("\n\n")[1:]
-        assert len(first.splitlines()) == 2 + len(result.rows)
+        blocks = to_markdown(result).split("\n\n")
+        first, second = (block for block in blocks if block.startswith("|"))
+        assert len(first.splitlines()) == 2 + len(shown_of(result, View()).lines)
         assert second.splitlines()[-1].startswith("| launched, not recorded |" if scenario.lost else "| total |")
-        assert len(remarks) == bool(scenario.lost) + bool(scenario.captured) + bool(result.skipped)
         for table in (first, second):
             bars = {line.replace("\\|", "").count("|") for line in table.splitlines()}
             assert len(bars) == 1
+        for remark in words.remarks(result):
+            assert escape(remark) in to_markdown(result)
 
 
 class TestSeveral:
@@ -238,7 +255,7 @@ class TestSeveral:
         """Twice the same and once another: times, calls, kernels and the heaviest of each."""
         nested, late = synthetic.nested_ranges(), synthetic.late_kernels()
         both = merged({str(n): attribute(s.events) for n, s in enumerate((nested, nested, late))})
-        own = {(row.name, row.phase and row.phase.value): row.self_ns / 1e3 for row in both.rows if row.self_ns}
+        own = {(row.name, row.phase and str(row.phase)): row.self_ns / 1e3 for row in both.rows if row.self_ns}
         expected = {key: 2 * us for key, us in nested.self_us.items()}
         for key, us in late.self_us.items():
             expected[key] = expected.get(key, 0) + us

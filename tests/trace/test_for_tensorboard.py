@@ -102,10 +102,12 @@ class TestModuleView:
 
     @pytest.mark.parametrize(
         "name",
-        # Of modules with the same times the plugin takes the one that the file has last for the inner one.
+        # Of modules with the same times the plugin takes the one that the file has last for the inner one, and it knows
+        # no captures.
         sorted(
             set(synthetic.SCENARIOS)
-            - {"crossing_ranges", "equal_times", "graph_inside_a_layer", *synthetic.WITHOUT_GPU_WORK}
+            - {"crossing_ranges", "equal_times", "graph_inside_a_layer", "captured_in_the_trace"}
+            - set(synthetic.WITHOUT_GPU_WORK)
         ),
     )
     def test_device_times_are_those_of_the_construction(self, name: str, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from layerprof.trace.attribute import attribute
-from layerprof.trace.attribution import GRAPH, NO_LAUNCH, OUTSIDE
+from layerprof.trace.attribution import GRAPH, NO_LAUNCH, OUTSIDE, Naming
 
 FOLDER = Path(__file__).parent / "h200"
 WORK = ("kernel", "gpu_memcpy", "gpu_memset")
@@ -64,16 +64,62 @@ def test_the_compilers_kernels_are_in_the_layers() -> None:
     assert all(any(kernel.startswith("triton_") for kernel, *_ in rows[layer].top) for layer in LAYERS)
 
 
+def replayed(name: str) -> list[list[dict[str, Any]]]:
+    """Return what each `cudaGraphLaunch` ran, in the order in which it ran."""
+    graphs = [e["args"]["correlation"] for e in events(name) if e["name"] == "cudaGraphLaunch"]
+    work = [e for e in events(name) if e.get("cat") in WORK]
+    return [sorted((e for e in work if e["args"]["correlation"] == graph), key=lambda e: e["ts"]) for graph in graphs]
+
+
+def captured_by_hand(capture: str, replay: str) -> Counter[str]:
+    """Return nanoseconds by layer, "" for none: the n-th node that ran is the n-th that was captured."""
+    found = events(capture)
+    begin = next(e["ts"] for e in found if e["name"] == "cudaStreamBeginCapture")
+    end = next(e["ts"] for e in found if e["name"] == "cudaStreamEndCapture")
+    calls = [e for e in found if e["name"].startswith(("cudaLaunchKernel", "cuLaunchKernel", "cudaMemsetAsync"))]
+    calls = sorted((e for e in calls if begin < e["ts"] < end), key=lambda e: e["ts"])
+    ranges = [e for e in found if e["name"].startswith("lp:")]
+    took: Counter[str] = Counter()
+    for work in replayed(replay):
+        assert len(work) == len(calls)
+        for call, ran in zip(calls, work, strict=True):
+            around = [r for r in ranges if r["ts"] <= call["ts"] <= r["ts"] + r["dur"]]
+            inner = min(around, key=lambda r: float(r["dur"]), default=None)
+            took[re.sub(r"^lp:|#.*$", "", inner["name"]) if inner else ""] += round(1000 * ran["dur"])
+    return took
+
+
 @pytest.mark.parametrize(("name", "replays"), [("graph-replay", 3), ("graph-both", 3), ("graph-capture", 0)])
-def test_replayed_work_is_in_its_bucket(name: str, replays: int) -> None:
-    """All that one `cudaGraphLaunch` ran carries its correlation, and no other launch was seen for it."""
-    found = events(name)
-    graphs = {e["args"]["correlation"] for e in found if e["name"] == "cudaGraphLaunch"}
-    assert len(graphs) == replays
-    replayed = [e for e in found if e.get("cat") in WORK and e["args"]["correlation"] in graphs]
-    result = attribute(FOLDER / f"{name}.json.gz")
-    assert result.buckets_ns[GRAPH] == pytest.approx(sum(round(1000 * e["dur"]) for e in replayed))
+def test_all_that_a_replay_ran_carries_its_correlation(name: str, replays: int) -> None:
+    """286 kernels and 6 fills, and no other launch was seen for them: without captures nothing tells their layers."""
+    assert [len(work) for work in replayed(name)] == [292] * replays
+    result = attribute(FOLDER / f"{name}.json.gz", infer=False)
     assert result.launched_not_recorded == 0
+    if name == "graph-replay":
+        ran = sum(round(1000 * e["dur"]) for work in replayed(name) for e in work)
+        assert result.buckets_ns[GRAPH] == pytest.approx(ran)
+
+
+@pytest.mark.parametrize(("capture", "replay"), [("graph-capture", "graph-replay"), ("graph-both", "graph-both")])
+def test_each_replayed_kernel_goes_to_the_layer_in_which_it_was_captured(capture: str, replay: str) -> None:
+    """By order alone: torch 2.11 writes no graph node ids. A capture in the trace itself is found without a name."""
+    given = [] if capture == replay else [FOLDER / f"{capture}.json.gz"]
+    result = attribute(FOLDER / f"{replay}.json.gz", captures=given)
+    due = captured_by_hand(capture, replay)
+    assert {row.name: row.self_ns for row in result.rows if row.self_ns} == pytest.approx(
+        {layer: ns for layer, ns in due.items() if layer}
+    )
+    assert set(LAYERS) < set(due)
+    rows = [row for row in result.rows if row.name in LAYERS and row.naming == Naming.CAPTURED]
+    assert [row.calls for row in rows] == [3] * len(LAYERS)
+
+
+def test_layers_inferred_from_a_replay_are_those_of_its_capture() -> None:
+    """To the nanosecond: six layers, cut where the model cuts them."""
+    due = captured_by_hand("graph-capture", "graph-replay")
+    rows = {row.name: row.self_ns for row in attribute(FOLDER / "graph-replay.json.gz").rows}
+    assert [rows[f"layer {number}"] for number in range(6)] == pytest.approx([due[layer] for layer in LAYERS])
+    assert rows["tail"] == due["model.language_model.norm"]
 
 
 def test_a_capture_launches_as_many_as_its_replay_runs() -> None:

@@ -1,4 +1,4 @@
-"""An attributed trace in a terminal."""
+"""An attributed trace in a terminal: the tree of its rows, the books, and what is known of steps, graphs and layers."""
 
 from __future__ import annotations
 
@@ -9,106 +9,172 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from layerprof.report import units
-from layerprof.report.attribution import words
+from layerprof.report.attribution import names, sections, words
+from layerprof.report.attribution.tree import Node
+from layerprof.report.attribution.view import Line, Shown, View, shown
 from layerprof.report.look import PHASE_STYLE, Column, Look, console_on
-from layerprof.trace.attribution import Attribution, Row
+from layerprof.trace.attribution import Attribution, Naming
 
-BAR = 16
-NARROW_BAR = 8
+BAR = 8
+WIDE_BAR = 16
 WIDE = 110
+"""From this width on, words in full."""
+WIDEST = 140
 """From this width on, longer bars."""
-BESIDE = 28
-"""Cells for phase, own time and share beside a layer's name."""
+NAMES = 0.38
+"""Share of a wide screen for names, at most."""
+COMFORT = 40
+"""Cells that names should have on another, even if columns go for it."""
+LEAST = 24
+"""Cells that names have in any case."""
+STAYS = 3
+"""What gives way no sooner than this stays where names of that length have room."""
+KERNEL = 20
+"""Cells below which a kernel's name says nothing."""
+SHORT = {Naming.RECORDED: "rec", Naming.CAPTURED: "cap", Naming.INFERRED: "inf"}
 
 
-def render(result: Attribution, out: Console | IO[str], *, most: int | None = None) -> None:
-    """Print the attribution on a Rich console, or write it to a text stream; `most` limits the rows."""
+def render(result: Attribution, out: Console | IO[str], view: View | None = None) -> None:
+    """Print the attribution on a Rich console, or write it to a text stream; `view` says what of it."""
     console = console_on(out, 120)
     look = Look.of(console)
-    for piece in _pieces(result, look, most):
+    view = view or View()
+    for piece in _pieces(result, look, view, shown(result, view)):
         console.print(piece, highlight=False)
 
 
-def _pieces(result: Attribution, look: Look, most: int | None) -> Iterator[RenderableType]:
+def _pieces(result: Attribution, look: Look, view: View, tree: Shown) -> Iterator[RenderableType]:
     what = "GPU work" if result.device == "cuda" else "operators on the CPU"
-    yield look.heading(f"{what}, {units.seconds(result.total_ns / 1e9)}", f"{units.count(result.events)} events")
-    rows = [row for row in result.rows if row.calls]
-    if rows:
-        shown = rows if most is None else sorted(rows, key=lambda row: -row.self_ns)[:most]
-        yield look.table(_columns(shown, result, look))
-        if len(shown) < len(rows):
-            yield look.text(f"{len(rows) - len(shown)} lighter rows are not shown.", "dim")
-    else:
-        yield look.text(
-            "The trace has no ranges, so nothing can be told apart. Record it with layerprof, with record_function "
-            "around the parts, or with with_stack=True.",
-            "yellow",
-        )
+    phase = words.only_phase(result)
+    notes = [f"{units.count(result.events)} events", *([f"all rows in {phase}"] if phase else [])]
+    yield look.heading(f"{what}, {units.seconds(result.total_ns / 1e9)}", ", ".join(notes))
+    if tree.lines:
+        yield look.table(_columns(tree, result, look))
+    elif not result.rows:
+        yield look.text(words.NO_RANGES, "yellow")
+    for line in words.left_out(tree, result, view):
+        yield look.text(line, "dim")
     yield Text()
     yield look.heading("Books", "rows + buckets = total, exactly")
     yield look.table(_books(result, look))
-    for remark in words.remarks(result):
-        yield look.text(remark, "yellow")
+    below = list(sections.of(result))
+    for section in below:
+        yield Text()
+        yield look.heading(section.title, section.note)
+        if section.rows:
+            yield look.table(_cells(section, look))
+        yield from (look.text(remark) for remark in section.remarks)
+    remarks = [look.text(remark, "yellow") for remark in words.remarks(result)]
+    yield from ([Text()] if below and remarks else [])
+    yield from remarks
 
 
-def _columns(rows: Sequence[Row], result: Attribution, look: Look) -> list[Column]:
-    scale = units.scale((row.inclusive_ns / 1e9 for row in rows), "s")
-    spread = units.scale((row.span_ns / 1e9 for row in rows), "s")
-    bar = BAR if look.width >= WIDE else NARROW_BAR
+def _columns(tree: Shown, result: Attribution, look: Look) -> list[Column]:
+    wide = look.width >= WIDE
+    nodes = [line.node for line in tree.lines]
+    total = result.total_ns or 1
+    time = units.scale((node.sum("inclusive_ns") / 1e9 for node in nodes), "s")
+    whole = [node.sum("inclusive_ns") / total for node in nodes]
 
-    def cells(values: Sequence[str]) -> list[Text]:
-        return [look.text(value) for value in values]
+    def seconds(name: str) -> list[Text]:
+        return [look.text(time.show(node.sum(name) / 1e9)) for node in nodes]
 
-    shares = [row.self_ns / (result.total_ns or 1) for row in rows]
+    phases = [] if words.only_phase(result) else nodes
     columns = [
-        Column("layer", cells(_labels(rows, look.width - BESIDE)), 0, "left"),
-        Column("phase", [look.text(row.phase or "", PHASE_STYLE[row.phase]) for row in rows], 0, "left"),
-        Column("calls", cells([units.count(row.calls) for row in rows]), 4),
-        Column(f"own {scale.unit}", cells([scale.show(row.self_ns / 1e9) for row in rows]), 0),
-        Column("%", cells([units.bare_percent(share) for share in shares]), 1),
-        Column("", [look.bar(share / max(*shares, 1e-12), bar, "cyan") for share in shares], 6, "left"),
+        Column("phase", [look.text(node.phase or "", PHASE_STYLE[node.phase]) for node in phases], 0, "left"),
+        Column("", [look.text(f"x{len(node.rows)}" if len(node.rows) > 1 else "", "dim") for node in nodes], 0),
+        Column(f"time {time.unit}", seconds("inclusive_ns"), 0),
+        Column("%", [look.text(units.bare_percent(share)) for share in whole], 0),
+        Column("", [_bar(node, total, look, WIDE_BAR if look.width >= WIDEST else BAR) for node in nodes], 5, "left"),
+        Column(f"own {time.unit}", seconds("self_ns"), 1),
+        Column(f"each {time.unit}", [look.text(_each(node, time)) for node in nodes], 3),
+        Column("calls", _calls(nodes, look), 7),
+        Column("busy/span %", [look.text(words.busy_percent(node, result)) for node in nodes], 8),
     ]
-    if any(row.inclusive_ns != row.self_ns for row in rows):
-        shown = [scale.show(row.inclusive_ns / 1e9) for row in rows]
-        columns.append(Column(f"with inner {scale.unit}", cells(shown), 2))
-    if result.device == "cuda":
-        columns.append(Column(f"span {spread.unit}", cells([spread.show(row.span_ns / 1e9) for row in rows]), 5))
-    columns.append(
-        Column("busy/span %", cells([units.bare_percent(words.busy_share(row, result), "") for row in rows]), 3)
-    )
-    if any(row.graph_ns for row in rows):
-        columns.append(Column(f"in graphs {scale.unit}", cells([scale.show(row.graph_ns / 1e9) for row in rows]), 2))
-    top = [row.top[0][0][: words.KERNEL_NAME] if row.top else "" for row in rows]
-    columns.append(Column(f"heaviest {words.piece(result)}", cells(top), 7, "left"))
-    return columns
+    if any(node.sum("graph_ns") for node in nodes):
+        columns.append(Column(f"in graphs {time.unit}", seconds("graph_ns"), 2))
+    if any(row.naming is not Naming.RECORDED for row in result.rows):
+        told = [look.text(node.naming.value if wide else SHORT[node.naming], "dim") for node in nodes]
+        columns.insert(1, Column("naming" if wide else "by", told, 0, "left"))
+    labels = Column("layer", _labels(tree.lines, look, _room(tree.lines, columns, look)), 0, "left")
+    return _with_kernels([labels, *columns], nodes, result, look)
 
 
-def _labels(rows: Sequence[Row], room: int) -> list[str]:
-    """Return the rows' names: a submodule below its layer without the layer's name, each in one line."""
-    labels = []
-    for place, row in enumerate(rows):
-        around = [r.name for r in rows[:place] if r.phase == row.phase and row.name.startswith(f"{r.name}.") and r.name]
-        holder = max(around, key=len, default="")
-        inner = row.name[len(holder) + 1 :] if holder else words.name_of(row)
-        labels.append(_fitting("  " * len(set(around)) + inner, max(room, 24)))
-    return labels
+def _room(lines: Sequence[Line], columns: Sequence[Column], look: Look) -> int:
+    """Return the cells for names: a share of a wide screen, of another what the columns leave that tell most."""
+    if look.width >= WIDE:
+        return int(look.width * NAMES)
+    wanted = min(COMFORT, max(2 * line.depth + len(line.node.label) for line in lines))
+    room = LEAST
+    for stays in range(STAYS, -1, -1):
+        kept = [column for column in look.fitting(columns) if column.gives_way <= stays]
+        room = look.width - look.needed(kept) - 2
+        if room >= wanted:
+            break
+    return max(room, LEAST)
 
 
-def _fitting(name: str, room: int) -> str:
-    """Return a name that takes no more room: what is left out is in the middle, since its end tells most."""
-    if len(name) <= room:
-        return name
-    head = room // 3
-    return f"{name[:head]}...{name[len(name) - (room - head - 3) :]}"
+def _with_kernels(columns: list[Column], nodes: Sequence[Node], result: Attribution, look: Look) -> list[Column]:
+    """Add the heaviest kernels where they fit, cut to what room there is."""
+    title = f"heaviest {words.piece(result)}"
+    kernels = Column(title, [look.text(words.heaviest(node)[:KERNEL]) for node in nodes], 6, "left")
+    kept = look.fitting([*columns, kernels])
+    if kernels not in kept:
+        return columns
+    kept.remove(kernels)
+    room = look.width - look.needed(kept) - 2
+    return [*kept, Column(title, [look.text(words.heaviest(node)[:room], "dim") for node in nodes], 6, "left")]
+
+
+def _labels(lines: Sequence[Line], look: Look, room: int) -> list[Text]:
+    """Return names below the names around them, each in one line."""
+    return [
+        look.text(
+            "  " * line.depth + names.fitting(line.node.label, max(room - 2 * line.depth, LEAST // 2)),
+            "dim" if line.around else "",
+        )
+        for line in lines
+    ]
+
+
+def _bar(node: Node, total: int, look: Look, width: int) -> Text:
+    """Return a bar of the total: what is its own, and what is inside it."""
+    own, whole = node.sum("self_ns") / total, node.sum("inclusive_ns") / total
+    return look.stacked([(own, "cyan", "#"), (max(whole - own, 0), "bright_black", "-")], width)
+
+
+def _calls(nodes: Sequence[Node], look: Look) -> list[Text]:
+    """Return how often the rows were called, all together; nothing where that is once each throughout."""
+    calls = [node.sum("calls") for node in nodes]
+    once = all(many == len(node.rows) for many, node in zip(calls, nodes, strict=True))
+    return [look.text("" if once else units.count(many)) for many in calls]
+
+
+def _each(node: Node, scale: units.Scale) -> str:
+    return scale.show(node.each_ns / 1e9) if len(node.rows) > 1 else ""
 
 
 def _books(result: Attribution, look: Look) -> list[Column]:
     scale = units.scale([result.total_ns / 1e9], "s")
     books = list(words.book_lines(result))
-    return [
+    columns = [
         Column("", [look.text(label, "bold" if label == "total" else "") for label, *_ in books], 0, "left"),
         Column(scale.unit, [look.text(words.book_time(label, ns, scale.show)) for label, ns, *_ in books], 0),
         Column("%", [look.text(words.book_share(label, ns, result)) for label, ns, *_ in books], 0),
         Column("", [look.text(note, "dim") for *_, note, _ in books], 2, "left", wraps=True),
-        Column("heaviest", [look.text(top, "dim") for *_, top in books], 3, "left"),
+    ]
+    if look.width >= WIDE:
+        columns.append(Column("heaviest", [look.text(top[: look.width // 3], "dim") for *_, top in books], 3, "left"))
+    return columns
+
+
+def _cells(section: sections.Section, look: Look) -> list[Column]:
+    return [
+        Column(
+            title,
+            [look.text(row[place]) for row in section.rows],
+            section.gives_way[place],
+            "right" if place else "left",
+        )
+        for place, title in enumerate(section.titles)
     ]

@@ -1,0 +1,326 @@
+"""Replays of CUDA graphs and their captures: each kernel goes to the range in which its launch was captured."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from attributions import buckets, row, selves
+from scenario import GRAPH, OUTSIDE, Event, Scenario
+from traces_graphs import COPY, FILL, Node, capture, layered, replay, written
+
+from layerprof.errors import RequestError
+from layerprof.trace.attribute import attribute
+from layerprof.trace.attribution import Attribution, Naming
+
+NAMES = ("norm", "gemm", "attention", "gemm", "act")
+STACK = layered(3, *NAMES)
+
+
+def pair(tmp_path: Path, recorded: Scenario, *captures: Scenario, infer: bool = False) -> Attribution:
+    """Attribute a replay beside its captures, and check the books."""
+    paths = [written(each, tmp_path / f"capture{number}.json") for number, each in enumerate(captures)]
+    result = attribute(recorded.events, captures=paths, infer=infer)
+    assert sum(row.self_ns for row in result.rows) + sum(result.buckets_ns.values()) == result.total_ns
+    assert result.total_ns / 1e3 == pytest.approx(recorded.total_us)
+    return result
+
+
+def holds(result: Attribution, scenario: Scenario) -> None:
+    """Check that every microsecond is where the construction says."""
+    assert selves(result) == pytest.approx(scenario.self_us)
+    assert buckets(result) == pytest.approx(scenario.buckets_us)
+
+
+def captured(nodes: list[Node], **how: object) -> Scenario:
+    """Return a trace of one capture."""
+    s = Scenario()
+    capture(s, nodes, **how)  # type: ignore[arg-type]  # passed on as given
+    return s
+
+
+def replayed(nodes: list[Node], times: int = 1, **how: object) -> Scenario:
+    """Return a trace of some replays."""
+    s = Scenario()
+    at = 100.0
+    for _ in range(times):
+        at = replay(s, nodes, at, **how)  # type: ignore[arg-type]  # passed on as given
+    return s
+
+
+class TestByWhat:
+    """What ties a replayed kernel to its launch."""
+
+    def test_order_alone(self, tmp_path: Path) -> None:
+        """NVIDIA's launches tell no name: on one stream, kernels run in the order of capture."""
+        recorded = replayed(STACK, times=3)
+        result = pair(tmp_path, recorded, captured(STACK))
+        holds(result, recorded)
+        assert {row.naming for row in result.rows} == {Naming.CAPTURED}
+        assert [(use.replays, use.pieces, use.by, use.why) for use in result.graphs] == [(3, 15, "order", None)]
+        assert result.graphs[0].matched_ns == result.graphs[0].ns == result.total_ns
+
+    def test_node_ids_tell_the_order_where_streams_run_beside_each_other(self, tmp_path: Path) -> None:
+        """Kernels run in any order on three streams; their ids grow as they were captured."""
+        nodes = [Node(f"k{n % 4}", node.belongs, node.us, stream=n % 3) for n, node in enumerate(STACK)]
+        order = random.Random(1).sample(range(len(nodes)), len(nodes))
+        recorded = replayed(nodes, times=2, order=order, ids=True)
+        result = pair(tmp_path, recorded, captured(nodes))
+        holds(result, recorded)
+        assert result.graphs[0].by == "graph node ids"
+
+    def test_without_ids_and_names_several_streams_stay_in_the_bucket(self, tmp_path: Path) -> None:
+        """The order in which they ran is not that of the capture, and nothing else is known."""
+        nodes = [Node(node.name, node.belongs, node.us, stream=n % 2) for n, node in enumerate(STACK)]
+        recorded = replayed(nodes, belongs=GRAPH)
+        result = pair(tmp_path, recorded, captured(nodes))
+        holds(result, recorded)
+        assert "several streams" in str(result.graphs[0].why)
+
+    def test_names_with_launches_before_and_after_the_capture(self, tmp_path: Path) -> None:
+        """AMD's launches tell names, so those that are no part of the graph are left out, without any mark of it."""
+        around = [Node("fill", OUTSIDE), Node("fill", OUTSIDE)]
+        capture_trace = captured([*around, *STACK, Node("gather", OUTSIDE)], vendor="hip", named=True, marked=False)
+        recorded = replayed(STACK)
+        result = pair(tmp_path, recorded, capture_trace)
+        holds(result, recorded)
+        assert result.graphs[0].by == "kernel names"
+
+    def test_names_on_streams_that_run_beside_each_other(self, tmp_path: Path) -> None:
+        """Each stream keeps its order, so the n-th kernel of a name is the n-th launch of it."""
+        nodes = [
+            node
+            for layer in range(4)
+            for node in (
+                Node("gemm", (f"layers.{layer}", "decode"), 3 + layer, stream=7),
+                Node("copy_kv", (f"layers.{layer}.attn", "decode"), 20 + layer, stream=9),
+            )
+        ]
+        order = [0, 2, 4, 6, 1, 3, 5, 7]
+        recorded = replayed(nodes, order=order)
+        holds(pair(tmp_path, recorded, captured(nodes, vendor="hip", named=True)), recorded)
+
+    def test_one_kernel_in_anothers_place(self, tmp_path: Path) -> None:
+        """A product for another size has another name, and stands between the same neighbours."""
+        recorded = replayed([Node(node.name.replace("gemm", "gemm_64"), node.belongs, node.us) for node in STACK])
+        holds(pair(tmp_path, recorded, captured(STACK, vendor="hip", named=True)), recorded)
+
+    def test_a_kernel_that_is_in_no_capture_stays_in_the_bucket(self, tmp_path: Path) -> None:
+        """One more than was captured: the others find their places, and the reason says how many did not."""
+        extra = [*STACK[:7], Node("unheard_of", GRAPH, 50), *STACK[7:]]
+        recorded = replayed(extra)
+        result = pair(tmp_path, recorded, captured(STACK, vendor="hip", named=True))
+        holds(result, recorded)
+        assert str(result.graphs[0].why).startswith("1 of 16 ")
+
+
+class TestNodes:
+    """Nodes that are no kernels."""
+
+    def test_copies_and_fills_are_nodes(self, tmp_path: Path) -> None:
+        """They are called by other names than they run by, and stand in their place by being such."""
+        nodes = [*STACK[:4], Node("Memset (Device)", ("model.layers.0", "decode"), 2, FILL), *STACK[4:]]
+        nodes.insert(9, Node("Memcpy DtoD", ("model.layers.1", "decode"), 4, COPY))
+        for how in ({}, {"vendor": "hip", "named": True}):
+            recorded = replayed(nodes)
+            holds(pair(tmp_path, recorded, captured(nodes, **how)), recorded)
+
+    def test_a_copy_of_nothing_is_no_node(self, tmp_path: Path) -> None:
+        """It is called in the capture, and the graph has no node of it."""
+        nodes = [*STACK[:2], Node("nothing", STACK[1].belongs, 0, COPY), *STACK[2:]]
+        recorded = replayed(STACK)
+        holds(pair(tmp_path, recorded, captured(nodes)), recorded)
+
+    def test_what_was_captured_outside_layers_belongs_to_the_range_around_the_replay(self, tmp_path: Path) -> None:
+        """As any kernel that was launched there."""
+        nodes = [Node("embed", OUTSIDE, 9), *STACK]
+        s = Scenario()
+        s.layer("step", 90, 100)
+        replay(s, nodes, 100)
+        s.self_us["step", "decode"] = s.buckets_us[OUTSIDE]
+        s.buckets_us[OUTSIDE] = 0
+        holds(pair(tmp_path, s, captured(nodes)), s)
+
+
+class TestSeveral:
+    """Several captures, several graphs."""
+
+    def test_the_capture_with_the_same_kernels_is_chosen_and_said(self, tmp_path: Path) -> None:
+        """Of graphs for several batch sizes: by names, whatever the order in which they are given."""
+        sizes = {8: layered(3, "norm", "gemm_8", "attention", "out_8"), 32: layered(3, "norm", "gemm_32", "attn", "o")}
+        captures = []
+        for size, nodes in sizes.items():
+            s = Scenario()
+            end = capture(s, nodes, vendor="hip", named=True)
+            s.add("user_annotation", f"capture_{size}_FULL", 990, end)
+            captures.append(s)
+        for given in (captures, captures[::-1]):
+            recorded = replayed(sizes[32])
+            result = pair(tmp_path, recorded, *given)
+            holds(result, recorded)
+            assert str(result.graphs[0].capture).startswith("capture_32_FULL in capture")
+
+    def test_the_size_that_the_step_needs_is_chosen_where_kernels_are_the_same(self, tmp_path: Path) -> None:
+        """A graph is padded up: 20 rows run in the one for 32."""
+        captures = []
+        for size in (8, 16, 32, 64):
+            s = Scenario()
+            end = capture(s, STACK)
+            s.add("user_annotation", f"capture_{size}_FULL", 990, end)
+            captures.append(s)
+        recorded = replayed(STACK)
+        recorded.add("user_annotation", "execute_context_0(0)_generation_20(20)", 90, 50)
+        assert str(pair(tmp_path, recorded, *captures).graphs[0].capture).startswith("capture_32_FULL")
+
+    def test_piecewise_graphs_are_captured_in_the_order_in_which_they_are_replayed(self, tmp_path: Path) -> None:
+        """Pieces that run the same kernels for different layers, with eager work between them, step after step."""
+        pieces = [layered(6, "norm", "gemm")[2 * n : 2 * n + 2] for n in range(6)]
+        s, at = Scenario(), 1000.0
+        for piece in pieces:
+            at = capture(s, piece, at)
+        recorded, now = Scenario(), 100.0
+        for _ in range(3):
+            for piece in pieces:
+                now = replay(recorded, piece, now)
+                recorded.kernel(now, now + 2, 4, OUTSIDE, name="attention")
+                now += 10
+        holds(pair(tmp_path, recorded, s), recorded)
+
+    def test_more_kernels_than_any_capture_stay_in_the_bucket(self, tmp_path: Path) -> None:
+        """Without names, another number of kernels is another graph."""
+        recorded = replayed(STACK, belongs=GRAPH)
+        result = pair(tmp_path, recorded, captured(STACK[:-1]))
+        holds(result, recorded)
+        assert "15 kernels" in str(result.graphs[0].why)
+
+    def test_each_graph_has_its_own_capture(self, tmp_path: Path) -> None:
+        """Prefill's and decode's, replayed in turn."""
+        other = layered(3, "big_gemm", "flash", prefix="blocks", phase="prefill")
+        recorded = Scenario()
+        at = 100.0
+        for nodes in (other, STACK, STACK, other):
+            at = replay(recorded, nodes, at)
+        result = pair(tmp_path, recorded, captured(STACK), captured(other))
+        holds(result, recorded)
+        assert sorted(use.replays for use in result.graphs) == [2, 2]
+
+
+class TestInTheTraceItself:
+    """A capture inside the trace of its replays needs no naming."""
+
+    def test_it_is_found(self) -> None:
+        """Captured, then replayed twice, after the same step ran eagerly."""
+        s = Scenario()
+        at = capture(s, STACK)
+        for _ in range(2):
+            at = replay(s, STACK, at)
+        result = attribute(s.events, infer=False)
+        holds(result, s)
+        assert result.captured == 15
+        (layer,) = (each for each in result.rows if each.name == "model.layers.1" and each.self_ns)
+        assert (layer.calls, layer.kernels, layer.naming) == (2, 2 * 5, Naming.CAPTURED)
+
+    def test_one_that_comes_after_the_replay_is_not_its_own(self) -> None:
+        """A graph is captured before it runs."""
+        s = Scenario()
+        replay(s, STACK, 100, belongs=GRAPH)
+        capture(s, STACK, 5000)
+        holds(attribute(s.events, infer=False), s)
+
+
+class TestRows:
+    """What rows say of replayed work."""
+
+    def test_a_row_counts_replays_and_has_its_parts_inside(self, tmp_path: Path) -> None:
+        """A module inside a layer: calls, sums, span of each replay, and no time on any thread."""
+        nodes = [
+            Node("norm", ("layers.0", "decode"), 5),
+            Node("gemm", ("layers.0.mlp", "decode"), 7),
+            Node("gemm", ("layers.0.mlp", "decode"), 11),
+        ]
+        s = Scenario()
+        s.layer("layers.0", 1009, 30)
+        inner = [Node(n.name, n.belongs if n.belongs[0] == "layers.0.mlp" else OUTSIDE, n.us) for n in nodes]
+        capture(s, inner)
+        result = pair(tmp_path, replayed(nodes, times=4), s)
+        holder, part = row(result, "layers.0"), row(result, "layers.0.mlp")
+        assert (holder.calls, holder.self_ns, holder.inclusive_ns, holder.kernels) == (4, 20_000, 92_000, 4)
+        assert (part.calls, part.self_ns, part.kernels, part.host_ns) == (4, 72_000, 8, 0)
+        # Each replay runs 5, 7 and 11 us with a microsecond between.
+        assert (holder.span_ns, holder.union_ns) == (4 * 25_000, 92_000)
+        assert result.rows[part.parent or 0] is holder
+
+    def test_a_captured_row_stands_in_the_range_that_launched_the_graph(self, tmp_path: Path) -> None:
+        """Its work is in that range's, though not in its own."""
+        s = replayed(STACK)
+        s.layer("model", 90, 100)
+        result = pair(tmp_path, s, captured(STACK))
+        model = row(result, "model")
+        assert (model.self_ns, model.inclusive_ns, model.graph_ns) == (0, result.total_ns, 0)
+        assert all(result.rows[each.parent].name == "model" for each in result.rows if each.parent is not None)
+        assert sum(each.parent is None for each in result.rows) == 1
+
+    def test_recorded_and_captured_work_of_one_layer_are_two_rows(self) -> None:
+        """The eager step and the replay of one layer have one name and two namings."""
+        s = Scenario()
+        at = capture(s, STACK)
+        s.layer("model.layers.1", at, 20)
+        s.kernel(at + 5, at + 30, 2, ("model.layers.1", "decode"))
+        replay(s, STACK, at + 100)
+        found = [each for each in attribute(s.events, infer=False).rows if each.name == "model.layers.1"]
+        assert {each.naming: each.kernels for each in found} == {Naming.RECORDED: 1, Naming.CAPTURED: 5}
+
+    def test_a_row_has_the_phase_of_the_step_that_replayed_it(self, tmp_path: Path) -> None:
+        """Ranges that say no phase themselves: two steps of a server, one of which works on prompts, too."""
+        s = Scenario()
+        for node in range(4):
+            s.add("python_function", f"nn.Module: Layer_{node}", 1009 + 10 * node, 8)
+        capture(s, [Node("gemm", OUTSIDE)] * 4)
+        recorded = Scenario()
+        recorded.add("user_annotation", "step[DECODE bs=4]", 90, 40)
+        replay(recorded, [Node("gemm", GRAPH)] * 4, 100)
+        recorded.add("user_annotation", "step[MIXED bs=4]", 290, 40)
+        replay(recorded, [Node("gemm", GRAPH)] * 4, 300)
+        result = pair(tmp_path, recorded, s)
+        assert {(each.name, each.phase): each.self_ns for each in result.rows if each.self_ns} == {
+            (f"Layer_{layer}", phase): 5000 for layer in range(4) for phase in ("decode", "mixed")
+        }
+
+
+class TestGiven:
+    """What is given as a capture."""
+
+    def test_a_capture_without_ranges_says_how_to_record_one(self, tmp_path: Path) -> None:
+        """Its launches are known, and nothing says whose they are."""
+        bare = [Node(node.name, OUTSIDE, node.us) for node in STACK]
+        recorded = replayed(STACK, belongs=GRAPH)
+        result = pair(tmp_path, recorded, captured(bare))
+        holds(result, recorded)
+        assert "with_stack" in str(result.graphs[0].why)
+
+    def test_a_trace_in_which_nothing_was_captured_is_refused(self, tmp_path: Path) -> None:
+        """A replay's trace given as its own capture."""
+        path = written(replayed(STACK), tmp_path / "replay.json")
+        with pytest.raises(RequestError, match="No CUDA graph was captured in"):
+            attribute(path, captures=[path])
+
+    def test_a_trace_that_replays_nothing_has_no_use_for_one(self, tmp_path: Path) -> None:
+        """The captures are read in vain, and the result says so."""
+        s = Scenario()
+        s.layer("a", 0, 50)
+        s.kernel(10, 60, 5, ("a", "decode"))
+        assert "replays no CUDA graph" in pair(tmp_path, s, captured(STACK)).remarks[0]
+
+    @pytest.mark.parametrize("broken", ["correlation", "ts"])
+    def test_launches_that_cannot_be_read_are_left_out(self, tmp_path: Path, broken: str) -> None:
+        """The others still find their places by name."""
+        s = captured(STACK, vendor="hip", named=True)
+        launches: list[Event] = [event for event in s.events if event["name"] == "hipLaunchKernel"]
+        if broken == "ts":
+            launches[4]["ts"] = "soon"
+        else:
+            del launches[4]["args"]["correlation"]
+        recorded = replayed(STACK)
+        result = pair(tmp_path, recorded, s)
+        assert buckets(result)[GRAPH] == pytest.approx(STACK[4].us)
