@@ -38,7 +38,8 @@ class KernelsHook(LayerHook):
 
     Use it for a few batches: recording costs time and space. For each batch, `folder/trace` gets
     `batch<index>.json.gz`, which Perfetto opens, and the same rewritten so that torch-tb-profiler shows the layers.
-    `files` has the paths by name. A batch that raises leaves no file.
+    `files` has the paths by name. A batch that raises leaves no file. Decode steps that are replayed from a CUDA graph
+    have their kernels by layer where the graph was captured inside the same batch.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class KernelsHook(LayerHook):
 
     def reading(self) -> KernelReading:
         """Attribute the traces of all finished batches and add them up."""
+        # Every layer has its range, also where it was captured: what has none is not to be guessed at.
         reading = total([attribute(trace, infer=False) for trace in self._traces])
         if self._cuda and self._traces and reading.device == "cpu":
             raise RunFailedError(

@@ -324,6 +324,8 @@ def _furnish(folder: Path) -> None:
     sample_sweep(folder / "SWEEP_B", slower=1.5)
     for name in ("trace.json", "trace.json.gz"):
         write_chrome(synthetic.recorded_with_record_function().events, folder / name)
+    for name in ("capture", "replay"):
+        (folder / f"{name}.json.gz").symlink_to(ROOT / f"tests/trace/h200/graph-{name}.json.gz")
     small_models.config_folder(folder / "folder-with-config-json")
     small_models.checkpoint_folder(folder / "my-checkpoint")
     (row,) = blocks("json")

@@ -16,8 +16,10 @@ import docs_commands as docs
 import pytest
 import small_models
 import torch
+from attributions import holding, stacked
 from docs_commands import ROOT, Block
 from layerprof.hooks.base import LayerHook
+from rich.console import Console
 
 import layerprof
 from layerprof import registry
@@ -25,6 +27,8 @@ from layerprof.data import batching, datasets
 from layerprof.models.load import load_model
 from layerprof.models.source import resolve
 from layerprof.models.subject import Subject
+from layerprof.report.attribution.terminal import render
+from layerprof.report.attribution.view import View
 from layerprof.report.formats import find
 from layerprof.report.sweep import overview
 from layerprof.sweep import experiment, experiment_file
@@ -94,6 +98,14 @@ def _attributed(made: dict[str, Any]) -> None:
     assert result.buckets_ns["outside layers"] == 60_000
 
 
+def _captured(made: dict[str, Any]) -> None:
+    """Check a replay beside its capture: three replays of six layers, each kernel matched by its order."""
+    result = made["result"]
+    (graph,) = result.graphs
+    assert (graph.replays, graph.by, graph.matched_ns, result.stacks) == (3, "order", graph.ns, ())
+    assert {row.naming for row in result.rows} == {"captured"}
+
+
 def _copied(made: dict[str, Any]) -> None:
     """Check that what was saved can be given to --source."""
     copy = datasets.load("textvqa", source="textvqa-300", count=2)
@@ -122,7 +134,8 @@ PROGRAMS: dict[tuple[str, str], Callable[[dict[str, Any]], None]] = {
     ("docs/models.md", "wrap"): _answered,
     ("docs/reading.md", "load_run"): _loaded,
     ("docs/latency.md", "LatencyHook"): _spans,
-    ("docs/traces.md", "attribute("): _attributed,
+    ("docs/traces.md", "encode"): _attributed,
+    ("docs/traces.md", "captures="): _captured,
     ("docs/datasets.md", "load_dataset"): _copied,
     ("docs/hooks.md", "CallCounter"): _counts,
     ("docs/formats.md", "Latex"): _rows_of_latex,
@@ -226,6 +239,20 @@ def test_books_balance_as_the_pages_write_it(workplace: Path) -> None:
         assert column.layers + sum(column.rest.values()) + column.residual == pytest.approx(column.total)
 
 
+TREE = "layer                     time µs     %            own µs  each µs  busy/span %"
+
+
+def test_the_tree_of_a_trace_is_what_is_printed() -> None:
+    """A model of 24 alike layers, one of them slower, on a terminal of 80 columns."""
+    (block,) = (block for block in docs.blocks("") if block.text.startswith(TREE))
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, color_system=None, legacy_windows=False)
+    console._environ = {}
+    render(holding(stacked(24, slow=(7,))), console, View(depth=3))
+    printed = [line.rstrip() for line in out.getvalue().splitlines()]
+    assert printed[1 : 1 + len(block.text.splitlines())] == block.text.splitlines()
+
+
 def test_the_plan_of_the_house_has_the_floors_of_the_contract() -> None:
     """Wings stand in the drawing on the floors that `make lint` holds, and every wing has one."""
     contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
@@ -255,6 +282,7 @@ PLAIN = {
     "docs/traces.md: kernel --correlation--> launch (cuda_runtime or cuda_driver) --time on its thread--> "
     "innermost range open there": _attributed,
     "docs/traces.md: sum of own times + buckets = total, exactly": _attributed,
+    "docs/traces.md: " + TREE: test_the_tree_of_a_trace_is_what_is_printed,
 }
 """Blocks without a language, and what holds them to the code."""
 

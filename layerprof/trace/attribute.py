@@ -47,9 +47,15 @@ def attribute(
     no CUDA graph was captured in any of `captures`.
     """
     reader = _read(trace, layers)
-    if layers is not None and not len(reader.columns.ranges.ts):
-        raise _no_match(layers, reader.offered)
-    known = [capture for path in captures for capture in _captures(path, layers)]
+    known: list[Capture] = []
+    matched, offered = len(reader.columns.ranges.ts), reader.offered
+    for path in captures:
+        taken = _read(path, layers)
+        known += _captures(path, taken.columns)
+        matched += len(taken.columns.ranges.ts)
+        offered |= taken.offered
+    if layers is not None and not matched:
+        raise _no_match(layers, offered)
     if captures and not known:
         raise RequestError(
             f"No CUDA graph was captured in {' or '.join(map(str, captures))}.",
@@ -68,8 +74,7 @@ def _read(trace: Trace, layers: Sequence[str] | None) -> Reader:
     return reader
 
 
-def _captures(path: str | Path, layers: Sequence[str] | None) -> list[Capture]:
-    columns = _read(path, layers).columns
+def _captures(path: str | Path, columns: Columns) -> list[Capture]:
     ranges, _ = find_ranges(columns, ServerSteps.of(columns))
     work, _, seen = gpu_work(columns, ranges)
     return capturing.find(columns, ranges, seen, work.launch, Path(path).name)

@@ -36,9 +36,14 @@ class Does(IntEnum):
     SAMPLE = 17
     COMMUNICATION = 18
     OPTIMIZER = 19
+    BACKWARD = 20
+    POSITIONS = 21
+    """Counts positions, as a model does before its first layer."""
 
 
 _RULES: tuple[tuple[Does, str], ...] = (
+    (Does.BACKWARD, r"backward|bwd|[dw]grad|_grad_|grad_input|fmha_cutlassb"),
+    (Does.NORM, r"all_?reduce_?fusion|all_?reduce\w*norm|norm\w*all_?reduce"),
     (Does.OPTIMIZER, r"multi_tensor_apply|fusedoptimizer|fusedadam|adam_|optimizer"),
     (Does.COMMUNICATION, r"nccl|rccl|all_?reduce|all_?gather|reduce_?scatter|cross_device_reduce|nvshmem|allto?all"),
     (
@@ -79,7 +84,8 @@ _RULES: tuple[tuple[Does, str], ...] = (
     ),
     (Does.EMBEDDING, r"embedding|indexselect|vectorized_gather|gather_kernel"),
     (Does.NORM_PART, r"rsqrt"),
-    (Does.FILL, r"memset|fillfunctor|arange|elementwise_kernel_with_index"),
+    (Does.POSITIONS, r"arange|elementwise_kernel_with_index"),
+    (Does.FILL, r"memset|fillfunctor"),
     (Does.COPY, r"memcpy|copy|catarray|transpose|permute|nchwtonhwc|nhwctonchw|(?<!no)cast"),
     (Does.ADD, r"functor_add"),
     (Does.REDUCE, r"reduce_kernel|reduce_"),
@@ -87,6 +93,7 @@ _RULES: tuple[tuple[Does, str], ...] = (
 )
 _COMPILED = re.compile(r"^(triton|cpp)_(poi|per|red|tem|unk|mm|fused)?")
 _COMPILED_RULES: tuple[tuple[Does, str], ...] = (
+    (Does.BACKWARD, r"backward"),
     (Does.EXPERTS, r"moe|expert|topk"),
     (Does.ATTENTION, r"tem_fused.*attention|flex_attention|flex_decoding"),
     (Does.GEMM, r"^triton_(tem|mm)|_mm_kernel|^triton_.*_convolution"),

@@ -55,4 +55,7 @@ class Kernels:
 
     def are(self, *kinds: Does) -> NDArray[np.bool_]:
         """Return where the kernels are of one of these kinds."""
-        return np.isin(self.kinds, kinds)
+        wanted = np.zeros(len(Does), np.bool_)
+        wanted[list(kinds)] = True
+        found: NDArray[np.bool_] = wanted[self.kinds]
+        return found

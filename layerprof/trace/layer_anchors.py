@@ -7,13 +7,16 @@ Consecutive anchors that belong to one stack are a chain.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from layerprof.trace.alignment import Side, fit
 from layerprof.trace.kernel_names import Does
 from layerprof.trace.kernel_sequence import COARSE, EXACT, NUMBERLESS, Kernels, Numbers
 
@@ -24,11 +27,20 @@ LEAST_UNNAMED = 4
 
 _COUNTS = 6
 """How many of the best supported counts of a degree of coarseness are tried."""
+_LONGEST_UNNAMED = 400
+"""Kernels that a layer may have where only counting finds it: what is longer is rather a whole step."""
+_IRREGULAR = 0.6
+"""Variance of the logarithm of gaps beyond which a name marks no layers; where names come by chance it is pi^2 / 6."""
+_ENOUGH = 0.5
+"""Share that, once explained, ends the search for something better."""
+_BETTER = 1.02
+_CHANGES, _AROUND = 64, 8
+"""How many places are looked at where one model's layers may end and another's begin, and how far around each."""
 _NEAR = 8
 """Neighbours, on either side, to which a segment's length is compared."""
 
 _FEED_FORWARD = (Does.ACTIVATION, Does.EXPERTS)
-_STEP = (Does.EMBEDDING, Does.SAMPLE)
+_STEP = (Does.EMBEDDING, Does.SAMPLE, Does.POSITIONS)
 _DEGREES = ((EXACT, 1.0), (NUMBERLESS, 0.95), (COARSE, 0.85))
 
 Floats = NDArray[np.float64]
@@ -47,15 +59,17 @@ class Chains:
 def best(kernels: Kernels) -> Chains | None:
     """Return the candidate that explains most of the sequence, None where nothing repeats often enough.
 
-    Those that names propose are asked first.
+    Those that names propose are asked first, then exact names before coarser ones, until one explains enough.
     """
-    for candidates in (_named, _counted):
-        chains = [
-            found for why, anchors, named in candidates(kernels) if (found := _chains(kernels, anchors, why, named))
-        ]
-        if chains:
-            return max(chains, key=lambda found: found.worth)
-    return None
+    leader: Chains | None = None
+    for candidates in itertools.chain([_named(kernels)], _counted(kernels)):
+        for why, anchors, named in candidates:
+            found = _chains(kernels, anchors, why, named)
+            if found and (leader is None or found.worth > leader.worth * _BETTER):
+                leader = found
+        if leader and (leader.named or leader.worth >= _ENOUGH):
+            break
+    return leader
 
 
 def _named(kernels: Kernels) -> Iterator[tuple[str, Numbers, bool]]:
@@ -72,16 +86,16 @@ def _named(kernels: Kernels) -> Iterator[tuple[str, Numbers, bool]]:
         return
 
 
-def _counted(kernels: Kernels) -> Iterator[tuple[str, Numbers, bool]]:
+def _counted(kernels: Kernels) -> Iterator[Iterable[tuple[str, Numbers, bool]]]:
     """Yield anchors by counting: of the names, pairs and triples that occur equally often, the most regular one."""
     for degree, word in ((EXACT, "name"), (NUMBERLESS, "name without its number"), (COARSE, "family of names")):
         symbols = kernels.symbols[degree]
         grams = symbols
         for length in (1, 2, 3):
-            if length > 1:
+            if length > 1 and len(grams) > 1:
                 grams = np.unique(grams[:-1] * (int(symbols.max()) + 1) + symbols[length - 1 :], return_inverse=True)[1]
-            for anchors in _regular(grams):
-                yield f"a {word} that each has as often" if length == 1 else f"a sequence of {length}", anchors, False
+            why = f"a {word} that each has once" if length == 1 else f"{length} kernels in a row that each has once"
+            yield [(why, anchors, False) for anchors in _regular(grams)]
 
 
 def _regular(grams: Numbers) -> Iterator[Numbers]:
@@ -97,7 +111,7 @@ def _regular(grams: Numbers) -> Iterator[Numbers]:
     spread = np.bincount(owner, np.where(inside, (logs - mean[owner]) ** 2, 0.0), len(counts)) / np.maximum(
         counts - 1, 1
     )
-    many = np.flatnonzero(counts >= LEAST_UNNAMED)
+    many = np.flatnonzero((counts >= LEAST_UNNAMED) & (spread < _IRREGULAR))
     support = np.bincount(counts[many], counts[many]) if len(many) else np.zeros(0)
     for count in np.argsort(-support, kind="stable")[:_COUNTS]:
         if support[count] > 0:
@@ -133,23 +147,47 @@ def _are_layers(kernels: Kernels, anchors: Numbers, alike: Floats, named: bool) 
     middle = len(anchors) // 2 - 1
     sample = slice(int(anchors[middle]), int(anchors[middle + 1]))
     kinds = set(kernels.kinds[sample].tolist())
-    work = (
-        {Does.GEMM, Does.EXPERTS, Does.OTHER}
-        if named
-        else {Does.GEMM, Does.EXPERTS, Does.OTHER, Does.ATTENTION, Does.SCAN}
-    )
+    work = {Does.GEMM, Does.EXPERTS, Does.OTHER} | (set() if named else {Does.ATTENTION, Does.SCAN, Does.BACKWARD})
     distinct = len(np.unique(kernels.symbols[EXACT][sample]))
-    if not named and _halves(kernels, anchors):
+    if not named and (length > _LONGEST_UNNAMED or _are_pieces(kernels, anchors) or not _in_order(kernels, anchors)):
         return False
     return length >= 3 and distinct >= (2 if named else 3) and bool(kinds & work)
 
 
-def _halves(kernels: Kernels, anchors: Numbers) -> bool:
-    """Return whether about every other segment has an attention kernel: they are parts of layers, not layers."""
-    mixers = np.flatnonzero(kernels.are(Does.ATTENTION, Does.SCAN))
-    owner = np.searchsorted(anchors, mixers, side="right") - 1
-    having = len(np.unique(owner[(owner >= 0) & (owner < len(anchors) - 1)]))
-    return 0.3 < having / (len(anchors) - 1) < 0.7
+def _in_order(kernels: Kernels, anchors: Numbers) -> bool:
+    """Return whether neighbours, or every other one, run several kernels in one order, by names of any coarseness.
+
+    Looked at in up to three places.
+    """
+    for place in {0, (len(anchors) - 1) // 2 - 1, len(anchors) - 4}:
+        if place < 0 or place + 3 >= len(anchors):
+            continue
+        one, two, three = (
+            Side.of(kernels, range(*ends)) for ends in itertools.pairwise(anchors[place : place + 4].tolist())
+        )
+        pairs = (fit(one, other, longest=True)[1] for other in (two, three))
+        if max(pairs) < 0.4 or len(np.unique(one.families)) < 3:
+            return False
+    return True
+
+
+def _are_pieces(kernels: Kernels, anchors: Numbers) -> bool:
+    """Return whether segments are pieces of layers or of steps rather than layers.
+
+    Of layers where about every other one has attention; of steps where a token is sampled or weights are updated, or
+    where some but not all go backward.
+    """
+    stretch = kernels.part(int(anchors[0]), int(anchors[-1]))
+
+    def share(*kinds: Does) -> float:
+        places = np.flatnonzero(stretch.are(*kinds)) + int(anchors[0])
+        return len(np.unique(np.searchsorted(anchors, places, side="right"))) / (len(anchors) - 1)
+
+    return (
+        0.3 < share(Does.ATTENTION, Does.SCAN) < 0.7
+        or 0.1 < share(Does.BACKWARD) < 0.9
+        or share(Does.SAMPLE, Does.OPTIMIZER) > 0.1
+    )
 
 
 def likeness(kernels: Kernels, anchors: Numbers) -> tuple[Floats, Floats]:
@@ -207,12 +245,32 @@ def _breaks(kernels: Kernels, anchors: Numbers, alike_over: Floats) -> Numbers:
     windows = sliding_window_view(padded, 2 * _NEAR + 1)
     typical = np.median(windows, axis=1)
     others = np.delete(windows, _NEAR, axis=1).max(axis=1)
-    marked = _segments_with(kernels, anchors) & (lengths >= typical + 2)
+    marked = _segments_with(kernels, anchors) & (lengths >= typical)
     long = lengths >= np.maximum(others, typical) + np.maximum(_NEAR, typical)
     over = np.append(1.0, alike_over[:-1])
     neighbours = np.maximum(np.append(lengths[:1], lengths[:-1]), np.append(lengths[1:], lengths[-1:]))
     unlike = (over < 0.25) & (lengths >= neighbours + 3)
+    for place in np.flatnonzero((over < 0.25) & ~unlike)[:_CHANGES].tolist():
+        unlike[place] = _changes(kernels, anchors, place)
     return np.flatnonzero(marked | long | unlike)
+
+
+def _changes(kernels: Kernels, anchors: Numbers, place: int) -> bool:
+    """Return whether nothing ahead of a segment is like anything behind it, and it is no whole layer of either.
+
+    Then another model's layers begin in it.
+    """
+    first, last = max(place - _AROUND, 0), min(place + 1 + _AROUND, len(anchors) - 1)
+    bounds = itertools.pairwise(anchors[first : last + 1].tolist())
+    counts = [Counter(kernels.symbols[COARSE][start:end].tolist()) for start, end in bounds]
+    here = place - first
+
+    def alike(a: int, b: int) -> float:
+        return (counts[a] & counts[b]).total() / max(counts[a].total(), counts[b].total())
+
+    sides = [(a, b) for a in range(here) for b in range(here + 1, len(counts))]
+    beside = [(here, other) for other in range(len(counts)) if other != here]
+    return bool(sides) and max(alike(*pair) for pair in sides) < 0.3 and max(alike(*pair) for pair in beside) < 0.8
 
 
 def _segments_with(kernels: Kernels, anchors: Numbers) -> NDArray[np.bool_]:

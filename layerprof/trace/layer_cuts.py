@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
-from layerprof.trace.alignment import fit, reach
+from layerprof.trace.alignment import LONGEST, Side, fit, reach
 from layerprof.trace.kernel_names import Does
 from layerprof.trace.kernel_sequence import COARSE, Kernels, Numbers
 
@@ -15,8 +16,14 @@ _NORMS = (Does.NORM, Does.NORM_PART)
 _BEFORE_RSQRT = (Does.REDUCE, Does.ELEMENTWISE, Does.COPY)
 """Steps of a norm that runs as several kernels, ahead of its `rsqrt`: to float, square, mean, add epsilon."""
 
-LONGEST = 320
-"""Kernels of a layer that are laid beside those of another."""
+_MAY_BE_NORM = (Does.OTHER, Does.NORM, Does.NORM_PART, Does.REDUCE, Does.COMMUNICATION)
+
+LEAST = 3
+"""Layers that are left whatever the first and last one are like."""
+_STRANGE = 0.3
+NORM_AHEAD = "cut before the norm ahead of attention"
+EARLIEST = "cut where the first layer begins earliest"
+
 _ALIGNED = 512
 """Different segments that are laid beside a typical one; where there are more, cuts keep its distance."""
 
@@ -30,33 +37,104 @@ class Cuts:
     why: str
 
 
-def cut(kernels: Kernels, anchors: Numbers, low: int, high: int, rotation: int | None = None) -> Cuts:
-    """Return the layers around the anchors, between `low` and `high`. `rotation`: cut that far ahead of each anchor."""
-    back, why = _distances(kernels, anchors)
+def cut(
+    kernels: Kernels, anchors: Numbers, low: int, high: int, named: bool = True, rotation: int | None = None
+) -> Cuts:
+    """Return the layers around the anchors, between `low` and `high`.
+
+    `named`: the anchors are each layer's attention. `rotation`: layers are known to begin that far ahead of an anchor.
+    """
+    back, why = _distances(kernels, anchors, named), NORM_AHEAD
+    edges = _edges(kernels, anchors, low, high)
     if rotation is not None:
-        back, why = np.full(len(anchors) - 1, rotation), "template"
-    elif (back >= 0).mean() < 0.6:
-        back = np.full(len(anchors) - 1, -1)
-        back[0], why = _earliest(kernels, anchors, low, high), "earliest start"
+        back, why = _only(len(back), rotation), ""
+    elif (back >= 0).mean() < 0.6 or edges.contradict(int(np.median(back[back >= 0]))):
+        back, why = _only(len(back), edges.earliest()), EARLIEST
     back = _same_place(kernels, anchors, back)
     starts = anchors[1:] - back
-    return Cuts(np.append(_first(kernels, anchors, starts, low), starts), _end(kernels, anchors, starts, high), why)
+    first, end = _first(kernels, anchors, starts, low), _end(kernels, anchors, starts, high)
+    return Cuts(*_trimmed(kernels, np.append(first, starts), end), why)
 
 
-def _distances(kernels: Kernels, anchors: Numbers) -> tuple[Numbers, str]:
+def _trimmed(kernels: Kernels, starts: Numbers, end: int) -> tuple[Numbers, int]:
+    """Return the layers without a first or last one that has hardly anything in common with the two beside it."""
+    bounds = np.append(starts, end)
+    if len(starts) > LEAST and _strange(kernels, bounds[-2:], bounds[-4:-2], bounds[-3:-1]):
+        bounds = bounds[:-1]
+    if len(bounds) - 1 > LEAST and _strange(kernels, bounds[:2], bounds[1:3], bounds[2:4]):
+        bounds = bounds[1:]
+    return bounds[:-1], int(bounds[-1])
+
+
+def _strange(kernels: Kernels, one: Numbers, *others: Numbers) -> bool:
+    counts = [Counter(kernels.symbols[COARSE][start:end].tolist()) for start, end in (one, *others)]
+    return all((counts[0] & count).total() < _STRANGE * count.total() for count in counts[1:])
+
+
+def _only(count: int, first: int) -> Numbers:
+    back = np.full(count, -1)
+    back[0] = first
+    return back
+
+
+@dataclass(frozen=True, slots=True)
+class _Edges:
+    """How many kernels up to the first anchor, and from the last one on, are like those of a layer in the middle.
+
+    `period` is how far anchors are apart. `cut_off`: the sequence ends before they differ. `before` is what the kernel
+    does that is the last to differ ahead of the first layer.
+    """
+
+    period: int
+    ahead: int
+    behind: int
+    cut_off: bool
+    before: int
+
+    def earliest(self) -> int:
+        """Return how far ahead of its anchor a layer begins if the first one begins as early as it can.
+
+        Where first and last layer together are then short of a few kernels, the first lacks them or has others there.
+        """
+        short = self.period - self.ahead - self.behind
+        ahead = self.ahead + (short if 0 < short <= max(1, self.period // 8) else 0)
+        return min(max(ahead - 1, 0), self.period - 1)
+
+    def contradict(self, back: int) -> bool:
+        """Return whether layers that begin at the norm would leave the first or last one short, and others would not.
+
+        So it is with a norm after attention and feed-forward part, and with work ahead of the first norm. A first norm
+        that is another kernel than the rest, by its name possibly a norm, contradicts nothing.
+        """
+        if self.cut_off or self.before in _MAY_BE_NORM:
+            return False
+        short = max(0, back + 1 - self.ahead) + max(0, self.period - back - 1 - self.behind)
+        return short > 0 and self.ahead + self.behind >= self.period
+
+
+def _edges(kernels: Kernels, anchors: Numbers, low: int, high: int) -> _Edges:
+    first, second, last, next_to_last = (int(anchors[place]) for place in (0, 1, -1, -2))
+    ahead, used = _reach(kernels, range(second, first, -1), range(first, low - 1, -1))
+    behind, used_behind = _reach(kernels, range(next_to_last + 1, last + 1), range(last + 1, high))
+    cut_off = used > first - low or used_behind >= high - last - 1
+    return _Edges(second - first, ahead, behind, cut_off, int(kernels.kinds[first - used]) if used <= first else 0)
+
+
+def _distances(kernels: Kernels, anchors: Numbers, named: bool) -> Numbers:
     """Return how far ahead of each anchor but the first the norm of its layer stands, -1 where no name tells."""
     seen: dict[bytes, int] = {}
     back = np.empty(len(anchors) - 1, np.int64)
-    kinds = kernels.kinds.astype(np.int8)
+    begin = int(anchors[0])
+    kinds = kernels.kinds[begin : int(anchors[-1]) + 1].astype(np.int8).tobytes()
     for place, (before, anchor) in enumerate(zip(anchors.tolist(), anchors[1:].tolist(), strict=False)):
-        gap = kinds[before + 1 : anchor + 1].tobytes()
+        gap = kinds[before + 1 - begin : anchor + 1 - begin]
         if gap not in seen:
-            seen[gap] = _norm_ahead(gap)
+            seen[gap] = _norm_ahead(gap, named)
         back[place] = seen[gap]
-    return back, "cut before the norm ahead of attention"
+    return back
 
 
-def _norm_ahead(kinds: bytes) -> int:
+def _norm_ahead(kinds: bytes, named: bool) -> int:
     """Return how far ahead of its end a layer's first norm stands, -1 for none.
 
     `kinds` run from after one layer's attention to the next one's. The feed-forward part ends with its last activation
@@ -64,6 +142,8 @@ def _norm_ahead(kinds: bytes) -> int:
     """
     fed = max((place for place, kind in enumerate(kinds) if kind in _FEED_FORWARD), default=-1)
     norms = [place for place in range(fed + 1, len(kinds)) if kinds[place] in _NORMS]
+    if fed < 0 and not named:
+        return -1
     if fed < 0:
         last_projection = max((place for place, kind in enumerate(kinds) if kind == Does.GEMM), default=-1)
         norms = [place for place in norms if place < last_projection][-1:]
@@ -80,31 +160,12 @@ def _norm_ahead(kinds: bytes) -> int:
     return len(kinds) - 1 - found
 
 
-def _earliest(kernels: Kernels, anchors: Numbers, low: int, high: int) -> int:
-    """Return how far ahead of its anchor a layer begins if the first layer begins as early as it can.
-
-    As far as what precedes the first anchor is like what precedes the second; where first and last layer together are
-    then short of a few kernels, the first layer lacks them or has others in their place.
-    """
-    period = int(anchors[1] - anchors[0])
-    ahead = _reach(kernels, range(int(anchors[1]), int(anchors[0]), -1), range(int(anchors[0]), low - 1, -1))
-    behind = _reach(kernels, range(int(anchors[-2]) + 1, int(anchors[-1]) + 1), range(int(anchors[-1]) + 1, high))
-    short = period - ahead - behind
-    if 0 < short <= max(1, period // 8):
-        ahead += short
-    return min(max(ahead - 1, 0), period - 1)
-
-
-def _reach(kernels: Kernels, typical: range, actual: range) -> int:
-    a, b = np.array(typical[:LONGEST], np.int64), np.array(actual[: 2 * LONGEST], np.int64)
-    symbols = kernels.symbols[COARSE]
-    return reach(symbols[a], symbols[b], kernels.kinds[a], kernels.kinds[b])[0]
+def _reach(kernels: Kernels, typical: range, actual: range) -> tuple[int, int]:
+    return reach(Side.of(kernels, typical), Side.of(kernels, actual, 2 * LONGEST))
 
 
 def _fit(kernels: Kernels, typical: range, actual: range, longest: bool) -> tuple[int, float]:
-    a, b = np.array(typical[:LONGEST], np.int64), np.array(actual[: 2 * LONGEST], np.int64)
-    symbols = kernels.symbols[COARSE]
-    return fit(symbols[a], symbols[b], kernels.kinds[a], kernels.kinds[b], longest)
+    return fit(Side.of(kernels, typical), Side.of(kernels, actual, 2 * LONGEST), longest)
 
 
 def _same_place(kernels: Kernels, anchors: Numbers, back: Numbers) -> Numbers:

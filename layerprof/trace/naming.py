@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,18 +13,15 @@ from layerprof.trace.captured import Chooser, Chosen, place_replays
 from layerprof.trace.captures import Capture
 from layerprof.trace.events import Columns
 from layerprof.trace.graphs import Graph, replays
-from layerprof.trace.inferred import Inference, Model, place_layers
+from layerprof.trace.inferred import Inference, place_layers
 from layerprof.trace.intervals import NOWHERE, Ints
-from layerprof.trace.launches import Mask
-from layerprof.trace.repetition import Template
 from layerprof.trace.steps import ServerSteps
 from layerprof.trace.unreal import Unreal
+from layerprof.trace.untold import containers, models_in, tell_nothing, untold
 from layerprof.trace.work import PLACE_OF_BUCKET, LaunchesSeen, Pieces, Ranges
 
 INFERRED_INSTEAD = "its capture does not tell layers apart (compiled code), so they were inferred"
 THIS = "this trace"
-LEAST_INSTANCES, LEAST_KERNELS, MOST_MODELS = 3, 3, 8
-"""A class of modules can tell what a layer is from so many instances on, of so many kernels each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +52,7 @@ def name_graphs(
     stacks: tuple[Stack, ...] = ()
     after_capture = work.place.copy()
     if infer:
-        stacks = _infer(work, ranges, seen, steps, unreal, found)
+        stacks = _infer(columns, work, ranges, seen, steps, unreal, found)
     uses = _uses(work, chosen, after_capture)
     unused = known and not found
     remarks = ("The trace replays no CUDA graph, so the captures tell nothing about it.",) if unused else ()
@@ -73,65 +69,27 @@ def _chosen(found: Sequence[Graph], known: Sequence[Capture], work: Pieces, step
 
 
 def _infer(
-    work: Pieces, ranges: Ranges, seen: LaunchesSeen, steps: ServerSteps, unreal: Unreal, found: Sequence[Graph]
+    columns: Columns,
+    work: Pieces,
+    ranges: Ranges,
+    seen: LaunchesSeen,
+    steps: ServerSteps,
+    unreal: Unreal,
+    found: Sequence[Graph],
 ) -> tuple[Stack, ...]:
-    tells = _labels_that_tell(ranges)
-    if not found and tells.any():
-        return ()
-    models = _models(work, ranges) if tells.any() else []
+    nothing = tell_nothing(ranges)
+    models = [] if nothing.all() else models_in(work, ranges)
     inference = Inference(work, unreal.ranges, steps, models)
-    sequences = inference.of_eager()
-    if found:
-        sequences = inference.of_graphs(found, seen.inside, _containers(ranges, found))
-    return place_layers(work, unreal.ranges, unreal, sequences, steps, models)
+    runs = inference.of_graphs(found, seen.inside, containers(ranges, found)) if found else []
+    if not runs:
+        runs = inference.of_eager(untold(work, ranges, nothing), _devices(columns))
+    return place_layers(work, unreal.ranges, unreal, runs, steps, models)
 
 
-def _labels_that_tell(ranges: Ranges) -> Mask:
-    """Tell which labels are more than a server's steps: they say what a kernel belongs to."""
-    return np.array([name not in STEP_LABELS for name, *_ in ranges.labels], bool)
-
-
-STEP_LABELS = frozenset({"execute", "step", "prefill", "decode"})
-
-
-def _containers(ranges: Ranges, found: Sequence[Graph]) -> Mask:
-    """Tell which labels have a range that holds a launch of a graph: what they hold themselves may be a layer's."""
-    result = np.zeros(len(ranges.labels), bool)
-    where = np.array([(replay.moment, replay.thread) for graph in found for replay in graph.replays], np.int64)
-    for thread in np.unique(where[:, 1]).tolist():
-        moments = np.sort(where[where[:, 1] == thread, 0])
-        mine = ranges.of(thread)
-        holds = np.searchsorted(moments, ranges.end[mine]) > np.searchsorted(moments, ranges.start[mine])
-        result[ranges.label[mine[holds]]] = True
-    return result
-
-
-def _models(work: Pieces, ranges: Ranges) -> list[Model]:
-    """Return the classes of modules of which several ran eagerly, each with the kernels of one in the midst."""
-    classes: dict[str, dict[int, int]] = {}
-    for place, (name, *_) in enumerate(ranges.labels):
-        if found := re.fullmatch(r"(.+?)[_.](\d+)", name):
-            classes.setdefault(found[1], {}).setdefault(int(found[2]), place)
-    result = []
-    for name, labels in classes.items():
-        if len(labels) < LEAST_INSTANCES:
-            continue
-        numbers = sorted(labels)
-        kernels = _kernels_in(work, ranges, labels[numbers[len(numbers) // 2]])
-        if len(kernels) >= LEAST_KERNELS:
-            rows = tuple(ranges.labels[labels[number]][0] for number in numbers)
-            result.append(Model(Template(name, kernels, len(numbers)), rows))
-    return sorted(result, key=lambda model: -len(model.template.kernels))[:MOST_MODELS]
-
-
-def _kernels_in(work: Pieces, ranges: Ranges, label: int) -> tuple[str, ...]:
-    """Return the kernels that the first call of a label launched itself, no graph's."""
-    first = int(np.flatnonzero(ranges.label == label)[0])
-    inside = (work.thread == ranges.thread[first]) & (work.place >= NOWHERE)
-    inside &= (work.moment >= ranges.start[first]) & (work.moment < ranges.end[first])
-    inside &= work.unreal_thread == NOWHERE
-    pieces = np.flatnonzero(inside)
-    return tuple(work.names[name] for name in work.name[pieces[np.argsort(work.start[pieces])]].tolist())
+def _devices(columns: Columns) -> Ints:
+    """Return a number for the device of each stream."""
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(device, len(numbers)) for device, _ in columns.threads.listed()], np.int64)
 
 
 def _uses(work: Pieces, chosen: Sequence[Chosen], after_capture: Ints) -> tuple[GraphUse, ...]:

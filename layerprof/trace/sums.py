@@ -10,13 +10,26 @@ from typing import Literal
 from layerprof.errors import RequestError
 from layerprof.readings import KernelReading, Lost
 from layerprof.records import Phase
-from layerprof.trace.attribution import BUCKETS, COUNTS, OUTSIDE, Attribution, Key, Row, Steps, Top, Unknown, heaviest
+from layerprof.trace.attribution import (
+    BUCKETS,
+    COUNTS,
+    OUTSIDE,
+    Attribution,
+    Key,
+    Naming,
+    Row,
+    Steps,
+    Top,
+    Unknown,
+    heaviest,
+)
 
 
 def total(attributions: Sequence[Attribution]) -> KernelReading:
     """Add up traces of one run, each of one batch, in seconds. A row without a phase counts as outside layers.
 
-    Traces with GPU work and traces without do not add up; where there are both, those without are left out.
+    Traces with GPU work and traces without do not add up; where there are both, those without are left out. The call
+    inside which a row's kernels were captured ran nothing, and is not counted beside their replays.
     """
     device: Literal["cuda", "cpu"] = "cuda" if any(each.device == "cuda" for each in attributions) else "cpu"
     same = [each for each in attributions if each.device == device]
@@ -30,6 +43,7 @@ def total(attributions: Sequence[Attribution]) -> KernelReading:
     top: dict[tuple[str, Phase], Counter[str]] = {}
     for each in same:
         buckets.update(each.buckets_ns)
+        captured = {(row.name, row.phase) for row in each.rows if row.naming is Naming.CAPTURED}
         for row in each.rows:
             if not isinstance(row.phase, Phase):
                 buckets[OUTSIDE] += row.self_ns
@@ -40,7 +54,8 @@ def total(attributions: Sequence[Attribution]) -> KernelReading:
             whole[key] += row.inclusive_ns
             host_whole[key] += row.host_ns
             graphs[key] += row.graph_ns
-            calls[key] += row.calls
+            ran = row.inclusive_ns or row.not_recorded or row.naming is not Naming.RECORDED
+            calls[key] += row.calls if ran or key not in captured else 0
             top.setdefault(key, Counter()).update(dict(row.top))
     return KernelReading(
         busy_s={key: ns / 1e9 for key, ns in busy.items()},

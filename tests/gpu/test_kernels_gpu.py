@@ -13,7 +13,7 @@ from layerprof.hooks.memory import MemoryHook
 from layerprof.layers.find import find_layers
 from layerprof.records import Phase
 from layerprof.trace.attribute import attribute
-from layerprof.trace.attribution import GRAPH, NO_LAUNCH
+from layerprof.trace.attribution import GRAPH, NO_LAUNCH, Naming
 
 pytestmark = pytest.mark.gpu
 torch = pytest.importorskip("torch")
@@ -96,7 +96,7 @@ def test_no_session_loses_a_launch(demo: Any, tmp_path: Path) -> None:
 
 
 def test_captured_launches_are_not_called_lost(tmp_path: Path) -> None:
-    """A graph is captured while recording: its launches run nothing until it is replayed."""
+    """A graph is captured while recording: its launches run nothing until it is replayed, and are the layer's then."""
     model, layers = sleepers(LONG // 100)
     hidden = torch.ones(1, 4, 8, device="cuda")
     model(hidden)
@@ -109,11 +109,12 @@ def test_captured_launches_are_not_called_lost(tmp_path: Path) -> None:
     result = attribute(hook.files["trace_0"])
     assert result.launched_not_recorded == 0
     assert result.captured >= 2
-    assert result.buckets_ns[GRAPH] > 0
+    assert result.buckets_ns[GRAPH] == 0
+    assert [row.name for row in result.rows if row.naming is Naming.CAPTURED] == ["0"]
 
 
 def test_graph_replays_are_in_their_bucket(tmp_path: Path) -> None:
-    """A replay cannot be told apart by layer: its kernels are counted under their own name."""
+    """A replay of a graph that was captured before cannot be told apart by layer: its kernels are in a bucket."""
     model, layers = sleepers(LONG // 10)
     hidden = torch.ones(1, 4, 8, device="cuda")
     side = torch.cuda.Stream()

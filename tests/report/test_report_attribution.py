@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import traces_lost
 import traces_synthetic as synthetic
-from attributions import holding, stacked
+from attributions import holding, selves, stacked
 from goldens import assert_golden
 from rich.console import Console
 from scenario import OUTSIDE, Scenario
@@ -255,7 +255,7 @@ class TestSeveral:
         """Twice the same and once another: times, calls, kernels and the heaviest of each."""
         nested, late = synthetic.nested_ranges(), synthetic.late_kernels()
         both = merged({str(n): attribute(s.events) for n, s in enumerate((nested, nested, late))})
-        own = {(row.name, row.phase and str(row.phase)): row.self_ns / 1e3 for row in both.rows if row.self_ns}
+        own = selves(both)
         expected = {key: 2 * us for key, us in nested.self_us.items()}
         for key, us in late.self_us.items():
             expected[key] = expected.get(key, 0) + us

@@ -111,6 +111,11 @@ class TestFolding:
         rows = [made(name, 10) for name in ("Conv_0", "Relu_0", "Conv_1", "Relu_1", "Conv_2", "Relu_2")]
         assert labels(holding(rows)) == ["Conv_0-2", "Relu_0-2"]
 
+    def test_two_that_are_alike_by_chance_stay_two(self) -> None:
+        """Among layers that take any time, those that happen to take as long have nothing in common."""
+        rows = [made(f"Layer_{n}", ns) for n, ns in enumerate((100, 300, 900, 101, 301))]
+        assert labels(holding(rows)) == [f"Layer_{n}" for n in range(5)]
+
     def test_phases_and_namings_never_share_a_line(self) -> None:
         """The same layers reading a prompt, writing, and inside a graph."""
         rows = [made(f"layers.{n}", 10, phase=phase) for phase in (Phase.PREFILL, Phase.DECODE) for n in range(3)]

@@ -10,7 +10,7 @@ from attributions import buckets, row, selves
 from scenario import GRAPH, OUTSIDE, Event, Scenario
 from traces_graphs import COPY, FILL, Node, capture, layered, replay, written
 
-from layerprof.errors import RequestError
+from layerprof.errors import RequestError, SelectorError
 from layerprof.trace.attribute import attribute
 from layerprof.trace.attribution import Attribution, Naming
 
@@ -324,3 +324,12 @@ class TestGiven:
         recorded = replayed(STACK)
         result = pair(tmp_path, recorded, s)
         assert buckets(result)[GRAPH] == pytest.approx(STACK[4].us)
+
+    def test_names_asked_for_may_be_those_of_the_capture_alone(self, tmp_path: Path) -> None:
+        """The trace of the replays has no ranges, and none that bears the name."""
+        path = written(captured(STACK), tmp_path / "capture.json")
+        result = attribute(replayed(STACK).events, captures=[path], layers=["model.layers.1"], infer=False)
+        assert [row.name for row in result.rows] == ["model.layers.1"]
+        assert result.rows[0].self_ns == sum(1000 * int(node.us) for node in STACK[5:10])
+        with pytest.raises(SelectorError, match="No range of the trace is called"):
+            attribute(replayed(STACK).events, captures=[path], layers=["model.layers.9"])

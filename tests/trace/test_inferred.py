@@ -146,6 +146,19 @@ class TestBesideCaptures:
         assert "compiled" in str(result.graphs[0].why)
         assert not [row for row in result.rows if row.naming == Naming.CAPTURED]
 
+    def test_eager_layers_elsewhere_give_their_names(self) -> None:
+        """The step before ran eagerly, with modules that say which layer is which."""
+        s, at = Scenario(), 100.0
+        for layer in range(LAYERS):
+            s.add("python_function", f"nn.Module: Block_{layer}", at - 1, 10 * len(LAYER))
+            for name in LAYER:
+                s.kernel(at, at + 2, 3, (f"Block_{layer}", None), name=name)
+                at += 10
+        nodes = [Node(n.name, (n.belongs[0].replace("layer ", "Block_"), None), n.us) for n in stack()]
+        replay(s, nodes, at + 100)
+        result = checked(s)
+        assert {row.naming for row in result.rows if row.name == "Block_3"} == {Naming.RECORDED, Naming.INFERRED}
+
 
 class TestEager:
     """Traces without graphs."""

@@ -140,6 +140,23 @@ def test_layers_of_our_own_graph() -> None:
     assert right(kernels, truth) == 1.0
 
 
+def test_three_replays_in_a_row_are_three_stacks() -> None:
+    """Between the last layer of one and the first of the next, positions are counted anew."""
+    kernels = work(FOLDER / "graph-replay.json.gz")
+    launches = Counter(kernel["args"]["correlation"] for kernel in kernels)
+    replays = [kernel for kernel in kernels if launches[kernel["args"]["correlation"]] > 1]
+    found = looked_at(replays)
+    assert [len(layers.starts) for layers in found] == [6, 6, 6]
+    assert [layers.starts[0] for layers in found] == [20 + 292 * number for number in range(3)]
+
+
+@shared
+@pytest.mark.parametrize("name", ["a100_training_graphs", "a100_alexnet"])
+def test_steps_of_training_are_no_layers(name: str) -> None:
+    """Six steps of a recommender repeat, too; five convolutions of one network do not."""
+    assert looked_at(work(SHARED_TRACES / f"{name}.json.gz")) == ()
+
+
 @pytest.mark.parametrize("name", ["eager", "layers-compiled"])
 def test_layers_of_our_own_eager_and_compiled_model(name: str) -> None:
     """Norms of eight kernels each, or fused by the compiler."""

@@ -1,1 +1,1 @@
-"""An attributed trace in each format: rows by layer, the buckets, the books."""
+"""An attributed trace in each format: its rows as a tree, the buckets, the books, and where names come from."""

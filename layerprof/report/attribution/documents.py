@@ -83,10 +83,9 @@ def _cells(line: Line, result: Attribution) -> tuple[str, ...]:
 
 
 def _section(section: sections.Section) -> Iterator[str]:
-    yield from ("", f"## {section.title}", "", f"{escape(section.note)}.", "")
-    if section.rows:
-        yield from (*table(section.titles, section.rows), "")
-    yield from (f"- {escape(remark)}" for remark in section.remarks)
+    yield from ("", f"## {section.title}", "", f"{escape(section.note.capitalize())}.")
+    yield from ("", *table(section.titles, section.rows)) if section.rows else ()
+    yield from ("", *(f"- {escape(remark)}" for remark in section.remarks)) if section.remarks else ()
 
 
 def to_csv(result: Attribution) -> str:

@@ -23,7 +23,7 @@ WIDEST = 140
 """From this width on, longer bars."""
 NAMES = 0.38
 """Share of a wide screen for names, at most."""
-COMFORT = 40
+COMFORT = 34
 """Cells that names should have on another, even if columns go for it."""
 LEAST = 24
 """Cells that names have in any case."""

@@ -10,7 +10,7 @@ from layerprof.report.attribution import names
 from layerprof.trace.attribution import Attribution, Naming, Row, RowPhase, Top, heaviest
 
 ALIKE = 0.15
-"""Rows are alike whose times are this close to the median of those that share their line."""
+"""Rows are alike whose times are this close to that of the first that they share a line with."""
 TOO_LITTLE = 0.0005
 """Or whose times differ by less than this share of the total, which nobody would look at."""
 HEAVY = 0.1
@@ -130,11 +130,10 @@ class _Folding:
     def lines(self, parents: Sequence[int | None]) -> list[Node]:
         """Return the nodes below parents that share a line, in the order of the first one."""
         slots = self._slots(parents)
-        shapes = [names.shape(self._rows[slot[0]].name) for slot in slots]
         groups: dict[tuple[str, RowPhase, Naming], list[_Group]] = {}
-        for number, (slot, shape) in enumerate(zip(slots, shapes, strict=True)):
+        for number, slot in enumerate(slots):
             first = self._rows[slot[0]]
-            alike = groups.setdefault((shape, first.phase, first.naming), [])
+            alike = groups.setdefault((names.shape(first.name), first.phase, first.naming), [])
             usual = median(self._rows[place].inclusive_ns for place in slot)
             group = next((one for one in reversed(alike[-LATEST:]) if self._alike(one, slot, usual)), None)
             if group is None:
@@ -142,7 +141,7 @@ class _Folding:
             else:
                 group.slots.append(number)
                 group.places += slot
-        found = [part for alike in groups.values() for group in alike for part in self._parted(group, slots, shapes)]
+        found = [part for alike in groups.values() for group in alike for part in self._parted(group, slots)]
         runs = names.MOST_RUNS if len(parents) == 1 else 1
         return [self._node(places, runs) for _, places in sorted(found)]
 
@@ -175,19 +174,13 @@ class _Folding:
             self._kinds[place] = frozenset(map(names.shape, heavy))
         return self._kinds[place]
 
-    def _parted(
-        self, group: _Group, slots: Sequence[Sequence[int]], shapes: Sequence[str]
-    ) -> Iterator[tuple[int, list[int]]]:
+    def _parted(self, group: _Group, slots: Sequence[Sequence[int]]) -> Iterator[tuple[int, Sequence[int]]]:
         """Yield the first slot and the rows of each line: neighbours, or all of a group where they are many."""
-        if len(group.slots) >= INTERLEAVED:
-            yield group.slots[0], group.places
-            return
-        start = 0
-        for end in range(1, len(group.slots) + 1):
-            between = shapes[group.slots[end - 1] : group.slots[end]] if end < len(group.slots) else None
-            if between is None or set(between) != {shapes[group.slots[start]]}:
-                yield group.slots[start], [place for slot in group.slots[start:end] for place in slots[slot]]
-                start = end
+        first, last = group.slots[0], group.slots[-1]
+        if len(group.slots) >= INTERLEAVED or last - first < len(group.slots):
+            yield first, group.places
+        else:
+            yield from ((slot, slots[slot]) for slot in group.slots)
 
     def _node(self, places: Sequence[int], runs: int) -> Node:
         places = sorted(places)
