@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import closed_form
 import pytest
+import traces_graphs
+from scenario import Scenario
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,6 +43,12 @@ def test_an_image_of_cut_windows_is_refused(script: Any) -> None:
         script("flops").truth(config, 12, 104, 1)
 
 
+def read(script: Any, works: Sequence[tuple[tuple[str, ...], float]]) -> Any:
+    """Return the shares of works whose inside is their sum."""
+    inside = {name: sum(us for names, us in works if name in names) for each, _ in works for name in each}
+    return script("graphs").shares(script("graphs").Read(works, inside))
+
+
 def test_names_of_layers_are_found_alike_for_every_tool(script: Any) -> None:
     """Layers are the outermost names that differ by a number; what the whole model's name alone covers is nowhere."""
     works = [
@@ -51,18 +60,30 @@ def test_names_of_layers_are_found_alike_for_every_tool(script: Any) -> None:
         (("Model_0",), 10.0),
         ((), 5.0),
     ]
-    found = script("graphs").shares(works)
-    assert (found.layers, found.in_layers, found.named, found.nowhere) == (2, 0.76, 0.09, 0.15)
+    found = read(script, works)
+    assert (found.layers, found.in_layers, found.named, found.nowhere) == ((36, 40), 0.76, 0.09, 0.15)
     assert script("graphs").by_class(works) == {"Embed": 4, "Linear": 75, "Block": 6, "Model": 10, "none": 5}
 
 
 def test_a_compiled_model_has_no_layers_by_name(script: Any) -> None:
     """One module for all kernels names nothing, however deep it stands in itself; layers without a module do."""
     compiled = [(("Causal_0", "GraphModule_0"), 90.0), (("Causal_0", "GraphModule_0", "GraphModule_0"), 10.0)]
-    assert script("graphs").shares(compiled).nowhere == 1
-    inferred = [((f"layer {i} (inferred)",), 20.0) for i in range(4)] + [(("head",), 8.0), (("tail",), 12.0)]
-    found = script("graphs").shares(inferred)
-    assert (found.layers, found.in_layers, found.named, found.nowhere) == (4, 0.8, 0.2, 0)
+    assert read(script, compiled).nowhere == 1
+    inferred = [((f"layer {i} (inferred)",), 1.0 + i) for i in range(12)] + [(("head",), 8.0), (("tail",), 14.0)]
+    found = read(script, inferred)
+    assert (found.layers, found.in_layers, found.named) == (tuple(range(1, 13)), 0.78, 0.22)
+
+
+def test_rows_of_a_captured_graph_are_read_with_what_is_above_them(script: Any, tmp_path: Path) -> None:
+    """Three layers of two kernels each, by their capture: 3 + 4 + ... + 8 us, all of it in layers."""
+    nodes = traces_graphs.layered(3, "gemm", "act")
+    captured, replayed = Scenario(), Scenario()
+    traces_graphs.capture(captured, nodes)
+    traces_graphs.replay(replayed, nodes, 100)
+    capture, replay = (traces_graphs.written(s, tmp_path / name) for s, name in ((captured, "c"), (replayed, "r")))
+    found = script("graphs").shares(script("graphs").layerprof(replay, capture))
+    assert found.layers == (7, 11, 15)
+    assert found.in_layers == 1
 
 
 def test_a_pair_is_a_replay_with_its_capture(script: Any, tmp_path: Path) -> None:

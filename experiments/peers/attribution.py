@@ -14,10 +14,11 @@ import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from readers import TOOLS, Times, apart, cost, versions_apart
+from readers import TOOLS, Times, apart, cost, tracelens_tables, versions_apart
 from rows import ROOT, machine, save, show
 
 sys.path.insert(0, str(ROOT / "tests"))
@@ -25,6 +26,13 @@ import traces_synthetic as synthetic
 
 GPU_SCENARIOS = sorted(set(synthetic.SCENARIOS) - {"untidy", *synthetic.WITHOUT_GPU_WORK})
 
+COSTS: dict[str, Callable[[Path], object]] = {
+    "layerprof": TOOLS["layerprof"],
+    "TraceLens": TOOLS["TraceLens"],
+    "TraceLens, with its tables": tracelens_tables,
+    **TOOLS,
+}
+"""What one large trace is given to; a tool's own tables are no attribution that could be judged."""
 PACKAGES = ("layerprof", "TraceLens", "traceinsight", "torch-tb-profiler", "pandas", "numpy", "orjson")
 
 
@@ -75,7 +83,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--accuracy-of", choices=TOOLS)
-    parser.add_argument("--cost-of", choices=TOOLS)
+    parser.add_argument("--cost-of", choices=COSTS)
     parser.add_argument("--trace", type=Path)
     options = parser.parse_args()
     if options.accuracy_of:
@@ -83,7 +91,7 @@ def main() -> None:
             print(json.dumps(accuracy(options.accuracy_of, Path(folder))))
         return
     if options.cost_of:
-        print(json.dumps(cost(lambda: TOOLS[options.cost_of](options.trace))))
+        print(json.dumps(cost(lambda: COSTS[options.cost_of](options.trace))))
         return
     compare(options.kernels, options.rounds, options.json)
 
@@ -101,7 +109,7 @@ def compare(kernels: int, rounds: int, out: Path | None) -> None:
         events, _ = synthetic.large(kernels)
         trace = write_chrome(events, Path(folder) / "large.json", {"deviceProperties": []})
         size = trace.stat().st_size
-        costs: dict[str, list[dict[str, Any]]] = {tool: [] for tool in TOOLS}
+        costs: dict[str, list[dict[str, Any]]] = {tool: [] for tool in COSTS}
         for _ in range(rounds):
             for tool, runs in costs.items():
                 runs.append(apart(__file__, "--cost-of", tool, "--trace", str(trace)))

@@ -94,6 +94,13 @@ TOOLS: dict[str, Callable[[Path], Times]] = {
 }
 
 
+def tracelens_tables(trace: Path) -> None:
+    """TraceLens as its users have it: its tables of kernels with their modules, and of what launched them."""
+    analyzer = TraceTree(trace).analyzer
+    analyzer.get_df_kernels(nn_module_detail=True)
+    analyzer.get_df_kernel_launchers()
+
+
 class TraceTree:
     """A trace, and the captures of its graphs where a folder has them, in TraceLens's tree with Python calls."""
 
@@ -106,17 +113,18 @@ class TraceTree:
             classify_graph_capture_trace(str(captures))
             # What it merged is built already; built again, it would lose the captures.
             merged = {"capture_trace_filepath": str(captures), "rebuild_tree": False}
-        self.tree = TreePerfAnalyzer.from_file(str(trace), add_python_func=True, **merged).tree
+        self.analyzer = TreePerfAnalyzer.from_file(str(trace), add_python_func=True, **merged)
 
     def kernels(self, is_range: Callable[[str], bool]) -> Iterator[tuple[list[str], float]]:
         """Yield the names of the ranges above each piece of GPU work, the innermost first, and its microseconds."""
-        for event in self.tree.events:
+        tree = self.analyzer.tree
+        for event in tree.events:
             if event.get("cat") in {"kernel", "gpu_memcpy", "gpu_memset"}:
-                names, above = [], self.tree.get_parent_event(event)
+                names, above = [], tree.get_parent_event(event)
                 while above is not None:
                     if is_range(above["name"]):
                         names.append(above["name"])
-                    above = self.tree.get_parent_event(above)
+                    above = tree.get_parent_event(above)
                 yield names, float(event["dur"])
 
 
@@ -157,7 +165,7 @@ def cost(work: Callable[[], object]) -> dict[str, float]:
 
 def apart(script: str, *arguments: str, limit_s: int = 900) -> dict[str, Any]:
     """Run a script with one tool in a process of its own; return what it found, or why it did not."""
-    folders = [str(folder) for tool, folder in APART.items() if tool in arguments]
+    folders = [str(folder) for tool, folder in APART.items() if any(word.startswith(tool) for word in arguments)]
     path = os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])
     try:
         done = subprocess.run(

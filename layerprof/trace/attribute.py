@@ -14,13 +14,13 @@ operator goes to the innermost range open there and then.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from layerprof.errors import RequestError, SelectorError, nearest
 from layerprof.trace import captures as capturing
-from layerprof.trace.attribution import NO_LAUNCH, Attribution
+from layerprof.trace.attribution import NO_LAUNCH, Attribution, Unknown
 from layerprof.trace.captures import Capture
 from layerprof.trace.events import Columns, Reader
 from layerprof.trace.file import TraceFile
@@ -54,6 +54,7 @@ def attribute(
         known += _captures(path, taken.columns)
         matched += len(taken.columns.ranges.ts)
         offered |= taken.offered
+        reader.columns.remarks += taken.columns.remarks
     if layers is not None and not matched:
         raise _no_match(layers, offered)
     if captures and not known:
@@ -67,8 +68,11 @@ def attribute(
 def _read(trace: Trace, layers: Sequence[str] | None) -> Reader:
     reader = Reader(layers)
     if isinstance(trace, str | Path):
-        for events in TraceFile(trace):
+        file = TraceFile(trace)
+        for events in file:
             reader.read(events)
+        reader.columns.skipped += file.unreadable
+        reader.columns.remarks += file.remarks
     else:
         reader.read(trace)
     return reader
@@ -120,5 +124,17 @@ def _attribute(columns: Columns, known: Sequence[Capture], infer: bool) -> Attri
         steps=steps.told(work.moment, work.thread, length),
         graphs=named.graphs,
         stacks=named.stacks,
-        remarks=named.remarks,
+        unknown={name: Unknown(events, ns) for name, (events, ns) in columns.unknown.items()},
+        remarks=(*columns.remarks, *([] if on_gpu else _may_be_work(columns)), *named.remarks),
     )
+
+
+def _may_be_work(columns: Columns) -> Iterator[str]:
+    """Say that the host's operators may not be all there is, where events are long whose meaning is not known."""
+    long = sorted((name for name, (_, ns) in columns.unknown.items() if ns), key=lambda name: -columns.unknown[name][1])
+    if long:
+        told = ", ".join(f"{name} ({columns.unknown[name][1] / 1e6:,.3f} ms)" for name in long)
+        yield (
+            f"No work of a device is known in this trace, so the times are of operators on the host; but {told} may be "
+            "such work. If it is, write `kernel` for the category (`cat`) of these events and read the trace again."
+        )

@@ -111,10 +111,11 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class GraphUse:
-    """What became of the replays of one CUDA graph: `pieces` of work in each, `ns` in all, `matched_ns` of it named.
+    """What became of the replays of one CUDA graph: `pieces` of work in each, `ns` in all.
 
-    `capture` names the capture that it was matched with (None: none), `by` what matched them (`graph node ids`,
-    `kernel names`, `order`), and `why` what kept the rest from it.
+    `matched_ns` of it found its launch in the capture, `inferred_ns` is in inferred layers or beside them. `capture`
+    names the capture that it was matched with (None: none), `by` what matched them (`graph node ids`, `kernel names`,
+    `order`), and `why` what kept the rest from it.
     """
 
     replays: int
@@ -124,6 +125,7 @@ class GraphUse:
     capture: str | None = None
     by: str | None = None
     why: str | None = None
+    inferred_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

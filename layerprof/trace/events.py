@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerprof.records import Phase
+from layerprof.trace.categories import ANNOTATION, LAUNCH, NO_CATEGORY, OPERATOR, PYTHON, WORK, is_known
 from layerprof.trace.intervals import Ints
 from layerprof.trace.step_names import is_servers
 
@@ -33,14 +34,6 @@ RANGE_ARG = "layerprof"
 
 NO_CORRELATION = -1
 
-WORK = frozenset({"kernel", "gpu_memcpy", "gpu_memset", "Kernel", "Memcpy", "Memset", "memcpy", "memset"})
-LAUNCH = frozenset(
-    {"cuda_runtime", "cuda_driver", "runtime", "Runtime", "xpu_runtime", "xpu_driver"}
-    | {"privateuse1_runtime", "privateuse1_driver"}
-)
-OPERATOR = frozenset({"cpu_op", "Operator"})
-ANNOTATION = "user_annotation"
-PYTHON = "python_function"
 NOT_RANGES = ("ProfilerStep#", "nccl:", "gloo:")
 
 OTHER_CALL, KERNEL_LAUNCH, GRAPH_LAUNCH, COPY_CALL, FILL_CALL = range(5)
@@ -56,6 +49,7 @@ _KERNEL_LAUNCH = re.compile(r"Launch(Cooperative)?Kernel|KernelLaunch")
 _GRAPH_LAUNCH = re.compile(r"GraphLaunch")
 _COPY, _FILL = re.compile(r"Memcpy"), re.compile(r"Memset|MemFill")
 _CAPTURE = re.compile(r"(Begin|End)Capture")
+_SIGNED = (1 << 63) - 1  # a node id has 64 bits and no sign
 _LARGEST_US = 9e15  # beyond this, nanoseconds leave 64 bits
 
 OURS, ANNOTATED, MODULES, ASKED = range(4)
@@ -79,15 +73,18 @@ class Names:
 
 @dataclass(slots=True)
 class EventTable:
-    """Events of one sort: start and length in microseconds as read, and some numbers each."""
+    """Events of one sort: start and length in microseconds as read, and some numbers each.
 
-    numbers: int
+    `sizes` has a letter for each number: `q` for ids of 64 bits, `i` for numbers that count what the trace holds.
+    """
+
+    sizes: str
     ts: array[float] = field(default_factory=lambda: array("d"))
     dur: array[float] = field(default_factory=lambda: array("d"))
     rest: list[array[int]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.rest = [array("q") for _ in range(self.numbers)]
+        self.rest = [array(size) for size in self.sizes]
 
     def add(self, ts: float, dur: float, *numbers: int) -> None:
         """Append one event."""
@@ -104,7 +101,7 @@ class EventTable:
         whole = np.floor(ts[good])
         start = whole.astype(np.int64) * 1000 + np.rint((ts[good] - whole) * 1000).astype(np.int64)
         end = start + np.rint(dur[good] * 1000).astype(np.int64)
-        rest = [np.frombuffer(column, np.int64)[good] for column in self.rest]
+        rest = [np.frombuffer(column, column.typecode)[good].astype(np.int64, copy=False) for column in self.rest]
         return [start, end, *rest], int(len(good) - good.sum())
 
 
@@ -116,21 +113,24 @@ class Columns:
     call, name of the kernel where it is told): calls that put work there. `captures` (thread, begins): where the
     capture of a CUDA graph begins and ends. `warm_ups` (thread): in them launches were made for the profiler to lose.
     `ranges` (thread, label, source). `servers` (thread, name): a server's annotations of its steps and captures.
-    `operators` (thread, name): operators on the host.
+    `operators` (thread, name): operators on the host. `unknown`: events and nanoseconds of each category that is not
+    known.
     """
 
-    work: EventTable = field(default_factory=lambda: EventTable(5))
-    launches: EventTable = field(default_factory=lambda: EventTable(4))
-    servers: EventTable = field(default_factory=lambda: EventTable(2))
-    captures: EventTable = field(default_factory=lambda: EventTable(2))
-    warm_ups: EventTable = field(default_factory=lambda: EventTable(1))
-    ranges: EventTable = field(default_factory=lambda: EventTable(3))
-    operators: EventTable = field(default_factory=lambda: EventTable(2))
+    work: EventTable = field(default_factory=lambda: EventTable("iqqii"))
+    launches: EventTable = field(default_factory=lambda: EventTable("iqii"))
+    servers: EventTable = field(default_factory=lambda: EventTable("ii"))
+    captures: EventTable = field(default_factory=lambda: EventTable("ii"))
+    warm_ups: EventTable = field(default_factory=lambda: EventTable("i"))
+    ranges: EventTable = field(default_factory=lambda: EventTable("iii"))
+    operators: EventTable = field(default_factory=lambda: EventTable("ii"))
     names: Names = field(default_factory=Names)
     labels: Names = field(default_factory=Names)
     threads: Names = field(default_factory=Names)
     events: int = 0
     skipped: int = 0
+    unknown: dict[str, tuple[int, int]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
 
 class Reader:
@@ -170,6 +170,11 @@ class Reader:
             self._work(event, category)
         elif category in (ANNOTATION, PYTHON):
             self._range(event, category)
+        elif not is_known(category):
+            ns = round(_times(event)[1] * 1000)
+            name = str(category or NO_CATEGORY)
+            events, before = columns.unknown.get(name, (0, 0))
+            columns.unknown[name] = events + 1, before + ns
 
     def _launch(self, event: Any) -> None:
         """Add a call of the driver, and what it says of a graph's capture."""
@@ -186,7 +191,7 @@ class Reader:
     def _work(self, event: Any, category: str) -> None:
         kind = self._sorts.get(category) or self._sorts.setdefault(category, work_kind(category))
         node = (event.get("args") or {}).get(NODE)
-        node = NO_CORRELATION if node is None else int(node)
+        node = NO_CORRELATION if node is None else int(node) & _SIGNED
         name, stream = self.columns.names(event["name"]), self._thread(event)
         self.columns.work.add(*_times(event), name, correlation(event), node, kind, stream)
 

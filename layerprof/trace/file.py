@@ -1,16 +1,15 @@
 """Profiler trace files: reading them in pieces, whatever their size, and writing them. Pure, no torch.
 
 A trace is Chrome's trace event format as torch.profiler writes it: an object whose `traceEvents` is a list of events,
-or that list alone, as JSON or gzipped JSON. Reading goes by pieces of a few megabytes, so memory does not grow with
-the file.
+or that list alone, or one event a line, as JSON or gzipped JSON. Reading goes by pieces of a few megabytes, so memory
+does not grow with the file. A piece that is no valid JSON goes through `salvage`, so that what is broken costs itself.
 """
 
 from __future__ import annotations
 
+import codecs
 import gzip
-import json
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,137 +18,145 @@ from typing import IO, Any
 import orjson
 
 from layerprof.errors import TraceError
-
-Event = dict[str, Any]
+from layerprof.trace import head
+from layerprof.trace.head import RECORD_AGAIN
+from layerprof.trace.salvage import Form, Salvage, State, beside_events
+from layerprof.trace.source import Source, opened
+from layerprof.trace.values import Event
 
 PIECE = 4 << 20
 """Bytes read at a time."""
 
-HEADER_LIMIT = 64 << 20
-"""Bytes in which `traceEvents` must begin."""
-
-_EVENTS_KEY = re.compile(rb'"traceEvents"\s*:\s*\[')
 _BOUNDARY = re.compile(rb"\}\s*,\s*(?=\{)")
-_RECORD_AGAIN = "Record it again and let the profiler stop by itself before the process ends."
-_NOT_A_TRACE = "Give a trace that torch.profiler exported (.json or .json.gz), or a run's trace folder's file."
+_CUTS = 64
+"""Boundaries at which it is tried to cut a piece."""
+_CLOSING = {Form.OBJECT: b'{"traceEvents":[', Form.LIST: b"["}
 
 
 class TraceFile:
-    """A trace on disk. Iterating yields its events in lists; `metadata` is complete after the last one.
+    """A trace on disk. Iterating yields its events in lists; all that is told below is complete after the last one.
 
-    Raises TraceError, while iterating, for a file that is missing, empty, truncated, malformed, or not a trace.
+    `metadata` is what stands beside the events. `unreadable` counts the events that were given up, `cut_off` is whether
+    the file ends before the trace does, `remarks` says both and what to do, in sentences.
+
+    Raises TraceError, while iterating, for a file that is missing or empty, or of which no event can be read.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.metadata: dict[str, Any] = {}
+        self.unreadable = 0
+        self.cut_off = False
+        self.remarks: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[list[Event]]:
-        with _opened(self.path) as stream:
-            yield from self._pieces(stream)
+        with opened(self.path) as source:
+            found = head.find(source, self.path, PIECE)
+            salvage = Salvage(found.form, found.state, metadata=found.metadata)
+            yield from _pieces(found.rest, source, salvage)
+            self._take_over(salvage, found.whole, source.damage)
 
-    def _pieces(self, stream: IO[bytes]) -> Iterator[list[Event]]:
-        rest, closing = self._header(stream)
-        seen = 0
-        while piece := stream.read(PIECE):
-            rest += piece
-            events, rest = _complete(rest)
-            seen += len(events)
-            if events:
-                yield events
-        events = self._last(rest, closing, seen)
-        if not seen and not events:
-            raise TraceError(f"The trace {self.path} holds no events.", _RECORD_AGAIN)
-        yield events
+    def _take_over(self, salvage: Salvage, whole_head: bool, damage: str | None) -> None:
+        self.metadata, self.unreadable = salvage.metadata, salvage.unreadable
+        self.cut_off = salvage.cut_off
+        if not salvage.read_before:
+            raise self._nothing_read(damage)
+        self.remarks = tuple(self._remarks(salvage, whole_head, damage))
 
-    def _header(self, stream: IO[bytes]) -> tuple[bytes, bytes]:
-        """Read up to the first event; return what was read beyond it, and what makes that a whole file again."""
-        head = b""
-        while len(head) < HEADER_LIMIT:
-            piece = stream.read(PIECE)
-            head += piece
-            text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-            if text[:1] == b"[":
-                return text[1:], b"["
-            for match in _EVENTS_KEY.finditer(text):
-                before = _parsed(text[: match.end()] + b"]}")
-                if isinstance(before, dict):
-                    self.metadata = {key: value for key, value in before.items() if key != "traceEvents"}
-                    return text[match.end() :], b'{"traceEvents":['
-            if not piece:
-                break
-        raise self._unreadable_head(head.lstrip(b"\xef\xbb\xbf \t\r\n"))
+    def _nothing_read(self, damage: str | None) -> TraceError:
+        if self.cut_off or damage:
+            why = damage or "it breaks off"
+            return TraceError(f"The trace {self.path} is truncated at its first events: {why}.", RECORD_AGAIN)
+        if self.unreadable:
+            return TraceError(f"The trace {self.path} is malformed: none of its events can be read.", RECORD_AGAIN)
+        return TraceError(f"The trace {self.path} holds no events.", RECORD_AGAIN)
 
-    def _unreadable_head(self, text: bytes) -> TraceError:
-        if not text:
-            return TraceError(f"The trace {self.path} is empty.", _RECORD_AGAIN)
-        if text[:1] == b"{" and _parsed(text) is None:
-            return TraceError(
-                f"The trace {self.path} breaks off or is malformed before its first event.", _RECORD_AGAIN
+    def _remarks(self, salvage: Salvage, whole_head: bool, damage: str | None) -> Iterator[str]:
+        if lost := salvage.unreadable - salvage.half:
+            yield (
+                f"{self.path} is malformed: {lost:,} of its events cannot be read, the first of them after "
+                f"{salvage.first_after:,} others. Most often quotes or backslashes in names do that, which older "
+                "releases of torch write as they are: record with a newer one, or without with_stack."
             )
-        return TraceError(f"{self.path} is not a profiler trace: it has no traceEvents.", _NOT_A_TRACE)
+        if not whole_head:
+            yield f"{self.path} is malformed before its first event: what stands there is not read."
+        if self.cut_off or damage:
+            why = damage or "it breaks off"
+            yield (
+                f"{self.path} is not whole: {why} after {salvage.read_before:,} events, and what ran later is in no "
+                f"figure. {RECORD_AGAIN}"
+            )
+        if salvage.documents > 1:
+            yield (
+                f"{self.path} holds {salvage.documents:,} traces, one behind the other, read as one; where both use an "
+                "id, work may go to a launch of the other. Cut it up to read them apart."
+            )
 
-    def _last(self, rest: bytes, closing: bytes, seen: int) -> list[Event]:
-        whole = _parsed(closing + rest)
-        if isinstance(whole, dict):
-            self.metadata |= {key: value for key, value in whole.items() if key != "traceEvents"}
-            whole = whole["traceEvents"]
-        if isinstance(whole, list):
-            return _objects(whole)
-        where = f"after about {seen:,} events" if seen else "at its first events"
-        if rest.rstrip()[-1:] not in (b"]", b"}"):
-            raise TraceError(f"The trace {self.path} is truncated: it breaks off {where}.", _RECORD_AGAIN)
-        raise TraceError(f"The trace {self.path} is malformed {where}: no valid JSON follows.", _RECORD_AGAIN)
+
+def _pieces(rest: bytes, source: Source, salvage: Salvage) -> Iterator[list[Event]]:
+    """Yield events as soon as they are whole; what is read without any is doubled, so that no byte is tried often."""
+    text, enough = b"", 0
+    for piece in _portions(rest, source):
+        text += piece
+        if len(text) < enough:
+            continue
+        events, text = _complete(text, salvage)
+        enough = 0 if events else 2 * len(text)
+        if events:
+            yield events
+    yield _last(text, salvage)
 
 
-def _complete(text: bytes) -> tuple[list[Event], bytes]:
+def _portions(rest: bytes, source: Source) -> Iterator[bytes]:
+    for place in range(0, len(rest), PIECE):
+        yield rest[place : place + PIECE]
+    while piece := source.read(PIECE):
+        yield piece
+
+
+def _complete(text: bytes, salvage: Salvage) -> tuple[list[Event], bytes]:
     """Split off the events that are whole.
 
     A cut between `}` and `{` may lie inside an event; it is between two events exactly if all before it is a list.
     """
-    cuts = [match.end() for match in _BOUNDARY.finditer(text, max(0, len(text) - PIECE // 4))]
-    for cut in reversed(cuts[-64:]):
-        events = _parsed(b"[" + text[:cut].rstrip()[:-1] + b"]")
-        if isinstance(events, list):
-            return _objects(events), text[cut:]
-    return [], text
+    cuts: list[int] = []
+    if salvage.state is State.AMONG and salvage.form in _CLOSING:
+        cuts = [match.end() for match in _BOUNDARY.finditer(text, max(0, len(text) - PIECE // 4))]
+    valid = len(text)
+    for cut in reversed(cuts[-_CUTS:]):
+        if cut > valid:
+            continue
+        try:
+            events = orjson.loads(b"[" + text[:cut].rstrip()[:-1] + b"]")
+        except orjson.JSONDecodeError as error:
+            valid = len(error.doc[: error.pos].encode())
+        else:
+            return _counted(events, salvage), text[cut:]
+    return _salvaged(text, salvage, final=False)
 
 
-def _objects(events: list[Any]) -> list[Event]:
-    return events if all(type(event) is dict for event in events) else [e for e in events if type(e) is dict]
+def _last(text: bytes, salvage: Salvage) -> list[Event]:
+    if salvage.state is State.AMONG and salvage.form in _CLOSING:
+        try:
+            whole = orjson.loads(_CLOSING[salvage.form] + text)
+        except orjson.JSONDecodeError:
+            pass
+        else:
+            salvage.metadata |= beside_events(whole)
+            return _counted(whole["traceEvents"] if isinstance(whole, dict) else whole, salvage)
+    return _salvaged(text, salvage, final=True)[0]
 
 
-def _parsed(text: bytes) -> Any:
-    """Parse JSON; None when it is not. Some writers leave NaN, Infinity and raw control characters in their traces."""
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        return json.loads(text.decode("utf-8", "replace"), strict=False)
-    except (ValueError, RecursionError):
-        return None
+def _salvaged(text: bytes, salvage: Salvage, final: bool) -> tuple[list[Event], bytes]:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    events, rest = salvage.read(decoder.decode(text, final), final)
+    return events, rest.encode() + decoder.getstate()[0]
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a plain or gzipped file by its first bytes, whatever its name."""
-    try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            with gzip.open(raw) if packed else raw as stream:
-                yield stream  # type: ignore[misc]  # GzipFile reads bytes like any stream
-    except FileNotFoundError:
-        raise TraceError(f"There is no trace {path}.", "Check the path.") from None
-    except IsADirectoryError:
-        inside = sorted(p.name for p in path.rglob("*.json*"))[:5]
-        hint = f"Give one of its files: {', '.join(inside)}." if inside else "Give a trace file."
-        raise TraceError(f"{path} is a folder, not a trace.", hint) from None
-    except PermissionError:
-        raise TraceError(f"The trace {path} may not be read.", "Check its permissions.") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise TraceError(f"The trace {path} is truncated or damaged: {error}.", _RECORD_AGAIN) from error
+def _counted(items: list[Any], salvage: Salvage) -> list[Event]:
+    events = items if all(type(item) is dict for item in items) else [item for item in items if type(item) is dict]
+    salvage.read_before += len(events)
+    return events
 
 
 def write_chrome(events: Iterable[Event], path: str | Path, metadata: Mapping[str, Any] | None = None) -> Path:

@@ -16,24 +16,11 @@ from typing import Any
 import numpy as np
 
 from layerprof.trace import intervals
-from layerprof.trace.events import (
-    ANNOTATED,
-    ANNOTATION,
-    ASKED,
-    LAUNCH,
-    MODULE,
-    MODULES,
-    NOT_RANGES,
-    OPERATOR,
-    OURS,
-    PYTHON,
-    RANGE_ARG,
-    WORK,
-    correlation,
-    label,
-)
-from layerprof.trace.file import Event, TraceFile, write_chrome
+from layerprof.trace.categories import ANNOTATION, LAUNCH, OPERATOR, PYTHON, WORK
+from layerprof.trace.events import ANNOTATED, ASKED, MODULE, MODULES, NOT_RANGES, OURS, RANGE_ARG, correlation, label
+from layerprof.trace.file import TraceFile, write_chrome
 from layerprof.trace.intervals import NOWHERE
+from layerprof.trace.values import Event
 
 FIRST_ID = 1 << 40
 """Python ids, module ids and external ids of ours begin here, far from any that torch gives."""

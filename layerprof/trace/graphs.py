@@ -122,9 +122,16 @@ def _by_names(graph: Graph, capture: Capture, called: tuple[str, ...], names: Se
     partner = _by_occurrence(here, there) if graph.ordered is None else matching.partners(here, there)
     if (partner != NOTHING).sum() < LEAST_ALIKE * len(here):
         return Match(nothing, None, "its kernels come in another order than in any capture")
-    partner = matching.exchanged(partner, graph.kinds, capture.kinds)
+    partner = matching.exchanged(
+        partner, len(there), lambda mine, theirs: _can_be(graph.kinds[mine], capture.kinds[theirs])
+    )
     left = int((partner == NOTHING).sum())
     return Match(partner, NAMES, f"{left} of {len(here)} kernels are not in the capture" if left else None)
+
+
+def _can_be(ran: Ints, launched: Ints) -> bool:
+    """Whether pieces can be what was launched: a kernel stays one, and a copy or fill may run as one."""
+    return bool(((ran == launched) | ((ran == KERNEL) & (launched != KERNEL))).all())
 
 
 def _symbols(called: Sequence[str], kinds: Ints, numbers: dict[str, int]) -> Ints:
@@ -164,6 +171,8 @@ def _by_order(graph: Graph, capture: Capture) -> Match:
             None,
             "its kernels ran on several streams, and neither graph node ids nor names at launches tell their order",
         )
+    if len(graph.kinds) == len(capture.kinds) and _can_be(graph.kinds, capture.kinds):
+        return Match(np.arange(len(graph.kinds)), graph.ordered)
     if ran != launched:
         return Match(nothing, None, f"a replay ran {ran} kernels, and no capture launched as many")
     partner = matching.partners(graph.kinds, capture.kinds)

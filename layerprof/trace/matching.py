@@ -7,6 +7,8 @@ of differences, not with the product of the lengths.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from layerprof.trace.intervals import Ints
@@ -40,18 +42,21 @@ def partners(a: Ints, b: Ints) -> Ints:
     return result
 
 
-def exchanged(result: Ints, kinds_a: Ints, kinds_b: Ints) -> Ints:
-    """Lay stretches without partners on each other, where both are of equal kinds and between the same partners."""
+def exchanged(result: Ints, length: int, fits: Callable[[Ints, Ints], bool]) -> Ints:
+    """Lay stretches without partners on each other, where both are as long, between the same partners, and fit.
+
+    `length` is that of the other sequence.
+    """
     known = np.flatnonzero(result != NOTHING)
     if not len(known):
         return result
     filled = result.copy()
     edges_a = np.r_[-1, known, len(result)]
-    edges_b = np.r_[-1, result[known], len(kinds_b)]
+    edges_b = np.r_[-1, result[known], length]
     for gap in np.flatnonzero((np.diff(edges_a) > 1) & (np.diff(edges_a) == np.diff(edges_b))).tolist():
         here = np.arange(edges_a[gap] + 1, edges_a[gap + 1])
         there = np.arange(edges_b[gap] + 1, edges_b[gap + 1])
-        if (kinds_a[here] == kinds_b[there]).all():
+        if fits(here, there):
             filled[here] = there
     return filled
 

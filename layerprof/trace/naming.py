@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from layerprof.trace import captures as capturing
-from layerprof.trace.attribution import GraphUse, Stack
+from layerprof.trace.attribution import GRAPH, GraphUse, Stack
 from layerprof.trace.captured import Chooser, Chosen, place_replays
 from layerprof.trace.captures import Capture
 from layerprof.trace.events import Columns
@@ -20,7 +20,7 @@ from layerprof.trace.unreal import Unreal
 from layerprof.trace.untold import containers, models_in, tell_nothing, untold
 from layerprof.trace.work import PLACE_OF_BUCKET, LaunchesSeen, Pieces, Ranges
 
-INFERRED_INSTEAD = "its capture does not tell layers apart (compiled code), so they were inferred"
+INFERRED_INSTEAD = "its ranges do not tell layers apart, as those of compiled code do not"
 THIS = "this trace"
 
 
@@ -103,16 +103,16 @@ def _uses(work: Pieces, chosen: Sequence[Chosen], after_capture: Ints) -> tuple[
 def _use(work: Pieces, told: str | None, group: Sequence[Chosen], after_capture: Ints) -> GraphUse:
     pieces = np.concatenate([each.replay.pieces for each in group])
     length = work.length[pieces]
-    named = work.place[pieces] != PLACE_OF_BUCKET["graph launch"]
-    match = group[0].match
-    captured = after_capture[pieces] != PLACE_OF_BUCKET["graph launch"]
+    captured = after_capture[pieces] != PLACE_OF_BUCKET[GRAPH]
     inferred = work.place[pieces] != after_capture[pieces]
+    match = group[0].match
     instead = match.by is not None and (captured & inferred).any()
     return GraphUse(
         replays=len(group),
         pieces=len(group[0].replay.pieces),
         ns=int(length.sum()),
-        matched_ns=int(length[named].sum()),
+        matched_ns=int(length[captured & ~inferred].sum()),
+        inferred_ns=int(length[inferred].sum()),
         capture=told,
         by=match.by,
         why=INFERRED_INSTEAD if instead else match.why,

@@ -154,8 +154,8 @@ WRONG = {
     "not JSON": (b"hello", "no traceEvents"),
     "other JSON": (b'{"format": 1, "layers": []}', "no traceEvents"),
     "a picture": (b"\x89PNG\r\n\x1a\n0000", "no traceEvents"),
-    "truncated": (b'{"traceEvents": [{"ph": "X", "name": "a"}, {"ph": ', "truncated"),
-    "truncated and packed": (gzip.compress(b'{"traceEvents": [' + b'{"ph": "M"},' * 9999)[:-20], "truncated"),
+    "truncated": (b'{"traceEvents": [{"ph": "X", "name": ', "truncated"),
+    "truncated and packed": (gzip.compress(b'{"traceEvents": [{"ph": "M"}]}')[:20], "truncated"),
     "without events": (b'{"traceEvents": []}', "no events"),
 }
 

@@ -57,7 +57,7 @@ def served() -> Attribution:
         ),
         graphs=(
             GraphUse(4, 544, 24_560, 24_560, "capture_32 in a.json", "graph node ids"),
-            GraphUse(2, 421, 9_700, 9_700, "capture_32 in b.json", "order", "its capture tells no layers"),
+            GraphUse(2, 421, 9_700, 0, "capture_32 in b.json", "order", "its ranges tell no layers", 9_700),
             GraphUse(1, 9, 500, 0, None, None, "no capture of it is known"),
         ),
         stacks=(Stack("layer 0..23", 24, 2, 9_600, 40, 60, 9_700, (12, 12), 0.012, ("an attention kernel in each",)),),
@@ -144,18 +144,15 @@ class TestGraphs:
     def test_graphs_say_what_they_were_matched_with_and_why_not(self) -> None:
         """A sentence for those that are alike."""
         text = flat(screen(served()))
-        assert (
-            "1 graph, 4 replays of 544 kernels, 24.6 µs: 100 % of it is in rows, matched with capture_32 in a.json by "
-            "graph node ids." in text
-        )
-        assert "by order; its capture tells no layers." in text
-        assert "1 graph, 1 replay of 9 kernels, 500 ns: 0 % of it is in rows; no capture of it is known." in text
+        assert "4 replays of 544 kernels, 24.6 µs: 100 % matched with capture_32 in a.json by graph node ids." in text
+        assert "by order; its ranges tell no layers; 100 % inferred." in text
+        assert "1 graph, 1 replay of 9 kernels, 500 ns: no capture of it is known." in text
 
     def test_alike_graphs_are_one_sentence(self) -> None:
         """Twenty-five pieces of a model."""
         graphs = [GraphUse(2, 4 + n % 3, 100, 99, "c", "kernel names") for n in range(25)]
         text = flat(screen(holding([made("a", 2500)], graphs=tuple(graphs))))
-        assert "25 graphs, 50 replays of 4 to 6 kernels, 2.50 µs: 99.0 % of it is in rows" in text
+        assert "25 graphs, 50 replays of 4 to 6 kernels, 2.50 µs: 99.0 % matched with c by kernel names." in text
 
     def test_where_no_capture_was_given_one_would_help(self) -> None:
         """Said of a bucket and of inferred layers; not where captures are there, nor of traces without graphs."""

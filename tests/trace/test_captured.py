@@ -70,6 +70,13 @@ class TestByWhat:
         holds(result, recorded)
         assert result.graphs[0].by == "graph node ids"
 
+    def test_a_node_id_may_have_all_of_64_bits(self, tmp_path: Path) -> None:
+        """The graph's number stands in the upper half, without a sign."""
+        recorded = replayed(STACK, ids=True, graph=(1 << 32) - 2)
+        result = pair(tmp_path, recorded, captured(STACK))
+        holds(result, recorded)
+        assert result.graphs[0].by == "graph node ids"
+
     def test_without_ids_and_names_several_streams_stay_in_the_bucket(self, tmp_path: Path) -> None:
         """The order in which they ran is not that of the capture, and nothing else is known."""
         nodes = [Node(node.name, node.belongs, node.us, stream=n % 2) for n, node in enumerate(STACK)]
@@ -131,6 +138,14 @@ class TestNodes:
         nodes = [*STACK[:2], Node("nothing", STACK[1].belongs, 0, COPY), *STACK[2:]]
         recorded = replayed(STACK)
         holds(pair(tmp_path, recorded, captured(nodes)), recorded)
+
+    @pytest.mark.parametrize("named", [True, False])
+    def test_a_fill_may_run_as_a_kernel(self, tmp_path: Path, named: bool) -> None:
+        """The driver chooses; all other nodes stand where they were captured."""
+        owner = ("model.layers.0", "decode")
+        recorded = replayed([*STACK[:4], Node("memset_kernel", owner, 2), *STACK[4:]])
+        nodes = [*STACK[:4], Node("Memset (Device)", owner, 2, FILL), *STACK[4:]]
+        holds(pair(tmp_path, recorded, captured(nodes, named=named)), recorded)
 
     def test_what_was_captured_outside_layers_belongs_to_the_range_around_the_replay(self, tmp_path: Path) -> None:
         """As any kernel that was launched there."""

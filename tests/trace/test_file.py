@@ -111,7 +111,7 @@ class TestReading:
 
 
 class TestErrors:
-    """Each unreadable file ends in one sentence of what is wrong and one of what to do."""
+    """A file of which nothing can be read ends in one sentence of what is wrong and one of what to do."""
 
     @pytest.mark.parametrize(
         ("content", "says"),
@@ -126,43 +126,19 @@ class TestErrors:
             (b'{"schemaVersion": 1, "devi', "before its first event"),
             (b'{"traceEvents": []}', "holds no events"),
             (b"[]", "holds no events"),
-            (b'{"traceEvents": [{"ph": "X"}, {"ph":', "truncated"),
-            (b'{"traceEvents": [{"ph": "X"},', "truncated"),
+            (b'{"traceEvents": [{"ph":', "truncated"),
             (b'{"traceEvents": [', "truncated"),
-            (b'{"traceEvents": [{"ph": "X"} {"ph": "X"}]}', "malformed"),
             (b'{"traceEvents": [{"ph": X}]}', "malformed"),
         ],
     )
-    def test_a_file_that_is_no_whole_trace(self, content: bytes, says: str, tmp_path: Path) -> None:
-        """Empty, something else, cut off, or broken: told apart, with exit status 2."""
+    def test_a_file_without_an_event(self, content: bytes, says: str, tmp_path: Path) -> None:
+        """Empty, something else, cut off too early, or broken: told apart, with exit status 2."""
         path = written(tmp_path / "t.json", content)
         with pytest.raises(TraceError, match=says) as caught:
             events_of(path)
         assert caught.value.remedy
         assert caught.value.exit_code == 2
         assert str(path) in caught.value.problem
-
-    @pytest.mark.usefixtures("small_pieces")
-    def test_a_file_cut_off_anywhere_is_never_taken_for_whole(self, tmp_path: Path) -> None:
-        """At whichever byte the writer died, reading ends in a TraceError."""
-        whole = json.dumps({"schemaVersion": 1, "traceEvents": AWKWARD, "traceName": "x"}).encode()
-        for length in range(len(whole)):
-            with pytest.raises(TraceError):
-                events_of(written(tmp_path / "t.json", whole[:length]))
-
-    @pytest.mark.parametrize("keep", [1, 5, 11, 40, -1, -9])
-    def test_a_packed_file_cut_off(self, keep: int, tmp_path: Path) -> None:
-        """A truncated gzip stream is told as such or as no trace, never as a traceback."""
-        packed = gzip.compress(json.dumps({"traceEvents": AWKWARD * 50}).encode())
-        with pytest.raises(TraceError):
-            events_of(written(tmp_path / "t.json.gz", packed[:keep]))
-
-    def test_a_packed_file_with_damage_inside(self, tmp_path: Path) -> None:
-        """Flipped bytes are damage."""
-        packed = bytearray(gzip.compress(json.dumps({"traceEvents": AWKWARD * 50}).encode()))
-        packed[len(packed) // 2] ^= 0xFF
-        with pytest.raises(TraceError):
-            events_of(written(tmp_path / "t.json.gz", bytes(packed)))
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
         """The path is in the message."""

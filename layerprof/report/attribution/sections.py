@@ -79,15 +79,25 @@ def _graphs(graphs: Iterable[GraphUse]) -> Iterator[str]:
     for graph in graphs:
         alike.setdefault((graph.capture, graph.by, graph.why), []).append(graph)
     for (capture, by, why), same in alike.items():
-        ns, named = sum(graph.ns for graph in same), sum(graph.matched_ns for graph in same)
-        share = units.percent(named / ns if ns else None)
+        ns = sum(graph.ns for graph in same)
         kernels = "kernel" if all(graph.pieces == 1 for graph in same) else "kernels"
-        met = f", matched with {capture}" if capture else ""
         yield (
             f"{_many(len(same), 'graph')}, {_many(sum(graph.replays for graph in same), 'replay')} of "
-            f"{_range(graph.pieces for graph in same)} {kernels}, {units.seconds(ns / 1e9)}: {share} of it is in rows"
-            f"{met}{f' by {by}' if by else ''}{f'; {why}' if why else ''}."
+            f"{_range(graph.pieces for graph in same)} {kernels}, {units.seconds(ns / 1e9)}: "
+            f"{'; '.join(_became(capture, by, why, same))}."
         )
+
+
+def _became(capture: str | None, by: str | None, why: str | None, same: Sequence[GraphUse]) -> Iterator[str]:
+    """Yield what became of replays: how much of them a capture tells, by what, why not more, and what was inferred."""
+    whole = sum(graph.ns for graph in same) or 1
+    matched, inferred = (sum(getattr(graph, name) for graph in same) / whole for name in ("matched_ns", "inferred_ns"))
+    if capture and by:
+        yield f"{f'{units.percent(matched)} ' if matched else ''}matched with {capture} by {by}"
+    if why:
+        yield why
+    if inferred:
+        yield f"{units.percent(inferred)} inferred"
 
 
 def _stack(stack: Stack) -> str:
