@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,8 +11,10 @@ import numpy as np
 from layerprof.trace import graphs
 from layerprof.trace.attribution import Key, Naming
 from layerprof.trace.captures import Capture
+from layerprof.trace.events import KERNEL
 from layerprof.trace.graphs import Graph, Match, Replay
 from layerprof.trace.intervals import NOWHERE, Ints
+from layerprof.trace.launches import FIRST
 from layerprof.trace.matching import NOTHING
 from layerprof.trace.steps import ServerSteps
 from layerprof.trace.unreal import Unreal
@@ -30,45 +33,100 @@ class Chosen:
     match: Match
 
 
+@dataclass(frozen=True, slots=True)
+class _Fits:
+    """Captures that a graph was laid beside: those with partners for `counts` of its pieces, and why others have none.
+
+    By place among all captures, in rising order.
+    """
+
+    matches: dict[int, Match]
+    counts: dict[int, int]
+    whys: dict[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tied:
+    """Captures that have most partners, and as many; `alike` where their ranges are the same."""
+
+    places: dict[int, None]
+    alike: bool
+
+
 class Chooser:
     """Chooses for each replay, in the order of their launches, the capture that it is most like.
 
     Of captures that are as much like it, the one for the number of rows that the server's step says; then, where their
     ranges differ, the next one in the order of capture: piecewise graphs are replayed in the order of their capture.
+    `captures` of the trace itself stand behind all others, in the order in which they ended.
     """
 
     def __init__(self, captures: Sequence[Capture], found: Sequence[Graph], names: Sequence[str]) -> None:
         self._captures = captures
         self._graphs = found
         self._names = names
-        self._matches: dict[int, list[Match]] = {}
+        self._ended = [capture.ended if capture.own else FIRST for capture in captures]
+        self._named = np.array([capture.names is not None for capture in captures], bool)
+        self._launched = np.array([(capture.kinds == KERNEL).sum() for capture in captures], np.int64)
         self._labels = [capture.labels for capture in captures]
+        self._fitting: dict[int, _Fits] = {}
+        self._tying: dict[tuple[int, int], _Tied] = {}
+        self._nearest: dict[tuple[int, int, int | None], list[list[int]]] = {}
         self._last: dict[tuple[str, str], int] = {}
         self._fixed: dict[int, int] = {}
 
     def choose(self, replay: Replay, rows: int | None) -> Chosen:
         """Return the capture of a replay; `rows` is how many its step says that it has."""
-        matches = self._matches.setdefault(replay.graph, self._matched(replay.graph))
-        able = [place for place, capture in enumerate(self._captures) if _before(capture, replay)]
-        most = max((matches[place].count for place in able), default=0)
-        if not most:
-            why = next((matches[place].why for place in able if matches[place].why), NO_CAPTURE)
+        able = bisect_right(self._ended, replay.moment)
+        fits, tied = self._fits(replay.graph), self._tied(replay.graph, able)
+        if not tied.places:
+            why = next((why for place, why in fits.whys.items() if place < able), NO_CAPTURE)
             return Chosen(replay, None, Match(np.full(len(replay.pieces), NOTHING), None, why))
-        tied = [place for place in able if matches[place].count == most]
         place = self._fixed.get(replay.graph, NOWHERE)
-        if place not in tied:
-            place = min(tied, key=lambda place: (self._far(place, rows), self._turn(place, tied), place))
+        if place not in tied.places:
+            place = self._next(self._near(replay.graph, able, rows), tied.alike)
         if self._graphs[replay.graph].known is not None:
             self._fixed[replay.graph] = place
         capture = self._captures[place]
         self._last[capture.source, capture.title] = place
-        match = matches[place]
+        match = fits.matches[place]
         if not capture.scene.labels:
             match = Match(np.full(len(replay.pieces), NOTHING), None, NO_RANGES)
         return Chosen(replay, capture, match)
 
-    def _matched(self, number: int) -> list[Match]:
-        return [graphs.match(self._graphs[number], capture, self._names) for capture in self._captures]
+    def _fits(self, number: int) -> _Fits:
+        """Lay a graph beside all captures, but of those that launched more or fewer kernels than it ran beside one."""
+        if number not in self._fitting:
+            graph = self._graphs[number]
+            may_be = self._named | (self._launched == (graph.kinds == KERNEL).sum())
+            may_be[np.flatnonzero(~may_be)[:1]] = True
+            places = np.flatnonzero(may_be).tolist()
+            matches = {place: graphs.match(graph, self._captures[place], self._names) for place in places}
+            counts = {place: match.count for place, match in matches.items() if match.count}
+            whys = {place: match.why for place, match in matches.items() if match.why}
+            self._fitting[number] = _Fits(matches, counts, whys)
+        return self._fitting[number]
+
+    def _tied(self, number: int, able: int) -> _Tied:
+        """Return the best captures of a graph among the first so many."""
+        if (number, able) not in self._tying:
+            counts = {place: count for place, count in self._fits(number).counts.items() if place < able}
+            most = max(counts.values(), default=0)
+            places = dict.fromkeys(place for place, count in counts.items() if count == most)
+            self._tying[number, able] = _Tied(places, len({self._labels[place] for place in places}) <= 1)
+        return self._tying[number, able]
+
+    def _near(self, number: int, able: int, rows: int | None) -> list[list[int]]:
+        """Return the best captures of a graph whose size is nearest to the rows, by family, in order."""
+        key = number, able, rows
+        if key not in self._nearest:
+            far = {place: self._far(place, rows) for place in self._tied(number, able).places}
+            least = min(far.values())
+            families: dict[tuple[str, str], list[int]] = {}
+            for place in (place for place, this in far.items() if this == least):
+                families.setdefault((self._captures[place].source, self._captures[place].title), []).append(place)
+            self._nearest[key] = list(families.values())
+        return self._nearest[key]
 
     def _far(self, place: int, rows: int | None) -> tuple[bool, int]:
         """Return how far a capture's size is from the rows: a graph is padded up to the next size that there is."""
@@ -77,17 +135,17 @@ class Chooser:
             return False, 0
         return size < rows, abs(size - rows)
 
-    def _turn(self, place: int, tied: Sequence[int]) -> int:
-        """Return how many captures of its family come before it after the last one that was chosen."""
-        if all(self._labels[other] == self._labels[place] for other in tied):
-            return 0
-        capture = self._captures[place]
-        last = self._last.get((capture.source, capture.title), NOWHERE)
-        return (place - last - 1) % len(self._captures)
-
-
-def _before(capture: Capture, replay: Replay) -> bool:
-    return not capture.own or capture.ended <= replay.moment
+    def _next(self, families: Sequence[Sequence[int]], alike: bool) -> int:
+        """Return the capture that comes soonest after the last one that was chosen of its family."""
+        if alike:
+            return min(places[0] for places in families)
+        turns = []
+        for places in families:
+            capture = self._captures[places[0]]
+            last = self._last.get((capture.source, capture.title), NOWHERE)
+            place = places[bisect_right(places, last) % len(places)]
+            turns.append(((place - last - 1) % len(self._captures), place))
+        return min(turns)[1]
 
 
 def place_replays(work: Pieces, inside: Ints, unreal: Unreal, chosen: Sequence[Chosen], steps: ServerSteps) -> None:

@@ -101,7 +101,7 @@ class Inference:
         cuts = np.flatnonzero((np.diff(step) != 0) | (np.diff(devices[work.stream[which]]) != 0)) + 1
         found = []
         for pieces in np.split(which, cuts):
-            stacks = self._find(work.name[pieces], work.length[pieces]) if len(pieces) else ()
+            stacks = self._find(work.name[pieces], work.length_of(pieces)) if len(pieces) else ()
             if stacks:
                 first = pieces[0]
                 around = int(work.place[first])
@@ -117,7 +117,7 @@ class Inference:
         yield from together.items()
 
     def _alone(self, replay: Replay, graph: Graph) -> Run | None:
-        stacks = self._find(graph.names, self._work.length[replay.pieces])
+        stacks = self._find(graph.names, self._work.length_of(replay.pieces))
         around = int(self._inside[replay.launch])
         return Run(replay.pieces, stacks, replay.moment, replay.thread, around) if stacks else None
 
@@ -129,7 +129,7 @@ class Inference:
         low, high = np.searchsorted(work.start[loose], [work.start[pieces].min(), work.start[pieces].max()])
         pieces = np.concatenate([pieces, loose[low:high]])
         pieces = pieces[np.argsort(work.start[pieces], kind="stable")]
-        stacks = self._find(work.name[pieces], work.length[pieces])
+        stacks = self._find(work.name[pieces], work.length_of(pieces))
         around = int(self._inside[first.launch])
         return Run(pieces, stacks, first.moment, first.thread, around) if stacks else None
 
@@ -190,7 +190,7 @@ def place_layers(
         phase = steps.said[at].phase if at != NOWHERE else None
         starts, ends, names = families.parts(run.stacks, len(run.pieces))
         label = unreal.labels([(name, phase, Naming.INFERRED) for name in names])
-        length = work.length[run.pieces]
+        length = work.length_of(run.pieces)
         first, now = unreal.add(starts, ends, 0, label, length=len(run.pieces), seen=run.moment, holder=run.around)
         _take(work, run, ends, first, now, unreal, names)
         accounts.add(run.stacks, length)
