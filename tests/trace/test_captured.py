@@ -209,6 +209,21 @@ class TestSeveral:
         holds(result, recorded)
         assert "15 kernels" in str(result.graphs[0].why)
 
+    @pytest.mark.parametrize("ids", [True, False])
+    @pytest.mark.parametrize("layers", [16, 5])
+    def test_another_models_capture_with_as_many_kernels_is_refused(
+        self, tmp_path: Path, layers: int, ids: bool
+    ) -> None:
+        """Where the count is all that speaks for it: its layers would begin in the midst of the graph's."""
+        nodes = layered(8, *"abcdefghij")
+        other = layered(layers, *"klmno") if layers == 16 else layered(layers, *"abcdefghijklmnop")
+        assert len(nodes) == len(other)
+        recorded = replayed(nodes, belongs=GRAPH, ids=ids)
+        result = pair(tmp_path, recorded, captured(other))
+        holds(result, recorded)
+        assert "it is not its capture" in str(result.graphs[0].why)
+        assert result.graphs[0].by is None
+
     def test_each_graph_has_its_own_capture(self, tmp_path: Path) -> None:
         """Prefill's and decode's, replayed in turn."""
         other = layered(3, "big_gemm", "flash", prefix="blocks", phase="prefill")
@@ -219,6 +234,45 @@ class TestSeveral:
         result = pair(tmp_path, recorded, captured(STACK), captured(other))
         holds(result, recorded)
         assert sorted(use.replays for use in result.graphs) == [2, 2]
+
+
+class TestSeveralModels:
+    """A draft beside its target: modules are numbered from 0 in each capture."""
+
+    def test_modules_of_one_name_in_two_models_are_two_rows(self, tmp_path: Path) -> None:
+        """`norm_0` stands in another layer class in each: the second says which capture it is of."""
+        sides = {}
+        for model, layers in (("Target", 4), ("Draft", 2)):
+            s = Scenario()
+            nodes = []
+            for layer in range(layers):
+                opened = 1009 + 20 * layer
+                s.add("python_function", f"nn.Module: {model}Layer_{layer}", opened - 2, 22)
+                s.add("python_function", f"nn.Module: norm_{layer}", opened, 9)
+                nodes += [Node(f"{model} norm", GRAPH, 5), Node(f"{model} gemm", GRAPH, 7)]
+            capture(s, [Node(node.name, OUTSIDE) for node in nodes], vendor="hip", named=True)
+            sides[model] = written(s, tmp_path / f"{model.lower()}.capture.json"), nodes
+        recorded, at = Scenario(), 100.0
+        for model in ("Target", "Draft", "Draft"):
+            at = replay(recorded, sides[model][1], at)
+        result = attribute(recorded.events, captures=[path for path, _ in sides.values()], infer=False)
+        own = {row.name: (row.calls, row.self_ns) for row in result.rows}
+        assert own["norm_0"] == (1, 5_000)
+        assert own["norm_0 in draft"] == (2, 10_000)
+        holders = {row.name: result.rows[row.parent].name for row in result.rows if row.parent is not None}
+        assert holders["norm_1"] == "TargetLayer_1"
+        assert holders["norm_1 in draft"] == "DraftLayer_1"
+
+    def test_modules_of_one_model_for_several_sizes_are_one_row(self, tmp_path: Path) -> None:
+        """Two captures of the same model, each replayed once."""
+        recorded, at = Scenario(), 100.0
+        paths: list[Path] = []
+        for size in (8, 16):
+            nodes = [Node(f"{node.name}_{size}", node.belongs, node.us) for node in STACK]
+            paths.append(written(captured(nodes, vendor="hip", named=True), tmp_path / f"{size}.json"))
+            at = replay(recorded, nodes, at)
+        result = attribute(recorded.events, captures=paths, infer=False)
+        assert {row.name: row.calls for row in result.rows} == {f"model.layers.{layer}": 2 for layer in range(3)}
 
 
 class TestInTheTraceItself:
