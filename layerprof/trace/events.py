@@ -71,6 +71,19 @@ class Names:
         return list(self.numbers)
 
 
+class Texts(Names):
+    """Numbers for names of events; raises TypeError for what is no text."""
+
+    def __call__(self, name: Any) -> int:
+        """Return the name's number, a new one at its first appearance."""
+        number = self.numbers.get(name)
+        if number is not None:
+            return number
+        if not isinstance(name, str):
+            raise TypeError(f"a name that is {name!r}")
+        return super().__call__(name)
+
+
 @dataclass(slots=True)
 class EventTable:
     """Events of one sort: start and length in microseconds as read, and some numbers each.
@@ -122,7 +135,7 @@ class Columns:
     warm_ups: EventTable = field(default_factory=lambda: EventTable("i"))
     ranges: EventTable = field(default_factory=lambda: EventTable("iii"))
     operators: EventTable = field(default_factory=lambda: EventTable("ii"))
-    names: Names = field(default_factory=Names)
+    names: Texts = field(default_factory=Texts)
     labels: Names = field(default_factory=Names)
     threads: Names = field(default_factory=Names)
     events: int = 0
