@@ -110,7 +110,9 @@ class EventTable:
         """Return start, end (both in nanoseconds) and the numbers, and how many events had no usable times."""
         ts, dur = np.frombuffer(self.ts), np.frombuffer(self.dur)
         good: NDArray[np.bool_] = (np.abs(ts) < _LARGEST_US) & (dur >= 0) & (dur < _LARGEST_US)
-        start = np.rint(ts[good] * 1000).astype(np.int64)
+        # Microseconds since 1970 fill a float: times 1000 they would be off by 128 ns.
+        whole = np.floor(ts[good])
+        start = whole.astype(np.int64) * 1000 + np.rint((ts[good] - whole) * 1000).astype(np.int64)
         end = start + np.rint(dur[good] * 1000).astype(np.int64)
         rest = [np.frombuffer(column, column.typecode)[good].astype(np.int64, copy=False) for column in self.rest]
         return [start, end, *rest], int(len(good) - good.sum())
