@@ -132,9 +132,10 @@ class GraphUse:
 class Stack:
     """Layers that were inferred from a sequence of kernels that repeats: `layers` of them, passed `calls` times.
 
-    `ns` is their work, `head_ns` and `tail_ns` what ran before and after them in the same sequences, `of_ns` all work
-    that was looked at. `kinds` counts layers by their sequence of kernels. `spread` is the median deviation of a
-    layer's time from the median of its kind, as a share of it. `evidence` says what the boundaries rest on.
+    `ns` is their work in all passes, `head_ns` what ran before each of them, since the stack before it, `tail_ns` what
+    ran after the last of a sequence, `of_ns` all work of the sequences with such a stack. `kinds` counts layers by
+    their sequence of kernels. `spread` is the median deviation of a layer's time from the median of its kind, as a
+    share of it. `evidence` says what the boundaries rest on.
     """
 
     name: str

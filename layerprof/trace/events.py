@@ -71,6 +71,19 @@ class Names:
         return list(self.numbers)
 
 
+class Texts(Names):
+    """Numbers for names of events; raises TypeError for what is no text."""
+
+    def __call__(self, name: Any) -> int:
+        """Return the name's number, a new one at its first appearance."""
+        number = self.numbers.get(name)
+        if number is not None:
+            return number
+        if not isinstance(name, str):
+            raise TypeError(f"a name that is {name!r}")
+        return super().__call__(name)
+
+
 @dataclass(slots=True)
 class EventTable:
     """Events of one sort: start and length in microseconds as read, and some numbers each.
@@ -97,7 +110,9 @@ class EventTable:
         """Return start, end (both in nanoseconds) and the numbers, and how many events had no usable times."""
         ts, dur = np.frombuffer(self.ts), np.frombuffer(self.dur)
         good: NDArray[np.bool_] = (np.abs(ts) < _LARGEST_US) & (dur >= 0) & (dur < _LARGEST_US)
-        start = np.rint(ts[good] * 1000).astype(np.int64)
+        # Microseconds since 1970 fill a float: times 1000 they would be off by 128 ns.
+        whole = np.floor(ts[good])
+        start = whole.astype(np.int64) * 1000 + np.rint((ts[good] - whole) * 1000).astype(np.int64)
         end = start + np.rint(dur[good] * 1000).astype(np.int64)
         rest = [np.frombuffer(column, column.typecode)[good].astype(np.int64, copy=False) for column in self.rest]
         return [start, end, *rest], int(len(good) - good.sum())
@@ -122,7 +137,7 @@ class Columns:
     warm_ups: EventTable = field(default_factory=lambda: EventTable("i"))
     ranges: EventTable = field(default_factory=lambda: EventTable("iii"))
     operators: EventTable = field(default_factory=lambda: EventTable("ii"))
-    names: Names = field(default_factory=Names)
+    names: Texts = field(default_factory=Texts)
     labels: Names = field(default_factory=Names)
     threads: Names = field(default_factory=Names)
     events: int = 0

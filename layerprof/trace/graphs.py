@@ -87,11 +87,13 @@ def replays(work: Pieces) -> list[Graph]:
             (names.tobytes(), kinds.tobytes(), ordered, known), Graph(names, kinds, ordered, known)
         )
         order.append((int(work.moment[pieces[0]]), graph, pieces, launch))
-    graphs = list(found.values())
-    numbers = {id(graph): number for number, graph in enumerate(graphs)}
-    for moment, graph, pieces, launch in sorted(order, key=lambda item: item[0]):
-        graph.replays.append(Replay(launch, moment, int(work.thread[pieces[0]]), pieces, numbers[id(graph)]))
-    return sorted(graphs, key=lambda graph: graph.replays[0].moment)
+    # Launches stand in a file in any order.
+    order.sort(key=lambda item: item[0])
+    numbers: dict[int, int] = {}
+    for moment, graph, pieces, launch in order:
+        number = numbers.setdefault(id(graph), len(numbers))
+        graph.replays.append(Replay(launch, moment, int(work.thread[pieces[0]]), pieces, number))
+    return sorted(found.values(), key=lambda graph: graph.replays[0].graph)
 
 
 def _in_order(work: Pieces, pieces: Ints) -> tuple[Ints, str | None]:

@@ -18,6 +18,7 @@ from layerprof.trace import repetition
 from layerprof.trace.attribution import GRAPH, Naming, Stack
 from layerprof.trace.graphs import Graph, Replay
 from layerprof.trace.intervals import NOWHERE, Ints
+from layerprof.trace.kernel_names import Does, does
 from layerprof.trace.launches import Mask
 from layerprof.trace.repetition import Layers, Template
 from layerprof.trace.stacks import BESIDE, Accounts, Families
@@ -63,23 +64,26 @@ class Inference:
         self._known: dict[bytes, tuple[Layers, ...]] = {}
         self._inside: Ints = np.zeros(0, np.int64)
         self._loose: dict[int, Ints] = {}
+        self._whole: dict[int, bool] = {}
 
     def of_graphs(self, graphs: Sequence[Graph], inside: Ints, containers: Mask) -> list[Run]:
         """Return the runs with layers among the replays; `inside` is the range around each launch.
 
-        What a server's step replays is one run. Without steps a graph that repeats in itself is one, and of the others
-        what they ran, with the eager work between them, from one replay of the rarest to its next.
+        What a server's step replays is one run, but for a whole model that it replays several times, as a draft or a
+        vision tower: each replay is one. Without steps a graph that repeats in itself is a run, and of the others what
+        they ran, with the eager work between them, from one replay of the rarest to its next.
         """
         self._inside, self._loose = inside, self._held_by_containers(containers)
         found: list[Run] = []
         parts: list[Replay] = []
         every = sorted((each for graph in graphs for each in graph.replays), key=lambda replay: replay.moment)
         for step, together in self._by_step(every):
-            joint = self._joint(together) if step != NOWHERE and len(together) > 1 else None
-            if joint:
-                found.append(joint)
-                continue
-            for replay in together:
+            many = Counter(replay.graph for replay in together)
+            pieces = [each for each in together if many[each.graph] == 1 or not self._is_whole(graphs[each.graph])]
+            joint = self._joint(pieces) if step != NOWHERE and len(pieces) > 1 else None
+            found += [joint] if joint else []
+            joined = {each.launch for each in pieces} if joint else set()
+            for replay in (each for each in together if each.launch not in joined):
                 alone = self._alone(replay, graphs[replay.graph])
                 found += [alone] if alone else []
                 parts += [] if alone else [replay]
@@ -120,6 +124,17 @@ class Inference:
         stacks = self._find(graph.names, self._work.length[replay.pieces])
         around = int(self._inside[replay.launch])
         return Run(replay.pieces, stacks, replay.moment, replay.thread, around) if stacks else None
+
+    def _is_whole(self, graph: Graph) -> bool:
+        """Whether a graph is of a whole model, however few layers it has: with what comes before or after them."""
+        done = self._whole.get(id(graph))
+        if done is None:
+            kinds = {does(self._work.names[name]) for name in np.unique(graph.names).tolist()}
+            stacks = self._find(graph.names, np.ones(len(graph.names), np.int64))
+            alone = bool(stacks) and (stacks[0].starts[0] > 0 or stacks[-1].end < len(graph.names))
+            around = not kinds.isdisjoint({Does.EMBEDDING, Does.SAMPLE})
+            done = self._whole[id(graph)] = Does.ATTENTION in kinds and (alone or around)
+        return done
 
     def _joint(self, together: Sequence[Replay]) -> Run | None:
         """Return what some replays and the eager work between them ran, where it has layers."""

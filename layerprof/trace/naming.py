@@ -81,8 +81,10 @@ def _infer(
     models = [] if nothing.all() else models_in(work, ranges)
     inference = Inference(work, unreal.ranges, steps, models)
     runs = inference.of_graphs(found, seen.inside, containers(ranges, found)) if found else []
-    if not runs:
-        runs = inference.of_eager(untold(work, ranges, nothing), _devices(columns))
+    eager = untold(work, ranges, nothing)
+    for run in runs:
+        eager[run.pieces] = False
+    runs += inference.of_eager(eager, _devices(columns))
     return place_layers(work, unreal.ranges, unreal, runs, steps, models)
 
 

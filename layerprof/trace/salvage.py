@@ -40,7 +40,7 @@ _STOPPED = _NO_HEAD = -1
 _BETWEEN = BLANK + ","
 _CUTS = 3
 _AFTER_EVENT = re.compile(rf"[{BLANK}]*(?:[,\]{{]|\Z)")
-_AFTER_LIST = re.compile(rf'[{BLANK}]*(?:\}}|,\s*"|\Z)')
+_AFTER_LIST = re.compile(rf'[{BLANK}]*(?:\}}|,\s*(?:"|\Z)|\Z)')
 _GARBAGE = re.compile(r"[^,\[\]{]*")
 
 
@@ -197,14 +197,23 @@ class Salvage:
         after = _AFTER_EVENT.match(self._text, end)
         if after is not None:
             return True if after.end() < len(self._text) or self._final or self.form is Form.LINES else None
-        return '"' not in self._text[end : values.end_of(_GARBAGE, self._text, end)]
+        behind = values.end_of(_GARBAGE, self._text, end)
+        if behind == len(self._text) and not self._enough(end):
+            return None
+        return '"' not in self._text[end:behind]
 
     def _give_up(self, place: int, *, half: bool = False) -> int:
         """Count what begins at the place, if it is an event, and look for the next one; `half` of it is there."""
         text = self._text
+        counts = text[place] == "{"
+        if not counts:
+            behind = values.end_of(_GARBAGE, text, place)
+            if behind == len(text) and not self._enough(place):
+                return self._stop(place)
+            counts = '"' in text[place:behind]
         begin = BEGIN.match(text, place)
         self._key = begin.group(1) if begin else "ph"
-        if text[place] == "{" or '"' in text[place : values.end_of(_GARBAGE, text, place)]:
+        if counts:
             self._count(half)
         self.state = State.LOST
         return place + 1

@@ -107,13 +107,17 @@ class Accounts:
         """Add the stacks of a sequence whose pieces took so long."""
         spent = np.r_[0, np.cumsum(length)]
         before = 0
-        for family, layers in zip(self._families.of(stacks), stacks, strict=True):
-            account = self._all.setdefault(family, _Account(layers))
+        families = self._families.of(stacks)
+        for family, layers in zip(families, stacks, strict=True):
+            self._all.setdefault(family, _Account(layers))
+        for family in set(families):
+            self._all[family].of += int(spent[-1])
+        for family, layers in zip(families, stacks, strict=True):
+            account = self._all[family]
             account.calls += 1
             account.ns += int(spent[layers.end] - spent[layers.starts[0]])
             account.head += int(spent[layers.starts[0]] - spent[before])
             account.tail += int(spent[-1] - spent[layers.end]) if layers is stacks[-1] else 0
-            account.of += int(spent[-1])
             account.off += _off(np.diff(spent[[*layers.starts, layers.end]]), np.array(layers.kinds))
             account.evidence |= dict.fromkeys(layers.evidence)
             before = layers.end

@@ -186,6 +186,15 @@ class TestRefusals:
         assert (code, out) == (2, "")
         assert "absent.json" in err
 
+    def test_a_trace_given_twice(self, attribute: Cli, trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Under one spelling or two, it would be added to itself."""
+        monkeypatch.chdir(trace.parent)
+        for again in (trace, Path(trace.name), Path("..", trace.parent.name, trace.name)):
+            code, out, err = attribute(trace, again)
+            assert (code, out) == (2, "")
+            assert "given twice" in err
+            assert len(err.splitlines()) == 2
+
     def test_traces_that_do_not_mix(self, attribute: Cli, trace: Path, tmp_path: Path) -> None:
         """GPU work and operators are not added."""
         code, _, err = attribute(trace, write_chrome(synthetic.on_a_cpu().events, tmp_path / "cpu.json"))

@@ -163,6 +163,22 @@ def _rewritten(folder: Path) -> Path:
     return rewrite_for_tensorboard(folder / "t.json", folder / "tb", "w.1")
 
 
+PIECEWISE = ("quotes in a name between", "a brace and a quote in a name", "no opening brace")
+"""Cases in which it was seen to matter where a piece ends."""
+
+
+def test_it_matters_nowhere_where_a_piece_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole files and broken ones give the same in pieces of every size."""
+    texts = [held(*GOOD, head='"a":{"b":[{}]}, ', tail=', "z" : [{}, {}] '), *(ONE_LOST[case] for case in PIECEWISE)]
+    for text in texts:
+        readings = set()
+        for size in range(16, 800):
+            monkeypatch.setattr(file, "PIECE", size)
+            found = read(tmp_path / "t.json", text)
+            readings.add((len(found.events), found.unreadable, found.cut_off, *sorted(found.metadata)))
+        assert len(readings) == 1, text
+
+
 class TestCutOff:
     """A file that breaks off gives everything before the break."""
 
