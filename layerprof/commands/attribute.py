@@ -12,6 +12,7 @@ from layerprof.report import kinds, write
 from layerprof.report.attribution.documents import to_json
 from layerprof.report.attribution.view import View
 from layerprof.trace.attribute import attribute
+from layerprof.trace.source import called
 from layerprof.trace.sums import merged
 
 WHOLE = ("csv", "json")
@@ -34,6 +35,7 @@ def show(
     """Attribute the traces and show their sum, or write it to a file. Raises RequestError and TraceError."""
     shows = json is None or output is not None
     captures = list(_captures(naming.captures))
+    _check_twice(traces)
     if shows:
         _check_view(view, write.chosen(format_name, printing.file(output)))
     _check_targets([*traces, *captures], printing.file(output), json)
@@ -84,6 +86,16 @@ def _check_view(view: View, format_name: str) -> None:
             f"{format_name} holds every row, so that its books close.",
             "Leave out --depth, --top, --sort, --only and --phase, or choose --format terminal or markdown.",
         )
+
+
+def _check_twice(traces: Sequence[Path]) -> None:
+    """Refuse to add a trace to itself, however it is spelt."""
+    first: dict[Path, Path] = {}
+    for path in traces:
+        before = first.setdefault(path.resolve(), path)
+        if before is not path:
+            spelt = "" if str(before) == str(path) else f", also as {before}"
+            raise RequestError(f"The trace {called(path)} is given twice{spelt}.", "Give each trace once.")
 
 
 def _check_targets(read: Sequence[Path], output: Path | None, json: str | None) -> None:

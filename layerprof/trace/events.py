@@ -32,6 +32,9 @@ WARM_UP = "layerprof: warm-up launches"
 RANGE_ARG = "layerprof"
 """Argument that holds our range's name in a trace whose events were renamed for another viewer."""
 
+UNNAMED = "(no name)"
+"""What stands for the empty name of a range that is none of ours."""
+
 NO_CORRELATION = -1
 
 NOT_RANGES = ("ProfilerStep#", "nccl:", "gloo:")
@@ -73,6 +76,19 @@ class Names:
         return list(self.numbers)
 
 
+class Texts(Names):
+    """Numbers for names of events; raises TypeError for what is no text."""
+
+    def __call__(self, name: Any) -> int:
+        """Return the name's number, a new one at its first appearance."""
+        number = self.numbers.get(name)
+        if number is not None:
+            return number
+        if not isinstance(name, str):
+            raise TypeError(f"a name that is {name!r}")
+        return super().__call__(name)
+
+
 @dataclass(slots=True)
 class EventTable:
     """Events of one sort: start and length in microseconds as read, and some numbers each.
@@ -99,7 +115,9 @@ class EventTable:
         """Return start, end (both in nanoseconds) and the numbers, and how many events had no usable times."""
         ts, dur = np.frombuffer(self.ts), np.frombuffer(self.dur)
         good: NDArray[np.bool_] = (np.abs(ts) < _LARGEST_US) & (dur >= 0) & (dur < _LARGEST_US)
-        start = np.rint(ts[good] * 1000).astype(np.int64)
+        # Microseconds since 1970 fill a float: times 1000 they would be off by 128 ns.
+        whole = np.floor(ts[good])
+        start = whole.astype(np.int64) * 1000 + np.rint((ts[good] - whole) * 1000).astype(np.int64)
         end = start + np.rint(dur[good] * 1000).astype(np.int64)
         rest = [np.frombuffer(column, column.typecode)[good].astype(np.int64, copy=False) for column in self.rest]
         return [start, end, *rest], int(len(good) - good.sum())
@@ -124,13 +142,19 @@ class Columns:
     warm_ups: EventTable = field(default_factory=lambda: EventTable("i"))
     ranges: EventTable = field(default_factory=lambda: EventTable("iii"))
     operators: EventTable = field(default_factory=lambda: EventTable("ii"))
-    names: Names = field(default_factory=Names)
+    names: Texts = field(default_factory=Texts)
     labels: Names = field(default_factory=Names)
     threads: Names = field(default_factory=Names)
     events: int = 0
     skipped: int = 0
     unknown: dict[str, tuple[int, int]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+
+    @property
+    def devices(self) -> int:
+        """How many devices ran work, at least one: torch's profiler gives each of them a process of its own."""
+        threads = self.threads.listed()
+        return len({threads[stream][0] for stream in set(self.work.rest[-1])}) or 1
 
 
 class Reader:
@@ -266,8 +290,8 @@ def label(name: str, args: Any, category: str) -> tuple[Label | None, int]:
     if args and RANGE_ARG in args:
         return parse(args[RANGE_ARG]), OURS
     if category == PYTHON:
-        return ((name[len(MODULE) :], None) if name.startswith(MODULE) else None), MODULES
-    return (name, None), (ANNOTATED if category == ANNOTATION else ASKED)
+        return ((name[len(MODULE) :] or UNNAMED, None) if name.startswith(MODULE) else None), MODULES
+    return (name or UNNAMED, None), (ANNOTATED if category == ANNOTATION else ASKED)
 
 
 def parse(name: str) -> Label:

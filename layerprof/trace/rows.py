@@ -87,10 +87,11 @@ def _holders(ranges: Ranges, members: Ints, bounds: Ints, place: dict[int, int])
         labels = np.where(above >= 0, ranges.label[above], NOWHERE)
         labels = labels[labels != label]
         if len(labels):
+            # Of those that hold as many, the first row.
             found, many = np.unique(labels, return_counts=True)
-            most = int(found[np.argmax(many)])
-            if most in place:
-                result[label] = place[most]
+            often = [place.get(other, NOWHERE) for other in found[many == many.max()].tolist()]
+            if min(often) != NOWHERE:
+                result[label] = min(often)
     return _without_circles(result, place)
 
 

@@ -26,17 +26,17 @@ class ServerSteps:
         """Find them in a trace."""
         (start, end, thread, name), _ = columns.servers.columns()
         names = columns.names.listed()
-        order = np.lexsort((-end, start))
-        order = order[[parse(names[name[place]]) is not None for place in order.tolist()]] if len(order) else order
+        texts = [names[number] for number in name.tolist()]
         kept: list[int] = []
+        said: list[Step] = []
         until: dict[int, int] = {}
-        for place in order.tolist():
-            where = int(thread[place])
-            if start[place] >= until.get(where, int(start[place])):
+        for place in sorted(range(len(texts)), key=lambda place: (start[place], -end[place], texts[place])):
+            step, where = parse(texts[place]), int(thread[place])
+            if step is not None and (where not in until or end[place] > until[where]):
                 kept.append(place)
+                said.append(step)
                 until[where] = int(end[place])
-        said = tuple(step for place in kept if (step := parse(names[name[place]])) is not None)
-        return cls(start[kept], end[kept], thread[kept], said)
+        return cls(start[kept], end[kept], thread[kept], tuple(said))
 
     def at(self, moments: Ints, thread: Ints) -> Ints:
         """Return the step in which each moment lies on its thread; NOWHERE for none."""
