@@ -198,17 +198,17 @@ def place_layers(
     A stack whose layers the captured ranges tell apart stays theirs. Returns what was inferred.
     """
     kept = [run for run in found if not _told_apart(run, work, ranges)]
-    families = Families([run.stacks for run in kept], [model.rows for model in models])
+    families = Families([(run.stacks, len(run.pieces)) for run in kept], [model.rows for model in models])
     accounts = Accounts(families)
-    for run in kept:
+    for number, run in enumerate(kept):
         at = int(steps.at(np.array([run.moment]), np.array([run.thread]))[0])
         phase = steps.said[at].phase if at != NOWHERE else None
-        starts, ends, names = families.parts(run.stacks, len(run.pieces))
+        starts, ends, names = families.parts(number)
         label = unreal.labels([(name, phase, Naming.INFERRED) for name in names])
         length = work.length[run.pieces]
         first, now = unreal.add(starts, ends, 0, label, length=len(run.pieces), seen=run.moment, holder=run.around)
         _take(work, run, ends, first, now, unreal, names)
-        accounts.add(run.stacks, length)
+        accounts.add(number, length)
     return accounts.stacks()
 
 

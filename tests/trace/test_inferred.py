@@ -179,6 +179,31 @@ class TestStepsOfServers:
         assert found.ns / 1e3 == pytest.approx(sum(us for (name, _), us in s.self_us.items() if name != "?"))
 
 
+class TestCutOff:
+    """A recording that begins and ends in the midst of a step."""
+
+    def test_layers_of_a_pass_that_was_cut_off_have_their_numbers(self) -> None:
+        """Three replays, from the midst of layer 2 to the midst of layer 5: the first has the last five layers."""
+        whole = stack()
+        first, last = whole[1 + 3 * len(LAYER) - 5 :], whole[: 1 + 5 * len(LAYER) + 4]
+        s, at = Scenario(), 100.0
+        for nodes in (first, whole, last):
+            at = replay(s, nodes, at)
+        result = attribute(s.events)
+        assert {row.name: row.calls for row in result.rows if row.name.startswith("layer")} == {
+            f"layer {number}": 1 + (number >= 3) + (number <= 5) for number in range(LAYERS)
+        }
+        (found,) = result.stacks
+        assert (found.layers, found.calls) == (LAYERS, 3)
+
+    def test_another_model_with_fewer_layers_is_none(self) -> None:
+        """A draft's own step comes first: it begins as the target's does."""
+        s, at = Scenario(), 100.0
+        for layers in (4, 8):
+            at = replay(s, counted(stack(layers), layers), at)
+        assert [each.layers for each in checked(s).stacks] == [4, 8]
+
+
 class TestBesideCaptures:
     """What a capture tells comes first."""
 
