@@ -112,6 +112,7 @@ def _attribute(columns: Columns, known: Sequence[Capture], infer: bool) -> Attri
         bucket_top={name: top(work, work.place == place) for name, place in PLACE_OF_BUCKET.items()},
         total_ns=int(length.sum()),
         events=columns.events,
+        devices=columns.devices,
         skipped=columns.skipped + bad_ranges + bad_work,
         launches=seen.counts.made,
         launched_not_recorded=len(seen.counts.lost),

@@ -32,6 +32,9 @@ WARM_UP = "layerprof: warm-up launches"
 RANGE_ARG = "layerprof"
 """Argument that holds our range's name in a trace whose events were renamed for another viewer."""
 
+UNNAMED = "(no name)"
+"""What stands for the empty name of a range that is none of ours."""
+
 NO_CORRELATION = -1
 
 NOT_RANGES = ("ProfilerStep#", "nccl:", "gloo:")
@@ -144,6 +147,12 @@ class Columns:
     skipped: int = 0
     unknown: dict[str, tuple[int, int]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+
+    @property
+    def devices(self) -> int:
+        """How many devices ran work, at least one: torch's profiler gives each of them a process of its own."""
+        threads = self.threads.listed()
+        return len({threads[stream][0] for stream in set(self.work.rest[-1])}) or 1
 
 
 class Reader:
@@ -266,8 +275,8 @@ def label(name: str, args: Any, category: str) -> tuple[Label | None, int]:
     if args and RANGE_ARG in args:
         return parse(args[RANGE_ARG]), OURS
     if category == PYTHON:
-        return ((name[len(MODULE) :], None) if name.startswith(MODULE) else None), MODULES
-    return (name, None), (ANNOTATED if category == ANNOTATION else ASKED)
+        return ((name[len(MODULE) :] or UNNAMED, None) if name.startswith(MODULE) else None), MODULES
+    return (name or UNNAMED, None), (ANNOTATED if category == ANNOTATION else ASKED)
 
 
 def parse(name: str) -> Label:

@@ -126,7 +126,7 @@ def _by_names(graph: Graph, capture: Capture, called: tuple[str, ...], names: Se
         partner, len(there), lambda mine, theirs: _can_be(graph.kinds[mine], capture.kinds[theirs])
     )
     left = int((partner == NOTHING).sum())
-    return Match(partner, NAMES, f"{left} of {len(here)} kernels are not in the capture" if left else None)
+    return Match(partner, NAMES, _left(left, f"of {len(here)} kernels"))
 
 
 def _can_be(ran: Ints, launched: Ints) -> bool:
@@ -174,11 +174,17 @@ def _by_order(graph: Graph, capture: Capture) -> Match:
     if len(graph.kinds) == len(capture.kinds) and _can_be(graph.kinds, capture.kinds):
         return Match(np.arange(len(graph.kinds)), graph.ordered)
     if ran != launched:
-        return Match(nothing, None, f"a replay ran {ran} kernels, and no capture launched as many")
+        kernels_ran = f"{ran} kernel{'' if ran == 1 else 's'}"
+        return Match(nothing, None, f"a replay ran {kernels_ran}, and no capture launched as many")
     partner = matching.partners(graph.kinds, capture.kinds)
     kernels = np.flatnonzero(graph.kinds == KERNEL)
     if (partner[kernels] == NOTHING).any():
         partner = nothing.copy()
         partner[kernels] = np.flatnonzero(capture.kinds == KERNEL)
     left = int((partner == NOTHING).sum())
-    return Match(partner, graph.ordered, f"{left} copies or fills are not in the capture" if left else None)
+    return Match(partner, graph.ordered, _left(left, "copy or fill" if left == 1 else "copies or fills"))
+
+
+def _left(many: int, what: str) -> str | None:
+    """Say how many of a replay's pieces are in no capture; None where there is nothing to say."""
+    return f"{many} {what} {'is' if many == 1 else 'are'} not in the capture" if many else None

@@ -225,6 +225,8 @@ class TestRefusals:
             (("--depth", "0"), "depth 0", "--depth 1"),
             (("--top", "-3"), "-3 lines", "0 shows all"),
             (("--only", "layer.0"), "'layer.0'", "model.layers.0"),
+            (("--only", "mpl"), "'mpl'", "Did you mean mlp?"),
+            (("--only", "nothing"), "'nothing'", "row of the trace is called 'nothing'.\nGive a part of the names"),
             (("--layers", " , "), "--layers names nothing", "leave it out"),
             (("--layers", "model.layers.7"), "model.layers.7", "model.layers.0"),
             (("--format", "csv", "--top", "3"), "csv holds every row", "--format terminal"),

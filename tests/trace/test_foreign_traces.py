@@ -64,6 +64,17 @@ class TestForeignTraces:
             assert (result.skipped, result.rows) == (1, without.rows)
             assert (result.total_ns, result.buckets_ns) == (without.total_ns, without.buckets_ns)
 
+    def test_a_range_without_a_name_is_not_taken_for_the_model(self) -> None:
+        """Ours around the whole model has the empty name; an empty one of others is told as that."""
+        s = Scenario()
+        s.add("user_annotation", "", 0, 100)
+        s.kernel(10, 50, 5, ("(no name)", None))
+        assert selves(attribute(s.events)) == {("(no name)", None): 5}
+        ours = Scenario()
+        ours.layer("", 0, 100)
+        ours.kernel(10, 50, 5, ("", "decode"))
+        assert selves(attribute(ours.events)) == {("", "decode"): 5}
+
     def test_unreadable_events_are_counted(self) -> None:
         """Events that cannot be used are told, not silently dropped."""
         result = attribute(synthetic.untidy().events)
