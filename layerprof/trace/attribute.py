@@ -114,6 +114,17 @@ def _no_match(layers: Sequence[str], offered: set[str]) -> SelectorError:
     )
 
 
+def _unsure(kernels: int) -> list[str]:
+    """Say that a file holds several processes' work under the same ids."""
+    if not kernels:
+        return []
+    return [
+        f"The correlation ids of {kernels:,} kernels are those of launches in several processes, and nothing tells "
+        "which: the first device was taken for the first process's, and so on. Attribute the file of each process by "
+        "itself."
+    ]
+
+
 def _attribute(columns: Columns, known: Sequence[Capture], infer: bool) -> Attribution:
     steps = ServerSteps.of(columns)
     ranges, bad_ranges = find_ranges(columns, steps)
@@ -147,7 +158,7 @@ def _attribute(columns: Columns, known: Sequence[Capture], infer: bool) -> Attri
         graphs=named.graphs,
         stacks=named.stacks,
         unknown={name: Unknown(events, ns) for name, (events, ns) in columns.unknown.items()},
-        remarks=(*columns.remarks, *([] if on_gpu else _may_be_work(columns)), *named.remarks),
+        remarks=(*columns.remarks, *([] if on_gpu else _may_be_work(columns)), *_unsure(seen.unsure), *named.remarks),
     )
 
 

@@ -9,10 +9,12 @@ import numpy as np
 
 from layerprof.trace import graphs
 from layerprof.trace.attribution import Key, Naming
+from layerprof.trace.capture_names import shown
 from layerprof.trace.captures import Capture
 from layerprof.trace.graphs import Graph, Match, Replay
 from layerprof.trace.intervals import NOWHERE, Ints
 from layerprof.trace.matching import NOTHING
+from layerprof.trace.plausible import misfit
 from layerprof.trace.steps import ServerSteps
 from layerprof.trace.unreal import Unreal
 from layerprof.trace.work import Pieces
@@ -68,7 +70,19 @@ class Chooser:
         return Chosen(replay, capture, match)
 
     def _matched(self, number: int) -> list[Match]:
-        return [graphs.match(self._graphs[number], capture, self._names) for capture in self._captures]
+        return [self._match(self._graphs[number], capture) for capture in self._captures]
+
+    def _match(self, graph: Graph, capture: Capture) -> Match:
+        found = graphs.match(graph, capture, self._names)
+        if found.by in (None, graphs.NAMES):
+            return found
+        kind = misfit(graph, capture.scene, found.partner, self._names)
+        if kind is None:
+            return found
+        why = (
+            f"{capture.told} has as many kernels, but each {kind} in it would begin with another: it is not its capture"
+        )
+        return Match(np.full(len(found.partner), NOTHING), None, why)
 
     def _far(self, place: int, rows: int | None) -> tuple[bool, int]:
         """Return how far a capture's size is from the rows: a graph is padded up to the next size that there is."""
@@ -99,6 +113,7 @@ def place_replays(work: Pieces, inside: Ints, unreal: Unreal, chosen: Sequence[C
     known: dict[tuple[int, object], Ints] = {}
     if not chosen:
         return
+    names = shown(each.capture for each in chosen if each.capture and each.match.by)
     moments = np.array([each.replay.moment for each in chosen], np.int64)
     step = steps.at(moments, np.array([each.replay.thread for each in chosen], np.int64))
     for each, at in zip(chosen, step.tolist(), strict=True):
@@ -108,7 +123,8 @@ def place_replays(work: Pieces, inside: Ints, unreal: Unreal, chosen: Sequence[C
         phase = steps.said[at].phase if at != NOWHERE else None
         label = known.get((id(scene), phase))
         if label is None:
-            keys: list[Key] = [(name, own or phase, Naming.CAPTURED) for name, own in scene.labels]
+            called = names[each.capture.source]
+            keys: list[Key] = [(called.get(name, name), own or phase, Naming.CAPTURED) for name, own in scene.labels]
             label = known[id(scene), phase] = unreal.labels(keys)
         around = int(inside[each.replay.launch])
         first, now = unreal.add(

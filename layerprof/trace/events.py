@@ -52,6 +52,8 @@ _KERNEL_LAUNCH = re.compile(r"Launch(Cooperative)?Kernel|KernelLaunch")
 _GRAPH_LAUNCH = re.compile(r"GraphLaunch")
 _COPY, _FILL = re.compile(r"Memcpy"), re.compile(r"Memset|MemFill")
 _CAPTURE = re.compile(r"(Begin|End)Capture")
+_MERGED = re.compile(r"\[([^\]]+)\]")
+_RANK = 1 << 40  # more than a trace has correlation ids
 _SIGNED = (1 << 63) - 1  # a node id has 64 bits and no sign
 _LARGEST_US = 9e15  # beyond this, nanoseconds leave 64 bits
 
@@ -168,6 +170,8 @@ class Reader:
         self._wanted = None if wanted is None else tuple(wanted)
         self._answers: dict[str, bool] = {}
         self._kinds: dict[str, tuple[int, bool | None]] = {}
+        self._ranks: dict[str, int] = {}
+        self._prefixes = Names()
         self._sorts: dict[str, int] = {}
 
     def read(self, events: Iterable[Any]) -> None:
@@ -202,7 +206,7 @@ class Reader:
         """Add a call of the driver, and what it says of a graph's capture."""
         columns, name = self.columns, event["name"]
         kind, begins = self._kinds.get(name) or self._kinds.setdefault(name, call_kind(name))
-        number = correlation(event)
+        number = self._correlation(event)
         if number != NO_CORRELATION:
             launched = event["args"].get(LAUNCHED_NAME)
             called = NO_NAME if launched is None else columns.names(str(launched))
@@ -215,7 +219,18 @@ class Reader:
         node = (event.get("args") or {}).get(NODE)
         node = NO_CORRELATION if node is None else int(node) & _SIGNED
         name, stream = self.columns.names(event["name"]), self._thread(event)
-        self.columns.work.add(*_times(event), name, correlation(event), node, kind, stream)
+        self.columns.work.add(*_times(event), name, self._correlation(event), node, kind, stream)
+
+    def _correlation(self, event: Any) -> int:
+        """Return the correlation id, apart for each rank: merged traces have `[TP03] 1003` as process and device."""
+        number, process = correlation(event), event.get("pid")
+        if type(process) is not str or not 0 <= number < _RANK:
+            return number
+        rank = self._ranks.get(process)
+        if rank is None:
+            found = _MERGED.match(process)
+            rank = self._ranks[process] = self._prefixes(found[1]) + 1 if found else 0
+        return number + rank * _RANK
 
     def _thread(self, event: Any) -> int:
         return self.columns.threads((event.get("pid"), event.get("tid")))
