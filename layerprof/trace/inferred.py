@@ -61,7 +61,7 @@ class Inference:
         self._ranges = ranges
         self._steps = steps
         self._models = models
-        self._known: dict[bytes, tuple[Layers, ...]] = {}
+        self._known: dict[tuple[bytes, bool], tuple[Layers, ...]] = {}
         self._inside: Ints = np.zeros(0, np.int64)
         self._loose: dict[int, Ints] = {}
         self._whole: dict[int, bool] = {}
@@ -105,7 +105,7 @@ class Inference:
         cuts = np.flatnonzero((np.diff(step) != 0) | (np.diff(devices[work.stream[which]]) != 0)) + 1
         found = []
         for pieces in np.split(which, cuts):
-            stacks = self._find(work.name[pieces], work.length[pieces]) if len(pieces) else ()
+            stacks = self._find(work.name[pieces], work.length[pieces], False) if len(pieces) else ()
             if stacks:
                 first = pieces[0]
                 around = int(work.place[first])
@@ -121,7 +121,7 @@ class Inference:
         yield from together.items()
 
     def _alone(self, replay: Replay, graph: Graph) -> Run | None:
-        stacks = self._find(graph.names, self._work.length[replay.pieces])
+        stacks = self._find(graph.names, self._work.length[replay.pieces], True)
         around = int(self._inside[replay.launch])
         return Run(replay.pieces, stacks, replay.moment, replay.thread, around) if stacks else None
 
@@ -130,7 +130,7 @@ class Inference:
         done = self._whole.get(id(graph))
         if done is None:
             kinds = {does(self._work.names[name]) for name in np.unique(graph.names).tolist()}
-            stacks = self._find(graph.names, np.ones(len(graph.names), np.int64))
+            stacks = self._find(graph.names, np.ones(len(graph.names), np.int64), True)
             alone = bool(stacks) and (stacks[0].starts[0] > 0 or stacks[-1].end < len(graph.names))
             around = not kinds.isdisjoint({Does.EMBEDDING, Does.SAMPLE})
             done = self._whole[id(graph)] = Does.ATTENTION in kinds and (alone or around)
@@ -144,16 +144,16 @@ class Inference:
         low, high = np.searchsorted(work.start[loose], [work.start[pieces].min(), work.start[pieces].max()])
         pieces = np.concatenate([pieces, loose[low:high]])
         pieces = pieces[np.argsort(work.start[pieces], kind="stable")]
-        stacks = self._find(work.name[pieces], work.length[pieces])
+        stacks = self._find(work.name[pieces], work.length[pieces], True)
         around = int(self._inside[first.launch])
         return Run(pieces, stacks, first.moment, first.thread, around) if stacks else None
 
-    def _find(self, names: Ints, length: Ints) -> tuple[Layers, ...]:
-        key = names.tobytes()
+    def _find(self, names: Ints, length: Ints, in_graph: bool) -> tuple[Layers, ...]:
+        key = (names.tobytes(), in_graph)
         if key not in self._known:
             called = [self._work.names[name] for name in names.tolist()]
             templates = [model.template for model in self._models]
-            self._known[key] = repetition.find(called, length.tolist(), templates)
+            self._known[key] = repetition.find(called, length.tolist(), templates, in_graph=in_graph)
         return self._known[key]
 
     def _held_by_containers(self, containers: Mask) -> dict[int, Ints]:

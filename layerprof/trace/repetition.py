@@ -18,6 +18,7 @@ from layerprof.trace.layer_anchors import Chains, best, mixer
 from layerprof.trace.layer_cuts import cut
 from layerprof.trace.layer_doubts import certain, is_flushed, is_loop
 from layerprof.trace.layer_kinds import kinds, spread
+from layerprof.trace.layer_passes import passes
 from layerprof.trace.layer_templates import Template, match
 
 __all__ = ["Layers", "Template", "find"]
@@ -88,11 +89,14 @@ def _search(kernels: Kernels, ends: tuple[int, int], templates: Sequence[Templat
     found: list[Layers] = []
     place = low
     limits = [*(int(anchors[0]) + low for anchors in chains.anchors[1:]), high]
-    for anchors, limit in zip(chains.anchors, limits, strict=True):
-        layers = _layers(kernels, chains, anchors + low, (place, limit), templates)
-        found += _search(kernels, (place, layers.starts[0]), templates, depth + 1)
-        found.append(layers)
-        place = layers.end
+    for chain, end in zip(chains.anchors, limits, strict=True):
+        each = passes(kernels, chain + low, place, end)
+        for number, anchors in enumerate(each):
+            limit = int(each[number + 1][0]) if number + 1 < len(each) else end
+            layers = _layers(kernels, chains, anchors, (place, limit), templates)
+            found += _search(kernels, (place, layers.starts[0]), templates, depth + 1)
+            found.append(layers)
+            place = layers.end
     return found + _search(kernels, (place, high), templates, depth + 1)
 
 

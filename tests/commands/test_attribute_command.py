@@ -124,6 +124,16 @@ class TestNaming:
         assert (code, err) == (0, "")
         assert "rows, captured" in out
 
+    def test_a_result_in_a_folder_of_captures_can_be_written_again(self, attribute: Cli, tmp_path: Path) -> None:
+        """It is no trace; a trace there is not written over."""
+        capture = tmp_path / "capture.json.gz"
+        capture.write_bytes((H200 / "graph-capture.json.gz").read_bytes())
+        args = (H200 / "graph-replay.json.gz", "--capture", tmp_path)
+        for _ in range(2):
+            assert attribute(*args, "-o", tmp_path / "out.json")[0] == 0
+        code, _, err = attribute(*args, "--json", capture)
+        assert (code, "would write over the trace" in err) == (2, True)
+
     def test_inference_can_be_turned_off(self, attribute: Cli) -> None:
         """Then all of it stays in the bucket, and the screen says what would help."""
         _, out, _ = attribute(H200 / "graph-replay.json.gz", "--no-infer")

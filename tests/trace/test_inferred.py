@@ -62,6 +62,17 @@ class TestOneGraph:
         assert found.ns + found.head_ns + found.tail_ns == found.of_ns == result.total_ns
         assert (found.head_ns, found.tail_ns) == (2 * 7_000, 2 * 94_000)
 
+    def test_a_graph_may_hold_the_layers_alone(self) -> None:
+        """As that of one stage of a pipeline does; out of a graph, it would be one block that is timed."""
+        inner = [node for node in stack() if node.belongs[0].startswith("layer")]
+        s, eager, at = Scenario(), Scenario(), 100.0
+        replay(s, inner, at)
+        for node in inner:
+            eager.kernel(at, at + 2, node.us, OUTSIDE, name=node.name)
+            at += node.us + 3
+        assert [found.layers for found in checked(s).stacks] == [LAYERS]
+        assert checked(eager).stacks == ()
+
     def test_without_inference_it_stays_in_the_bucket(self) -> None:
         """As asked."""
         s = Scenario()
