@@ -11,10 +11,10 @@ from layerprof.errors import RequestError
 from layerprof.report import kinds, write
 from layerprof.report.attribution.documents import to_json
 from layerprof.report.attribution.view import View
-from layerprof.trace import capture_files
 from layerprof.trace.attribute import attribute
-from layerprof.trace.capture_files import CaptureFile
-from layerprof.trace.source import called
+from layerprof.trace.graphs import capture_files
+from layerprof.trace.graphs.capture_files import CaptureFile
+from layerprof.trace.reading.source import called
 from layerprof.trace.sums import merged
 
 WHOLE = ("csv", "json")

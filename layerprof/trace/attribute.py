@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from layerprof.errors import RequestError, SelectorError, TraceError, nearest
-from layerprof.trace import capture_files
-from layerprof.trace import captures as capturing
 from layerprof.trace.attribution import NO_LAUNCH, Attribution, Unknown
-from layerprof.trace.capture_files import CaptureFile
-from layerprof.trace.captures import Capture
 from layerprof.trace.events import Columns, Reader
 from layerprof.trace.file import TraceFile
+from layerprof.trace.graphs import capture_files
+from layerprof.trace.graphs import captures as capturing
+from layerprof.trace.graphs.capture_files import CaptureFile
+from layerprof.trace.graphs.captures import Capture
 from layerprof.trace.naming import Named, name_graphs
 from layerprof.trace.rows import rows_of, top
 from layerprof.trace.steps import ServerSteps

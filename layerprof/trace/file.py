@@ -18,11 +18,11 @@ from typing import IO, Any
 import orjson
 
 from layerprof.errors import TraceError
-from layerprof.trace import head
-from layerprof.trace.head import RECORD_AGAIN
-from layerprof.trace.salvage import Form, Salvage, State, beside_events
-from layerprof.trace.source import Source, called, opened
-from layerprof.trace.values import Event
+from layerprof.trace.reading import head
+from layerprof.trace.reading.head import RECORD_AGAIN
+from layerprof.trace.reading.salvage import Form, Salvage, State, beside_events
+from layerprof.trace.reading.source import Source, called, opened
+from layerprof.trace.reading.values import Event
 
 PIECE = 4 << 20
 """Bytes read at a time."""

@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from layerprof.trace import captures as capturing
 from layerprof.trace.attribution import GRAPH, GraphUse, Stack
-from layerprof.trace.captured import Chooser, Chosen, place_replays
-from layerprof.trace.captures import Capture
 from layerprof.trace.events import Columns
-from layerprof.trace.graphs import Graph, replays
-from layerprof.trace.inferred import Inference, place_layers
+from layerprof.trace.graphs import captures as capturing
+from layerprof.trace.graphs.captured import Chooser, Chosen, place_replays
+from layerprof.trace.graphs.captures import Capture
+from layerprof.trace.graphs.replays import Graph, replays
+from layerprof.trace.inference.inferred import Inference, place_layers
+from layerprof.trace.inference.untold import containers, models_in, tell_nothing, untold
 from layerprof.trace.intervals import NOWHERE, Ints
 from layerprof.trace.steps import ServerSteps
 from layerprof.trace.unreal import Unreal
-from layerprof.trace.untold import containers, models_in, tell_nothing, untold
 from layerprof.trace.work import PLACE_OF_BUCKET, LaunchesSeen, Pieces, Ranges
 
 INFERRED_INSTEAD = "its ranges do not tell layers apart, as those of compiled code do not"

@@ -10,8 +10,8 @@ from scenario import GRAPH, Scenario
 from traces_graphs import capture, layered, replay, written
 
 from layerprof.errors import RequestError, TraceError
-from layerprof.trace import capture_files
 from layerprof.trace.attribute import attribute
+from layerprof.trace.graphs import capture_files
 
 STACK = layered(3, "norm", "gemm", "act")
 

@@ -6,7 +6,7 @@ import pytest
 from kernel_architectures import ATTENTION, CROSS, MAMBA_2, MLP, NORM, decoder, gemm
 from kernel_stacks import ADD, HEAD, LLAMA, TAIL, VIT, Stretch
 
-from layerprof.trace.repetition import BACKWARD, find
+from layerprof.trace.inference.repetition import BACKWARD, find
 
 FLUSH = "Memset (Device)"
 ADAM = ("multi_tensor_apply_kernel<Adam>",) * 8

@@ -6,7 +6,7 @@ import pytest
 from kernel_architectures import ATTENTION, DELTA, EXPERTS, LAYER_NORM, MAMBA_2, MLP, NORM, gemm
 from kernel_stacks import ADD, HEAD, LLAMA, TAIL, VIT, Stretch
 
-from layerprof.trace.repetition import find
+from layerprof.trace.inference.repetition import find
 
 SCALE = "elementwise_kernel<MulFunctor>"
 DIT = (

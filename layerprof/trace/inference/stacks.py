@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from layerprof.trace.attribution import Stack
+from layerprof.trace.inference.repetition import BACKWARD, Layers
 from layerprof.trace.intervals import Ints
-from layerprof.trace.repetition import BACKWARD, Layers
 
 HEAD, BETWEEN, TAIL = "head", "between the layers", "tail"
 """Rows of what ran before, between and after stacks of layers in a sequence."""

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from layerprof.trace.alignment import Side, fit
+from layerprof.trace.inference.alignment import Side, fit
+from layerprof.trace.inference.kernel_sequence import COARSE, EXACT, NUMBERLESS, Kernels, Numbers
 from layerprof.trace.kernel_names import Does
-from layerprof.trace.kernel_sequence import COARSE, EXACT, NUMBERLESS, Kernels, Numbers
 
 LEAST_NAMED = 3
 """Layers that a stack must have where names show attention: a loop of fewer is rather a coincidence of three towers."""

@@ -14,14 +14,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from layerprof.trace import repetition
 from layerprof.trace.attribution import GRAPH, Naming, Stack
-from layerprof.trace.graphs import Graph, Replay
+from layerprof.trace.graphs.replays import Graph, Replay
+from layerprof.trace.inference import repetition
+from layerprof.trace.inference.repetition import Layers, Template
+from layerprof.trace.inference.stacks import BESIDE, Accounts, Families
 from layerprof.trace.intervals import NOWHERE, Ints
 from layerprof.trace.kernel_names import Does, does
 from layerprof.trace.launches import Mask
-from layerprof.trace.repetition import Layers, Template
-from layerprof.trace.stacks import BESIDE, Accounts, Families
 from layerprof.trace.steps import ServerSteps
 from layerprof.trace.unreal import Unreal
 from layerprof.trace.work import PLACE_OF_BUCKET, Pieces, Ranges

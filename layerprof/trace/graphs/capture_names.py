@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from layerprof.trace.captures import Capture, Scene
+from layerprof.trace.graphs.captures import Capture, Scene
 
 SAME_MODEL = 0.5
 """Captures are of one model when this share of the names in both stands in the same range in both."""

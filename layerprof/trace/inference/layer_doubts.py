@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from layerprof.trace.inference.kernel_sequence import Kernels, Numbers
 from layerprof.trace.kernel_names import Does
-from layerprof.trace.kernel_sequence import Kernels, Numbers
 
 _FLUSH_NS, _FLUSH_SHARE = 10_000, 0.05
 """A fill that empties a GPU's cache writes tens of megabytes: it takes at least so long, and so much of a round."""

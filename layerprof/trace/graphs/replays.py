@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from layerprof.trace import matching
 from layerprof.trace.attribution import GRAPH
-from layerprof.trace.captures import Capture
 from layerprof.trace.events import KERNEL, NO_CORRELATION
+from layerprof.trace.graphs import matching
+from layerprof.trace.graphs.captures import Capture
+from layerprof.trace.graphs.matching import NOTHING
 from layerprof.trace.intervals import Ints
-from layerprof.trace.matching import NOTHING
 from layerprof.trace.work import PLACE_OF_BUCKET, Pieces
 
 LEAST_ALIKE = 0.5

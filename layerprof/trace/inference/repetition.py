@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from layerprof.trace.inference.kernel_sequence import Kernels, Numbers
+from layerprof.trace.inference.layer_anchors import Chains, best, mixer
+from layerprof.trace.inference.layer_cuts import cut
+from layerprof.trace.inference.layer_doubts import certain, is_flushed, is_loop
+from layerprof.trace.inference.layer_kinds import kinds, spread
+from layerprof.trace.inference.layer_passes import passes
+from layerprof.trace.inference.layer_templates import Template, match
 from layerprof.trace.kernel_names import Does
-from layerprof.trace.kernel_sequence import Kernels, Numbers
-from layerprof.trace.layer_anchors import Chains, best, mixer
-from layerprof.trace.layer_cuts import cut
-from layerprof.trace.layer_doubts import certain, is_flushed, is_loop
-from layerprof.trace.layer_kinds import kinds, spread
-from layerprof.trace.layer_passes import passes
-from layerprof.trace.layer_templates import Template, match
 
 __all__ = ["Layers", "Template", "find"]
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from layerprof.trace.captures import Scene
-from layerprof.trace.graphs import Graph
+from layerprof.trace.graphs.captures import Scene
+from layerprof.trace.graphs.matching import NOTHING
+from layerprof.trace.graphs.replays import Graph
 from layerprof.trace.intervals import Ints
 from layerprof.trace.kernel_names import coarse
-from layerprof.trace.matching import NOTHING
 
 LEAST_INSTANCES, LEAST_LAUNCHES = 4, 3
 """A class of modules can tell from so many instances on, of so many launches each."""

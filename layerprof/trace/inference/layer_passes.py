@@ -14,8 +14,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from layerprof.trace.inference.kernel_sequence import NUMBERLESS, Kernels, Numbers
 from layerprof.trace.kernel_names import Does
-from layerprof.trace.kernel_sequence import NUMBERLESS, Kernels, Numbers
 
 LEAST_LAYERS = 3
 """Layers of a pass: pairs of them are rather a layer of two parts."""

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from layerprof.trace.graphs import Graph
-from layerprof.trace.inferred import Model
+from layerprof.trace.graphs.replays import Graph
+from layerprof.trace.inference.inferred import Model
+from layerprof.trace.inference.repetition import Template
 from layerprof.trace.intervals import NOWHERE
 from layerprof.trace.launches import Mask
-from layerprof.trace.repetition import Template
 from layerprof.trace.work import Pieces, Ranges
 
 LEAST_INSTANCES, LEAST_KERNELS, MOST_MODELS = 3, 3, 8

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layerprof.trace import graphs
 from layerprof.trace.attribution import Key, Naming
-from layerprof.trace.capture_names import shown
-from layerprof.trace.captures import Capture
-from layerprof.trace.graphs import Graph, Match, Replay
+from layerprof.trace.graphs import replays
+from layerprof.trace.graphs.capture_names import shown
+from layerprof.trace.graphs.captures import Capture
+from layerprof.trace.graphs.matching import NOTHING
+from layerprof.trace.graphs.plausible import misfit
+from layerprof.trace.graphs.replays import Graph, Match, Replay
 from layerprof.trace.intervals import NOWHERE, Ints
-from layerprof.trace.matching import NOTHING
-from layerprof.trace.plausible import misfit
 from layerprof.trace.steps import ServerSteps
 from layerprof.trace.unreal import Unreal
 from layerprof.trace.work import Pieces
@@ -73,8 +73,8 @@ class Chooser:
         return [self._match(self._graphs[number], capture) for capture in self._captures]
 
     def _match(self, graph: Graph, capture: Capture) -> Match:
-        found = graphs.match(graph, capture, self._names)
-        if found.by in (None, graphs.NAMES):
+        found = replays.match(graph, capture, self._names)
+        if found.by in (None, replays.NAMES):
             return found
         kind = misfit(graph, capture.scene, found.partner, self._names)
         if kind is None:
