@@ -111,7 +111,7 @@ def _use(work: Pieces, told: str | None, group: Sequence[Chosen], after_capture:
     instead = match.by is not None and (captured & inferred).any()
     return GraphUse(
         replays=len(group),
-        pieces=len(group[0].replay.pieces),
+        pieces=max(len(each.replay.pieces) for each in group),
         ns=int(length.sum()),
         matched_ns=int(length[captured & ~inferred].sum()),
         inferred_ns=int(length[inferred].sum()),

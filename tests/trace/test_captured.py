@@ -44,6 +44,19 @@ class TestByWhat:
         holds(result, recorded)
         assert result.graphs[0].by == "graph node ids"
 
+    def test_part_of_a_replay_is_matched_by_its_ids(self, tmp_path: Path) -> None:
+        """The recording began in the midst of one replay: its nodes are those of the whole replays after it."""
+        s, late = Scenario(), STACK[8:]
+        s.correlations += 1
+        s.add("cuda_runtime", "cudaGraphLaunch", 10, 5, correlation=s.correlations)
+        for place, node in enumerate(late):
+            s.running(40 + 20 * place, node.us, node.belongs, s.correlations, name=node.name)
+            s.events[-1]["args"]["graph node id"] = (3 << 32) + 10 + 8 + place
+        replay(s, STACK, 1000, ids=True)
+        result = pair(tmp_path, s, captured(STACK))
+        holds(result, s)
+        assert [(use.replays, use.pieces) for use in result.graphs] == [(2, 15)]
+
     def test_without_ids_and_names_several_streams_stay_in_the_bucket(self, tmp_path: Path) -> None:
         """The order in which they ran is not that of the capture, and nothing else is known."""
         nodes = [Node(node.name, node.belongs, node.us, stream=n % 2) for n, node in enumerate(STACK)]

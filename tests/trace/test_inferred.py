@@ -207,6 +207,19 @@ class TestCutOff:
         (found,) = result.stacks
         assert (found.layers, found.calls) == (LAYERS, 3)
 
+    def test_node_ids_tell_which_layers_a_part_of_a_replay_has(self) -> None:
+        """From the midst of layer 2 on, of a graph whose next replay is whole."""
+        whole = stack()
+        s, at, begins = Scenario(), 100.0, 1 + 2 * len(LAYER) + 4
+        s.correlations += 1
+        s.add("cuda_runtime", "cudaGraphLaunch", 10, 5, correlation=s.correlations)
+        for place, node in enumerate(whole[begins:]):
+            s.running(at, node.us, node.belongs, s.correlations, name=node.name)
+            s.events[-1]["args"]["graph node id"] = (3 << 32) + 10 + begins + place
+            at += node.us + 1
+        replay(s, whole, at, ids=True)
+        assert [(each.layers, each.calls) for each in checked(s).stacks] == [(LAYERS, 2)]
+
     def test_another_model_with_fewer_layers_is_none(self) -> None:
         """A draft's own step comes first: it begins as the target's does."""
         s, at = Scenario(), 100.0

@@ -130,8 +130,9 @@ def place_replays(work: Pieces, inside: Ints, unreal: Unreal, chosen: Sequence[C
         first, now = unreal.add(
             scene.start, scene.end, scene.thread, label, length=scene.length, seen=each.replay.moment, holder=around
         )
-        has = each.match.partner != NOTHING
-        pieces, launch = each.replay.pieces[has], each.match.partner[has]
+        partner = each.match.partner if each.replay.part is None else each.match.partner[each.replay.part]
+        has = partner != NOTHING
+        pieces, launch = each.replay.pieces[has], partner[has]
         inner = scene.inner[launch]
         work.place[pieces] = np.where(inner == NOWHERE, around, first + inner)
         named = pieces[inner != NOWHERE]

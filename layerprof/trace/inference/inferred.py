@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -121,7 +121,11 @@ class Inference:
         yield from together.items()
 
     def _alone(self, replay: Replay, graph: Graph) -> Run | None:
-        stacks = self._find(graph.names, self._work.length[replay.pieces], True)
+        part = replay.part
+        length = self._work.length[replay.pieces] if part is None else np.ones(len(graph.names), np.int64)
+        stacks = self._find(graph.names, length, True)
+        if part is not None:
+            stacks = tuple(_part_of(layers, part) for layers in stacks)
         around = int(self._inside[replay.launch])
         return Run(replay.pieces, stacks, replay.moment, replay.thread, around) if stacks else None
 
@@ -166,6 +170,12 @@ class Inference:
         threads, firsts = np.unique(work.thread[loose], return_index=True)
         bounds = [*firsts.tolist(), len(loose)]
         return {thread: loose[bounds[n] : bounds[n + 1]] for n, thread in enumerate(threads.tolist())}
+
+
+def _part_of(layers: Layers, part: Ints) -> Layers:
+    """Return a stack's layers in a part of its sequence; those that are not in it are empty."""
+    starts, end = np.searchsorted(part, layers.starts).tolist(), int(np.searchsorted(part, layers.end))
+    return replace(layers, starts=tuple(starts), end=end)
 
 
 def _turns(parts: Sequence[Replay]) -> Iterator[list[Replay]]:

@@ -216,7 +216,7 @@ def _off(took: Ints, kinds: Ints) -> list[float]:
     """Return how far each layer is from the median of its kind in that pass, as a share of it."""
     result: list[float] = []
     for kind in np.unique(kinds):
-        times = took[kinds == kind]
+        times = took[(kinds == kind) & (took > 0)]
         usual = float(np.median(times))
         result += [abs(time - usual) / usual for time in times.tolist()] if usual and len(times) > 1 else []
     return result
