@@ -84,7 +84,7 @@ def _infer(
     eager = untold(work, ranges, nothing)
     for run in runs:
         eager[run.pieces] = False
-    runs += inference.of_eager(eager, _devices(columns))
+    runs = sorted([*runs, *inference.of_eager(eager, _devices(columns))], key=lambda run: run.moment)
     return place_layers(work, unreal.ranges, unreal, runs, steps, models)
 
 
