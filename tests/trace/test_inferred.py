@@ -220,6 +220,14 @@ class TestCutOff:
         replay(s, whole, at, ids=True)
         assert [(each.layers, each.calls) for each in checked(s).stacks] == [(LAYERS, 2)]
 
+    def test_a_tower_with_fewer_layers_of_other_kernels_is_none(self) -> None:
+        """A vision tower's step comes first, and begins otherwise than the decoder's."""
+        tower = [Node(n.name.replace("gemm", "tower_gemm"), n.belongs, n.us) for n in counted(stack(6), 6)[1:]]
+        s, at = Scenario(), 100.0
+        for nodes in (tower, counted(stack(8), 8)):
+            at = replay(s, nodes, at)
+        assert [each.layers for each in checked(s).stacks] == [6, 8]
+
     def test_another_model_with_fewer_layers_is_none(self) -> None:
         """A draft's own step comes first: it begins as the target's does."""
         s, at = Scenario(), 100.0

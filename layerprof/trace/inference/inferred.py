@@ -208,7 +208,7 @@ def place_layers(
     A stack whose layers the captured ranges tell apart stays theirs. Returns what was inferred.
     """
     kept = [run for run in found if not _told_apart(run, work, ranges)]
-    families = Families([(run.stacks, len(run.pieces)) for run in kept], [model.rows for model in models])
+    families = Families([(run.stacks, work.name[run.pieces]) for run in kept], [model.rows for model in models])
     accounts = Accounts(families)
     for number, run in enumerate(kept):
         at = int(steps.at(np.array([run.moment]), np.array([run.thread]))[0])

@@ -17,6 +17,8 @@ HEAD, BETWEEN, TAIL = "head", "between the layers", "tail"
 BESIDE = frozenset({HEAD, BETWEEN, TAIL})
 SAME_SIZE = 1.25
 """Layers of two stacks are of one size when the kernels in them are as many, but for this factor."""
+OTHERS = 0.2
+"""Share of its kernels in which a part of a pass may differ from a whole one: kinds of layers that it does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +42,13 @@ class Pass:
 class Families:
     """What the layers of stacks are called.
 
-    `given` are the stacks of each sequence in the order of their launches, and how many pieces it has; `models` the
+    `given` are the stacks of each sequence in the order of their launches, and its kernels by number; `models` the
     rows of each template. The first stack of all with only a part of a layer before it, or the last with a part after
-    it, of fewer layers than another of that size, is a pass that the recording cut off: its layers are the last, or the
-    first, of the other's.
+    it, of fewer layers than another of the same kernels, is a pass that the recording cut off: its layers are the last,
+    or the first, of the other's.
     """
 
-    def __init__(self, given: Sequence[tuple[Sequence[Layers], int]], models: Sequence[Sequence[str]]) -> None:
+    def __init__(self, given: Sequence[tuple[Sequence[Layers], Ints]], models: Sequence[Sequence[str]]) -> None:
         self._models = models
         self._given = given
         self._passes = [[Pass(family, layers) for family, layers in _families(stacks)] for stacks, _ in given]
@@ -75,7 +77,7 @@ class Families:
     def parts(self, sequence: int) -> tuple[Ints, Ints, list[str]]:
         """Cut a sequence into head, layers, what is between stacks, and tail: start, end, name."""
         cuts: list[tuple[int, int, str]] = []
-        done, length = 0, self._given[sequence][1]
+        done, length = 0, len(self._given[sequence][1])
         for one in self._passes[sequence]:
             layers = one.layers
             if layers.starts[0] > done:
@@ -101,16 +103,23 @@ class Families:
                 passes[place] = Pass(whole.family, one.layers, offset)
 
     def _whole(self, one: Pass) -> Pass | None:
-        """Return the pass of most layers of the same size, if it has more; None where none has."""
+        """Return the pass of most layers that run the same kernels, if it has more; None where none has."""
+        runs = self._kernels(one)
         able = [
             other
             for passes in self._passes
             for other in passes
             if other.family.layers > one.family.layers
             and other.family.backward == one.family.backward
-            and _same_size(_size(other.layers), _size(one.layers))
+            and len(runs ^ self._kernels(other)) <= OTHERS * len(runs)
         ]
         return max(able, key=lambda other: other.family.layers, default=None)
+
+    def _kernels(self, one: Pass) -> set[int]:
+        """Return the kernels of all layers of a pass but the outermost, which may differ."""
+        at = next(n for n, passes in enumerate(self._passes) if any(other is one for other in passes))
+        bounds = [*one.layers.starts, one.layers.end]
+        return set(self._given[at][1][bounds[1] : bounds[-2]].tolist())
 
     def _beside(self, one: Pass, place: int) -> int:
         """Return how many pieces are before a pass (`place` 0) or after it (-1), up to its neighbour there."""
@@ -119,7 +128,7 @@ class Families:
         mine = next(n for n, other in enumerate(passes) if other is one)
         if place == 0:
             return one.layers.starts[0] - (passes[mine - 1].layers.end if mine else 0)
-        after = passes[mine + 1].layers.starts[0] if mine + 1 < len(passes) else self._given[at][1]
+        after = passes[mine + 1].layers.starts[0] if mine + 1 < len(passes) else len(self._given[at][1])
         return after - one.layers.end
 
 
