@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from layerprof.trace.repetition import Layers, Template, find
+from layerprof.trace.inference.repetition import Layers, Template, find
 
 LLAMA = (
     "fused_add_rms_norm_kernel",

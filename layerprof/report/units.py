@@ -86,6 +86,11 @@ def count(value: float | None) -> str:
     return MISSING if value is None else f"{value:,.0f}".replace(",", " ")
 
 
+def many(number: int, what: str) -> str:
+    """Return a count of things, e.g. `1 event` or `12 events`."""
+    return f"{count(number)} {what}{'' if number == 1 else 's'}"
+
+
 def number(value: float) -> str:
     """Return three significant digits without an exponent where up to nine places do; `0` only for zero itself."""
     if value == 0:

@@ -18,12 +18,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from layerprof.errors import RequestError, SelectorError, nearest
-from layerprof.trace import captures as capturing
+from layerprof.errors import RequestError, SelectorError, TraceError, nearest
 from layerprof.trace.attribution import NO_LAUNCH, Attribution, Unknown
-from layerprof.trace.captures import Capture
 from layerprof.trace.events import Columns, Reader
 from layerprof.trace.file import TraceFile
+from layerprof.trace.graphs import capture_files
+from layerprof.trace.graphs import captures as capturing
+from layerprof.trace.graphs.capture_files import CaptureFile
+from layerprof.trace.graphs.captures import Capture
 from layerprof.trace.naming import Named, name_graphs
 from layerprof.trace.rows import rows_of, top
 from layerprof.trace.steps import ServerSteps
@@ -40,7 +42,8 @@ def attribute(
     Ranges are those of our hooks; in a trace without them, every `record_function` range and every module that
     `with_stack` recorded. `layers` (names, or patterns with `*`) takes ranges by name instead, operators too.
 
-    `captures` are traces in which the trace's CUDA graphs were captured; those in the trace itself are found without.
+    `captures` are traces in which the trace's CUDA graphs were captured, or folders of such (`capture_files`); those in
+    the trace itself are found without.
     `infer` finds layers in what no range tells apart, by the sequence of its kernels.
 
     Raises TraceError for a file that cannot be read, SelectorError when `layers` matches no range, RequestError when
@@ -49,9 +52,14 @@ def attribute(
     reader = _read(trace, layers)
     known: list[Capture] = []
     matched, offered = len(reader.columns.ranges.ts), reader.offered
-    for path in captures:
-        taken = _read(path, layers)
-        known += _captures(path, taken.columns)
+    left_out: list[CaptureFile] = []
+    for file in capture_files.listed(captures):
+        taken = _read_capture(file, trace, layers)
+        found = _captures(file.path, taken.columns) if taken else []
+        if taken is None or (file.folder and not found):
+            left_out += [] if file.found_again(trace) and len(reader.columns.captures.ts) else [file]
+            continue
+        known += found
         matched += len(taken.columns.ranges.ts)
         offered |= taken.offered
         reader.columns.remarks += taken.columns.remarks
@@ -62,7 +70,20 @@ def attribute(
             f"No CUDA graph was captured in {' or '.join(map(str, captures))}.",
             "Give the trace of the capture itself: docs/traces.md shows how to record one.",
         )
+    reader.columns.remarks += capture_files.remarks(left_out)
     return _attribute(reader.columns, known, infer)
+
+
+def _read_capture(file: CaptureFile, trace: Trace, layers: Sequence[str] | None) -> Reader | None:
+    """Read what may be a capture; None for a file of a folder that is no trace, or the trace itself."""
+    if file.found_again(trace):
+        return None
+    try:
+        return _read(file.path, layers)
+    except TraceError:
+        if file.folder is None:
+            raise
+        return None
 
 
 def _read(trace: Trace, layers: Sequence[str] | None) -> Reader:
@@ -93,6 +114,17 @@ def _no_match(layers: Sequence[str], offered: set[str]) -> SelectorError:
     )
 
 
+def _unsure(kernels: int) -> list[str]:
+    """Say that a file holds several processes' work under the same ids."""
+    if not kernels:
+        return []
+    return [
+        f"The correlation ids of {kernels:,} kernels are those of launches in several processes, and nothing tells "
+        "which: the first device was taken for the first process's, and so on. Attribute the file of each process by "
+        "itself."
+    ]
+
+
 def _attribute(columns: Columns, known: Sequence[Capture], infer: bool) -> Attribution:
     steps = ServerSteps.of(columns)
     ranges, bad_ranges = find_ranges(columns, steps)
@@ -112,6 +144,7 @@ def _attribute(columns: Columns, known: Sequence[Capture], infer: bool) -> Attri
         bucket_top={name: top(work, work.place == place) for name, place in PLACE_OF_BUCKET.items()},
         total_ns=int(length.sum()),
         events=columns.events,
+        devices=columns.devices,
         skipped=columns.skipped + bad_ranges + bad_work,
         launches=seen.counts.made,
         launched_not_recorded=len(seen.counts.lost),
@@ -125,7 +158,7 @@ def _attribute(columns: Columns, known: Sequence[Capture], infer: bool) -> Attri
         graphs=named.graphs,
         stacks=named.stacks,
         unknown={name: Unknown(events, ns) for name, (events, ns) in columns.unknown.items()},
-        remarks=(*columns.remarks, *([] if on_gpu else _may_be_work(columns)), *named.remarks),
+        remarks=(*columns.remarks, *([] if on_gpu else _may_be_work(columns)), *_unsure(seen.unsure), *named.remarks),
     )
 
 

@@ -132,9 +132,10 @@ class GraphUse:
 class Stack:
     """Layers that were inferred from a sequence of kernels that repeats: `layers` of them, passed `calls` times.
 
-    `ns` is their work, `head_ns` and `tail_ns` what ran before and after them in the same sequences, `of_ns` all work
-    that was looked at. `kinds` counts layers by their sequence of kernels. `spread` is the median deviation of a
-    layer's time from the median of its kind, as a share of it. `evidence` says what the boundaries rest on.
+    `ns` is their work in all passes, `head_ns` what ran before each of them, since the stack before it, `tail_ns` what
+    ran after the last of a sequence, `of_ns` all work of the sequences with such a stack. `kinds` counts layers by
+    their sequence of kernels. `spread` is the median deviation of a layer's time from the median of its kind, as a
+    share of it. `evidence` says what the boundaries rest on.
     """
 
     name: str
@@ -162,7 +163,8 @@ class Attribution:
     """Where a trace's work was launched: `sum of self_ns + sum of buckets_ns = total_ns`.
 
     `device` is `cuda` where the trace has GPU work, else `cpu`, and then "kernel" means operator. `bucket_top` names
-    the heaviest kernels of each bucket. `skipped` counts events that could not be read.
+    the heaviest kernels of each bucket. `skipped` counts events that could not be read. `traces` were added up, and the
+    one with the most `devices` has work on so many.
 
     `launches` counts those of kernels and graphs. `launched_not_recorded` of them have no record of what they ran, so
     `total_ns` is too small by it: `launched_not_recorded_may_be_ns` at the mean of their like, None where there is
@@ -193,6 +195,8 @@ class Attribution:
     stacks: tuple[Stack, ...] = ()
     unknown: Mapping[str, Unknown] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    traces: int = 1
+    devices: int = 1
 
 
 def heaviest(items: Iterable[tuple[str, int]]) -> Top:

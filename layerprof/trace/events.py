@@ -32,6 +32,9 @@ WARM_UP = "layerprof: warm-up launches"
 RANGE_ARG = "layerprof"
 """Argument that holds our range's name in a trace whose events were renamed for another viewer."""
 
+UNNAMED = "(no name)"
+"""What stands for the empty name of a range that is none of ours."""
+
 NO_CORRELATION = -1
 
 NOT_RANGES = ("ProfilerStep#", "nccl:", "gloo:")
@@ -49,6 +52,8 @@ _KERNEL_LAUNCH = re.compile(r"Launch(Cooperative)?Kernel|KernelLaunch")
 _GRAPH_LAUNCH = re.compile(r"GraphLaunch")
 _COPY, _FILL = re.compile(r"Memcpy"), re.compile(r"Memset|MemFill")
 _CAPTURE = re.compile(r"(Begin|End)Capture")
+_MERGED = re.compile(r"\[([^\]]+)\]")
+_RANK = 1 << 40  # more than a trace has correlation ids
 _SIGNED = (1 << 63) - 1  # a node id has 64 bits and no sign
 _LARGEST_US = 9e15  # beyond this, nanoseconds leave 64 bits
 
@@ -69,6 +74,19 @@ class Names:
     def listed(self) -> list[Any]:
         """Return the names by number."""
         return list(self.numbers)
+
+
+class Texts(Names):
+    """Numbers for names of events; raises TypeError for what is no text."""
+
+    def __call__(self, name: Any) -> int:
+        """Return the name's number, a new one at its first appearance."""
+        number = self.numbers.get(name)
+        if number is not None:
+            return number
+        if not isinstance(name, str):
+            raise TypeError(f"a name that is {name!r}")
+        return super().__call__(name)
 
 
 @dataclass(slots=True)
@@ -124,13 +142,19 @@ class Columns:
     warm_ups: EventTable = field(default_factory=lambda: EventTable("i"))
     ranges: EventTable = field(default_factory=lambda: EventTable("iii"))
     operators: EventTable = field(default_factory=lambda: EventTable("ii"))
-    names: Names = field(default_factory=Names)
+    names: Texts = field(default_factory=Texts)
     labels: Names = field(default_factory=Names)
     threads: Names = field(default_factory=Names)
     events: int = 0
     skipped: int = 0
     unknown: dict[str, tuple[int, int]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+
+    @property
+    def devices(self) -> int:
+        """How many devices ran work, at least one: torch's profiler gives each of them a process of its own."""
+        threads = self.threads.listed()
+        return len({threads[stream][0] for stream in set(self.work.rest[-1])}) or 1
 
 
 class Reader:
@@ -146,6 +170,8 @@ class Reader:
         self._wanted = None if wanted is None else tuple(wanted)
         self._answers: dict[str, bool] = {}
         self._kinds: dict[str, tuple[int, bool | None]] = {}
+        self._ranks: dict[str, int] = {}
+        self._prefixes = Names()
         self._sorts: dict[str, int] = {}
 
     def read(self, events: Iterable[Any]) -> None:
@@ -180,7 +206,7 @@ class Reader:
         """Add a call of the driver, and what it says of a graph's capture."""
         columns, name = self.columns, event["name"]
         kind, begins = self._kinds.get(name) or self._kinds.setdefault(name, call_kind(name))
-        number = correlation(event)
+        number = self._correlation(event)
         if number != NO_CORRELATION:
             launched = event["args"].get(LAUNCHED_NAME)
             called = NO_NAME if launched is None else columns.names(str(launched))
@@ -193,7 +219,18 @@ class Reader:
         node = (event.get("args") or {}).get(NODE)
         node = NO_CORRELATION if node is None else int(node) & _SIGNED
         name, stream = self.columns.names(event["name"]), self._thread(event)
-        self.columns.work.add(*_times(event), name, correlation(event), node, kind, stream)
+        self.columns.work.add(*_times(event), name, self._correlation(event), node, kind, stream)
+
+    def _correlation(self, event: Any) -> int:
+        """Return the correlation id, apart for each rank: merged traces have `[TP03] 1003` as process and device."""
+        number, process = correlation(event), event.get("pid")
+        if type(process) is not str or not 0 <= number < _RANK:
+            return number
+        rank = self._ranks.get(process)
+        if rank is None:
+            found = _MERGED.match(process)
+            rank = self._ranks[process] = self._prefixes(found[1]) + 1 if found else 0
+        return number + rank * _RANK
 
     def _thread(self, event: Any) -> int:
         return self.columns.threads((event.get("pid"), event.get("tid")))
@@ -253,8 +290,8 @@ def label(name: str, args: Any, category: str) -> tuple[Label | None, int]:
     if args and RANGE_ARG in args:
         return parse(args[RANGE_ARG]), OURS
     if category == PYTHON:
-        return ((name[len(MODULE) :], None) if name.startswith(MODULE) else None), MODULES
-    return (name, None), (ANNOTATED if category == ANNOTATION else ASKED)
+        return ((name[len(MODULE) :] or UNNAMED, None) if name.startswith(MODULE) else None), MODULES
+    return (name or UNNAMED, None), (ANNOTATED if category == ANNOTATION else ASKED)
 
 
 def parse(name: str) -> Label:

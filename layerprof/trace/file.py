@@ -18,11 +18,11 @@ from typing import IO, Any
 import orjson
 
 from layerprof.errors import TraceError
-from layerprof.trace import head
-from layerprof.trace.head import RECORD_AGAIN
-from layerprof.trace.salvage import Form, Salvage, State, beside_events
-from layerprof.trace.source import Source, opened
-from layerprof.trace.values import Event
+from layerprof.trace.reading import head
+from layerprof.trace.reading.head import RECORD_AGAIN
+from layerprof.trace.reading.salvage import Form, Salvage, State, beside_events
+from layerprof.trace.reading.source import Source, called, opened
+from layerprof.trace.reading.values import Event
 
 PIECE = 4 << 20
 """Bytes read at a time."""
@@ -34,7 +34,9 @@ _CLOSING = {Form.OBJECT: b'{"traceEvents":[', Form.LIST: b"["}
 
 
 class TraceFile:
-    """A trace on disk. Iterating yields its events in lists; all that is told below is complete after the last one.
+    """A trace on disk, or for `-` on standard input.
+
+    Iterating yields its events in lists; all that is told below is complete after the last one.
 
     `metadata` is what stands beside the events. `unreadable` counts the events that were given up, `cut_off` is whether
     the file ends before the trace does, `remarks` says both and what to do, in sentences.
@@ -44,6 +46,7 @@ class TraceFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.called = called(self.path)
         self.metadata: dict[str, Any] = {}
         self.unreadable = 0
         self.cut_off = False
@@ -51,7 +54,7 @@ class TraceFile:
 
     def __iter__(self) -> Iterator[list[Event]]:
         with opened(self.path) as source:
-            found = head.find(source, self.path, PIECE)
+            found = head.find(source, Path(self.called), PIECE)
             salvage = Salvage(found.form, found.state, metadata=found.metadata)
             yield from _pieces(found.rest, source, salvage)
             self._take_over(salvage, found.whole, source.damage)
@@ -66,30 +69,30 @@ class TraceFile:
     def _nothing_read(self, damage: str | None) -> TraceError:
         if self.cut_off or damage:
             why = damage or "it breaks off"
-            return TraceError(f"The trace {self.path} is truncated at its first events: {why}.", RECORD_AGAIN)
+            return TraceError(f"The trace {self.called} is truncated at its first events: {why}.", RECORD_AGAIN)
         if self.unreadable:
-            return TraceError(f"The trace {self.path} is malformed: none of its events can be read.", RECORD_AGAIN)
-        return TraceError(f"The trace {self.path} holds no events.", RECORD_AGAIN)
+            return TraceError(f"The trace {self.called} is malformed: none of its events can be read.", RECORD_AGAIN)
+        return TraceError(f"The trace {self.called} holds no events.", RECORD_AGAIN)
 
     def _remarks(self, salvage: Salvage, whole_head: bool, damage: str | None) -> Iterator[str]:
         if lost := salvage.unreadable - salvage.half:
             yield (
-                f"{self.path} is malformed: {lost:,} of its events cannot be read, the first of them after "
+                f"{self.called} is malformed: {lost:,} of its events cannot be read, the first of them after "
                 f"{salvage.first_after:,} others. Most often quotes or backslashes in names do that, which older "
                 "releases of torch write as they are: record with a newer one, or without with_stack."
             )
         if not whole_head:
-            yield f"{self.path} is malformed before its first event: what stands there is not read."
+            yield f"{self.called} is malformed before its first event: what stands there is not read."
         if self.cut_off or damage:
             why = damage or "it breaks off"
             yield (
-                f"{self.path} is not whole: {why} after {salvage.read_before:,} events, and what ran later is in no "
+                f"{self.called} is not whole: {why} after {salvage.read_before:,} events, and what ran later is in no "
                 f"figure. {RECORD_AGAIN}"
             )
         if salvage.documents > 1:
             yield (
-                f"{self.path} holds {salvage.documents:,} traces, one behind the other, read as one; where both use an "
-                "id, work may go to a launch of the other. Cut it up to read them apart."
+                f"{self.called} holds {salvage.documents:,} traces, one behind the other, read as one; where both use "
+                "an id, work may go to a launch of the other. Cut it up to read them apart."
             )
 
 

@@ -20,7 +20,7 @@ from layerprof.trace.categories import ANNOTATION, LAUNCH, OPERATOR, PYTHON, WOR
 from layerprof.trace.events import ANNOTATED, ASKED, MODULE, MODULES, NOT_RANGES, OURS, RANGE_ARG, correlation, label
 from layerprof.trace.file import TraceFile, write_chrome
 from layerprof.trace.intervals import NOWHERE
-from layerprof.trace.values import Event
+from layerprof.trace.reading.values import Event
 
 FIRST_ID = 1 << 40
 """Python ids, module ids and external ids of ours begin here, far from any that torch gives."""

@@ -39,6 +39,7 @@ class Does(IntEnum):
     BACKWARD = 20
     POSITIONS = 21
     """Counts positions, as a model does before its first layer."""
+    CONVOLUTION = 22
 
 
 _RULES: tuple[tuple[Does, str], ...] = (
@@ -76,11 +77,15 @@ _RULES: tuple[tuple[Does, str], ...] = (
     ),
     (Does.SOFTMAX, r"softmax"),
     (Does.NORM, r"norm(?!al)(?!_?kv)|rms_?n"),
-    (Does.ACTIVATION, r"silu|gelu|swiglu|swish|act_and_mul|geglu|relu_?kernel|launch_clamp|clamp_scalar|relu_squared"),
+    (
+        Does.ACTIVATION,
+        r"silu|gelu|swiglu|swish|act_and_mul|geglu|relu_?kernel|(^|::)relu(?![a-z_])|launch_clamp|clamp_scalar|relu_squared",
+    ),
+    (Does.CONVOLUTION, r"implicit_?(conv|gemm)|fprop|convolve|conv[123]d|winograd"),
     (
         Does.GEMM,
-        r"gemm|(^|[^a-z])cijk|nvjet|matmul|splitk|cublas|cutlass|(^|_)mm(_|$)|wmma|implicit_?conv|fprop|convolve"
-        r"|conv[23]d|gemv|(^|[^a-z])dot_kernel|marlin|qmm|w[48]a(8|16)|wvsplit|winograd|tensorop",
+        r"gemm|(^|[^a-z])cijk|nvjet|matmul|splitk|cublas|cutlass|(^|_)mm(_|$)|wmma"
+        r"|gemv|(^|[^a-z])dot_kernel|marlin|qmm|w[48]a(8|16)|wvsplit|tensorop",
     ),
     (Does.EMBEDDING, r"embedding|indexselect|vectorized_gather|gather_kernel"),
     (Does.NORM_PART, r"rsqrt"),
@@ -96,7 +101,8 @@ _COMPILED_RULES: tuple[tuple[Does, str], ...] = (
     (Does.BACKWARD, r"backward"),
     (Does.EXPERTS, r"moe|expert|topk"),
     (Does.ATTENTION, r"tem_fused.*attention|flex_attention|flex_decoding"),
-    (Does.GEMM, r"^triton_(tem|mm)|_mm_kernel|^triton_.*_convolution"),
+    (Does.CONVOLUTION, r"^triton_.*_convolution"),
+    (Does.GEMM, r"^triton_(tem|mm)|_mm_kernel"),
     (Does.NORM, r"norm|rsqrt"),
     (Does.SOFTMAX, r"softmax"),
     (Does.ACTIVATION, r"silu|gelu|sigmoid|swiglu|relu|erf|tanh"),

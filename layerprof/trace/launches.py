@@ -8,6 +8,7 @@ was lost is counted, since a total that shrinks in silence looks like a faster m
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from layerprof.trace.events import GRAPH_LAUNCH, LAUNCHING, NO_CORRELATION, Colu
 from layerprof.trace.intervals import Ints
 
 Mask = NDArray[np.bool_]
+
+NOT_KNOWN = -1
 
 FIRST, LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
@@ -75,23 +78,54 @@ def read(columns: Columns) -> Launches:
     return Launches(start, end, thread, correlation, kind, name, warm_up, bad)
 
 
-def of_work(launches: Launches, columns: Columns, wanted: Ints, started: Ints) -> Ints:
-    """Return for each piece of work (correlation id, start) the position of its launch, or -1.
+def of_work(launches: Launches, columns: Columns, wanted: Ints, started: Ints, stream: Ints) -> tuple[Ints, int]:
+    """Return for each piece of work (correlation id, start, stream) the position of its launch, or -1.
 
-    A correlation id that several launches bear (traces of several processes in one file) goes to the last of them
-    before the kernel started, else to the first of all.
+    A correlation id that launches of several processes bear (traces of several ranks in one file) goes to the process
+    of the device (`_process_of`). Of several launches there it goes to the last before the kernel started, else to the
+    first of all. Returned, too, is for how many pieces the process is a guess.
     """
     order = np.lexsort((_ranks(columns)[launches.thread], launches.start, launches.correlation))
     ids, times = launches.correlation[order], launches.start[order]
     first, last = np.searchsorted(ids, wanted, "left"), np.searchsorted(ids, wanted, "right")
-    chosen = first.copy()
-    for kernel in np.flatnonzero(last - first > 1):
-        before = np.searchsorted(times[first[kernel] : last[kernel]], started[kernel], "right")
-        chosen[kernel] = first[kernel] + max(int(before) - 1, 0)
+    processes = _processes(columns)
+    process, device = processes[launches.thread][order], processes[stream]
+    alone = np.flatnonzero(last - first == 1)
+    owner = _process_of(columns, device, process, (device[alone], process[first[alone]]))
+    chosen, unsure = first.copy(), 0
+    for kernel in np.flatnonzero((last - first > 1) & (wanted != NO_CORRELATION)).tolist():
+        able = np.arange(first[kernel], last[kernel])
+        if (process[able] != process[able[0]]).any():
+            mine, known = owner.get(int(device[kernel]), (NOT_KNOWN, False))
+            unsure += not known
+            able = able[process[able] == mine] if (process[able] == mine).any() else able
+        before = np.searchsorted(times[able], started[kernel], "right")
+        chosen[kernel] = able[max(int(before) - 1, 0)]
     found = (last > first) & (wanted != NO_CORRELATION)
     result = np.full(len(wanted), -1, np.int64)
     result[found] = order[chosen[found]]
-    return result
+    return result, unsure
+
+
+def _process_of(columns: Columns, device: Ints, process: Ints, seen: tuple[Ints, Ints]) -> dict[int, tuple[int, bool]]:
+    """Return for devices the process that launches their work, and whether that is known.
+
+    Known is it by work whose id launches of one process alone bear: `seen`, its device and that process. Of the others,
+    where there are as many devices as processes, the first device is taken for the first's; a single one is known, too.
+    """
+    votes: dict[int, Counter[int]] = {}
+    for where, whose in zip(*(column.tolist() for column in seen), strict=True):
+        votes.setdefault(where, Counter())[whose] += 1
+    owner = {where: (found.most_common(1)[0][0], True) for where, found in votes.items()}
+    owned = {whose for whose, _ in owner.values()}
+    pids = list(dict.fromkeys(pid for pid, _ in columns.threads.listed()))
+    devices, able = (
+        sorted(set(numbers.tolist()) - taken, key=lambda number: (isinstance(pids[number], str), pids[number]))
+        for numbers, taken in ((device, set(owner)), (process, owned))
+    )
+    if len(devices) == len(able):
+        owner |= {where: (able[n], bool(owner) and len(able) == 1) for n, where in enumerate(devices)}
+    return owner
 
 
 def _ranks(columns: Columns) -> Ints:

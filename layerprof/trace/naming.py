@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from layerprof.trace import captures as capturing
 from layerprof.trace.attribution import GRAPH, GraphUse, Stack
-from layerprof.trace.captured import Chooser, Chosen, place_replays
-from layerprof.trace.captures import Capture
 from layerprof.trace.events import Columns
-from layerprof.trace.graphs import Graph, replays
-from layerprof.trace.inferred import Inference, place_layers
+from layerprof.trace.graphs import captures as capturing
+from layerprof.trace.graphs.captured import Chooser, Chosen, place_replays
+from layerprof.trace.graphs.captures import Capture
+from layerprof.trace.graphs.replays import Graph, replays
+from layerprof.trace.inference.inferred import Inference, place_layers
+from layerprof.trace.inference.untold import containers, models_in, tell_nothing, untold
 from layerprof.trace.intervals import NOWHERE, Ints
 from layerprof.trace.steps import ServerSteps
 from layerprof.trace.unreal import Unreal
-from layerprof.trace.untold import containers, models_in, tell_nothing, untold
 from layerprof.trace.work import PLACE_OF_BUCKET, LaunchesSeen, Pieces, Ranges
 
 INFERRED_INSTEAD = "its ranges do not tell layers apart, as those of compiled code do not"
@@ -81,8 +81,10 @@ def _infer(
     models = [] if nothing.all() else models_in(work, ranges)
     inference = Inference(work, unreal.ranges, steps, models)
     runs = inference.of_graphs(found, seen.inside, containers(ranges, found)) if found else []
-    if not runs:
-        runs = inference.of_eager(untold(work, ranges, nothing), _devices(columns))
+    eager = untold(work, ranges, nothing)
+    for run in runs:
+        eager[run.pieces] = False
+    runs = sorted([*runs, *inference.of_eager(eager, _devices(columns))], key=lambda run: run.moment)
     return place_layers(work, unreal.ranges, unreal, runs, steps, models)
 
 
@@ -109,7 +111,7 @@ def _use(work: Pieces, told: str | None, group: Sequence[Chosen], after_capture:
     instead = match.by is not None and (captured & inferred).any()
     return GraphUse(
         replays=len(group),
-        pieces=len(group[0].replay.pieces),
+        pieces=max(len(each.replay.pieces) for each in group),
         ns=int(length.sum()),
         matched_ns=int(length[captured & ~inferred].sum()),
         inferred_ns=int(length[inferred].sum()),

@@ -124,6 +124,8 @@ def merged(files: Mapping[str, Attribution]) -> Attribution:
         stacks=tuple(stack for each in given for stack in each.stacks),
         unknown=_unknown(given),
         remarks=tuple(dict.fromkeys(remark for each in given for remark in each.remarks)),
+        traces=sum(each.traces for each in given),
+        devices=max(each.devices for each in given),
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from layerprof.trace.attribution import Key
 from layerprof.trace.intervals import Ints
-from layerprof.trace.work import Ranges, outer_first
+from layerprof.trace.work import Ranges
 
 
 class Unreal:
@@ -32,9 +32,10 @@ class Unreal:
     def add(
         self, start: Ints, end: Ints, thread: Ints | int, label: Ints, *, length: int, seen: int, holder: int
     ) -> tuple[int, int]:
-        """Add the ranges of one replay, whose times are from 0 to `length`; return their first position, and its 0.
+        """Add the ranges of one replay, outer ones first; return the position of the first, and when their times begin.
 
-        `seen` is the moment at which it was launched, and `holder` the range that the launch lay in.
+        Times are from 0 to `length`. `seen` is the moment at which it was launched, and `holder` the range that the
+        launch lay in.
         """
         first, now, many = self._count, self._now, len(start)
         threads = np.broadcast_to(np.asarray(thread, np.int64), many) + self._real.unreal
@@ -64,5 +65,7 @@ class Unreal:
             )
         )
         labels = list(self._numbers)
-        order = outer_first(start, end, label, labels)
+        # Each replay's are added outer ones first, which is all that tells where two have the same times.
+        added = np.arange(len(real.start), len(start))
+        order = np.r_[real.order, added[np.lexsort((added, -end[added], start[added]))]]
         return Ranges(start, end, thread, label, labels, order, seen, holder, real.unreal)

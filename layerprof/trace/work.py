@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -116,10 +116,10 @@ def gpu_work(columns: Columns, ranges: Ranges) -> tuple[Pieces, int, LaunchesSee
     for thread in np.unique(made.thread):
         here = np.flatnonzero(made.thread == thread)
         inside[here] = innermost(ranges, int(thread), made.start[here])
-    launch = launches.of_work(made, columns, correlation, start)
+    launch, unsure = launches.of_work(made, columns, correlation, start, stream)
     seen = launch >= 0
     at = np.where(seen, launch, 0)
-    known = LaunchesSeen.of(made, columns, ranges, inside, launch, end - start)
+    known = replace(LaunchesSeen.of(made, columns, ranges, inside, launch, end - start), unsure=unsure)
     place = np.full(len(start), PLACE_OF_BUCKET[NO_LAUNCH], np.int64)
     thread, moment = np.full(len(start), -1, np.int64), np.zeros(len(start), np.int64)
     kept = np.ones(len(start), bool)
@@ -138,7 +138,7 @@ class LaunchesSeen:
     """What the trace shows of launches: how many, how many without a record, and what these may come to.
 
     `made` are the launches and `inside` the innermost range around each. `by_label` counts those without a record by
-    the range around them.
+    the range around them. `unsure` pieces of work have the id of launches in several processes.
     """
 
     made: Launches
@@ -146,6 +146,7 @@ class LaunchesSeen:
     counts: launches.Counts
     by_label: Ints
     may_be_ns: int | None
+    unsure: int = 0
 
     @classmethod
     def of(

@@ -124,6 +124,16 @@ class TestNaming:
         assert (code, err) == (0, "")
         assert "rows, captured" in out
 
+    def test_a_result_in_a_folder_of_captures_can_be_written_again(self, attribute: Cli, tmp_path: Path) -> None:
+        """It is no trace; a trace there is not written over."""
+        capture = tmp_path / "capture.json.gz"
+        capture.write_bytes((H200 / "graph-capture.json.gz").read_bytes())
+        args = (H200 / "graph-replay.json.gz", "--capture", tmp_path)
+        for _ in range(2):
+            assert attribute(*args, "-o", tmp_path / "out.json")[0] == 0
+        code, _, err = attribute(*args, "--json", capture)
+        assert (code, "would write over the trace" in err) == (2, True)
+
     def test_inference_can_be_turned_off(self, attribute: Cli) -> None:
         """Then all of it stays in the bucket, and the screen says what would help."""
         _, out, _ = attribute(H200 / "graph-replay.json.gz", "--no-infer")
@@ -186,6 +196,15 @@ class TestRefusals:
         assert (code, out) == (2, "")
         assert "absent.json" in err
 
+    def test_a_trace_given_twice(self, attribute: Cli, trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Under one spelling or two, it would be added to itself."""
+        monkeypatch.chdir(trace.parent)
+        for again in (trace, Path(trace.name), Path("..", trace.parent.name, trace.name)):
+            code, out, err = attribute(trace, again)
+            assert (code, out) == (2, "")
+            assert "given twice" in err
+            assert len(err.splitlines()) == 2
+
     def test_traces_that_do_not_mix(self, attribute: Cli, trace: Path, tmp_path: Path) -> None:
         """GPU work and operators are not added."""
         code, _, err = attribute(trace, write_chrome(synthetic.on_a_cpu().events, tmp_path / "cpu.json"))
@@ -216,6 +235,8 @@ class TestRefusals:
             (("--depth", "0"), "depth 0", "--depth 1"),
             (("--top", "-3"), "-3 lines", "0 shows all"),
             (("--only", "layer.0"), "'layer.0'", "model.layers.0"),
+            (("--only", "mpl"), "'mpl'", "Did you mean mlp?"),
+            (("--only", "nothing"), "'nothing'", "row of the trace is called 'nothing'.\nGive a part of the names"),
             (("--layers", " , "), "--layers names nothing", "leave it out"),
             (("--layers", "model.layers.7"), "model.layers.7", "model.layers.0"),
             (("--format", "csv", "--top", "3"), "csv holds every row", "--format terminal"),

@@ -148,7 +148,7 @@ class TestTable:
 
     def test_lost_graphs_are_named(self) -> None:
         """One launch of a graph may be all of a step."""
-        assert "(1 whole CUDA graphs, 2 in model.layers.0)" in " ".join(shown(traces_lost.lost_records()).split())
+        assert "(1 whole CUDA graph, 2 in model.layers.0)" in " ".join(shown(traces_lost.lost_records()).split())
 
     def test_what_was_captured_is_told(self) -> None:
         """A capture's launches are neither lost nor counted as work."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,36 @@ class TestReading:
         """Whatever JSON the events hold, cutting into pieces changes nothing."""
         path = written(tmp_path / "t.json", json.dumps({"traceEvents": events}))
         assert events_of(path) == events
+
+
+@pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="a system without /dev/fd")
+class TestPipes:
+    """What cannot be read twice is read like a file, packed or not."""
+
+    @pytest.mark.parametrize("packed", [False, True])
+    @pytest.mark.parametrize("standard", [False, True])
+    def test_a_pipe_is_a_trace(self, packed: bool, standard: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By the path that a shell gives it, and by `-` for standard input."""
+        text = json.dumps({"traceEvents": AWKWARD}).encode()
+        number = piped(gzip.compress(text) if packed else text)
+        with os.fdopen(number) as end:
+            monkeypatch.setattr(sys, "stdin", end)
+            assert events_of(Path("-" if standard else f"/dev/fd/{number}")) == AWKWARD
+
+    def test_standard_input_that_is_no_trace(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The message calls it what it is."""
+        with os.fdopen(piped(b"hello")) as end:
+            monkeypatch.setattr(sys, "stdin", end)
+            with pytest.raises(TraceError, match="standard input is not a profiler trace"):
+                events_of(Path("-"))
+
+
+def piped(content: bytes) -> int:
+    """Return the reading end of a pipe that holds a few bytes."""
+    end, begin = os.pipe()
+    os.write(begin, content)
+    os.close(begin)
+    return end
 
 
 class TestErrors:

@@ -54,6 +54,27 @@ class TestForeignTraces:
         result = attribute(s.events)
         assert (result.rows, result.buckets_ns[OUTSIDE], result.total_ns) == ((), 5_000, 5_000)
 
+    @pytest.mark.parametrize("name", [None, 5, True, {"a": 1}, ["k"]])
+    @pytest.mark.parametrize("category", ["kernel", "cuda_runtime", "cpu_op", "user_annotation", "python_function"])
+    def test_a_name_that_is_no_text_costs_its_event(self, name: object, category: str) -> None:
+        """It is counted, and the rest is as without it, operators on a CPU too."""
+        for whole in (synthetic.nested_ranges(), synthetic.on_a_cpu()):
+            odd = {"ph": "X", "cat": category, "name": name, "pid": 1, "tid": 1, "ts": 1, "dur": 2}
+            result, without = attribute([*whole.events, odd]), attribute(whole.events)
+            assert (result.skipped, result.rows) == (1, without.rows)
+            assert (result.total_ns, result.buckets_ns) == (without.total_ns, without.buckets_ns)
+
+    def test_a_range_without_a_name_is_not_taken_for_the_model(self) -> None:
+        """Ours around the whole model has the empty name; an empty one of others is told as that."""
+        s = Scenario()
+        s.add("user_annotation", "", 0, 100)
+        s.kernel(10, 50, 5, ("(no name)", None))
+        assert selves(attribute(s.events)) == {("(no name)", None): 5}
+        ours = Scenario()
+        ours.layer("", 0, 100)
+        ours.kernel(10, 50, 5, ("", "decode"))
+        assert selves(attribute(ours.events)) == {("", "decode"): 5}
+
     def test_unreadable_events_are_counted(self) -> None:
         """Events that cannot be used are told, not silently dropped."""
         result = attribute(synthetic.untidy().events)

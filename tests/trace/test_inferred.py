@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from attributions import buckets, selves
-from scenario import GRAPH, OUTSIDE, Scenario
+from scenario import GRAPH, OUTSIDE, Label, Scenario
 from traces_graphs import Node, capture, layered, replay, written
 
 from layerprof.trace.attribute import attribute
@@ -23,6 +23,18 @@ def stack(layers: int = LAYERS, phase: str | None = PHASE) -> list[Node]:
     inner = [Node(n.name, (layer, phase), n.us) for n, layer in zip(layered(layers, *LAYER), layer_of, strict=True)]
     before, after = ("head", phase), ("tail", phase)
     return [Node("embedding", before, 7), *inner, Node("final_norm", after, 4), Node("gemm_vocabulary", after, 90)]
+
+
+def counted(nodes: list[Node], layers: int) -> list[Node]:
+    """Return a step whose layers say of how many they are, as those of several models in a trace do."""
+    named = [(f"{name} of {layers}" if name.startswith("layer") else name, phase) for name, phase in map(owner, nodes)]
+    return [Node(node.name, label, node.us) for node, label in zip(nodes, named, strict=True)]
+
+
+def owner(node: Node) -> Label:
+    """Return whose work a node is, where it is a layer's."""
+    assert not isinstance(node.belongs, str)
+    return node.belongs
 
 
 def checked(s: Scenario, **how: object) -> Attribution:
@@ -50,6 +62,17 @@ class TestOneGraph:
         assert found.ns + found.head_ns + found.tail_ns == found.of_ns == result.total_ns
         assert (found.head_ns, found.tail_ns) == (2 * 7_000, 2 * 94_000)
 
+    def test_a_graph_may_hold_the_layers_alone(self) -> None:
+        """As that of one stage of a pipeline does; out of a graph, it would be one block that is timed."""
+        inner = [node for node in stack() if node.belongs[0].startswith("layer")]
+        s, eager, at = Scenario(), Scenario(), 100.0
+        replay(s, inner, at)
+        for node in inner:
+            eager.kernel(at, at + 2, node.us, OUTSIDE, name=node.name)
+            at += node.us + 3
+        assert [found.layers for found in checked(s).stacks] == [LAYERS]
+        assert checked(eager).stacks == ()
+
     def test_without_inference_it_stays_in_the_bucket(self) -> None:
         """As asked."""
         s = Scenario()
@@ -75,11 +98,7 @@ class TestOneGraph:
         s = Scenario()
         at = 100.0
         for layers in (4, 8, 4):
-            nodes = [
-                Node(n.name, (f"{name} of {layers}" if name.startswith("layer") else name, None), n.us)
-                for n in stack(layers)
-                for name in [str(n.belongs[0])]
-            ]
+            nodes = counted(stack(layers), layers)
             at = replay(s, nodes, at)
         assert [(each.layers, each.calls) for each in checked(s).stacks] == [(4, 2), (8, 1)]
 
@@ -120,6 +139,101 @@ class TestSeveralGraphs:
             at, piece = at + node.us + 9, []
         replay(s, piece, at)
         checked(s)
+
+
+class TestStepsOfServers:
+    """What a server's step replays and runs."""
+
+    def test_a_whole_model_replayed_several_times_in_a_step_is_passed_as_often(self) -> None:
+        """A vision tower for three images, then the decoder: each replay is a pass."""
+        tower, decoder = (counted(stack(layers, phase="prefill"), layers) for layers in (8, 12))
+        s, at = Scenario(), 100.0
+        for nodes in (tower, tower, tower, decoder):
+            at = replay(s, nodes, at)
+        s.add("user_annotation", "step[EXTEND bs=1 toks=90]", 90, at)
+        assert [(each.layers, each.calls) for each in checked(s).stacks] == [(8, 3), (12, 1)]
+
+    def test_a_draft_of_two_layers_is_no_stack_of_its_replays(self) -> None:
+        """Four replays of a whole model of two layers: too few to tell, and each begins with an embedding."""
+        draft = [Node(node.name, GRAPH, node.us) for node in stack(2)]
+        target = stack(phase="decode")
+        s, at = Scenario(), 100.0
+        for nodes in (draft, draft, draft, draft, target):
+            at = replay(s, nodes, at)
+        s.add("user_annotation", "step[DECODE bs=1]", 90, at)
+        assert [(each.layers, each.calls) for each in checked(s).stacks] == [(LAYERS, 1)]
+
+    def test_an_eager_step_beside_graphs_has_layers_too(self) -> None:
+        """Prefill runs eagerly without stacks, decode in a graph: one step of each."""
+        s, at = Scenario(), 100.0
+        for node in stack(phase="prefill"):
+            s.kernel(at, at + 2, node.us, node.belongs, name=node.name)
+            at += node.us + 3
+        s.add("user_annotation", "step[EXTEND bs=1 toks=90]", 90, at - 90)
+        began = at + 100
+        at = replay(s, stack(phase="decode"), began)
+        s.add("user_annotation", "step[DECODE bs=1]", began - 5, at)
+        assert [(each.layers, each.calls) for each in checked(s).stacks] == [(LAYERS, 2)]
+
+    def test_shares_are_of_the_work_that_was_looked_at_once(self) -> None:
+        """Three eager passes in one sequence: layers, heads and tail together are all of it."""
+        s, at = Scenario(), 100.0
+        for _ in range(3):
+            for node in stack():
+                name = node.belongs if node.belongs[0].startswith("layer") else ("?", None)
+                s.kernel(at, at + 2, node.us, name, name=node.name)
+                at += node.us + 3
+        result = attribute(s.events)
+        (found,) = result.stacks
+        assert found.calls == 3
+        assert found.ns + found.head_ns + found.tail_ns == found.of_ns == result.total_ns
+        assert found.ns / 1e3 == pytest.approx(sum(us for (name, _), us in s.self_us.items() if name != "?"))
+
+
+class TestCutOff:
+    """A recording that begins and ends in the midst of a step."""
+
+    def test_layers_of_a_pass_that_was_cut_off_have_their_numbers(self) -> None:
+        """Three replays, from the midst of layer 2 to the midst of layer 5: the first has the last five layers."""
+        whole = stack()
+        first, last = whole[1 + 3 * len(LAYER) - 5 :], whole[: 1 + 5 * len(LAYER) + 4]
+        s, at = Scenario(), 100.0
+        for nodes in (first, whole, last):
+            at = replay(s, nodes, at)
+        result = attribute(s.events)
+        assert {row.name: row.calls for row in result.rows if row.name.startswith("layer")} == {
+            f"layer {number}": 1 + (number >= 3) + (number <= 5) for number in range(LAYERS)
+        }
+        (found,) = result.stacks
+        assert (found.layers, found.calls) == (LAYERS, 3)
+
+    def test_node_ids_tell_which_layers_a_part_of_a_replay_has(self) -> None:
+        """From the midst of layer 2 on, of a graph whose next replay is whole."""
+        whole = stack()
+        s, at, begins = Scenario(), 100.0, 1 + 2 * len(LAYER) + 4
+        s.correlations += 1
+        s.add("cuda_runtime", "cudaGraphLaunch", 10, 5, correlation=s.correlations)
+        for place, node in enumerate(whole[begins:]):
+            s.running(at, node.us, node.belongs, s.correlations, name=node.name)
+            s.events[-1]["args"]["graph node id"] = (3 << 32) + 10 + begins + place
+            at += node.us + 1
+        replay(s, whole, at, ids=True)
+        assert [(each.layers, each.calls) for each in checked(s).stacks] == [(LAYERS, 2)]
+
+    def test_a_tower_with_fewer_layers_of_other_kernels_is_none(self) -> None:
+        """A vision tower's step comes first, and begins otherwise than the decoder's."""
+        tower = [Node(n.name.replace("gemm", "tower_gemm"), n.belongs, n.us) for n in counted(stack(6), 6)[1:]]
+        s, at = Scenario(), 100.0
+        for nodes in (tower, counted(stack(8), 8)):
+            at = replay(s, nodes, at)
+        assert [each.layers for each in checked(s).stacks] == [6, 8]
+
+    def test_another_model_with_fewer_layers_is_none(self) -> None:
+        """A draft's own step comes first: it begins as the target's does."""
+        s, at = Scenario(), 100.0
+        for layers in (4, 8):
+            at = replay(s, counted(stack(layers), layers), at)
+        assert [each.layers for each in checked(s).stacks] == [4, 8]
 
 
 class TestBesideCaptures:

@@ -56,6 +56,8 @@ NATIVE = (
             "void at::native::elementwise_kernel<128, 4, gpu_kernel_impl_nocast<BinaryFunctor<float>>>(int)",
             Does.ELEMENTWISE,
         ),
+        ("sm80_xmma_fprop_implicit_gemm_tf32f32_tf32f32_f32_nhwckrsc_nhwc_tilesize128x128x16_cudnn", Does.CONVOLUTION),
+        (NATIVE.format("relu", "relu"), Does.ACTIVATION),
         ("Memcpy DtoD (Device -> Device)", Does.COPY),
         ("Memset (Device)", Does.FILL),
         ("ncclDevKernel_AllReduce_Sum_bf16_RING_LL(ncclDevKernelArgsStorage<4096ul>)", Does.COMMUNICATION),

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from layerprof.trace.matching import MOST_DIFFERENCES, NOTHING, exchanged, partners
+from layerprof.trace.graphs.matching import MOST_DIFFERENCES, NOTHING, exchanged, partners
 
 
 def longest(a: list[int], b: list[int]) -> int:

@@ -7,7 +7,7 @@ import random
 import pytest
 from kernel_stacks import ADD, HEAD, LLAMA, TAIL, VIT, Stretch, but
 
-from layerprof.trace.repetition import find
+from layerprof.trace.inference.repetition import find
 
 MOE = but(
     LLAMA,

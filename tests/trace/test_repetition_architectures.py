@@ -8,7 +8,7 @@ import pytest
 from kernel_architectures import NAMED, compiled, decoder, gemm
 from kernel_stacks import ADD, HEAD, LLAMA, TAIL, VIT, Stretch, but
 
-from layerprof.trace.repetition import Template, find
+from layerprof.trace.inference.repetition import Template, find
 
 
 def nameless(stretch: Stretch) -> Stretch:

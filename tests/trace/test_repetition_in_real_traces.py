@@ -15,7 +15,7 @@ import pytest
 from kernel_stacks import owners
 from paths import SHARED_TRACES
 
-from layerprof.trace.repetition import Layers, find
+from layerprof.trace.inference.repetition import Layers, find
 
 FOLDER = Path(__file__).parent / "h200"
 WORK = ("kernel", "gpu_memcpy", "gpu_memset")

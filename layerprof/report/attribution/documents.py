@@ -12,6 +12,7 @@ import orjson
 from layerprof.report import units
 from layerprof.report.attribution import sections, words
 from layerprof.report.attribution.view import Line, View, shown
+from layerprof.report.csv_text import safe
 from layerprof.report.markdown_text import escape, table
 from layerprof.trace.attribution import NOT_RECORDED, TOP, Attribution, Naming, Top
 
@@ -50,9 +51,9 @@ def to_markdown(result: Attribution, view: View | None = None) -> str:
         (label, words.book_time(label, ns, units.seconds), words.book_share(label, ns, result), note)
         for label, ns, note, _ in words.book_lines(result)
     )
-    on_gpu = result.device == "cuda"
+    heading = words.heading(result)
     lines = [
-        f"# {'GPU work' if on_gpu else 'Operators on the CPU'}, {units.seconds(result.total_ns / 1e9)}",
+        f"# {heading[:1].upper()}{heading[1:]}",
         "",
         *table([titles[place] for place in kept], rows, left=left),
         "",
@@ -99,10 +100,10 @@ def to_csv(result: Attribution) -> str:
         first, rest = _kernels(row.top)
         parent = "" if row.parent is None else result.rows[row.parent].name
         counts = (*(ns / 1e9 for ns in times), row.kernels, *first, row.not_recorded, row.naming.value, parent, *rest)
-        writer.writerow((row.name, row.phase or "", row.calls, *counts))
+        writer.writerow(map(safe, (row.name, row.phase or "", row.calls, *counts)))
     for name, ns in result.buckets_ns.items():
         first, rest = _kernels(result.bucket_top.get(name, ()))
-        writer.writerow((f"<{name}>", "", "", ns / 1e9, *[""] * 7, *first, "", "", "", *rest))
+        writer.writerow(map(safe, (f"<{name}>", "", "", ns / 1e9, *[""] * 7, *first, "", "", "", *rest)))
     if result.launched_not_recorded:
         place = COLUMNS.index("not_recorded")
         cells = [f"<{NOT_RECORDED}>", *[""] * (len(COLUMNS) - 1)]

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
+from rich.cells import cell_len
+
 from layerprof.trace.attribution import Naming, Row
 
 _NUMBER = re.compile(r"(?:(?<=[._ ])|^)\d+(?=$|[. )])")
@@ -45,11 +47,23 @@ def marked(name: str, naming: Naming) -> str:
 
 
 def fitting(name: str, room: int) -> str:
-    """Return a name that takes no more room: what is left out is in the middle, since its end tells most."""
-    if len(name) <= room:
+    """Return a name that takes no more cells: what is left out is in the middle, since its end tells most."""
+    if cell_len(name) <= room:
         return name
-    head = room // 3
-    return f"{name[:head]}...{name[len(name) - (room - head - 3) :]}"
+    head = begin(name, room // 3)
+    room -= room // 3 + 3
+    end = name[-room:]
+    while cell_len(end) > room:
+        end = end[1:]
+    return f"{head}...{end}"
+
+
+def begin(text: str, room: int) -> str:
+    """Return as much of a text's beginning as takes no more cells; some signs take two."""
+    text = text[:room]
+    while cell_len(text) > room:
+        text = text[:-1]
+    return text
 
 
 def _ranges(values: Sequence[int], most: int) -> str:

@@ -82,7 +82,7 @@ def _graphs(graphs: Iterable[GraphUse]) -> Iterator[str]:
         ns = sum(graph.ns for graph in same)
         kernels = "kernel" if all(graph.pieces == 1 for graph in same) else "kernels"
         yield (
-            f"{_many(len(same), 'graph')}, {_many(sum(graph.replays for graph in same), 'replay')} of "
+            f"{units.many(len(same), 'graph')}, {units.many(sum(graph.replays for graph in same), 'replay')} of "
             f"{_range(graph.pieces for graph in same)} {kernels}, {units.seconds(ns / 1e9)}: "
             f"{'; '.join(_became(capture, by, why, same))}."
         )
@@ -108,14 +108,10 @@ def _stack(stack: Stack) -> str:
     evidence = f". {_capital('; '.join(stack.evidence))}" if stack.evidence else ""
     around = f"{units.percent(stack.head_ns / of)} before and {units.percent(stack.tail_ns / of)} after them"
     return (
-        f"{stack.name} ({_many(stack.layers, 'layer')}{kinds}), passed {_many(stack.calls, 'time')}: "
+        f"{stack.name} ({units.many(stack.layers, 'layer')}{kinds}), passed {units.many(stack.calls, 'time')}: "
         f"{units.percent(stack.ns / of)} of {units.seconds(stack.of_ns / 1e9)} without ranges, "
         f"{around}{spread}{evidence}."
     )
-
-
-def _many(number: int, what: str) -> str:
-    return f"{units.count(number)} {what}{'' if number == 1 else 's'}"
 
 
 def _capital(text: str) -> str:

@@ -44,10 +44,9 @@ def render(result: Attribution, out: Console | IO[str], view: View | None = None
 
 
 def _pieces(result: Attribution, look: Look, view: View, tree: Shown) -> Iterator[RenderableType]:
-    what = "GPU work" if result.device == "cuda" else "operators on the CPU"
     phase = words.only_phase(result)
-    notes = [f"{units.count(result.events)} events", *([f"all rows in {phase}"] if phase else [])]
-    yield look.heading(f"{what}, {units.seconds(result.total_ns / 1e9)}", ", ".join(notes))
+    notes = [units.many(result.events, "event"), *([f"all rows in {phase}"] if phase else [])]
+    yield look.heading(words.heading(result), ", ".join(notes))
     if tree.lines:
         yield look.table(_columns(tree, result, look))
     elif not result.rows:
@@ -73,7 +72,8 @@ def _columns(tree: Shown, result: Attribution, look: Look) -> list[Column]:
     wide = look.width >= WIDE
     nodes = [line.node for line in tree.lines]
     total = result.total_ns or 1
-    time = units.scale((node.sum("inclusive_ns") / 1e9 for node in nodes), "s")
+    shown_ns = max((node.sum("inclusive_ns") for node in nodes), default=0) or result.total_ns
+    time = units.scale([shown_ns / 1e9], "s")
     whole = [node.sum("inclusive_ns") / total for node in nodes]
 
     def seconds(name: str) -> list[Text]:
@@ -104,7 +104,7 @@ def _room(lines: Sequence[Line], columns: Sequence[Column], look: Look) -> int:
     """Return the cells for names: a share of a wide screen, of another what the columns leave that tell most."""
     if look.width >= WIDE:
         return int(look.width * NAMES)
-    wanted = min(COMFORT, max(2 * line.depth + len(line.node.label) for line in lines))
+    wanted = min(COMFORT, max(2 * line.depth + look.text(line.node.label).cell_len for line in lines))
     room = LEAST
     for stays in range(STAYS, -1, -1):
         kept = [column for column in look.fitting(columns) if column.gives_way <= stays]
@@ -117,20 +117,21 @@ def _room(lines: Sequence[Line], columns: Sequence[Column], look: Look) -> int:
 def _with_kernels(columns: list[Column], nodes: Sequence[Node], result: Attribution, look: Look) -> list[Column]:
     """Add the heaviest kernels where they fit, cut to what room there is."""
     title = f"heaviest {words.piece(result)}"
-    kernels = Column(title, [look.text(words.heaviest(node)[:KERNEL]) for node in nodes], 6, "left")
+    names_of = [look.text(words.heaviest(node)).plain for node in nodes]
+    kernels = Column(title, [look.text(names.begin(name, KERNEL)) for name in names_of], 6, "left")
     kept = look.fitting([*columns, kernels])
     if kernels not in kept:
         return columns
     kept.remove(kernels)
     room = look.width - look.needed(kept) - 2
-    return [*kept, Column(title, [look.text(words.heaviest(node)[:room], "dim") for node in nodes], 6, "left")]
+    return [*kept, Column(title, [look.text(names.begin(name, room), "dim") for name in names_of], 6, "left")]
 
 
 def _labels(lines: Sequence[Line], look: Look, room: int) -> list[Text]:
     """Return names below the names around them, each in one line."""
     return [
         look.text(
-            "  " * line.depth + names.fitting(line.node.label, max(room - 2 * line.depth, LEAST // 2)),
+            "  " * line.depth + names.fitting(look.text(line.node.label).plain, max(room - 2 * line.depth, LEAST // 2)),
             "dim" if line.around else "",
         )
         for line in lines
@@ -164,7 +165,8 @@ def _books(result: Attribution, look: Look) -> list[Column]:
         Column("", [look.text(note, "dim") for *_, note, _ in books], 2, "left", wraps=True),
     ]
     if look.width >= WIDE:
-        columns.append(Column("heaviest", [look.text(top[: look.width // 3], "dim") for *_, top in books], 3, "left"))
+        tops = [look.text(names.begin(top, look.width // 3), "dim") for *_, top in books]
+        columns.append(Column("heaviest", tops, 3, "left"))
     return columns
 
 

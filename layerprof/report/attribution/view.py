@@ -121,7 +121,8 @@ def _asked(result: Attribution, view: View) -> list[bool]:
         return asked
     matching = [view.only in row.name or fnmatchcase(row.name, view.only) for row in rows]
     if not any(matching):
-        near = nearest(view.only, {row.name for row in rows}, most=3, cutoff=0.3)
+        parts = {part for row in rows for part in (row.name, *row.name.split("."))}
+        near = nearest(view.only, parts, most=3)
         raise RequestError(
             f"No row of the trace is called '{view.only}'.",
             f"{suggestion(near)}Give a part of the names, or a pattern with *.",

@@ -38,6 +38,15 @@ _LENGTH = re.compile("[0-9]{1,3}")
 _NOISE = re.compile(r"^void |\(anonymous namespace\)::|at::native::")
 
 
+def heading(result: Attribution) -> str:
+    """Return what was measured, of how many traces, on how many GPUs, and its time."""
+    what = "GPU work" if result.device == "cuda" else "operators on the CPU"
+    of = f" of {units.count(result.traces)} traces" if result.traces > 1 else ""
+    gpus = f"{units.count(result.devices)} GPUs"
+    on = (f" on up to {gpus} each" if of else f" on {gpus}") if result.devices > 1 else ""
+    return f"{what}{of}{on}, {units.seconds(result.total_ns / 1e9)}"
+
+
 def remarks(result: Attribution) -> Iterator[str]:
     """Yield what a reader must know of launches that have no work in the trace, and of events left out."""
     lost, of = result.launched_not_recorded, units.count(result.launches)
@@ -49,12 +58,13 @@ def remarks(result: Attribution) -> Iterator[str]:
     elif lost:
         rows = sorted((row for row in result.rows if row.not_recorded), key=lambda row: -row.not_recorded)
         where = [f"{row.not_recorded} in {name_of(row)}" for row in rows[:MOST_NAMED]]
-        where += [f"{len(rows) - MOST_NAMED} more layers"] if len(rows) > MOST_NAMED else []
-        graphs = [f"{units.count(result.graphs_not_recorded)} whole CUDA graphs"] if result.graphs_not_recorded else []
+        where += [units.many(len(rows) - MOST_NAMED, "more layer")] if len(rows) > MOST_NAMED else []
+        graphs = [units.many(result.graphs_not_recorded, "whole CUDA graph")] if result.graphs_not_recorded else []
         named = f" ({', '.join([*graphs, *where])})" if graphs or where else ""
+        have, they = ("has", "it") if lost == 1 else ("have", "they")
         yield (
-            f"{units.count(lost)} of {of} launches have no record of what they ran{named}: the profiler lost it, or "
-            "the recording ended before. "
+            f"{units.count(lost)} of {of} launches {have} no record of what {they} ran{named}: the profiler lost it, "
+            "or the recording ended before. "
             "Record again, with the GPU idle at the beginning and the end and some launches ahead of those that matter."
         )
     unnamed = result.buckets_ns[GRAPH] or (result.graphs and result.stacks)
@@ -62,15 +72,18 @@ def remarks(result: Attribution) -> Iterator[str]:
         yield CAPTURE_HELPS
     if result.captured:
         yield (
-            f"{units.count(result.captured)} launches went into CUDA graphs: they run, and count, where these are "
+            "1 launch went into a CUDA graph: it runs, and counts, where this is replayed."
+            if result.captured == 1
+            else f"{units.count(result.captured)} launches went into CUDA graphs: they run, and count, where these are "
             "replayed."
         )
     if result.skipped:
-        yield f"{units.count(result.skipped)} events could not be read and are left out."
+        are = "is" if result.skipped == 1 else "are"
+        yield f"{units.many(result.skipped, 'event')} could not be read and {are} left out."
     if result.unknown:
         known = sorted(result.unknown.items(), key=lambda item: -item[1].ns)
         listed = ", ".join(
-            f"{name} ({units.count(one.events)} events, {units.seconds(one.ns / 1e9)})" for name, one in known
+            f"{name} ({units.many(one.events, 'event')}, {units.seconds(one.ns / 1e9)})" for name, one in known
         )
         yield f"Categories of events whose meaning is not known, and whose time is in no figure: {listed}."
     yield from result.remarks

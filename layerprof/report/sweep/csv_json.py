@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from typing import IO, Any
 
+from layerprof.report import csv_text
 from layerprof.report.sweep import overview, tables
 from layerprof.report.sweep.overview import SweepData
 from layerprof.report.sweep.tables import CellRow, TableView
@@ -66,7 +67,8 @@ def render_csv(data: SweepData, out: IO[str]) -> None:
     choices = {cell.key: cell.choices for cell in data.record.cells}
     for table in tables.tables(data):
         for row in table.rows:
-            writer.writerow({name: _safe(value) for name, value in _flat(table, row, choices[row.keys[0]]).items()})
+            cells = _flat(table, row, choices[row.keys[0]])
+            writer.writerow({name: csv_text.safe(value) for name, value in cells.items()})
 
 
 def render_json(data: SweepData, out: IO[str]) -> None:
@@ -144,8 +146,3 @@ def _paired(row: CellRow) -> dict[str, Any]:
     for change in (pair.time, pair.wer) if pair else (None, None):
         values += [change.value, *(change.ci95 or (None, None))] if change else [None, None, None]
     return dict(zip(PAIRED, values, strict=True))
-
-
-def _safe(value: Any) -> Any:
-    """Return text that a spreadsheet does not take for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "@", "\t", "\r") else value

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import codecs
 import json
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +22,8 @@ PORTION = 256 << 10
 
 HEAD = 4096
 """Bytes by which the format is told."""
+
+STANDARD_INPUT = Path("-")
 
 _GZIP = zlib.MAX_WBITS | 16
 _MAGIC = b"\x1f\x8b"
@@ -41,14 +45,15 @@ _NOT_READ = (
 class Source:
     """A file's text, piece by piece. `damage` says what kept the rest from being unpacked, None where nothing did.
 
-    Raises TraceError for a file that is no text, with what it is and what to do.
+    Nothing is read twice, so that the file may be a pipe. Raises TraceError for a file that is no text, with what it is
+    and what to do.
     """
 
     def __init__(self, raw: IO[bytes], path: Path) -> None:
         self.damage: str | None = None
-        packed = raw.read(len(_MAGIC)) == _MAGIC
-        raw.seek(0)
-        self._portions = self._unpacked(raw) if packed else iter(lambda: raw.read(PORTION), b"")
+        first = raw.read(PORTION)
+        portions = chain([first], iter(lambda: raw.read(PORTION), b""))
+        self._portions = self._unpacked(portions) if first.startswith(_MAGIC) else portions
         self._ahead = b""
         self._decoder: codecs.IncrementalDecoder | None = None
         self._decoder = _decoder_of(self._filled(HEAD)[:HEAD], path)
@@ -76,10 +81,10 @@ class Source:
         self._ahead = b"".join(portions)
         return self._ahead
 
-    def _unpacked(self, raw: IO[bytes]) -> Iterator[bytes]:
+    def _unpacked(self, portions: Iterator[bytes]) -> Iterator[bytes]:
         """Yield what a gzip file holds, all its members, as far as it can be unpacked."""
         member, packed = zlib.decompressobj(_GZIP), b""
-        while packed := packed or raw.read(PORTION):
+        while packed := packed or next(portions, b""):
             if member.eof:
                 packed = packed.lstrip(b"\x00")  # padding of tapes and blocks, which gzip itself passes over
                 if packed and not packed.startswith(_MAGIC[: len(packed)]):
@@ -128,9 +133,17 @@ def _opens(text: str) -> bool:
     return text.lstrip(_BLANK)[:1] in ("{", "[")
 
 
+def called(path: Path) -> str:
+    """Return how messages call a trace file."""
+    return "standard input" if path == STANDARD_INPUT else str(path)
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Source]:
-    """Open a trace file, packed or not by its first bytes, whatever its name."""
+    """Open a trace file, packed or not by its first bytes, whatever its name; `-` is standard input."""
+    if path == STANDARD_INPUT:
+        yield Source(sys.stdin.buffer, Path(called(path)))
+        return
     try:
         with path.open("rb") as raw:
             yield Source(raw, path)

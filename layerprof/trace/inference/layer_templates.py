@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layerprof.trace.alignment import LONGEST, Side, fit
+from layerprof.trace.inference.alignment import LONGEST, Side, fit
+from layerprof.trace.inference.kernel_sequence import Kernels, Numbers
 from layerprof.trace.kernel_names import coarse, does
-from layerprof.trace.kernel_sequence import Kernels, Numbers
 
 _LIKE = 0.5
 """Share of a template that a layer must match; another GEMM of the same library counts a little more than half."""

@@ -6,8 +6,8 @@ from collections import Counter
 
 import numpy as np
 
+from layerprof.trace.inference.kernel_sequence import COARSE, Kernels, Numbers
 from layerprof.trace.kernel_names import Does
-from layerprof.trace.kernel_sequence import COARSE, Kernels, Numbers
 
 _HARDLY_DIFFERS = 0.8
 """Share of kernels in common from which a layer that nothing else is equal to counts as one of a kind beside it."""

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layerprof.trace import graphs
 from layerprof.trace.attribution import Key, Naming
-from layerprof.trace.captures import Capture
 from layerprof.trace.events import KERNEL
-from layerprof.trace.graphs import Graph, Match, Replay
+from layerprof.trace.graphs import replays
+from layerprof.trace.graphs.capture_names import shown
+from layerprof.trace.graphs.captures import Capture
+from layerprof.trace.graphs.matching import NOTHING
+from layerprof.trace.graphs.plausible import misfit
+from layerprof.trace.graphs.replays import Graph, Match, Replay
 from layerprof.trace.intervals import NOWHERE, Ints
 from layerprof.trace.launches import FIRST
-from layerprof.trace.matching import NOTHING
 from layerprof.trace.steps import ServerSteps
 from layerprof.trace.unreal import Unreal
 from layerprof.trace.work import Pieces
@@ -37,7 +39,7 @@ class Chosen:
 class _Fits:
     """Captures that a graph was laid beside: those with partners for `counts` of its pieces, and why others have none.
 
-    By place among all captures, in rising order.
+    By place among all captures. Of the reasons, those of captures with as many kernels stand first.
     """
 
     matches: dict[int, Match]
@@ -67,7 +69,8 @@ class Chooser:
         self._names = names
         self._ended = [capture.ended if capture.own else FIRST for capture in captures]
         self._named = np.array([capture.names is not None for capture in captures], bool)
-        self._launched = np.array([(capture.kinds == KERNEL).sum() for capture in captures], np.int64)
+        self._kernels = np.array([(capture.kinds == KERNEL).sum() for capture in captures], np.int64)
+        self._sizes = np.array([len(capture.kinds) for capture in captures], np.int64)
         self._labels = [capture.labels for capture in captures]
         self._fitting: dict[int, _Fits] = {}
         self._tying: dict[tuple[int, int], _Tied] = {}
@@ -95,17 +98,30 @@ class Chooser:
         return Chosen(replay, capture, match)
 
     def _fits(self, number: int) -> _Fits:
-        """Lay a graph beside all captures, but of those that launched more or fewer kernels than it ran beside one."""
+        """Lay a graph beside all captures; of those that can be no match since they launched others, beside one."""
         if number not in self._fitting:
             graph = self._graphs[number]
-            may_be = self._named | (self._launched == (graph.kinds == KERNEL).sum())
-            may_be[np.flatnonzero(~may_be)[:1]] = True
-            places = np.flatnonzero(may_be).tolist()
-            matches = {place: graphs.match(graph, self._captures[place], self._names) for place in places}
-            counts = {place: match.count for place, match in matches.items() if match.count}
+            as_many = self._kernels == (graph.kinds == KERNEL).sum()
+            may_be = self._named | (self._sizes == len(graph.kinds))
+            orders = as_many, may_be & ~as_many, ~may_be & ~as_many
+            likely, able, odd = (np.flatnonzero(which).tolist() for which in orders)
+            matches = {place: self._match(graph, self._captures[place]) for place in (*likely, *able, *odd[:1])}
+            counts = {place: many for place in sorted(matches) if (many := matches[place].count)}
             whys = {place: match.why for place, match in matches.items() if match.why}
             self._fitting[number] = _Fits(matches, counts, whys)
         return self._fitting[number]
+
+    def _match(self, graph: Graph, capture: Capture) -> Match:
+        found = replays.match(graph, capture, self._names)
+        if found.by in (None, replays.NAMES):
+            return found
+        kind = misfit(graph, capture.scene, found.partner, self._names)
+        if kind is None:
+            return found
+        why = (
+            f"{capture.told} has as many kernels, but each {kind} in it would begin with another: it is not its capture"
+        )
+        return Match(np.full(len(found.partner), NOTHING), None, why)
 
     def _tied(self, number: int, able: int) -> _Tied:
         """Return the best captures of a graph among the first so many."""
@@ -157,6 +173,7 @@ def place_replays(work: Pieces, inside: Ints, unreal: Unreal, chosen: Sequence[C
     known: dict[tuple[int, object], Ints] = {}
     if not chosen:
         return
+    names = shown(each.capture for each in chosen if each.capture and each.match.by)
     moments = np.array([each.replay.moment for each in chosen], np.int64)
     step = steps.at(moments, np.array([each.replay.thread for each in chosen], np.int64))
     for each, at in zip(chosen, step.tolist(), strict=True):
@@ -166,14 +183,16 @@ def place_replays(work: Pieces, inside: Ints, unreal: Unreal, chosen: Sequence[C
         phase = steps.said[at].phase if at != NOWHERE else None
         label = known.get((id(scene), phase))
         if label is None:
-            keys: list[Key] = [(name, own or phase, Naming.CAPTURED) for name, own in scene.labels]
+            called = names[each.capture.source]
+            keys: list[Key] = [(called.get(name, name), own or phase, Naming.CAPTURED) for name, own in scene.labels]
             label = known[id(scene), phase] = unreal.labels(keys)
         around = int(inside[each.replay.launch])
         first, now = unreal.add(
             scene.start, scene.end, scene.thread, label, length=scene.length, seen=each.replay.moment, holder=around
         )
-        has = each.match.partner != NOTHING
-        pieces, launch = each.replay.pieces[has], each.match.partner[has]
+        partner = each.match.partner if each.replay.part is None else each.match.partner[each.replay.part]
+        has = partner != NOTHING
+        pieces, launch = each.replay.pieces[has], partner[has]
         inner = scene.inner[launch]
         work.place[pieces] = np.where(inner == NOWHERE, around, first + inner)
         named = pieces[inner != NOWHERE]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layerprof.trace.alignment import LONGEST, Side, fit, reach
+from layerprof.trace.inference.alignment import LONGEST, Side, fit, reach
+from layerprof.trace.inference.kernel_sequence import COARSE, Kernels, Numbers
 from layerprof.trace.kernel_names import Does
-from layerprof.trace.kernel_sequence import COARSE, Kernels, Numbers
 
 _FEED_FORWARD = (Does.ACTIVATION, Does.EXPERTS)
 _NORMS = (Does.NORM, Does.NORM_PART)

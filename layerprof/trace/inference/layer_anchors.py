@@ -16,9 +16,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from layerprof.trace.alignment import Side, fit
+from layerprof.trace.inference.alignment import Side, fit
+from layerprof.trace.inference.kernel_sequence import COARSE, EXACT, NUMBERLESS, Kernels, Numbers
 from layerprof.trace.kernel_names import Does
-from layerprof.trace.kernel_sequence import COARSE, EXACT, NUMBERLESS, Kernels, Numbers
 
 LEAST_NAMED = 3
 """Layers that a stack must have where names show attention: a loop of fewer is rather a coincidence of three towers."""
@@ -48,7 +48,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Chains:
-    """Anchors of stacks, and what they rest on. `worth` is the share of the sequence that they explain."""
+    """Anchors of stacks, and what they rest on. `worth` is the share of the sequence that they explain.
+
+    `why` has a place, {}, for what the anchors of a stack are (`mixer`).
+    """
 
     anchors: tuple[Numbers, ...]
     why: str
@@ -72,17 +75,27 @@ def best(kernels: Kernels) -> Chains | None:
     return leader
 
 
+def mixer(kernels: Kernels, anchors: Numbers) -> str:
+    """Return what anchors are that names proposed."""
+    kinds = set(kernels.kinds[anchors].tolist())
+    if kinds == {Does.SCAN}:
+        return "scan kernel"
+    if kinds == {Does.SOFTMAX}:
+        return "softmax"
+    return "attention or scan kernel" if Does.SCAN in kinds else "attention kernel"
+
+
 def _named(kernels: Kernels) -> Iterator[tuple[str, Numbers, bool]]:
     """Yield anchors by names: the first mixer of positions after each feed-forward part, or after each norm."""
-    for mixers, word in (((Does.ATTENTION, Does.SCAN), "attention kernel"), ((Does.SOFTMAX,), "softmax")):
-        mixer = kernels.are(*mixers)
-        if mixer.sum() < LEAST_NAMED:
+    for mixers in ((Does.ATTENTION, Does.SCAN), (Does.SOFTMAX,)):
+        mixes = kernels.are(*mixers)
+        if mixes.sum() < LEAST_NAMED:
             continue
         for kinds, what in ((_FEED_FORWARD, "feed-forward part"), ((Does.NORM, Does.NORM_PART), "norm")):
-            marks = np.flatnonzero(mixer | kernels.are(*kinds))
-            is_mixer = mixer[marks]
+            marks = np.flatnonzero(mixes | kernels.are(*kinds))
+            is_mixer = mixes[marks]
             first = is_mixer & np.append(True, ~is_mixer[:-1])
-            yield f"one {word} and what follows it up to the next {what}", marks[first], True
+            yield f"one {{}} and what follows it up to the next {what}", marks[first], True
         return
 
 
@@ -147,11 +160,21 @@ def _are_layers(kernels: Kernels, anchors: Numbers, alike: Floats, named: bool) 
     middle = len(anchors) // 2 - 1
     sample = slice(int(anchors[middle]), int(anchors[middle + 1]))
     kinds = set(kernels.kinds[sample].tolist())
-    work = {Does.GEMM, Does.EXPERTS, Does.OTHER} | (set() if named else {Does.ATTENTION, Does.SCAN, Does.BACKWARD})
+    work = {Does.GEMM, Does.EXPERTS} | (
+        {Does.OTHER, Does.CONVOLUTION} if named else {Does.ATTENTION, Does.SCAN, Does.BACKWARD}
+    )
+    if _says_little(kernels.kinds[sample]):
+        work.add(Does.OTHER)
     distinct = len(np.unique(kernels.symbols[EXACT][sample]))
     if not named and (length > _LONGEST_UNNAMED or _are_pieces(kernels, anchors) or not _in_order(kernels, anchors)):
         return False
     return length >= 3 and distinct >= (2 if named else 3) and bool(kinds & work)
+
+
+def _says_little(kinds: Numbers) -> bool:
+    """Return whether most kernels' names say nothing; then those may do matrix work."""
+    told = kinds[(kinds != Does.COPY) & (kinds != Does.FILL)]
+    return 2 * int((told == Does.OTHER).sum()) > len(told)
 
 
 def _in_order(kernels: Kernels, anchors: Numbers) -> bool:

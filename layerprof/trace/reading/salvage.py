@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
-from layerprof.trace import values
-from layerprof.trace.values import BLANK, BrokenError, Event, IncompleteError
+from layerprof.trace.reading import values
+from layerprof.trace.reading.values import BLANK, BrokenError, Event, IncompleteError
 
 EVENT_LIMIT = 64 << 20
 """Signs in which an event must end; one that does not is given up."""

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
-from layerprof.trace import matching
 from layerprof.trace.attribution import GRAPH
-from layerprof.trace.captures import Capture
 from layerprof.trace.events import KERNEL, NO_CORRELATION
+from layerprof.trace.graphs import matching
+from layerprof.trace.graphs.captures import Capture
+from layerprof.trace.graphs.matching import NOTHING
 from layerprof.trace.intervals import Ints
-from layerprof.trace.matching import NOTHING
 from layerprof.trace.work import PLACE_OF_BUCKET, Pieces
 
 LEAST_ALIKE = 0.5
@@ -31,7 +32,8 @@ NODE_IDS, NAMES, ORDER = "graph node ids", "kernel names", "order"
 class Replay:
     """One launch of a graph: the pieces of work that it ran, in the order of capture as far as that is known.
 
-    `launch` is the position of the launch, `moment` and `thread` when and where it was made.
+    `launch` is the position of the launch, `moment` and `thread` when and where it was made, `graph` the number of its
+    graph. `part` are the places of the pieces in the graph where it is a part of a replay.
     """
 
     launch: int
@@ -39,6 +41,7 @@ class Replay:
     thread: int
     pieces: Ints
     graph: int
+    part: Ints | None = None
 
 
 @dataclass(slots=True)
@@ -46,13 +49,15 @@ class Graph:
     """A graph by what its replays ran: names and kinds of the pieces in their order.
 
     `ordered` says by what that order is known, None where it is not: several streams and no node ids. `known` is its
-    own number where node ids tell it, else two graphs that run the same are one.
+    own number where node ids tell it, else two graphs that run the same are one. `number` is its place among those of
+    the trace.
     """
 
     names: Ints
     kinds: Ints
     ordered: str | None
     known: int | None = None
+    number: int = 0
     replays: list[Replay] = field(default_factory=list)
 
 
@@ -71,36 +76,61 @@ class Match:
 
 
 def replays(work: Pieces) -> list[Graph]:
-    """Return the graphs that a trace replays, each with its replays, in the order of their first launches."""
+    """Return the graphs that a trace replays, each with its replays, in the order of their first launches.
+
+    A replay of which the recording has a part alone is one of the whole graph where node ids tell which part.
+    """
     mine = np.flatnonzero(work.place == PLACE_OF_BUCKET[GRAPH])
     mine = mine[np.lexsort((work.start[mine], work.launch[mine]))]
     launches, firsts = np.unique(work.launch[mine], return_index=True)
-    found: dict[tuple[bytes, bytes, str | None, int | None], Graph] = {}
-    order: list[tuple[int, Graph, Ints, int]] = []
     bounds = [*firsts.tolist(), len(mine)]
-    for place, launch in enumerate(launches.tolist()):
-        pieces, ordered = _in_order(work, mine[bounds[place] : bounds[place + 1]])
-        names, kinds = work.name[pieces], work.kind[pieces]
-        # CUPTI's node id has the graph's number in its upper half.
-        known = int(work.node[pieces[0]]) >> 32 or None if ordered == NODE_IDS else None
-        graph = found.setdefault(
-            (names.tobytes(), kinds.tobytes(), ordered, known), Graph(names, kinds, ordered, known)
-        )
-        order.append((int(work.moment[pieces[0]]), graph, pieces, launch))
+    ran = [_in_order(work, mine[a:b]) for a, b in pairwise(bounds)]
     # Launches stand in a file in any order.
-    order.sort(key=lambda item: item[0])
-    numbers: dict[int, int] = {}
-    for moment, graph, pieces, launch in order:
-        number = numbers.setdefault(id(graph), len(numbers))
-        graph.replays.append(Replay(launch, moment, int(work.thread[pieces[0]]), pieces, number))
-    return sorted(found.values(), key=lambda graph: graph.replays[0].graph)
+    order = np.argsort(work.moment[mine[firsts]], kind="stable").tolist()
+    whole: dict[int, Ints] = {}
+    for pieces, known in (ran[place] for place in order):
+        if known and len(pieces) > len(whole.get(known, pieces[:0])):
+            whole[known] = pieces
+    found: dict[tuple[bytes, bytes, str | None, int | None], Graph] = {}
+    for place in order:
+        pieces, known = ran[place]
+        all_of_it, part = _part(work, pieces, whole.get(known) if known else None)
+        names, kinds = work.name[all_of_it], work.kind[all_of_it]
+        ordered = NODE_IDS if known is not None else _order(work, pieces)
+        graph = found.setdefault(
+            (names.tobytes(), kinds.tobytes(), ordered, known),
+            Graph(names, kinds, ordered, known or None, number=len(found)),
+        )
+        first = pieces[0]
+        graph.replays.append(
+            Replay(int(launches[place]), int(work.moment[first]), int(work.thread[first]), pieces, graph.number, part)
+        )
+    return list(found.values())
 
 
-def _in_order(work: Pieces, pieces: Ints) -> tuple[Ints, str | None]:
+def _in_order(work: Pieces, pieces: Ints) -> tuple[Ints, int | None]:
+    """Return pieces in the order of capture where node ids tell it, with the number of their graph (0: not told).
+
+    CUPTI's node id has the graph's number in its upper half.
+    """
     nodes = work.node[pieces]
     if (nodes != NO_CORRELATION).all() and len(np.unique(nodes)) == len(nodes):
-        return pieces[np.argsort(nodes, kind="stable")], NODE_IDS
-    return pieces, (ORDER if len(np.unique(work.stream[pieces])) == 1 else None)
+        return pieces[np.argsort(nodes, kind="stable")], int(nodes[0]) >> 32
+    return pieces, None
+
+
+def _order(work: Pieces, pieces: Ints) -> str | None:
+    return ORDER if len(np.unique(work.stream[pieces])) == 1 else None
+
+
+def _part(work: Pieces, pieces: Ints, whole: Ints | None) -> tuple[Ints, Ints | None]:
+    """Return the pieces of a whole replay of the graph, and which of them these are; themselves where they are all."""
+    if whole is None or len(whole) == len(pieces):
+        return pieces, None
+    place = np.searchsorted(work.node[whole], work.node[pieces])
+    there = whole[np.minimum(place, len(whole) - 1)]
+    same = (work.node[there] == work.node[pieces]) & (work.name[there] == work.name[pieces])
+    return (whole, place) if same.all() else (pieces, None)
 
 
 def match(graph: Graph, capture: Capture, names: Sequence[str]) -> Match:
@@ -126,7 +156,7 @@ def _by_names(graph: Graph, capture: Capture, called: tuple[str, ...], names: Se
         partner, len(there), lambda mine, theirs: _can_be(graph.kinds[mine], capture.kinds[theirs])
     )
     left = int((partner == NOTHING).sum())
-    return Match(partner, NAMES, f"{left} of {len(here)} kernels are not in the capture" if left else None)
+    return Match(partner, NAMES, _left(left, f"of {len(here)} kernels"))
 
 
 def _can_be(ran: Ints, launched: Ints) -> bool:
@@ -174,11 +204,17 @@ def _by_order(graph: Graph, capture: Capture) -> Match:
     if len(graph.kinds) == len(capture.kinds) and _can_be(graph.kinds, capture.kinds):
         return Match(np.arange(len(graph.kinds)), graph.ordered)
     if ran != launched:
-        return Match(nothing, None, f"a replay ran {ran} kernels, and no capture launched as many")
+        kernels_ran = f"{ran} kernel{'' if ran == 1 else 's'}"
+        return Match(nothing, None, f"a replay ran {kernels_ran}, and no capture launched as many")
     partner = matching.partners(graph.kinds, capture.kinds)
     kernels = np.flatnonzero(graph.kinds == KERNEL)
     if (partner[kernels] == NOTHING).any():
         partner = nothing.copy()
         partner[kernels] = np.flatnonzero(capture.kinds == KERNEL)
     left = int((partner == NOTHING).sum())
-    return Match(partner, graph.ordered, f"{left} copies or fills are not in the capture" if left else None)
+    return Match(partner, graph.ordered, _left(left, "copy or fill" if left == 1 else "copies or fills"))
+
+
+def _left(many: int, what: str) -> str | None:
+    """Say how many of a replay's pieces are in no capture; None where there is nothing to say."""
+    return f"{many} {what} {'is' if many == 1 else 'are'} not in the capture" if many else None

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
-from layerprof.trace import repetition
 from layerprof.trace.attribution import GRAPH, Naming, Stack
-from layerprof.trace.graphs import Graph, Replay
+from layerprof.trace.graphs.replays import Graph, Replay
+from layerprof.trace.inference import repetition
+from layerprof.trace.inference.repetition import Layers, Template
+from layerprof.trace.inference.stacks import BESIDE, Accounts, Families
 from layerprof.trace.intervals import NOWHERE, Ints
+from layerprof.trace.kernel_names import Does, does
 from layerprof.trace.launches import Mask
-from layerprof.trace.repetition import Layers, Template
-from layerprof.trace.stacks import BESIDE, Accounts, Families
 from layerprof.trace.steps import ServerSteps
 from layerprof.trace.unreal import Unreal
 from layerprof.trace.work import PLACE_OF_BUCKET, Pieces, Ranges
@@ -60,26 +61,29 @@ class Inference:
         self._ranges = ranges
         self._steps = steps
         self._models = models
-        self._known: dict[bytes, tuple[Layers, ...]] = {}
+        self._known: dict[tuple[bytes, bool], tuple[Layers, ...]] = {}
         self._inside: Ints = np.zeros(0, np.int64)
         self._loose: dict[int, Ints] = {}
+        self._whole: dict[int, bool] = {}
 
     def of_graphs(self, graphs: Sequence[Graph], inside: Ints, containers: Mask) -> list[Run]:
         """Return the runs with layers among the replays; `inside` is the range around each launch.
 
-        What a server's step replays is one run. Without steps a graph that repeats in itself is one, and of the others
-        what they ran, with the eager work between them, from one replay of the rarest to its next.
+        What a server's step replays is one run, but for a whole model that it replays several times, as a draft or a
+        vision tower: each replay is one. Without steps a graph that repeats in itself is a run, and of the others what
+        they ran, with the eager work between them, from one replay of the rarest to its next.
         """
         self._inside, self._loose = inside, self._held_by_containers(containers)
         found: list[Run] = []
         parts: list[Replay] = []
         every = sorted((each for graph in graphs for each in graph.replays), key=lambda replay: replay.moment)
         for step, together in self._by_step(every):
-            joint = self._joint(together) if step != NOWHERE and len(together) > 1 else None
-            if joint:
-                found.append(joint)
-                continue
-            for replay in together:
+            many = Counter(replay.graph for replay in together)
+            pieces = [each for each in together if many[each.graph] == 1 or not self._is_whole(graphs[each.graph])]
+            joint = self._joint(pieces) if step != NOWHERE and len(pieces) > 1 else None
+            found += [joint] if joint else []
+            joined = {each.launch for each in pieces} if joint else set()
+            for replay in (each for each in together if each.launch not in joined):
                 alone = self._alone(replay, graphs[replay.graph])
                 found += [alone] if alone else []
                 parts += [] if alone else [replay]
@@ -101,7 +105,7 @@ class Inference:
         cuts = np.flatnonzero((np.diff(step) != 0) | (np.diff(devices[work.stream[which]]) != 0)) + 1
         found = []
         for pieces in np.split(which, cuts):
-            stacks = self._find(work.name[pieces], work.length_of(pieces)) if len(pieces) else ()
+            stacks = self._find(work.name[pieces], work.length_of(pieces), False) if len(pieces) else ()
             if stacks:
                 first = pieces[0]
                 around = int(work.place[first])
@@ -117,9 +121,24 @@ class Inference:
         yield from together.items()
 
     def _alone(self, replay: Replay, graph: Graph) -> Run | None:
-        stacks = self._find(graph.names, self._work.length_of(replay.pieces))
+        part = replay.part
+        length = self._work.length_of(replay.pieces) if part is None else np.ones(len(graph.names), np.int64)
+        stacks = self._find(graph.names, length, True)
+        if part is not None:
+            stacks = tuple(_part_of(layers, part) for layers in stacks)
         around = int(self._inside[replay.launch])
         return Run(replay.pieces, stacks, replay.moment, replay.thread, around) if stacks else None
+
+    def _is_whole(self, graph: Graph) -> bool:
+        """Whether a graph is of a whole model, however few layers it has: with what comes before or after them."""
+        done = self._whole.get(id(graph))
+        if done is None:
+            kinds = {does(self._work.names[name]) for name in np.unique(graph.names).tolist()}
+            stacks = self._find(graph.names, np.ones(len(graph.names), np.int64), True)
+            alone = bool(stacks) and (stacks[0].starts[0] > 0 or stacks[-1].end < len(graph.names))
+            around = not kinds.isdisjoint({Does.EMBEDDING, Does.SAMPLE})
+            done = self._whole[id(graph)] = Does.ATTENTION in kinds and (alone or around)
+        return done
 
     def _joint(self, together: Sequence[Replay]) -> Run | None:
         """Return what some replays and the eager work between them ran, where it has layers."""
@@ -129,16 +148,16 @@ class Inference:
         low, high = np.searchsorted(work.start[loose], [work.start[pieces].min(), work.start[pieces].max()])
         pieces = np.concatenate([pieces, loose[low:high]])
         pieces = pieces[np.argsort(work.start[pieces], kind="stable")]
-        stacks = self._find(work.name[pieces], work.length_of(pieces))
+        stacks = self._find(work.name[pieces], work.length_of(pieces), True)
         around = int(self._inside[first.launch])
         return Run(pieces, stacks, first.moment, first.thread, around) if stacks else None
 
-    def _find(self, names: Ints, length: Ints) -> tuple[Layers, ...]:
-        key = names.tobytes()
+    def _find(self, names: Ints, length: Ints, in_graph: bool) -> tuple[Layers, ...]:
+        key = (names.tobytes(), in_graph)
         if key not in self._known:
             called = [self._work.names[name] for name in names.tolist()]
             templates = [model.template for model in self._models]
-            self._known[key] = repetition.find(called, length.tolist(), templates)
+            self._known[key] = repetition.find(called, length.tolist(), templates, in_graph=in_graph)
         return self._known[key]
 
     def _held_by_containers(self, containers: Mask) -> dict[int, Ints]:
@@ -151,6 +170,12 @@ class Inference:
         threads, firsts = np.unique(work.thread[loose], return_index=True)
         bounds = [*firsts.tolist(), len(loose)]
         return {thread: loose[bounds[n] : bounds[n + 1]] for n, thread in enumerate(threads.tolist())}
+
+
+def _part_of(layers: Layers, part: Ints) -> Layers:
+    """Return a stack's layers in a part of its sequence; those that are not in it are empty."""
+    starts, end = np.searchsorted(part, layers.starts).tolist(), int(np.searchsorted(part, layers.end))
+    return replace(layers, starts=tuple(starts), end=end)
 
 
 def _turns(parts: Sequence[Replay]) -> Iterator[list[Replay]]:
@@ -183,17 +208,17 @@ def place_layers(
     A stack whose layers the captured ranges tell apart stays theirs. Returns what was inferred.
     """
     kept = [run for run in found if not _told_apart(run, work, ranges)]
-    families = Families([run.stacks for run in kept], [model.rows for model in models])
+    families = Families([(run.stacks, work.name[run.pieces]) for run in kept], [model.rows for model in models])
     accounts = Accounts(families)
-    for run in kept:
+    for number, run in enumerate(kept):
         at = int(steps.at(np.array([run.moment]), np.array([run.thread]))[0])
         phase = steps.said[at].phase if at != NOWHERE else None
-        starts, ends, names = families.parts(run.stacks, len(run.pieces))
+        starts, ends, names = families.parts(number)
         label = unreal.labels([(name, phase, Naming.INFERRED) for name in names])
         length = work.length_of(run.pieces)
         first, now = unreal.add(starts, ends, 0, label, length=len(run.pieces), seen=run.moment, holder=run.around)
         _take(work, run, ends, first, now, unreal, names)
-        accounts.add(run.stacks, length)
+        accounts.add(number, length)
     return accounts.stacks()
 
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from layerprof.trace.inference.kernel_sequence import COARSE, EXACT, Kernels, Numbers
 from layerprof.trace.kernel_names import Does
-from layerprof.trace.kernel_sequence import COARSE, EXACT, Kernels, Numbers
 
 SAME, FAMILY, KIND, UNKNOWN, UNLIKE, GAP = 2.0, 1.25, 0.25, -1.0, -3.0, -1.0
 """What a pair is worth: one name, one family, one kind of work, of unknown kinds, of different kinds; a lone kernel."""

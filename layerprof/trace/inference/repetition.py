@@ -12,12 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from layerprof.trace.inference.kernel_sequence import Kernels, Numbers
+from layerprof.trace.inference.layer_anchors import Chains, best, mixer
+from layerprof.trace.inference.layer_cuts import cut
+from layerprof.trace.inference.layer_doubts import certain, is_flushed, is_loop
+from layerprof.trace.inference.layer_kinds import kinds, spread
+from layerprof.trace.inference.layer_passes import passes
+from layerprof.trace.inference.layer_templates import Template, match
 from layerprof.trace.kernel_names import Does
-from layerprof.trace.kernel_sequence import Kernels, Numbers
-from layerprof.trace.layer_anchors import Chains, best
-from layerprof.trace.layer_cuts import cut
-from layerprof.trace.layer_kinds import kinds, spread
-from layerprof.trace.layer_templates import Template, match
 
 __all__ = ["Layers", "Template", "find"]
 
@@ -47,17 +49,32 @@ class Layers:
     template: int | None = None
 
 
-def find(names: Sequence[str], ns: Sequence[int], templates: Sequence[Template] = ()) -> tuple[Layers, ...]:
+def find(
+    names: Sequence[str], ns: Sequence[int], templates: Sequence[Template] = (), *, in_graph: bool = False
+) -> tuple[Layers, ...]:
     """Return the stacks of layers among kernels in the order in which they ran, () where nothing repeats like layers.
 
     Stacks are disjoint and in order: a vision tower's and a decoder's, or one a step where several steps are given.
+    `in_graph`: a replay ran the kernels, so they are a model's or a part of one even where all rounds are the same and
+    nothing stands beside them; otherwise that is a benchmark, which has no layers.
     """
     kernels = Kernels.of(names, ns)
-    found = _search(kernels, (0, len(kernels)), templates, 0)
+    found = _certain(kernels, _search(kernels, (0, len(kernels)), templates, 0), in_graph)
     inside = sum(layers.end - layers.starts[0] for layers in found)
     took = sum(int(kernels.ns[layers.starts[0] : layers.end].sum()) for layers in found)
     enough = inside >= _LEAST_SHARE * len(kernels) or took > _LEAST_SHARE * int(kernels.ns.sum())
     return tuple(found) if enough else ()
+
+
+def _certain(kernels: Kernels, found: list[Layers], in_graph: bool) -> list[Layers]:
+    """Return the stacks of which nothing speaks against their being a model's layers, each counted right."""
+    bounds = [np.array([*layers.starts, layers.end]) for layers in found]
+    if not found or (not in_graph and is_loop(kernels, bounds, not any(found[0].kinds))):
+        return []
+    kept = certain(kernels, bounds)
+    return [
+        layers for layers, ends, keep in zip(found, bounds, kept, strict=True) if keep and not is_flushed(kernels, ends)
+    ]
 
 
 def _search(kernels: Kernels, ends: tuple[int, int], templates: Sequence[Template], depth: int) -> list[Layers]:
@@ -72,11 +89,14 @@ def _search(kernels: Kernels, ends: tuple[int, int], templates: Sequence[Templat
     found: list[Layers] = []
     place = low
     limits = [*(int(anchors[0]) + low for anchors in chains.anchors[1:]), high]
-    for anchors, limit in zip(chains.anchors, limits, strict=True):
-        layers = _layers(kernels, chains, anchors + low, (place, limit), templates)
-        found += _search(kernels, (place, layers.starts[0]), templates, depth + 1)
-        found.append(layers)
-        place = layers.end
+    for chain, end in zip(chains.anchors, limits, strict=True):
+        each = passes(kernels, chain + low, place, end)
+        for number, anchors in enumerate(each):
+            limit = int(each[number + 1][0]) if number + 1 < len(each) else end
+            layers = _layers(kernels, chains, anchors, (place, limit), templates)
+            found += _search(kernels, (place, layers.starts[0]), templates, depth + 1)
+            found.append(layers)
+            place = layers.end
     return found + _search(kernels, (place, high), templates, depth + 1)
 
 
@@ -88,9 +108,11 @@ def _layers(
     cuts = cut(kernels, anchors, *ends, chains.named, like and like[1])
     bounds = np.append(cuts.starts, cuts.end)
     kind = kinds(kernels, bounds)
-    evidence = [chains.why, cuts.why if like is None else f"cut as the eager layer {templates[like[0]].name}"]
-    middle = kernels.part(int(bounds[len(kind) // 2]), int(bounds[len(kind) // 2 + 1]))
-    if middle.are(Does.BACKWARD).any():
+    evidence = [
+        chains.why.format(mixer(kernels, anchors)),
+        cuts.why if like is None else f"cut as the eager layer {templates[like[0]].name}",
+    ]
+    if kernels.part(int(bounds[0]), int(bounds[-1])).are(Does.BACKWARD).any():
         evidence.append(BACKWARD)
     took = spread(kernels.ns, bounds, kind)
     return Layers(tuple(cuts.starts.tolist()), cuts.end, kind, took, tuple(evidence), like and like[0])

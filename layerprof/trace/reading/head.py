@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from layerprof.errors import TraceError
-from layerprof.trace import values
-from layerprof.trace.salvage import BEGIN, EVENTS_KEY, Form, State, beside_events, is_event
-from layerprof.trace.source import Source
+from layerprof.trace.reading import values
+from layerprof.trace.reading.salvage import BEGIN, EVENTS_KEY, Form, State, beside_events, is_event
+from layerprof.trace.reading.source import Source
 
 HEAD_LIMIT = 64 << 20
 """Bytes in which the events must begin."""

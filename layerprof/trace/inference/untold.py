@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from layerprof.trace.graphs import Graph
-from layerprof.trace.inferred import Model
+from layerprof.trace.graphs.replays import Graph
+from layerprof.trace.inference.inferred import Model
+from layerprof.trace.inference.repetition import Template
 from layerprof.trace.intervals import NOWHERE
 from layerprof.trace.launches import Mask
-from layerprof.trace.repetition import Template
 from layerprof.trace.work import Pieces, Ranges
 
 LEAST_INSTANCES, LEAST_KERNELS, MOST_MODELS = 3, 3, 8
@@ -20,12 +20,12 @@ LEAST_INSTANCES, LEAST_KERNELS, MOST_MODELS = 3, 3, 8
 STEP_LABELS = frozenset({"execute", "step", "prefill", "decode"})
 COMPILED = re.compile(r"## Call CompiledFxGraph|Torch-Compiled Region|CompiledFunction|GraphModule(_\d+)?$")
 """Names of the ranges that torch.compile makes around all that it compiled."""
-MOST = 0.5
-"""Share of all work that must be in ranges of compiled code for layers to be looked for there."""
+MUCH = 0.1
+"""Share of all work that must be in ranges that tell nothing for layers to be looked for there."""
 
 
 def untold(work: Pieces, ranges: Ranges, nothing: Mask) -> Mask:
-    """Tell which eager pieces no range tells anything of: all in ranges of compiled code, where these hold most of it.
+    """Tell which eager pieces no range tells anything of: all in a server's steps or compiled code, where that is much.
 
     What ran outside all ranges counts only where no range tells anything at all: who sets some leaves out the rest.
     """
@@ -34,7 +34,7 @@ def untold(work: Pieces, ranges: Ranges, nothing: Mask) -> Mask:
     held[eager] = nothing[ranges.label[work.place[eager]]]
     if nothing.all():
         held |= work.place == NOWHERE
-    elif int(work.length[held].sum()) <= MOST * int(work.length.sum()):
+    elif int(work.length[held].sum()) <= MUCH * int(work.length.sum()):
         held[:] = False
     return held
 
