@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum
+from functools import lru_cache
 
 
 class Does(IntEnum):
@@ -121,18 +122,24 @@ _HASH = re.compile(r"(?<![0-9a-zA-Z])(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{6
 _NUMBER_AT_END = re.compile(r"(_\d+)+(?=[^0-9A-Za-z]|$|d\b)")
 _SIZES = re.compile(r"\d+")
 
+KEPT = 4096
+"""Names whose meaning is remembered: a trace has some hundreds, each in many sequences."""
 
+
+@lru_cache(KEPT)
 def does(name: str) -> Does:
     """Return what the kernel does; OTHER where its name says nothing that is known here."""
     rules = _COMPILED_ORDER if _COMPILED.match(name) else _ORDER
     return next((found for found, pattern in rules if pattern.search(name)), Does.OTHER)
 
 
+@lru_cache(KEPT)
 def numberless(name: str) -> str:
     """Return the name without hashes and without numbers that a compiler appended to tell kernels apart."""
     return _NUMBER_AT_END.sub("", _HASH.sub("", name))
 
 
+@lru_cache(KEPT)
 def coarse(name: str) -> str:
     """Return the kernel's family: no template parameters but the functor in them, no sizes, no argument list.
 

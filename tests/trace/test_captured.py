@@ -101,6 +101,15 @@ class TestByWhat:
         holds(result, recorded)
         assert str(result.graphs[0].why) == "1 of 16 kernels is not in the capture"
 
+    def test_what_says_that_it_is_a_capture_hides_no_range_around_it(self, tmp_path: Path) -> None:
+        """The annotation is opened inside the model's range: what no layer launched is the model's."""
+        s, model = Scenario(), ("model", None)
+        end = capture(s, [Node("embed", OUTSIDE), Node("norm", OUTSIDE)])
+        for name, begin in (("model", 990), ("capture_8_FULL", 995)):
+            s.add("user_annotation", name, begin, end + 20 - begin)
+        recorded = replayed([Node("embed", model), Node("norm", model)])
+        holds(pair(tmp_path, recorded, s), recorded)
+
 
 class TestNodes:
     """Nodes that are no kernels."""

@@ -6,17 +6,21 @@ were open at that launch say whose work the node is.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
-from layerprof.trace import launches
+from layerprof.trace import intervals, launches
 from layerprof.trace.attribution import RowPhase
 from layerprof.trace.events import COPY, FILL, GRAPH_LAUNCH, KERNEL_LAUNCH, LAUNCHING, NO_NAME, Columns
 from layerprof.trace.intervals import NOWHERE, Ints
 from layerprof.trace.launches import LAST, Launches
 from layerprof.trace.step_names import captured_size, size_in_file
-from layerprof.trace.work import LaunchesSeen, Ranges, innermost
+from layerprof.trace.work import LaunchesSeen, Ranges
 
 NODES = (KERNEL_LAUNCH, COPY, FILL)
 """Calls that become nodes of a graph."""
@@ -74,7 +78,7 @@ class Capture:
 
 
 def find(columns: Columns, ranges: Ranges, seen: LaunchesSeen, launch_of_work: Ints, source: str) -> list[Capture]:
-    """Return the captures of a trace in the order in which they began.
+    """Return the captures of a trace in the order in which they ended.
 
     In a trace that shows neither begin nor end of one, all launches without work are taken for one capture, unless
     some launch of a graph is there, which would be a trace of replays with work missing.
@@ -87,58 +91,98 @@ def find(columns: Columns, ranges: Ranges, seen: LaunchesSeen, launch_of_work: I
     number, ended = launches.captures(made, columns, np.isin(made.kind, LAUNCHING) & ran)
     if not len(ended) and not (made.kind == GRAPH_LAUNCH).any():
         number, ended = np.zeros(len(made.start), np.int64), np.array([LAST])
+    every = np.flatnonzero(node & (number >= 0))
+    every = every[np.lexsort((made.start[every], number[every]))]
+    numbers, firsts = np.unique(number[every], return_index=True)
+    names, around = columns.names.listed(), _Around(ranges)
+    titles = [title for title in _annotations(columns, names) if captured_size(title.name) is not None]
     found = []
-    for which in np.unique(number[node & (number >= 0)]).tolist():
-        taken = np.flatnonzero(node & (number == which))
-        taken = taken[np.argsort(made.start[taken], kind="stable")]
+    for which, (begin, end) in zip(numbers.tolist(), pairwise([*firsts.tolist(), len(every)]), strict=True):
+        taken = every[begin:end]
         if (made.kind[taken] == KERNEL_LAUNCH).any():
-            found.append(_capture(columns, made, taken, ranges, source, int(ended[which])))
+            title = _title(titles, made, taken)
+            found.append(_capture(names, made, taken, around, source, title, int(ended[which])))
     return sorted(found, key=lambda capture: capture.ended)
 
 
-def _capture(columns: Columns, made: Launches, taken: Ints, ranges: Ranges, source: str, ended: int) -> Capture:
-    names = columns.names.listed()
+def _capture(
+    names: Sequence[str], made: Launches, taken: Ints, around: _Around, source: str, title: str, ended: int
+) -> Capture:
     kernels = made.kind[taken] == KERNEL_LAUNCH
     told = bool((made.name[taken][kernels] != NO_NAME).all())
     called = tuple(names[name] if name != NO_NAME else "" for name in made.name[taken].tolist()) if told else None
-    title = _title(columns, made, taken)
     size = captured_size(title) if title else size_in_file(source)
-    return Capture(source, title, size, made.kind[taken], called, _scene(made, taken, ranges), ended)
+    return Capture(source, title, size, made.kind[taken], called, _scene(made, taken, around), ended)
 
 
-def _title(columns: Columns, made: Launches, taken: Ints) -> str:
-    """Return the annotation around a capture that says that it is one; empty where there is none."""
+class _Annotation(NamedTuple):
+    start: int
+    end: int
+    thread: int
+    name: str
+
+
+def _annotations(columns: Columns, names: Sequence[str]) -> list[_Annotation]:
+    """Return a server's annotations, outer ones before inner."""
     (start, end, thread, name), _ = columns.servers.columns()
-    names = columns.names.listed()
-    around = (start <= made.start[taken[0]]) & (end > made.start[taken[-1]]) & (thread == made.thread[taken[0]])
-    titles = (names[name[place]] for place in np.flatnonzero(around).tolist())
-    return next((title for title in titles if captured_size(title) is not None), "")
+    every = zip(start.tolist(), end.tolist(), thread.tolist(), name.tolist(), strict=True)
+    found = (_Annotation(begin, finish, where, names[called]) for begin, finish, where, called in every)
+    return sorted(found, key=lambda annotation: (annotation.start, -annotation.end, annotation.name))
 
 
-def _scene(made: Launches, taken: Ints, ranges: Ranges) -> Scene:
-    """Return the ranges that hold some of a capture's launches, without those that only say that it is a capture."""
+def _title(titles: Sequence[_Annotation], made: Launches, taken: Ints) -> str:
+    """Return the annotation around a capture that says that it is one; empty where there is none."""
+    first, last, thread = int(made.start[taken[0]]), int(made.start[taken[-1]]), int(made.thread[taken[0]])
+    upto = bisect_right(titles, first, key=lambda title: title.start)
+    around = (title.name for title in titles[:upto] if title.end > last and title.thread == thread)
+    return next(around, "")
+
+
+class _Around:
+    """Finds the ranges around a capture's launches, without those that only say that it is a capture."""
+
+    def __init__(self, ranges: Ranges) -> None:
+        self.ranges = ranges
+        self._no_title = np.array([captured_size(name) is None for name, *_ in ranges.labels] or [True])
+        self._known: dict[int, tuple[Ints, Ints, Ints]] = {}
+
+    def holding(self, thread: int, moments: Ints) -> Ints:
+        """Return the ranges of a thread that hold some of the moments, which are in order; outer ones before inner."""
+        ranges = self.ranges
+        if thread not in self._known:
+            mine = ranges.of(thread)
+            mine = mine[self._no_title[ranges.label[mine]]]
+            self._known[thread] = mine, ranges.start[mine], np.maximum.accumulate(ranges.end[mine])
+        mine, starts, reach = self._known[thread]
+        able = mine[np.searchsorted(reach, moments[0], "right") : np.searchsorted(starts, moments[-1], "right")]
+        holds = np.searchsorted(moments, ranges.end[able]) > np.searchsorted(moments, ranges.start[able])
+        held: Ints = able[holds]
+        return held
+
+
+def _scene(made: Launches, taken: Ints, around: _Around) -> Scene:
+    """Return the ranges that hold some of a capture's launches."""
+    ranges = around.ranges
     first, last = int(made.start[taken].min()), int(made.start[taken].max())
     threads = np.unique(made.thread[taken])
-    no_title = np.array([captured_size(name) is None for name, *_ in ranges.labels] or [True])
     kept: list[Ints] = []
     inner = np.full(len(taken), NOWHERE, np.int64)
     for thread in threads.tolist():
         here = made.thread[taken] == thread
         moments = made.start[taken][here]
-        mine = ranges.of(thread)
-        mine = mine[no_title[ranges.label[mine]]]
-        holds = np.searchsorted(moments, ranges.end[mine]) > np.searchsorted(moments, ranges.start[mine])
-        kept.append(mine[holds])
-        inner[here] = innermost(ranges, thread, moments)
-    chosen = np.concatenate(kept) if kept else np.zeros(0, np.int64)
-    place = np.full(len(ranges.start) + 1, NOWHERE)
-    place[chosen] = np.arange(len(chosen))
+        mine = around.holding(thread, moments)
+        # Those that hold some, outer before inner: the innermost of them is the innermost of all.
+        times, inside = intervals.innermost(ranges.start[mine], ranges.end[mine], np.arange(len(mine)))
+        place = intervals.at(moments, times, inside)
+        inner[here] = np.where(place == NOWHERE, NOWHERE, place + sum(map(len, kept)))
+        kept.append(mine)
+    chosen = np.concatenate(kept)
     return Scene(
         np.clip(ranges.start[chosen] - first, 0, None),
         np.clip(ranges.end[chosen] - first, None, last - first + 1),
         np.searchsorted(threads, ranges.thread[chosen]),
         tuple(ranges.labels[label][:2] for label in ranges.label[chosen].tolist()),
-        place[inner],
+        inner,
         made.start[taken] - first,
         np.searchsorted(threads, made.thread[taken]),
     )
