@@ -104,7 +104,7 @@ def _uses(work: Pieces, chosen: Sequence[Chosen], after_capture: Ints) -> tuple[
 
 def _use(work: Pieces, told: str | None, group: Sequence[Chosen], after_capture: Ints) -> GraphUse:
     pieces = np.concatenate([each.replay.pieces for each in group])
-    length = work.length[pieces]
+    length = work.length_of(pieces)
     captured = after_capture[pieces] != PLACE_OF_BUCKET[GRAPH]
     inferred = work.place[pieces] != after_capture[pieces]
     match = group[0].match

@@ -105,7 +105,7 @@ class Inference:
         cuts = np.flatnonzero((np.diff(step) != 0) | (np.diff(devices[work.stream[which]]) != 0)) + 1
         found = []
         for pieces in np.split(which, cuts):
-            stacks = self._find(work.name[pieces], work.length[pieces], False) if len(pieces) else ()
+            stacks = self._find(work.name[pieces], work.length_of(pieces), False) if len(pieces) else ()
             if stacks:
                 first = pieces[0]
                 around = int(work.place[first])
@@ -122,7 +122,7 @@ class Inference:
 
     def _alone(self, replay: Replay, graph: Graph) -> Run | None:
         part = replay.part
-        length = self._work.length[replay.pieces] if part is None else np.ones(len(graph.names), np.int64)
+        length = self._work.length_of(replay.pieces) if part is None else np.ones(len(graph.names), np.int64)
         stacks = self._find(graph.names, length, True)
         if part is not None:
             stacks = tuple(_part_of(layers, part) for layers in stacks)
@@ -148,7 +148,7 @@ class Inference:
         low, high = np.searchsorted(work.start[loose], [work.start[pieces].min(), work.start[pieces].max()])
         pieces = np.concatenate([pieces, loose[low:high]])
         pieces = pieces[np.argsort(work.start[pieces], kind="stable")]
-        stacks = self._find(work.name[pieces], work.length[pieces], True)
+        stacks = self._find(work.name[pieces], work.length_of(pieces), True)
         around = int(self._inside[first.launch])
         return Run(pieces, stacks, first.moment, first.thread, around) if stacks else None
 
@@ -215,7 +215,7 @@ def place_layers(
         phase = steps.said[at].phase if at != NOWHERE else None
         starts, ends, names = families.parts(number)
         label = unreal.labels([(name, phase, Naming.INFERRED) for name in names])
-        length = work.length[run.pieces]
+        length = work.length_of(run.pieces)
         first, now = unreal.add(starts, ends, 0, label, length=len(run.pieces), seen=run.moment, holder=run.around)
         _take(work, run, ends, first, now, unreal, names)
         accounts.add(number, length)
