@@ -6,7 +6,7 @@ import random
 
 import pytest
 from attributions import buckets, row, selves
-from scenario import OUTSIDE, Scenario
+from scenario import GRAPH, OUTSIDE, Scenario
 from traces_graphs import capture, layered, replay
 
 from layerprof.trace.attribute import attribute
@@ -31,6 +31,18 @@ def test_graphs_whose_launches_stand_in_another_order() -> None:
     for nodes in (other, one, one, other):
         at = replay(s, nodes, at + 50)
     assert selves(in_any_order(s)) == pytest.approx(s.self_us)
+
+
+def test_of_parts_of_a_replay_the_first_is_the_whole() -> None:
+    """Two replays that lost a kernel each: neither is more of the graph than the other."""
+    s, nodes = Scenario(), layered(3, "norm", "gemm")
+    at = capture(s, nodes)
+    for lost in (1, 4):
+        left = [node for place, node in enumerate(nodes) if place != lost]
+        at = replay(s, left, at + 50, ids=True, belongs=GRAPH)
+        for place, event in enumerate(s.events[-len(left) :]):
+            event["args"]["graph node id"] += place >= lost
+    assert len(in_any_order(s).graphs) == 2
 
 
 def test_a_row_that_two_others_hold_as_often_stands_below_the_first() -> None:

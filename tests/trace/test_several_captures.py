@@ -68,12 +68,15 @@ class TestSeveral:
     def test_another_models_capture_with_as_many_kernels_is_refused(
         self, tmp_path: Path, layers: int, ids: bool
     ) -> None:
-        """Where the count is all that speaks for it: its layers would begin in the midst of the graph's."""
+        """Where the count is all that speaks for it: its layers would begin in the midst of the graph's.
+
+        And that is what is said, whatever is wrong with captures of fewer kernels.
+        """
         nodes = layered(8, *"abcdefghij")
         other = layered(layers, *"klmno") if layers == 16 else layered(layers, *"abcdefghijklmnop")
         assert len(nodes) == len(other)
         recorded = replayed(nodes, belongs=GRAPH, ids=ids)
-        result = pair(tmp_path, recorded, captured(other))
+        result = pair(tmp_path, recorded, captured(STACK), captured(other))
         holds(result, recorded)
         assert "it is not its capture" in str(result.graphs[0].why)
         assert result.graphs[0].by is None

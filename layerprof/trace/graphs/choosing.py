@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from layerprof.trace.events import KERNEL
 from layerprof.trace.graphs import replays
 from layerprof.trace.graphs.captures import Capture
 from layerprof.trace.graphs.matching import NOTHING
@@ -49,6 +50,7 @@ class Chooser:
         self._matches: dict[int, list[Match]] = {}
         self._nearest: dict[tuple[int, int, int | None], tuple[list[int], bool]] = {}
         self._checked: set[tuple[int, int]] = set()
+        self._whys: dict[tuple[int, int], str] = {}
         self._last: dict[tuple[str, str], int] = {}
         self._fixed: dict[int, int] = {}
 
@@ -74,8 +76,20 @@ class Chooser:
         return Chosen(replay, capture, match)
 
     def _none(self, replay: Replay, able: int) -> Chosen:
-        why = next((match.why for match in self._of(replay.graph)[:able] if match.why), NO_CAPTURE)
-        return Chosen(replay, None, Match(np.full(len(replay.pieces), NOTHING), None, why))
+        key = (replay.graph, able)
+        if key not in self._whys:
+            self._whys[key] = self._why(*key)
+        return Chosen(replay, None, Match(np.full(len(replay.pieces), NOTHING), None, self._whys[key]))
+
+    def _why(self, number: int, able: int) -> str:
+        """Return what keeps the first captures from being a graph's; of one with as many kernels it says most."""
+        kernels = int((self._graphs[number].kinds == KERNEL).sum())
+        whys = [
+            (int((capture.kinds == KERNEL).sum()) != kernels, place, match.why)
+            for place, (capture, match) in enumerate(zip(self._captures, self._of(number), strict=True))
+            if match.why and place < able
+        ]
+        return min(whys)[2] if whys else NO_CAPTURE
 
     def _of(self, number: int) -> list[Match]:
         """Return how a graph matches each capture; those of the same launches are laid beside it once."""

@@ -85,14 +85,15 @@ def replays(work: Pieces) -> list[Graph]:
     launches, firsts = np.unique(work.launch[mine], return_index=True)
     bounds = [*firsts.tolist(), len(mine)]
     ran = [_in_order(work, mine[a:b]) for a, b in pairwise(bounds)]
+    # Launches stand in a file in any order.
+    order = np.argsort(work.moment[mine[firsts]], kind="stable").tolist()
     whole: dict[int, Ints] = {}
-    for pieces, known in ran:
+    for pieces, known in (ran[place] for place in order):
         if known and len(pieces) > len(whole.get(known, pieces[:0])):
             whole[known] = pieces
     found: dict[tuple[bytes, bytes, str | None, int | None], Graph] = {}
     firsts_of: dict[bytes, Ints] = {}
-    # Launches stand in a file in any order.
-    for place in np.argsort(work.moment[mine[firsts]], kind="stable").tolist():
+    for place in order:
         pieces, known = ran[place]
         ordered = NODE_IDS if known is not None else _order(work, pieces)
         if ordered is None:
