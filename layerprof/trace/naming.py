@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from layerprof.trace.attribution import GRAPH, GraphUse, Stack
 from layerprof.trace.events import Columns
 from layerprof.trace.graphs import captures as capturing
-from layerprof.trace.graphs.captured import Chooser, Chosen, place_replays
+from layerprof.trace.graphs.captured import place_replays
 from layerprof.trace.graphs.captures import Capture
+from layerprof.trace.graphs.choosing import Chooser, Chosen
 from layerprof.trace.graphs.replays import Graph, replays
 from layerprof.trace.inference.inferred import Inference, place_layers
 from layerprof.trace.inference.untold import containers, models_in, tell_nothing, untold
@@ -47,7 +48,7 @@ def name_graphs(
     found = replays(work)
     own = capturing.find(columns, ranges, seen, work.launch, THIS) if found else []
     unreal = Unreal(ranges)
-    chosen = _chosen(found, [*known, *(replace(capture, own=True) for capture in own)], work, steps)
+    chosen = _chosen(found, Chooser(known, own, found, work.names), steps)
     place_replays(work, seen.inside, unreal, chosen, steps)
     stacks: tuple[Stack, ...] = ()
     after_capture = work.place.copy()
@@ -59,8 +60,7 @@ def name_graphs(
     return Named(unreal.ranges, uses, stacks, remarks)
 
 
-def _chosen(found: Sequence[Graph], known: Sequence[Capture], work: Pieces, steps: ServerSteps) -> list[Chosen]:
-    chooser = Chooser(known, found, work.names)
+def _chosen(found: Sequence[Graph], chooser: Chooser, steps: ServerSteps) -> list[Chosen]:
     every = sorted((each for graph in found for each in graph.replays), key=lambda replay: replay.moment)
     moments = np.array([replay.moment for replay in every], np.int64)
     step = steps.at(moments, np.array([replay.thread for replay in every], np.int64))

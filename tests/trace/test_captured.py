@@ -88,6 +88,16 @@ class TestByWhat:
         recorded = replayed(nodes, order=order)
         holds(pair(tmp_path, recorded, captured(nodes, vendor="hip", named=True)), recorded)
 
+    def test_replays_whose_streams_jitter_are_of_one_graph(self, tmp_path: Path) -> None:
+        """The same kernels of two streams in another order each time: one graph, matched by its names."""
+        nodes = [Node(f"k{n % 2}", (f"layers.{n // 2}", "decode"), 3 + n, stream=n % 2) for n in range(8)]
+        recorded, at = Scenario(), 100.0
+        for order in ([0, 1, 2, 3, 4, 5, 6, 7], [0, 2, 1, 3, 4, 6, 5, 7], [1, 0, 3, 2, 5, 4, 7, 6]):
+            at = replay(recorded, nodes, at, order=order)
+        result = pair(tmp_path, recorded, captured(nodes, vendor="hip", named=True))
+        holds(result, recorded)
+        assert [(use.replays, use.pieces) for use in result.graphs] == [(3, 8)]
+
     def test_one_kernel_in_anothers_place(self, tmp_path: Path) -> None:
         """A product for another size has another name, and stands between the same neighbours."""
         recorded = replayed([Node(node.name.replace("gemm", "gemm_64"), node.belongs, node.us) for node in STACK])

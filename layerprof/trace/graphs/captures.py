@@ -53,7 +53,7 @@ class Capture:
     """What one capture took: for each launch its kind and, where the trace tells (AMD's do), its kernel's name.
 
     `source` is the trace's name, `title` the annotation around it that says so, `size` the rows that it is for,
-    `ended` when it ended on the clock of its trace. `own` captures are in the trace of the replays itself.
+    `ended` when it ended on the clock of its trace.
     """
 
     source: str
@@ -63,7 +63,6 @@ class Capture:
     names: tuple[str, ...] | None
     scene: Scene
     ended: int
-    own: bool = False
 
     @property
     def told(self) -> str:

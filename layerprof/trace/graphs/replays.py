@@ -92,11 +92,14 @@ def replays(work: Pieces) -> list[Graph]:
         if known and len(pieces) > len(whole.get(known, pieces[:0])):
             whole[known] = pieces
     found: dict[tuple[bytes, bytes, str | None, int | None], Graph] = {}
+    firsts_of: dict[bytes, Ints] = {}
     for place in order:
         pieces, known = ran[place]
+        ordered = NODE_IDS if known is not None else _order(work, pieces)
+        if ordered is None:
+            pieces = _like_the_first(work, pieces, firsts_of)
         all_of_it, part = _part(work, pieces, whole.get(known) if known else None)
         names, kinds = work.name[all_of_it], work.kind[all_of_it]
-        ordered = NODE_IDS if known is not None else _order(work, pieces)
         graph = found.setdefault(
             (names.tobytes(), kinds.tobytes(), ordered, known),
             Graph(names, kinds, ordered, known or None, number=len(found)),
@@ -121,6 +124,19 @@ def _in_order(work: Pieces, pieces: Ints) -> tuple[Ints, int | None]:
 
 def _order(work: Pieces, pieces: Ints) -> str | None:
     return ORDER if len(np.unique(work.stream[pieces])) == 1 else None
+
+
+def _like_the_first(work: Pieces, pieces: Ints, firsts: dict[bytes, Ints]) -> Ints:
+    """Return pieces in the order of the first replay that ran as many of each name, and note a first one.
+
+    Streams run beside each other, and each in its own order: the n-th of a name is the n-th of every replay.
+    """
+    names = work.name[pieces]
+    by_name = np.argsort(names, kind="stable")
+    first = firsts.setdefault(names[by_name].tobytes(), names)
+    result = np.empty_like(pieces)
+    result[np.argsort(first, kind="stable")] = pieces[by_name]
+    return result
 
 
 def _part(work: Pieces, pieces: Ints, whole: Ints | None) -> tuple[Ints, Ints | None]:

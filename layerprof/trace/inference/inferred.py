@@ -146,6 +146,8 @@ class Inference:
         pieces = np.concatenate([replay.pieces for replay in together])
         loose = self._loose.get(first.thread, np.zeros(0, np.int64))
         low, high = np.searchsorted(work.start[loose], [work.start[pieces].min(), work.start[pieces].max()])
+        if len(together) == 1 and low == high:
+            return None  # it was looked at by itself
         pieces = np.concatenate([pieces, loose[low:high]])
         pieces = pieces[np.argsort(work.start[pieces], kind="stable")]
         stacks = self._find(work.name[pieces], work.length_of(pieces), True)
