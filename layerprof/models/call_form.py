@@ -10,31 +10,34 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 PLAIN = (type(None), bool, int, float, str, bytes, complex)
 
 
-def taken_apart(value: Any) -> tuple[list[Tensor], Hashable]:
+def taken_apart(value: Any, here: torch.device | None = None) -> tuple[list[Tensor], Hashable]:
     """Return the tensors among tuples, lists and dictionaries, in order, and the form that they were taken from.
 
     Two values of equal form differ in the contents of their tensors alone. Of other objects the form has the identity:
-    keep them alive as long as it.
+    keep them alive as long as it. Of tensors that lie elsewhere than `here` it has the contents: a graph of this device
+    does not read them, but holds what stood in them at its capture.
     """
     tensors: list[Tensor] = []
-    return tensors, _form(value, tensors)
+    return tensors, _form(value, tensors, here)
 
 
-def _form(value: Any, tensors: list[Tensor]) -> Hashable:
+def _form(value: Any, tensors: list[Tensor], here: torch.device | None) -> Hashable:
     import torch
 
     if isinstance(value, torch.Tensor):
         tensors.append(value)
-        return "tensor", tuple(value.shape), value.dtype, value.device
+        contents = () if here in (None, value.device) else tuple(value.flatten().tolist())
+        return "tensor", tuple(value.shape), value.dtype, value.device, contents
     if type(value) in (tuple, list):
-        return type(value), tuple(_form(part, tensors) for part in value)
+        return type(value), tuple(_form(part, tensors, here) for part in value)
     if type(value) is dict:
-        return dict, tuple((key, _form(part, tensors)) for key, part in value.items())
+        return dict, tuple((key, _form(part, tensors, here)) for key, part in value.items())
     if isinstance(value, (*PLAIN, torch.dtype, torch.device, Enum)):
         return type(value), value
     return type(value), id(value)

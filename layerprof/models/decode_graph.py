@@ -70,6 +70,7 @@ class DecodeGraphs:
         self.seconds = 0.0
         self._model, self._name = model, type(decoder).__name__
         self._positions, self._card = positions, card
+        self._device = next((weight.device for weight in decoder.parameters()), None)
         self._caches: dict[int, Any] = {}
         self._cache: Any = None
         self._filled = 0
@@ -129,13 +130,14 @@ class DecodeGraphs:
 
     def _step(self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one decode step: the first of its form as it is, all others from a graph."""
-        given, form = taken_apart((args, kwargs))
+        given, form = taken_apart((args, kwargs), self._device)
         step = self._current.steps.get(form)
         if step is None:
-            first = form not in self._inputs
-            inputs = self._inputs.setdefault(form, [tensor.clone() for tensor in given])
+            inputs = self._inputs.get(form) or [tensor.clone() for tensor in given]
             fixed = put_together((args, kwargs), iter(inputs))
+            first = form not in self._inputs
             output = self._warmed(forward, args, kwargs) if first else None
+            self._inputs[form] = inputs  # not before: one that was refused, or broken off, is to be warmed again
             step = self._current.steps[form] = self._captured(forward, fixed, inputs)
             if first:
                 return output

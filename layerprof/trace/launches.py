@@ -120,12 +120,17 @@ def _process_of(columns: Columns, device: Ints, process: Ints, seen: tuple[Ints,
     owned = {whose for whose, _ in owner.values()}
     pids = list(dict.fromkeys(pid for pid, _ in columns.threads.listed()))
     devices, able = (
-        sorted(set(numbers.tolist()) - taken, key=lambda number: (isinstance(pids[number], str), pids[number]))
+        sorted(set(numbers.tolist()) - taken, key=lambda number: _by_number(pids[number]))
         for numbers, taken in ((device, set(owner)), (process, owned))
     )
     if len(devices) == len(able):
         owner |= {where: (able[n], bool(owner) and len(able) == 1) for n, where in enumerate(devices)}
     return owner
+
+
+def _by_number(pid: object) -> tuple[bool, float, str]:
+    """Return what processes are sorted by: numbers by their size, and behind them all else by how it is written."""
+    return (False, float(pid), "") if isinstance(pid, int | float) else (True, 0.0, repr(pid))
 
 
 def _ranks(columns: Columns) -> Ints:

@@ -178,11 +178,10 @@ class TestRefusals:
     def test_a_cache_that_counts_in_python(self) -> None:
         """Layers with a sliding window count their positions in a number that no replay would move on."""
         model = MistralForCausalLM(MistralConfig(**SMALL, sliding_window=4)).train(False)
-        with (
-            pytest.raises(RunFailedError, match=r"layers\[0\]\.cumulative_length_int"),
-            graphed(model, FakeCard()) as graphs,
-        ):
-            answer(model, prompt(), graphs.cache(2))
+        with graphed(model, FakeCard()) as graphs:
+            for _ in ("at first", "and whenever it is tried again"):
+                with pytest.raises(RunFailedError, match=r"layers\[0\]\.cumulative_length_int"):
+                    answer(model, prompt(), graphs.cache(2))
 
     def test_a_prompt_that_the_model_makes_longer(self, model: Any) -> None:
         """Positions beyond the cache would be written out of bounds, which ends a CUDA process."""
@@ -236,6 +235,13 @@ def test_a_call_is_taken_apart_and_put_together() -> None:
         ((a, None), {**call[1], "cache": object()}),
     ]
     assert all(taken_apart(other)[1] != form for other in others)
+
+
+def test_a_tensor_on_another_device_counts_by_its_contents() -> None:
+    """A graph holds what stood in it at its capture, so other contents are another call."""
+    forms = [taken_apart(torch.tensor(number), torch.device("cuda:0"))[1] for number in (1, 1, 2)]
+    assert forms[0] == forms[1] != forms[2]
+    assert len({taken_apart(torch.tensor(number), torch.device("cpu"))[1] for number in (1, 2)}) == 1
 
 
 def test_what_is_remembered_is_told_by_place() -> None:

@@ -76,3 +76,12 @@ def test_processes_with_ids_of_their_own_need_no_guess() -> None:
     result = attribute(events)
     assert selves(result) == due
     assert result.remarks == ()
+
+
+def test_processes_without_a_number_are_processes() -> None:
+    """Events of three ranks, one of which says neither its process nor its device; nothing is lost, or an error."""
+    ranks = [rank(number, 2) for number in range(3)]
+    for event in ranks[0].events:
+        event["pid"] = None
+    events, due = together(*ranks)
+    assert sum(selves(attribute(events)).values()) == sum(due.values())
