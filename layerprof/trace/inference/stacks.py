@@ -94,42 +94,45 @@ class Families:
         if not self._given:
             return
         for place in (0, -1):
-            passes = self._passes[place]
+            at = place % len(self._given)
+            passes = self._passes[at]
             one = passes[place]
-            whole = self._whole(one)
-            rest, usual = (self._beside(other, place) for other in (one, whole or one))
-            if whole and rest != usual and rest < _size(one.layers):
-                offset = whole.family.layers - one.family.layers if place == 0 else 0
-                passes[place] = Pass(whole.family, one.layers, offset)
+            found = self._whole(one, at)
+            rest = self._beside(at, place % len(passes), place)
+            usual = self._beside(*found, place) if found else rest
+            if found and rest != usual and rest < _size(one.layers):
+                family = self._passes[found[0]][found[1]].family
+                passes[place] = Pass(family, one.layers, family.layers - one.family.layers if place == 0 else 0)
 
-    def _whole(self, one: Pass) -> Pass | None:
-        """Return the pass of most layers that run the same kernels, if it has more; None where none has."""
-        runs = self._kernels(one)
+    def _whole(self, one: Pass, at: int) -> tuple[int, int] | None:
+        """Return where the pass of most layers is that run the same kernels, if it has more; None where none has.
+
+        `at` is the sequence that the given one is in; returned are a sequence and the place in it.
+        """
+        runs = self._kernels(one, at)
         able = [
-            other
-            for passes in self._passes
-            for other in passes
+            (-other.family.layers, sequence, place)
+            for sequence, passes in enumerate(self._passes)
+            for place, other in enumerate(passes)
             if other.family.layers > one.family.layers
             and other.family.backward == one.family.backward
-            and len(runs ^ self._kernels(other)) <= OTHERS * len(runs)
+            and len(runs ^ self._kernels(other, sequence)) <= OTHERS * len(runs)
         ]
-        return max(able, key=lambda other: other.family.layers, default=None)
+        return min(able)[1:] if able else None
 
-    def _kernels(self, one: Pass) -> set[int]:
-        """Return the kernels of all layers of a pass but the outermost, which may differ."""
-        at = next(n for n, passes in enumerate(self._passes) if any(other is one for other in passes))
+    def _kernels(self, one: Pass, at: int) -> set[int]:
+        """Return the kernels of all layers of a pass in a sequence but the outermost, which may differ."""
         bounds = [*one.layers.starts, one.layers.end]
         return set(self._given[at][1][bounds[1] : bounds[-2]].tolist())
 
-    def _beside(self, one: Pass, place: int) -> int:
+    def _beside(self, at: int, number: int, place: int) -> int:
         """Return how many pieces are before a pass (`place` 0) or after it (-1), up to its neighbour there."""
-        at = next(n for n, passes in enumerate(self._passes) if any(other is one for other in passes))
         passes = self._passes[at]
-        mine = next(n for n, other in enumerate(passes) if other is one)
+        layers = passes[number].layers
         if place == 0:
-            return one.layers.starts[0] - (passes[mine - 1].layers.end if mine else 0)
-        after = passes[mine + 1].layers.starts[0] if mine + 1 < len(passes) else len(self._given[at][1])
-        return after - one.layers.end
+            return layers.starts[0] - (passes[number - 1].layers.end if number else 0)
+        after = passes[number + 1].layers.starts[0] if number + 1 < len(passes) else len(self._given[at][1])
+        return after - layers.end
 
 
 def _families(stacks: Sequence[Layers]) -> list[tuple[Family, Layers]]:
