@@ -88,8 +88,8 @@ def of_work(launches: Launches, columns: Columns, wanted: Ints, started: Ints, s
     order = np.lexsort((_ranks(columns)[launches.thread], launches.start, launches.correlation))
     ids, times = launches.correlation[order], launches.start[order]
     first, last = np.searchsorted(ids, wanted, "left"), np.searchsorted(ids, wanted, "right")
-    processes = _processes(columns)
-    process, device = processes[launches.thread][order], processes[stream]
+    number = processes(columns)
+    process, device = number[launches.thread][order], number[stream]
     alone = np.flatnonzero(last - first == 1)
     owner = _process_of(columns, device, process, (device[alone], process[first[alone]]))
     chosen, unsure = first.copy(), 0
@@ -204,7 +204,7 @@ def captures(launches: Launches, columns: Columns, recorded: Mask) -> tuple[Ints
     ends: list[Ints] = []
     if not len(start):
         return result, np.zeros(0, np.int64)
-    process = _processes(columns)
+    process = processes(columns)
     for number in np.unique(process[thread]):
         mine, here = np.flatnonzero(process[thread] == number), process[launches.thread] == number
         moments = [(int(start[i]), 1) if begins[i] else (int(end[i]), -1) for i in mine]
@@ -219,8 +219,8 @@ def captures(launches: Launches, columns: Columns, recorded: Mask) -> tuple[Ints
     return result, np.concatenate(ends)
 
 
-def _processes(columns: Columns) -> Ints:
-    """Return a number for the process of each thread."""
+def processes(columns: Columns) -> Ints:
+    """Return a number for the process of each thread; of a stream, for its device."""
     numbers: dict[object, int] = {}
     pids = [pid for pid, _ in columns.threads.listed()]
     return np.array([numbers.setdefault(pid, len(numbers)) for pid in pids], np.int64)

@@ -16,7 +16,8 @@ from layerprof.trace.graphs.choosing import Chooser, Chosen
 from layerprof.trace.graphs.replays import Graph, replays
 from layerprof.trace.inference.inferred import Inference, place_layers
 from layerprof.trace.inference.untold import containers, models_in, tell_nothing, untold
-from layerprof.trace.intervals import NOWHERE, Ints
+from layerprof.trace.intervals import Ints
+from layerprof.trace.launches import processes
 from layerprof.trace.steps import ServerSteps
 from layerprof.trace.unreal import Unreal
 from layerprof.trace.work import PLACE_OF_BUCKET, LaunchesSeen, Pieces, Ranges
@@ -62,10 +63,8 @@ def name_graphs(
 
 def _chosen(found: Sequence[Graph], chooser: Chooser, steps: ServerSteps) -> list[Chosen]:
     every = sorted((each for graph in found for each in graph.replays), key=lambda replay: replay.moment)
-    moments = np.array([replay.moment for replay in every], np.int64)
-    step = steps.at(moments, np.array([replay.thread for replay in every], np.int64))
-    rows = [None if at == NOWHERE else steps.said[at].rows for at in step.tolist()]
-    return [chooser.choose(replay, many) for replay, many in zip(every, rows, strict=True)]
+    said = steps.said_at([replay.moment for replay in every], [replay.thread for replay in every])
+    return [chooser.choose(replay, step.rows if step else None) for replay, step in zip(every, said, strict=True)]
 
 
 def _infer(
@@ -84,14 +83,8 @@ def _infer(
     eager = untold(work, ranges, nothing)
     for run in runs:
         eager[run.pieces] = False
-    runs = sorted([*runs, *inference.of_eager(eager, _devices(columns))], key=lambda run: run.moment)
+    runs = sorted([*runs, *inference.of_eager(eager, processes(columns))], key=lambda run: run.moment)
     return place_layers(work, unreal.ranges, unreal, runs, steps, models)
-
-
-def _devices(columns: Columns) -> Ints:
-    """Return a number for the device of each stream."""
-    numbers: dict[object, int] = {}
-    return np.array([numbers.setdefault(device, len(numbers)) for device, _ in columns.threads.listed()], np.int64)
 
 
 def _uses(work: Pieces, chosen: Sequence[Chosen], after_capture: Ints) -> tuple[GraphUse, ...]:

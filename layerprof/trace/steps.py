@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,11 @@ class ServerSteps:
             step = mine[np.maximum(place, 0)]
             result[here] = np.where((place >= 0) & (moments[here] < self.end[step]), step, NOWHERE)
         return result
+
+    def said_at(self, moments: Sequence[int], threads: Sequence[int]) -> list[Step | None]:
+        """Return what is said of the step in which each moment lies on its thread; None for none."""
+        step = self.at(np.array(moments, np.int64), np.array(threads, np.int64))
+        return [None if at == NOWHERE else self.said[at] for at in step.tolist()]
 
     def labelled(self, start: Ints, thread: Ints, label: Ints, names: list[Label]) -> tuple[Ints, list[Key]]:
         """Return labels of ranges that say the phase of their step, where they say none themselves.

@@ -26,13 +26,12 @@ def place_replays(work: Pieces, inside: Ints, unreal: Unreal, chosen: Sequence[C
     if not chosen:
         return
     names = shown(each.capture for each in chosen if each.capture and each.match.by)
-    moments = np.array([each.replay.moment for each in chosen], np.int64)
-    step = steps.at(moments, np.array([each.replay.thread for each in chosen], np.int64))
-    for each, at in zip(chosen, step.tolist(), strict=True):
+    said = steps.said_at([each.replay.moment for each in chosen], [each.replay.thread for each in chosen])
+    for each, step in zip(chosen, said, strict=True):
         if each.capture is None or each.match.by is None:
             continue
         scene = each.capture.scene
-        phase = steps.said[at].phase if at != NOWHERE else None
+        phase = step.phase if step else None
         label = known.get((id(scene), phase))
         if label is None:
             called = names[each.capture.source]

@@ -107,10 +107,7 @@ def _walked(trail: list[dict[int, int]], x: int, y: int) -> list[tuple[int, int]
         down = k == -differences or (k != differences and reach[k - 1] < reach[k + 1])
         before = k + 1 if down else k - 1
         start = reach[before]
-        while x > max(start, 0) and y > max(start - before, 0) and x - 1 >= 0 and y - 1 >= 0:
-            stop_x = start if down else start + 1
-            if x <= stop_x:
-                break
+        while x > (start if down else start + 1):
             pairs.append((x - 1, y - 1))
             x, y = x - 1, y - 1
         if differences:

@@ -159,7 +159,7 @@ def match(graph: Graph, capture: Capture, names: Sequence[str]) -> Match:
 def _by_names(graph: Graph, capture: Capture, called: tuple[str, ...], names: Sequence[str]) -> Match:
     """Match by names of kernels; copies and fills have others at their launch, and are matched by being such."""
     numbers: dict[str, int] = {}
-    there = _symbols([called[i] for i in range(len(called))], capture.kinds, numbers)
+    there = _symbols(called, capture.kinds, numbers)
     here = _symbols([names[name] for name in graph.names.tolist()], graph.kinds, numbers)
     nothing = np.full(len(here), NOTHING, np.int64)
     most = sum((Counter(here.tolist()) & Counter(there.tolist())).values())

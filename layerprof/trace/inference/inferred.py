@@ -212,9 +212,9 @@ def place_layers(
     kept = [run for run in found if not _told_apart(run, work, ranges)]
     families = Families([(run.stacks, work.name[run.pieces]) for run in kept], [model.rows for model in models])
     accounts = Accounts(families)
-    for number, run in enumerate(kept):
-        at = int(steps.at(np.array([run.moment]), np.array([run.thread]))[0])
-        phase = steps.said[at].phase if at != NOWHERE else None
+    said = steps.said_at([run.moment for run in kept], [run.thread for run in kept])
+    for number, (run, step) in enumerate(zip(kept, said, strict=True)):
+        phase = step.phase if step else None
         starts, ends, names = families.parts(number)
         label = unreal.labels([(name, phase, Naming.INFERRED) for name in names])
         length = work.length_of(run.pieces)
