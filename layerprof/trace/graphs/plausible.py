@@ -19,7 +19,8 @@ LEAST_INSTANCES, LEAST_LAUNCHES = 4, 3
 ALIKE = 0.6
 """Share of a class's instances that must begin with the same kernel; the first and kinds that alternate may not."""
 
-_NUMBERED = re.compile(r"(.+?)[_.](\d+)")
+NUMBERED = re.compile(r"(.+?)[_.](\d+)")
+"""Name of an instance: its class, or the list that holds it, and its number."""
 
 
 def misfit(graph: Graph, scene: Scene, partner: Ints, names: Sequence[str]) -> str | None:
@@ -35,7 +36,7 @@ def misfit(graph: Graph, scene: Scene, partner: Ints, names: Sequence[str]) -> s
     has = np.flatnonzero(partner != NOTHING)
     piece[partner[has]] = has
     for (name, _), launch, size in zip(scene.labels, piece[first].tolist(), many.tolist(), strict=True):
-        found = _NUMBERED.fullmatch(name)
+        found = NUMBERED.fullmatch(name)
         if found and size and launch != NOTHING:
             firsts.setdefault(found[1], {}).setdefault(name, launch)
             sizes[found[1]] += size

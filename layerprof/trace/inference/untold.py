@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from layerprof.trace.graphs.plausible import NUMBERED
 from layerprof.trace.graphs.replays import Graph
 from layerprof.trace.inference.inferred import Model
 from layerprof.trace.inference.repetition import Template
@@ -60,7 +61,7 @@ def models_in(work: Pieces, ranges: Ranges) -> list[Model]:
     """Return the classes of modules of which several ran eagerly, each with the kernels of one in the midst."""
     classes: dict[str, dict[int, int]] = {}
     for place, (name, *_) in enumerate(ranges.labels):
-        if found := re.fullmatch(r"(.+?)[_.](\d+)", name):
+        if found := NUMBERED.fullmatch(name):
             classes.setdefault(found[1], {}).setdefault(int(found[2]), place)
     result = []
     for name, labels in classes.items():
