@@ -33,6 +33,8 @@ class Tally:
     bytes_weights: int = 0
     bytes_activations: int = 0
     bytes_kv: int = 0
+    tokens: int = 0
+    kv: int = 0
     attention: int = 0
     part_of: Tally | None = None
 

@@ -37,7 +37,17 @@ def profile(
         str | None,
         typer.Option(help="bundled, hub, or a folder with your own samples. Default: bundled for demo, else hub."),
     ] = None,
-    samples: Annotated[int, typer.Option(help="How many samples to answer.")] = 32,
+    samples: Annotated[str, typer.Option(metavar="N|all", help="How many samples to answer.")] = "32",
+    instrumented: Annotated[
+        str | None,
+        typer.Option(metavar="N|all", help="How many of them the instruments walk. Default: all, at most 64."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave samples out whose picture cannot be read, and say which.")
+    ] = False,
+    prefetch: Annotated[
+        int, typer.Option(help="Make so many batches ahead in one more walk, to show what that saves.")
+    ] = 0,
     layers: Annotated[
         str,
         typer.Option(help="all, vision, language, language[0:4], language[*].mlp, or a glob on names; commas join."),
@@ -63,6 +73,7 @@ def profile(
     assume_watts: Annotated[
         float | None, typer.Option(help="Power to assume for an estimate, where there is no sensor.")
     ] = None,
+    memory: Annotated[bool, typer.Option(help="One more pass: what each layer holds in memory.")] = False,
     trace: Annotated[bool, typer.Option(help="Record a profiler trace of a few batches.")] = True,
     trace_batches: Annotated[int, typer.Option(help="How many batches the trace covers.")] = 2,
     cross_check: Annotated[bool, typer.Option(help="Print our FLOPs beside fvcore, ptflops and torch.")] = False,
@@ -110,7 +121,9 @@ def sweep(
     only: Annotated[list[str] | None, typer.Option(help="AXIS=VALUE[,VALUE]: only these. Several narrow down.")] = None,
     model: Annotated[str | None, typer.Option(help="In place of the file's model.")] = None,
     weights: Annotated[str | None, typer.Option(help="In place of the file's weights: pretrained or random.")] = None,
-    samples: Annotated[int | None, typer.Option(help="In place of the file's number of samples.")] = None,
+    samples: Annotated[
+        str | None, typer.Option(metavar="N|all", help="In place of the file's number of samples.")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE for any other base setting.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds after which a cell is stopped.")] = None,
     ray_address: Annotated[

@@ -103,7 +103,8 @@ class Work:
 
     `flops` is executed work, 2 per multiply-accumulate, causal attention not halved, padding counted.
     `flops_useful` counts real tokens only; `flops_causal` halves what a causal mask hides. `bytes_*` is the least
-    traffic: weights once a call, activations in and out of the layer, KV cache read and written.
+    traffic: weights once a call, activations in and out of the layer, KV cache read and written. `tokens` are
+    positions that calls were given, in all rows, padding counted; `kv` those whose keys and values attention may read.
     """
 
     calls: int = 0
@@ -113,6 +114,8 @@ class Work:
     bytes_weights: int = 0
     bytes_activations: int = 0
     bytes_kv: int = 0
+    tokens: int = 0
+    kv: int = 0
 
     def __add__(self, other: Work) -> Work:
         return Work(*(a + b for a, b in zip(self.astuple(), other.astuple(), strict=True)))
@@ -130,6 +133,8 @@ class Work:
             self.bytes_weights,
             self.bytes_activations,
             self.bytes_kv,
+            self.tokens,
+            self.kv,
         )
 
     @property
@@ -288,9 +293,85 @@ class Generated:
 
 
 @dataclass(frozen=True, slots=True)
+class Questions:
+    """What a batch was asked, row by row, without pictures and tensors: what is kept of a batch that is over.
+
+    `prompts` is the user's text, `prompt_tokens` the real tokens (images included), `pad_tokens` the padding on the
+    left, `image_tokens` those that stand for the image, `question_cut` the tokens that the budget cut, `keys` what
+    tells the same sample in another run (`records.Sample`). `shape` is equal for batches whose inputs have equal
+    shapes, image grids and padding.
+    """
+
+    index: int
+    ids: tuple[str, ...]
+    references: tuple[tuple[str, ...], ...]
+    choices: tuple[tuple[str, ...], ...]
+    prompts: tuple[str, ...]
+    prompt_tokens: tuple[int, ...]
+    pad_tokens: tuple[int, ...]
+    image_tokens: tuple[int, ...]
+    question_cut: tuple[int, ...]
+    keys: tuple[str, ...] = ()
+    shape: Hashable = None
+
+    @property
+    def rows(self) -> int:
+        """How many samples are asked together."""
+        return len(self.ids)
+
+    @property
+    def length(self) -> int:
+        """Positions of a prompt, padding included."""
+        return max((a + b for a, b in zip(self.prompt_tokens, self.pad_tokens, strict=True)), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Seconds that the making of a batch took.
+
+    `read_s` decodes the images, `process_s` makes tensors of images and prompts, `copy_s` brings them to the device
+    (timed there on a GPU). `wall_s` is all of it by the host's clock, what lies between included.
+    """
+
+    read_s: float
+    process_s: float
+    copy_s: float
+    wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryReading:
+    """What the memory pass gives, in bytes.
+
+    By layer and phase: `peak` is the most that one call held at once beyond what was there when it began, `kept` what
+    the calls left allocated when they returned, all together, `kept_kv` the part of it in the KV cache; layers inside
+    included. `weights` are those of each layer that lie in memory, each storage under one layer.
+
+    At the moment of the walk's peak: `at_peak` by layer what its calls had allocated by then and not freed (each byte
+    under the innermost layer), `weights_elsewhere` those of no layer, `outside` what was allocated under no layer, by
+    name; together with `weights` they are to come to `total`, the peak of the whole walk by a counter of its own.
+    """
+
+    peak: dict[Key, int]
+    kept: dict[Key, int]
+    kept_kv: dict[Key, int]
+    calls: dict[Key, int]
+    weights: dict[str, int]
+    weights_elsewhere: int
+    at_peak: dict[str, int]
+    outside: dict[str, int]
+    total: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Walked:
-    """One batch answered: host seconds of its `generate()` with the device synchronised, and what came out."""
+    """One batch answered: host seconds of its `generate()` with the device synchronised, and what came out.
+
+    `wall_s` is from before the answering to after it, what stands around `generate()` included; None where not taken.
+    """
 
     rows: int
     latency_s: float
     generated: Generated
+    wall_s: float | None = None

@@ -19,11 +19,25 @@ EnergyMode = Literal["auto", "replay", "attributed", "off"]
 DATASETS = ("textvqa", "scienceqa", "coco")
 """What is known of each stands in `data.datasets.SPECS`, how its bundled rows are drawn in `demo.tasks`."""
 SEEDS = (0, 2**63 - 1)
-AT_LEAST_ONE = ("samples", "batch_size", "image_size", "max_input_len", "max_new_tokens", "trace_batches")
+INSTRUMENTED = 64
+"""Samples that instruments walk where nothing else is asked."""
+AT_LEAST_ONE = (
+    "samples",
+    "instrumented",
+    "batch_size",
+    "image_size",
+    "max_input_len",
+    "max_new_tokens",
+    "trace_batches",
+)
 
 
 class Settings(BaseModel):
     """The settings of one run; field names are the command line's option names with underscores.
+
+    `samples` are answered, `instrumented` of them walked by the instruments (None: all up to `INSTRUMENTED`). A picture
+    that cannot be read ends the run, or with `skip_bad` is left out. `prefetch` batches are made ahead in a walk of its
+    own, to show what that saves. `memory` adds the pass of memory by layer.
 
     `samples`, `max_new_tokens` and `source` may be None: then the dataset or the model decides (32 samples; 16 tokens
     for textvqa and scienceqa, 64 for coco; bundled images for a demo model, the hub for any other). `energy_budget`
@@ -36,7 +50,10 @@ class Settings(BaseModel):
     weights: Weights = "pretrained"
     dataset: str = "textvqa"
     source: str | None = None
-    samples: int = 32
+    samples: int | Literal["all"] = 32
+    instrumented: int | Literal["all"] | None = None
+    skip_bad: bool = False
+    prefetch: int = 0
     layers: str = "all"
     device: str = "auto"
     dtype: Dtype = "auto"
@@ -49,6 +66,7 @@ class Settings(BaseModel):
     energy: EnergyMode = "auto"
     energy_budget: float | None = None
     assume_watts: float | None = None
+    memory: bool = False
     trace: bool = True
     trace_batches: int = 2
     cross_check: bool = False
@@ -74,6 +92,8 @@ def build(**values: Any) -> Settings:
             _check_not_empty(name, value)
             if name in AT_LEAST_ONE and value is not None:
                 _check_at_least_one(name, value)
+    for name in ("samples", "instrumented"):
+        values |= {name: _counted(name, values[name])} if values.get(name) is not None else {}
     try:
         settings = Settings(**values)
     except ValidationError as error:
@@ -86,6 +106,8 @@ def build(**values: Any) -> Settings:
         raise RequestError(f"--hook {doubled[0]} is given twice.", "Name each hook once.")
     _check_above_zero("--energy-budget", settings.energy_budget, "seconds that replay may take, such as 300")
     _check_above_zero("--assume-watts", settings.assume_watts, "watts, such as 65")
+    if settings.prefetch < 0:
+        raise RequestError(f"--prefetch is {settings.prefetch}.", "Give --prefetch 1 or more, or leave it out.")
     source = settings.source or "bundled"
     if source not in ("bundled", "hub") and not source.startswith("hub@") and not Path(source).expanduser().exists():
         raise RequestError(
@@ -120,6 +142,17 @@ def _check_at_least_one(name: str, value: object) -> None:
     if isinstance(value, int) and value < 1:
         option = "--" + name.replace("_", "-")
         raise RequestError(f"{option} is {value}; it must be at least 1.", f"Give {option} 1 or more.")
+
+
+def _counted(name: str, value: Any) -> Any:
+    """Return a number of samples as it may be written, `all` or a number; it is at least 1."""
+    text = str(value).strip().lower()
+    if text == "all":
+        return text
+    if isinstance(value, bool) or not text.lstrip("+-").isdecimal():
+        raise RequestError(f"--{name} is '{value}', which is no number of samples.", f"Give --{name} 32, or all.")
+    _check_at_least_one(name, int(text))
+    return int(text)
 
 
 def _check_above_zero(option: str, value: float | None, example: str) -> None:

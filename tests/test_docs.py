@@ -42,7 +42,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def test_fields_of_a_run_exist() -> None:
-    """`totals.x`, `layers[].x` and `ledger.x` on any page are in records.py."""
+    """`totals.x`, `layers[].x` and `ledger.x` on any page are in the records."""
     named = {field for page in docs.PAGES for span in docs.spans(page) for field in docs.FIELD.findall(span)}
     assert {root for root, _ in named} == {"totals", "ledger", "layers[]"}
     assert {field for field in named if not docs.has_field(*field)} == set()

@@ -74,7 +74,7 @@ def _profiled(made: dict[str, Any]) -> None:
 
 def _answered(made: dict[str, Any]) -> None:
     """Check that four questions were asked at a time."""
-    assert len(made["batch"].examples) == 4
+    assert made["batch"].rows == 4
 
 
 def _loaded(made: dict[str, Any]) -> None:

@@ -23,23 +23,23 @@ class Scored:
 def score(asked: Asked, walked: Sequence[Walked]) -> Scored:
     """Return the rates of a walk's answers; a walk that ended early is scored for the batches that it answered."""
     done = list(zip(walked, asked.batches, strict=False))
-    examples = [example for _, batch in done for example in batch.examples]
-    if not examples:
+    if not done:
         return Scored(None, None, ())
     found, metric, scores = rates.score(
-        [example.references for example in examples],
+        [references for _, batch in done for references in batch.references],
         [answer for one, _ in done for answer in one.generated.answers],
         [cut for one, _ in done for cut in one.generated.truncated],
         metric=asked.dataset.metric,
-        choices=[example.choices for example in examples],
+        choices=[choices for _, batch in done for choices in batch.choices],
     )
-    places = [(one.generated, batch, row) for one, batch in done for row in range(len(batch.examples))]
+    places = [(one.generated, batch, row) for one, batch in done for row in range(batch.rows)]
     samples = (
         Sample(
-            id=batch.examples[row].id,
+            id=batch.ids[row],
+            key=batch.keys[row] if batch.keys else None,
             batch=batch.index,
             prompt=batch.prompts[row],
-            references=batch.examples[row].references,
+            references=batch.references[row],
             answer=generated.answers[row],
             answer_tokens=generated.answer_tokens[row],
             truncated=generated.truncated[row],

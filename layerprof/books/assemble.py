@@ -105,7 +105,7 @@ def _dataset(asked: Asked) -> dict[str, Any]:
 def _totals(asked: Asked, read: Read, scored: Scored, estimate: EnergyEstimate | None) -> Totals:
     done = asked.batches[: len(read.bare)]
     work, count = read.work, read.rows
-    complete = work is not None and sum(len(batch.examples) for batch in asked.batches) == count
+    complete = work is not None and sum(batch.rows for batch in asked.batches) == count
     ratio, interval = totals.overhead(read.bare, read.hooked)
     return Totals(
         wer=scored.wer,

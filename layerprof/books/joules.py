@@ -27,7 +27,7 @@ def totals(asked: Asked, read: Read) -> Energy:
     data = read.energy
     if data is None:
         return no_energy(why_none(read))
-    rows = sum(len(batch.examples) for batch in asked.batches)
+    rows = sum(batch.rows for batch in asked.batches)
     host = data.whole.host
     record = whole_totals(data.whole.reading, rows, output_tokens(read.bare), host, data.phases())
     more = {

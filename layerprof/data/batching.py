@@ -1,280 +1,195 @@
-"""Samples -> batches of tensors as the model takes them: square images, chat prompts, left padding, all checked.
-
-Images of the Qwen family are made square, `image_size` x `image_size` (a picture that is not square is stretched),
-which gives exactly (image_size / cell)^2 image tokens. Other families' processors resize by rules of their own: their
-pictures are made square first where the processor's output depends on the size, and left alone where it does not;
-image tokens are then counted in the prompt.
-"""
+"""Samples -> batches of tensors on the model's device, one at a time, each made when its turn comes."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from layerprof.data.pictures import rgb, square
+from layerprof.data import features
+from layerprof.data.pictures import rgb
 from layerprof.data.prompt_budget import Fitted, fit
-from layerprof.errors import RequestError, RunFailedError
+from layerprof.errors import RequestError
 from layerprof.models.source import check_cells
+from layerprof.readings import Made, Questions
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from PIL import Image
 
     from layerprof.data.spec import Dataset, Example
     from layerprof.models.subject import Subject
 
-OWN_LOOP = "Prepare the inputs yourself and use layerprof.LayerProfiler around your own generate()."
+SMALL = 64
+"""Whole numbers beside a prompt's ids up to this many (grids, sizes of images) are part of a batch's shape."""
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Questions):
     """Rows that are answered together. `tensors` is the processor's whole output, on the model's device.
 
-    Per row: `prompts` is the user's text, `prompt_tokens` the real tokens (images included), `pad_tokens` the padding
-    on the left, `image_tokens` those that stand for the image, `question_cut` the tokens that the budget cut.
+    `made` says how long it took to make.
     """
 
-    index: int
-    examples: tuple[Example, ...]
-    tensors: dict[str, Any] = field(repr=False)
-    prompts: tuple[str, ...]
-    prompt_tokens: tuple[int, ...]
-    pad_tokens: tuple[int, ...]
-    image_tokens: tuple[int, ...]
-    question_cut: tuple[int, ...]
+    tensors: dict[str, Any] = field(default_factory=dict, repr=False)
+    made: Made | None = None
+
+    def questions(self) -> Questions:
+        """Return what is kept of the batch when it is over."""
+        return Questions(**{one.name: getattr(self, one.name) for one in fields(Questions)})
 
 
-def batches(
-    subject: Subject, dataset: Dataset, *, batch_size: int = 1, image_size: int = 224, max_input_len: int | None = 200
-) -> tuple[Batch, ...]:
-    """Return the samples as batches in their order; the last one may be shorter.
+class Batches:
+    """The samples of a run as batches; each walk makes them anew, so that no more than one is held.
 
+    All texts are fitted and checked when this is made; pictures are opened when their batch's turn comes.
     `max_input_len` is a budget on the tokens of a user's text (hint, question, options, instruction; not the image, not
     the chat template): the hint, then the question are cut from their ends; None cuts nothing. A model without a
     processor for images is asked without them.
 
     Raises NotEnoughTokensError when the budget would cut options or instruction, RequestError for an image size that
-    the model does not take, RunFailedError when the processor gives other tensors than asked for.
+    the model does not take.
     """
-    if batch_size < 1:
-        raise RequestError(f"--batch-size is {batch_size}.", "Give --batch-size 1 or more.")
-    check_cells(image_size, subject.cell_px)
-    fitted = fit(subject.tokenizer, dataset.name, dataset.examples, max_input_len)
-    sizing = _sizing(subject, image_size)
-    mark = image_mark(subject)
-    made = []
-    for index, start in enumerate(range(0, len(dataset.examples), batch_size)):
-        rows = slice(start, start + batch_size)
-        made.append(_batch(subject, index, dataset.examples[rows], fitted[rows], sizing, mark))
-    return tuple(made)
 
+    def __init__(
+        self,
+        subject: Subject,
+        dataset: Dataset,
+        *,
+        batch_size: int = 1,
+        image_size: int = 224,
+        max_input_len: int | None = 200,
+        skip_bad: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise RequestError(f"--batch-size is {batch_size}.", "Give --batch-size 1 or more.")
+        check_cells(image_size, subject.cell_px)
+        self.subject, self.dataset, self.batch_size = subject, dataset, batch_size
+        self.skip_bad = skip_bad
+        self.bad: dict[str, str] = {}
+        self._fitted = fit(subject.tokenizer, dataset.name, dataset.examples, max_input_len)
+        self._sizing = features.side_of(subject, image_size)
+        self._mark = features.image_mark(subject)
 
-def _batch(
-    subject: Subject,
-    index: int,
-    examples: Sequence[Example],
-    fitted: Sequence[Fitted],
-    sizing: int | None,
-    mark: str,
-) -> Batch:
-    images = [_image(subject, example, sizing) for example in examples] if subject.takes_images else []
-    texts = [
-        chat(subject, row.text, example.image is not None, mark) for row, example in zip(fitted, examples, strict=True)
-    ]
-    features = _processed(subject, texts, images)
-    mask, ids = features["attention_mask"], features["input_ids"]
-    check_left_padding(mask)
-    if subject.cell_px is not None and images:
-        _check_grid(subject, features, len(images), sizing)
-    token = subject.image_token_id
-    pictured = (ids == token).sum(1).tolist() if token is not None and images else [0] * len(examples)
-    return Batch(
-        index=index,
-        examples=tuple(examples),
-        tensors=dict(features.to(subject.device, subject.dtype)),
-        prompts=tuple(row.text for row in fitted),
-        prompt_tokens=tuple(mask.sum(1).tolist()),
-        pad_tokens=tuple((mask == 0).sum(1).tolist()),
-        image_tokens=tuple(pictured),
-        question_cut=tuple(row.cut for row in fitted),
-    )
+    @property
+    def samples(self) -> int:
+        """How many samples there are, less those that were found to be bad."""
+        return len(self.dataset.examples) - len(self.bad)
 
+    def __len__(self) -> int:
+        return (self.samples + self.batch_size - 1) // self.batch_size
 
-# --- text -------------------------------------------------------------------------------------------------------
+    def first(self, samples: int) -> int:
+        """Return how many samples the first whole batches have that hold so many, or all there are."""
+        return min(-(-samples // self.batch_size) * self.batch_size, self.samples)
 
+    def walk(self, samples: int | None = None) -> Iterator[Batch]:
+        """Make the batches in their order, up to the one that holds the last of so many samples (None: all).
 
-def chat(subject: Subject, text: str, with_image: bool, image_token: str | None = None) -> str:
-    """Return the prompt of one row through the model's chat template; without a template, image token and text.
+        The last one may be shorter. Raises RequestError naming a sample whose picture cannot be read, unless bad ones
+        are skipped; then the following samples take their place.
+        """
+        examples = self.dataset.examples
+        end = len(examples) if samples is None else self.first(samples)
+        for index, start in enumerate(range(0, end, self.batch_size)):
+            rows = slice(start, start + self.batch_size)
+            yield self._make(index, examples[rows], self._fitted[rows])
 
-    Special tokens inside the user's text are taken out: they would count as images or end the turn. `image_token` is
-    what `image_mark` says; the processor's own unless given.
-    """
-    for token in _special(subject):
-        text = text.replace(token, "")
-    owner = subject.processor if getattr(subject.processor, "chat_template", None) else subject.tokenizer
-    pictured = with_image and subject.takes_images
-    token = _image_token(subject) if image_token is None else image_token
-    if not getattr(owner, "chat_template", None):
-        return f"{token}\n{text}\n" if pictured and token else f"{text}\n"
-    parts: list[dict[str, str]] = [{"type": "image"}] * pictured + [{"type": "text", "text": text}]
-    prompt = _templated(owner, parts if subject.takes_images else text)
-    if pictured and token not in prompt:  # a template of the text model alone, which knows of no images
-        prompt = _templated(owner, f"{token}\n{text}")
-    return prompt
+    def of(self, places: Sequence[int]) -> Iterator[Batch]:
+        """Make a batch of each of these samples alone, by their place in the order of the walk."""
+        for index, place in enumerate(places):
+            yield self._make(index, [self.dataset.examples[place]], [self._fitted[place]])
 
-
-def _image_token(subject: Subject) -> str:
-    return str(getattr(subject.processor, "image_token", None) or "")
-
-
-def image_mark(subject: Subject) -> str:
-    """Return what stands for the image in a prompt that no template of the processor writes; empty for nothing.
-
-    Some processors put the image's tokens before any text themselves (BLIP-2, Florence-2), and a token written into
-    the prompt would be one too many, so both ways are tried.
-    """
-    token = _image_token(subject)
-    told = subject.image_token_id is not None  # else there is nothing to count
-    if not subject.takes_images or not token or not told or getattr(subject.processor, "chat_template", None):
-        return token
-    bare, marked = (_image_tokens_in(subject, text) for text in ("a", f"{token}\na"))
-    return "" if bare and (marked is None or marked > bare) else token
-
-
-def _image_tokens_in(subject: Subject, text: str) -> int | None:
-    """Count the image tokens of one processed prompt about a blank picture; None where the processor refuses it."""
-    from PIL import Image
-
-    try:
-        ids = _processed(subject, [text], [Image.new("RGB", (64, 64))])["input_ids"]
-    except RequestError:
-        return None
-    return int((ids == subject.image_token_id).sum())
-
-
-def _templated(owner: Any, content: str | list[dict[str, str]]) -> str:
-    message = [{"role": "user", "content": content}]
-    try:
-        return str(owner.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
-    except Exception as error:  # templates are programs that come with checkpoints, and raise what they like
-        raise _refused("chat template", error) from error
-
-
-def _refused(part: str, error: Exception) -> RequestError:
-    cause = " ".join(str(error).split())[:300]
-    return RequestError(
-        f"The model's {part} cannot take a question about one image ({type(error).__name__}: {cause}).",
-        OWN_LOOP,
-    )
-
-
-def _special(subject: Subject) -> set[str]:
-    names = ("image_token", "video_token", "boi_token", "eoi_token")
-    own = {getattr(subject.processor, name, None) for name in names}
-    return {str(token) for token in own | set(subject.tokenizer.all_special_tokens) if token}
-
-
-def _processed(subject: Subject, texts: list[str], images: list[Image.Image]) -> Any:
-    """Return the processor's output as it is: models need what others do not have, so nothing is picked out of it."""
-    # A template that writes the begin-of-text token itself must not get a second one from the tokenizer.
-    begin = subject.tokenizer.bos_token
-    special = not (begin and all(text.startswith(begin) for text in texts))
-    asked: dict[str, Any] = {"text": texts, "padding": True, "return_tensors": "pt", "add_special_tokens": special}
-    if images and subject.is_qwen_vl:
-        asked |= {"images": images, "do_resize": False}
-    elif images:
-        asked["images"] = [[image] for image in images]
-    subject.tokenizer.padding_side = "left"
-    features = _called(subject, asked)
-    kinds = "mm_token_type_ids"
-    if kinds not in features and kinds in inspect.signature(subject.model.forward).parameters:
-        features = _called(subject, asked | {f"return_{kinds}": True})
-    absent = [name for name in ("input_ids", "attention_mask") if name not in features]
-    if absent:
-        raise RequestError(
-            f"The model's processor makes no {' and no '.join(absent)} of a question (it gives {', '.join(features)}).",
-            OWN_LOOP,
-        )
-    if subject.takes_images:
-        return features
-    features.pop("token_type_ids", None)  # of encoders; generate() refuses what a decoder does not use
-    return _movable(features)
-
-
-def _called(subject: Subject, asked: dict[str, Any]) -> Any:
-    """Call the processor, with its images one by one where it does not take them by sample (GOT-OCR)."""
-    try:
-        return subject.processor(**asked)
-    except Exception as error:  # each family's processor has its own ways of refusing
-        images = asked.get("images", [])
-        if any(isinstance(image, list) for image in images):
-            with suppress(Exception):
-                return subject.processor(**asked | {"images": [image for sample in images for image in sample]})
-        raise _refused("processor", error) from error
-
-
-def _movable(features: Any) -> Any:
-    from transformers import BatchFeature
-
-    return BatchFeature(dict(features))
-
-
-def check_left_padding(mask: Any) -> None:
-    """Raise RunFailedError unless every row of a (rows, positions) mask ends in a real token.
-
-    With padding on the right, a decoder writes on from the padding in all rows but the longest.
-    """
-    short = [row for row, last in enumerate(mask[:, -1].tolist()) if not last]
-    if short:
-        raise RunFailedError(
-            f"The processor padded rows {short} on the right, which spoils their answers.",
-            "Set padding_side to left in the checkpoint's tokenizer_config.json.",
+    def _make(self, index: int, examples: Sequence[Example], fitted: Sequence[Fitted]) -> Batch:
+        subject = self.subject
+        begin = time.perf_counter()
+        pictures = [_opened(example) for example in examples] if subject.takes_images else []
+        read = time.perf_counter()
+        texts = [
+            features.chat(subject, row.text, example.image is not None, self._mark)
+            for row, example in zip(fitted, examples, strict=True)
+        ]
+        made = features.features(subject, texts, pictures, self._sizing)
+        processed = time.perf_counter()
+        tensors, copy_s = _copied(made, subject)
+        copied = time.perf_counter()
+        mask, ids = made["attention_mask"], made["input_ids"]
+        token = subject.image_token_id
+        pictured = (ids == token).sum(1).tolist() if token is not None and pictures else [0] * len(examples)
+        prompt_tokens = tuple(mask.sum(1).tolist())
+        return Batch(
+            index=index,
+            ids=tuple(example.id for example in examples),
+            references=tuple(example.references for example in examples),
+            choices=tuple(example.choices for example in examples),
+            prompts=tuple(row.text for row in fitted),
+            prompt_tokens=prompt_tokens,
+            pad_tokens=tuple((mask == 0).sum(1).tolist()),
+            image_tokens=tuple(pictured),
+            question_cut=tuple(row.cut for row in fitted),
+            keys=tuple(key(example, picture) for example, picture in _beside(examples, pictures)),
+            shape=_shape(made, prompt_tokens),
+            tensors=tensors,
+            made=Made(read - begin, processed - read, copy_s, copied - begin),
         )
 
 
-# --- images -----------------------------------------------------------------------------------------------------
+def batches(
+    subject: Subject, dataset: Dataset, *, batch_size: int = 1, image_size: int = 224, max_input_len: int | None = 200
+) -> Iterator[Batch]:
+    """Make the samples into batches in their order, one at a time. Raises as `Batches` and its `walk` do."""
+    made = Batches(subject, dataset, batch_size=batch_size, image_size=image_size, max_input_len=max_input_len)
+    return made.walk()
 
 
-def _image(subject: Subject, example: Example, sizing: int | None) -> Image.Image:
+def key(example: Example, picture: Image.Image | None) -> str:
+    """Return what tells a sample: a hash of its question, options, hint and references, and of its picture's pixels."""
+    digest = hashlib.blake2b(digest_size=12)
+    for part in (example.question, *example.choices, example.hint, *example.references):
+        digest.update(part.encode("utf-8", "replace") + b"\0")
+    if picture is not None:
+        digest.update(f"{picture.size}".encode() + picture.tobytes())
+    return digest.hexdigest()
+
+
+def _beside(
+    examples: Sequence[Example], pictures: Sequence[Image.Image]
+) -> Iterator[tuple[Example, Image.Image | None]]:
+    for place, example in enumerate(examples):
+        yield example, pictures[place] if pictures else None
+
+
+def _opened(example: Example) -> Image.Image:
     if example.image is None:
         raise RequestError(f"Sample {example.id} has no image.", "Leave it out, or profile a text-only model.")
-    if sizing is None:
-        return rgb(example.image)
-    return square(example.image, sizing, patch=_patch(subject) if subject.is_qwen_vl else None)
+    return rgb(example.image)
 
 
-def _patch(subject: Subject) -> int:
-    return int(subject.processor.image_processor.patch_size)
+def _copied(made: Any, subject: Subject) -> tuple[dict[str, Any], float]:
+    """Return the tensors on the model's device, and the seconds that took: on a GPU those of its own clock."""
+    if subject.device == "cpu":
+        begin = time.perf_counter()
+        return dict(made.to(subject.device, subject.dtype)), time.perf_counter() - begin
+    import torch
+
+    stream = torch.cuda.current_stream(subject.device)
+    ends: list[Any] = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]  # untyped there
+    ends[0].record(stream)
+    tensors = dict(made.to(subject.device, subject.dtype))
+    ends[1].record(stream)
+    ends[1].synchronize()
+    return tensors, ends[0].elapsed_time(ends[1]) / 1000
 
 
-def _sizing(subject: Subject, image_size: int) -> int | None:
-    """Return the side that images are given, None where the processor's output does not depend on it."""
-    if not subject.takes_images or subject.is_qwen_vl:
-        return image_size
-    one, other = (_image_shapes(subject, side) for side in (image_size, 3 * image_size))
-    return None if one == other else image_size
-
-
-def _image_shapes(subject: Subject, side: int) -> list[tuple[int, ...]]:
-    """Return the shapes of all that the image processor makes of a blank square picture, whatever their names."""
-    from PIL import Image
-
-    try:
-        made = subject.processor.image_processor(Image.new("RGB", (side, side)), return_tensors="pt")
-    except Exception as error:  # as with whole prompts
-        raise _refused("image processor", error) from error
-    parts = [made] if hasattr(made, "shape") else made.values()  # Idefics gives the pixels alone
-    return [tuple(value.shape) for value in parts if hasattr(value, "shape")]
-
-
-def _check_grid(subject: Subject, features: Any, rows: int, image_size: int | None) -> None:
-    """Hold the processor to (1, s / patch, s / patch) per image: some versions resize although told not to."""
-    side = (image_size or 0) // _patch(subject)
-    grids = features["image_grid_thw"].tolist()
-    if grids != [[1, side, side]] * rows:
-        raise RunFailedError(
-            f"The image processor made grids {grids[:3]} of {image_size} px images; {[1, side, side]} was due.",
-            "Another version of transformers may do; say which one this is when reporting it.",
-        )
+def _shape(made: Any, prompt_tokens: tuple[int, ...]) -> Hashable:
+    """Return what the work of answering depends on, but for the answer: shapes, padding, grids and sizes of images."""
+    shapes = tuple(sorted((name, tuple(value.shape)) for name, value in made.items() if hasattr(value, "shape")))
+    small = tuple(
+        (name, tuple(value.flatten().tolist()))
+        for name, value in sorted(made.items())
+        if name != "input_ids" and hasattr(value, "shape") and not value.is_floating_point() and value.numel() <= SMALL
+    )
+    return shapes, prompt_tokens, small

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from layerprof.data.bundled import open_bundled
 from layerprof.data.folder import open_folder
@@ -138,7 +138,7 @@ def prompt(name: str, example: Example) -> Prompt:
     return spec(name).prompt(example)
 
 
-def load(name: str, *, source: str | Path = "bundled", count: int = 32, seed: int = 0) -> Dataset:
+def load(name: str, *, source: str | Path = "bundled", count: int | Literal["all"] = 32, seed: int = 0) -> Dataset:
     """Return `count` samples of a dataset: the first that can be scored, or with a seed other than 0 a drawn choice.
 
     `source` is `bundled` (drawn, no network), `hub` or `hub@REVISION` (a commit, tag or branch of the hub dataset;
@@ -149,6 +149,8 @@ def load(name: str, *, source: str | Path = "bundled", count: int = 32, seed: in
     ten), no network, and for more samples than there are.
     """
     chosen = spec(name)
+    if count == "all":
+        raise RequestError("--samples all cannot be had yet.", "Give a number.")
     if count < 1:
         raise RequestError(f"{count} samples were asked for.", "Give --samples 1 or more.")
     opened = _open(chosen, source, count=count, seed=seed)

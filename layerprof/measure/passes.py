@@ -253,7 +253,7 @@ def answer(
         cache=cache,
     )
     synchronize(asked.device)
-    return Walked(len(batch.examples), time.perf_counter() - start, generated)
+    return Walked(batch.rows, time.perf_counter() - start, generated)
 
 
 def synchronize(device: str) -> None:

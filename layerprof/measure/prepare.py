@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from layerprof.books.evidence import Asked
 from layerprof.measure.session import Session
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Shelf(Protocol):
     """Hands out models and samples, loaded now or before."""
 
-    def dataset(self, name: str, *, source: str, count: int, seed: int) -> Dataset:
+    def dataset(self, name: str, *, source: str, count: int | Literal["all"], seed: int) -> Dataset:
         """Return samples as `datasets.load` does."""
 
     def subject(self, source: ModelSource) -> Subject:
@@ -31,7 +31,7 @@ class Shelf(Protocol):
 class Loading:
     """The shelf with nothing on it: everything is loaded when it is asked for."""
 
-    def dataset(self, name: str, *, source: str, count: int, seed: int) -> Dataset:
+    def dataset(self, name: str, *, source: str, count: int | Literal["all"], seed: int) -> Dataset:
         """Return samples. Raises RequestError (see `datasets.load`)."""
         from layerprof.data import datasets
 
@@ -77,7 +77,7 @@ def ask(settings: Settings, subject: Subject, dataset: Dataset, selector: Select
 
     found = find_layers(subject.model)
     selected = select(found, selector, subject.model)
-    batches = batching.batches(
+    made = batching.batches(
         subject,
         dataset,
         batch_size=settings.batch_size,
@@ -89,7 +89,7 @@ def ask(settings: Settings, subject: Subject, dataset: Dataset, selector: Select
         model=subject.provenance,
         device=subject.device,
         dataset=dataset,
-        batches=batches,
+        batches=tuple(made),
         layers=found + tuple(layer for layer in selected if layer not in found),
         selected=selected,
         max_new_tokens=settings.max_new_tokens or dataset.max_new_tokens,

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from layerprof import registry, settings
 from layerprof.measure import check
@@ -80,7 +80,7 @@ class CellRunner:
 
     # --- the shelf: what `prepare.prepare` asks for ------------------------------------------------------------
 
-    def dataset(self, name: str, *, source: str, count: int, seed: int) -> Dataset:
+    def dataset(self, name: str, *, source: str, count: int | Literal["all"], seed: int) -> Dataset:
         """Return samples, loaded once: cells of a sweep ask for the same ones again and again."""
         from layerprof.data import datasets
 

@@ -57,7 +57,7 @@ def _walk(session: Session, title: str, batches: tuple[Batch, ...]) -> tuple[lis
             start = time.perf_counter()
             recorder = generation.Recorder(probe=True)
             answer = generation.generate(session.subject, batch, max_new_tokens=asked.max_new_tokens, recorder=recorder)
-            walked.append(Walked(len(batch.examples), time.perf_counter() - start, answer))
+            walked.append(Walked(batch.rows, time.perf_counter() - start, answer))
             bad += bool(answer.bad_logits)
             advance()
     return walked, bad
@@ -69,9 +69,10 @@ def _one_by_one(session: Session, rows: list[int]) -> tuple[Batch, ...]:
     asked = session.asked.settings
     data = session.asked.dataset
     few = dataclasses.replace(data, examples=tuple(data.examples[row] for row in rows))
-    return batching.batches(
+    made = batching.batches(
         session.subject, few, batch_size=1, image_size=asked.image_size, max_input_len=asked.max_input_len
     )
+    return tuple(made)
 
 
 def padded_right(batch: Batch) -> Batch:

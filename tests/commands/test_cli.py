@@ -94,7 +94,7 @@ def test_version_is_the_packages() -> None:
         (["--seed", str(2**70)], ["between 0"]),
         (["--hook", "shapes", "--hook", "shapes"], ["given twice"]),
         (["--hook", "memory"], ["memory", "no batch"]),
-        (["--samples", "many"], ["--samples", "--help"]),
+        (["--samples", "many"], ["--samples", "many", "32", "all"]),
     ],
 )
 def test_wrong_values_are_refused_with_the_nearest_right_one(run_cli: Cli, args: list[str], words: list[str]) -> None:
@@ -203,7 +203,7 @@ def test_a_dash_as_file_is_standard_output(run_cli: Cli, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     code, out, _ = run_cli("report", "run", "--format", "json", "-o", "-")
     assert code == 0
-    assert json.loads(out)["format"] == 3
+    assert json.loads(out)["format"] == 4
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_models import checkpoint_folder, picture, samples, subject
 
-from layerprof.data import batching
+from layerprof.data import batching, features
 from layerprof.errors import RequestError, RunFailedError
 from layerprof.models.subject import Subject
 
@@ -58,14 +58,14 @@ def test_a_processor_that_resizes_all_the_same_is_caught(tiny: Subject, monkeypa
 
     monkeypatch.setattr(type(tiny.processor), "__call__", resizing)
     with pytest.raises(RunFailedError, match="grids"):
-        batching.batches(tiny, samples(["?"]), image_size=224)
+        list(batching.batches(tiny, samples(["?"]), image_size=224))
 
 
 @pytest.mark.parametrize("size", [225, 28, 0, -28])
 def test_an_image_size_that_is_no_number_of_cells_is_refused(tiny: Subject, size: int) -> None:
     """With those that would do."""
     with pytest.raises(RequestError, match=f"--image-size {size}"):
-        batching.batches(tiny, samples(["?"]), image_size=size)
+        list(batching.batches(tiny, samples(["?"]), image_size=size))
 
 
 # --- padding and order ------------------------------------------------------------------------------------------
@@ -87,24 +87,24 @@ def test_rows_are_padded_on_the_left(tiny: Subject) -> None:
 def test_padding_on_the_right_is_found() -> None:
     """The check names the rows whose last position is padding."""
     with pytest.raises(RunFailedError, match=r"rows \[1\]"):
-        batching.check_left_padding(torch.tensor([[0, 1, 1], [1, 1, 0]]))
-    batching.check_left_padding(torch.tensor([[0, 1, 1], [1, 1, 1]]))
+        features.check_left_padding(torch.tensor([[0, 1, 1], [1, 1, 0]]))
+    features.check_left_padding(torch.tensor([[0, 1, 1], [1, 1, 1]]))
 
 
 def test_batches_keep_order_and_every_sample(tiny: Subject) -> None:
     """Five samples in twos: 2, 2, 1."""
-    made = batching.batches(tiny, samples(["a?", "b?", "c?", "d?", "e?"]), batch_size=2, image_size=56)
-    assert [len(batch.examples) for batch in made] == [2, 2, 1]
+    made = list(batching.batches(tiny, samples(["a?", "b?", "c?", "d?", "e?"]), batch_size=2, image_size=56))
+    assert [batch.rows for batch in made] == [2, 2, 1]
     assert [batch.index for batch in made] == [0, 1, 2]
-    assert [example.id for batch in made for example in batch.examples] == list("01234")
-    assert all(len(batch.prompts) == len(batch.examples) == len(batch.question_cut) for batch in made)
+    assert [name for batch in made for name in batch.ids] == list("01234")
+    assert all(len(batch.prompts) == batch.rows == len(batch.question_cut) for batch in made)
 
 
 @pytest.mark.parametrize("size", [0, -3])
 def test_a_batch_has_at_least_one_row(tiny: Subject, size: int) -> None:
     """Anything less is refused with the option's name."""
     with pytest.raises(RequestError, match="--batch-size"):
-        batching.batches(tiny, samples(["?"]), batch_size=size)
+        list(batching.batches(tiny, samples(["?"]), batch_size=size))
 
 
 def test_the_whole_processor_output_is_kept(tiny: Subject) -> None:
@@ -129,7 +129,7 @@ def test_pixels_come_in_the_models_format(tmp_path: Path, dtype: str) -> None:
 
 def test_the_prompt_is_the_chat_templates(tiny: Subject) -> None:
     """Image before text, the assistant's turn open."""
-    assert batching.chat(tiny, "Hi?", with_image=True) == (
+    assert features.chat(tiny, "Hi?", with_image=True) == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
         "<|vision_start|><|image_pad|><|vision_end|>Hi?<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -166,6 +166,6 @@ def test_a_model_without_chat_template_gets_image_token_and_text(tiny: Subject) 
 
     kept, tiny.tokenizer.chat_template = tiny.tokenizer.chat_template, None
     try:
-        assert batching.chat(dataclasses.replace(tiny, processor=Plain()), "Hi?", with_image=True) == "<image>\nHi?\n"
+        assert features.chat(dataclasses.replace(tiny, processor=Plain()), "Hi?", with_image=True) == "<image>\nHi?\n"
     finally:
         tiny.tokenizer.chat_template = kept

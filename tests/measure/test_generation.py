@@ -30,7 +30,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 
 def batches(tiny: Subject, size: int, questions: list[str] = QUESTIONS) -> tuple[Batch, ...]:
     """Batch the questions by `size`, their images at 56 px."""
-    return batching.batches(tiny, samples(questions), batch_size=size, image_size=56)
+    return tuple(batching.batches(tiny, samples(questions), batch_size=size, image_size=56))
 
 
 def by_hand(tiny: Subject, batch: Batch, tokens: int) -> list[list[int]]:

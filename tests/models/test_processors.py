@@ -141,7 +141,7 @@ def test_a_family_that_cannot_be_asked_is_told(monkeypatch: pytest.MonkeyPatch, 
     else:
         monkeypatch.setattr(other.processor, "patch_size", None)
     with pytest.raises(RequestError) as caught:
-        batching.batches(other, samples(["hi?"]))
+        list(batching.batches(other, samples(["hi?"])))
     assert "LayerProfiler" in caught.value.remedy
 
 
@@ -232,7 +232,7 @@ def test_a_processor_that_draws_the_question_is_refused() -> None:
     images.is_vqa = False
     other = wrap(llava(tokenizer).model, HF.Pix2StructProcessor(image_processor=images, tokenizer=tokenizer))
     with pytest.raises(RequestError, match="no input_ids") as caught:
-        batching.batches(other, samples(["hi?"]))
+        list(batching.batches(other, samples(["hi?"])))
     assert "LayerProfiler" in caught.value.remedy
 
 

@@ -39,7 +39,8 @@ def test_padding_is_moved_from_left_to_right_and_images_stay() -> None:
         "attention_mask": torch.tensor([[1, 1, 1], [0, 1, 1]]),
         "pixel_values": torch.arange(8.0).reshape(4, 2),
     }
-    batch = Batch(0, (), tensors, ("a", "b"), (3, 2), (0, 1), (0, 0), (0, 0))
+    none = ((), ())
+    batch = Batch(0, ("a", "b"), none, none, ("a", "b"), (3, 2), (0, 1), (0, 0), (0, 0), tensors=tensors)
     moved = padded_right(batch).tensors
     assert moved["input_ids"].tolist() == [[1, 2, 3], [4, 5, 0]]
     assert moved["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]

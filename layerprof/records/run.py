@@ -1,57 +1,23 @@
-"""What a run is made of: frozen, versioned, free of torch.
-
-A finished `Run` is what `run.json` holds, name for name: one file, since it is one contract, from its first field to
-its last. It is pydantic, so that a file written by hand or by another version is checked when it is read. The readings
-that it is made of are in `readings`.
-
-Units are SI and stand in the field's name (`_s` seconds, `_j` joules, `flops`, `bytes`). `None` means "not measured"
-and comes with a reason; `0` means "measured, and it was zero".
-"""
+"""A run from its first field to its last: what `run.json` holds, name for name."""
 
 from __future__ import annotations
 
-from enum import StrEnum
+import warnings
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-FORMAT: Final = 3
+from layerprof.records.ledgers import EnergyClosure, Ledger
+from layerprof.records.terms import Phase, Quality, Record, Tower
+
+FORMAT: Final = 4
 """Version of `run.json`; older ones stay readable.
 
 History: 1 = first; 2 = `overhead_ci95`, `ledger.busy_s.not_recorded`; 3 = FLOPs that miss an operator say so:
 `layers[].uncounted`, `totals.flops_at_least`, `ledger.flops.not_counted` and `at_least`; rows of shared modules:
-`layers[].apart`.
+`layers[].apart`; 4 = the request (`totals.request_s`, `ledger.request_s`), `instrumented`, tokens and memory of layers,
+`ledger.memory_bytes`, throughput, joules per correct answer, `samples.jsonl` with keys.
 """
-
-Tower = Literal["vision", "language"]
-
-
-class Phase(StrEnum):
-    """The three parts of answering: encode the image, read the prompt, write the answer."""
-
-    VISION = "vision"
-    PREFILL = "prefill"
-    DECODE = "decode"
-
-
-class Quality(StrEnum):
-    """How a joule was obtained. Never mixed within one figure."""
-
-    MEASURED = "measured"
-    REPLAYED = "replayed"
-    ATTRIBUTED = "attributed"
-    ESTIMATED = "estimated"
-    UNAVAILABLE = "unavailable"
-
-
-BLOCK_KINDS = ("vision_block", "decoder_layer", "encoder_layer")
-"""Kinds that the ledger sums under `layers`; every other kind is the named rest."""
-
-
-class Record(BaseModel):
-    """A frozen, checked part of a run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Statistic(Record):
@@ -69,6 +35,22 @@ class SpanStatistic(Record):
     total: float
     median: float
     p95: float
+
+
+with warnings.catch_warnings():  # `copy` is what it is called; a deprecated method of pydantic's has that name, too
+    warnings.filterwarnings("ignore", message='Field name "copy"')
+
+    class RequestTotals(Record):
+        """Parts of a batch's way from file to answer, in seconds a batch of the bare pass.
+
+        `read` decodes the images, `process` makes tensors of images and prompts, `copy` brings them to the device
+        (timed there on a GPU), `generate` answers.
+        """
+
+        read: Statistic
+        process: Statistic
+        copy: Statistic  # type: ignore[assignment]  # see above
+        generate: Statistic
 
 
 class Wer(Record):
@@ -97,12 +79,16 @@ class TaskMetric(Record):
 
 
 class LatencyTotals(Record):
-    """End-to-end times of the bare pass, in seconds."""
+    """End-to-end times of the bare pass, in seconds, from the call of `generate()` on.
+
+    `ttft_request` is the time to the first token from the image file on: `read`, `process`, `copy`, then `ttft`.
+    """
 
     per_batch: Statistic
     per_sample: Statistic
     ttft: Statistic | None
     per_output_token: Statistic | None
+    ttft_request: Statistic | None = None
 
 
 class Energy(Record):
@@ -110,12 +96,16 @@ class Energy(Record):
 
     `active_j` are those above `baseline_w`, the quiet power around the window. `by_phase` comes by difference of
     windows and is measured, too; without it `by_phase_reason` says why. The host's joules are never added to the
-    device's.
+    device's. All are of the instrumented samples; `per_correct_answer` is joules over answers that are right (the sum
+    of the task metric) of those samples, None with its reason where there is no energy or no such metric.
     """
 
     joules: float | None
     per_sample: float | None
     per_output_token: float | None
+    per_correct_answer: float | None = None
+    per_correct_answer_ci95: tuple[float, float] | None = None
+    per_correct_answer_reason: str | None = None
     quality: Quality
     source: str
     reason: str | None = None
@@ -148,6 +138,11 @@ class Totals(Record):
     `overhead_ratio` is the latency pass over the bare pass, as the median over batches of the paired ratio, with its
     interval; a batch's two walks follow each other at once. `flops_at_least` says that operators without a formula ran:
     every figure of FLOPs is a lower bound then, and None where nothing was counted.
+
+    Rates of answers, times, throughput, peak memory and tokens are of all samples; FLOPs, bytes and energy of the
+    instrumented ones. `samples_per_s` is samples over the wall time of the whole request, `output_tokens_per_s` written
+    tokens over that of `generate()`. `accepted_per_step` is how many tokens a row kept of a decode step on average,
+    where a step may give several (speculative decoding); None elsewhere.
     """
 
     wer: Wer | None
@@ -164,6 +159,10 @@ class Totals(Record):
     peak_memory_bytes: int | None
     overhead_ratio: float | None
     overhead_ci95: tuple[float, float] | None = None
+    request_s: RequestTotals | None = None
+    samples_per_s: float | None = None
+    output_tokens_per_s: float | None = None
+    accepted_per_step: float | None = None
     output_tokens: int | None
     prompt_tokens: int | None
     pad_tokens: int | None
@@ -199,6 +198,14 @@ class LayerRow(Record):
     `uncounted` are the calls of operators inside the layer that may do matrix work and have no formula. Where there are
     any, `flops` are at least what they say, None where nothing was counted; what needs all of them has no figure.
 
+    `tokens_per_call` are positions that a call is given, in all its rows, padding counted; `kv_per_call` those whose
+    keys and values its attention may read, cached and new ones, in all rows: means over calls, None where a layer has
+    none.
+
+    `memory_peak_bytes` is the most that one call held at once beyond what was there when it began, `memory_kept_bytes`
+    what a call left allocated when it returned, as a mean over calls, and `memory_kept_kv_bytes` the part of that which
+    lies in the KV cache. `weights_bytes` are those of the layer that lie in memory, whatever the phase.
+
     Joules are over all calls. Beside replayed ones stand `energy_active_j` (above the power of the resident, idle
     model), `energy_hot_j` (weights still in the cache) and `energy_reconciled_j` (scaled so that no residual is left).
     """
@@ -216,6 +223,12 @@ class LayerRow(Record):
     bytes_weights: int | None = None
     bytes_activations: int | None = None
     bytes_kv: int | None = None
+    tokens_per_call: float | None = None
+    kv_per_call: float | None = None
+    memory_peak_bytes: int | None = None
+    memory_kept_bytes: int | None = None
+    memory_kept_kv_bytes: int | None = None
+    weights_bytes: int | None = None
     span_s: SpanStatistic | None
     busy_s: float | None
     busy_calls: int | None = None
@@ -241,100 +254,13 @@ class LayerRow(Record):
         return bool(self.uncounted)
 
 
-class NotCounted(Record):
-    """Calls of an operator that may do matrix work and has no formula: what they did is in no figure of FLOPs.
-
-    `share` is their share of the time; None where it is not known, since a GPU works behind the host's back. `places`
-    counts them by `name phase` of the layer, or of the module that ran them outside of layers.
-    """
-
-    calls: int
-    share: float | None = None
-    places: dict[str, int] = Field(default_factory=dict)
-
-
-class NotRecorded(Record):
-    """What the profiler lost: `launches` of the `of` that were made. It is in no figure of the books.
-
-    `may_be` is what they come to, in the quantity's unit, at the mean of recorded launches like them; None where there
-    are none. `places` counts those inside a layer, by `name phase`.
-    """
-
-    launches: int
-    of: int
-    may_be: float | None
-    places: dict[str, int] = Field(default_factory=dict)
-
-
-class LedgerColumn(Record):
-    """One quantity's books: `layers + sum(rest) + residual = total`, in the quantity's SI unit.
-
-    `quality` and `source` label the joules of the layers and the rest; other quantities have none. `not_recorded` is
-    what the total lacks; None where nothing is known to be missing.
-
-    `not_counted` are the operators that FLOPs lack. `at_least` names the lines that are lower bounds: `layers` and
-    `total`, names of the rest. One of which nothing was counted is None, or not in the rest; the residual is then of
-    what was counted.
-    """
-
-    layers: float | int | None
-    rest: dict[str, float | int]
-    residual: float | int | None
-    total: float | int | None
-    reason: str | None = None
-    quality: Quality | None = None
-    source: str | None = None
-    not_recorded: NotRecorded | None = None
-    not_counted: dict[str, NotCounted] = Field(default_factory=dict)
-    at_least: tuple[str, ...] = ()
-
-
-class EnergyClosure(Record):
-    """Whether replayed energy closes: `parts_j + gap_j + residual_j = total_j`, judged by `rule`.
-
-    `parts_j` are joules a call times calls of the `rows` with a figure, `gap_j` the time in no layer at the power of a
-    waiting device, `waiting_w`. `missing` are the rows without a figure (what they took is in the residual),
-    `without_interval` counts those that were measured once, whose doubt the residual's interval does not hold.
-    `stopped` says why measuring ended.
-
-    `pace` is the length of the window over that of the latency pass, by which all times in the model are scaled. Of
-    `unlike` rows a replayed call took another time than that: from `unlike_ratios[0]` to `[1]` of it.
-    """
-
-    quality: Quality
-    source: str
-    total_j: float
-    total_ci95: tuple[float, float]
-    parts_j: float
-    gap_j: float
-    residual_j: float
-    residual_ci95: tuple[float, float]
-    tolerance: float
-    passed: bool
-    rule: str
-    rows: int
-    missing: tuple[tuple[str, Phase], ...] = ()
-    without_interval: int = 0
-    stopped: str = ""
-    pace: float | None = None
-    unlike: int = 0
-    unlike_ratios: tuple[float, float] | None = None
-    waiting_w: float | None = None
-
-
-class Ledger(Record):
-    """The books of the four quantities."""
-
-    flops: LedgerColumn
-    span_s: LedgerColumn
-    busy_s: LedgerColumn
-    energy_j: LedgerColumn
-
-
 class Run(Record):
-    """Everything one `layerprof profile` produced; `run.json` is its dump."""
+    """Everything one `layerprof profile` produced; `run.json` is its dump.
 
-    format: Literal[1, 2, 3] = FORMAT
+    `samples` were answered; `instrumented` of them, the first ones, the instruments walked (None in older runs: all).
+    """
+
+    format: Literal[1, 2, 3, 4] = FORMAT
     created: str
     status: Literal["done", "interrupted", "failed"] = "done"
     settings: dict[str, Any]
@@ -342,6 +268,7 @@ class Run(Record):
     model: dict[str, Any]
     dataset: dict[str, Any]
     samples: int
+    instrumented: int | None = None
     totals: Totals
     layers: tuple[LayerRow, ...]
     ledger: Ledger
@@ -353,9 +280,14 @@ class Run(Record):
 
 
 class Sample(Record):
-    """One line of `samples.jsonl`: what was asked, what was answered, and how it was scored."""
+    """One line of `samples.jsonl`: what was asked, what was answered, and how it was scored.
+
+    `key` is a hash of the question as it stands in the dataset, the picture's pixels and the references: what makes it
+    the same sample in another run. None in older runs.
+    """
 
     id: str
+    key: str | None = None
     batch: int
     prompt: str
     references: tuple[str, ...]
