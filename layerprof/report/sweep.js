@@ -8,7 +8,7 @@ const LayerprofSweep = (() => {
   ];
   const QUALITY = [["wer", "word error rate", "", 1], ["wer_first", "word error rate, first reference", "", 1], ["metric", "task metric", "", -1]];
   const COLOURS = ["#3d7edb", "#c8553d", "#2f9e58", "#a24bb0", "#d08a2e", "#3aa6a6", "#8b949e", "#b04a7a"];
-  const PHASE_COLOURS = { vision: "#a24bb0", prefill: "#3d7edb", decode: "#2f9e58", null: "#8b949e" };
+  const PHASE_COLOURS = { vision: "#a24bb0", prefill: "#3d7edb", decode: "#2f9e58", mixed: "#c9a227", null: "#8b949e" };
   const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
   const at = id => document.getElementById(id);
 

@@ -224,6 +224,7 @@ def old(folder: Path, **totals: Any) -> Path:
     del data["totals"]["flops_at_least"]
     for row in data["layers"]:
         del row["uncounted"]
+    del data["ledger"]["request_s"], data["ledger"]["memory_bytes"]
     for column in data["ledger"].values():
         del column["not_counted"], column["at_least"]
     if totals:
