@@ -2,7 +2,7 @@
 "use strict";
 const Layerprof = (() => {
   const PHASES = ["vision", "prefill", "decode", "mixed"];
-  const COLOURS = { vision: "#a24bb0", prefill: "#3d7edb", decode: "#2f9e58", mixed: "#c9a227", null: "#8b949e" };
+  const COLOURS = { vision: "#a24bb0", prefill: "#3d7edb", decode: "#2f9e58", mixed: "#b98a00", null: "#8b949e" };
   const REQUEST = { read: "#3aa6a6", process: "#d08a2e", copy: "#c8553d", generate: "#5b6fa8", residual: "#8b949e" };
   const PREFIXES = [[1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "µ"], [1e-9, "n"]];
   const STRIP = 159;

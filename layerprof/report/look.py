@@ -17,7 +17,7 @@ PHASE_STYLE: Mapping[str | None, str] = {
     Phase.VISION: "magenta",
     Phase.PREFILL: "bright_blue",
     Phase.DECODE: "green",
-    "mixed": "yellow",
+    Phase.MIXED: "yellow",
     None: "bright_black",
 }
 
@@ -25,7 +25,7 @@ PHASE_SIGN: Mapping[str | None, str] = {
     Phase.VISION: "v",
     Phase.PREFILL: "p",
     Phase.DECODE: "d",
-    "mixed": "m",
+    Phase.MIXED: "m",
     None: ".",
 }
 """What stands for a phase in a bar where only ASCII shows."""
