@@ -71,7 +71,7 @@ class Batches:
         self.subject, self.dataset, self.batch_size = subject, dataset, batch_size
         self._order = Order(dataset, pictured=subject.takes_images, skip_bad=skip_bad)
         self._keys: dict[int, str] = {}
-        self._change: Callable[[Batch], Batch] | None = None
+        self.change: Callable[[Batch], Batch] | None = None
         self._fitted = fit(subject.tokenizer, dataset.name, dataset.examples, max_input_len)
         self._sizing = features.side_of(subject, image_size)
         self._mark = features.image_mark(subject)
@@ -103,13 +103,13 @@ class Batches:
             batch = self._make(index, index * self.batch_size, self.batch_size)
             if batch is None:  # samples were left out, and there is no such batch any more
                 return
-            yield self._change(batch) if self._change else batch
+            yield self.change(batch) if self.change else batch
             del batch  # nor is it held while the next one is made
 
     def then(self, change: Callable[[Batch], Batch]) -> Batches:
         """Return the same batches, each changed after it is made."""
         other = copy.copy(self)
-        other._change = change
+        other.change = change
         return other
 
     def of(self, places: Sequence[int]) -> Iterator[Batch]:
