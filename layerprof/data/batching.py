@@ -71,7 +71,7 @@ class Batches:
         self.subject, self.dataset, self.batch_size = subject, dataset, batch_size
         self.skip_bad = skip_bad
         self.bad: dict[str, str] = {}
-        self._change: Callable[[Batch], Batch] | None = None
+        self.change: Callable[[Batch], Batch] | None = None
         self._fitted = fit(subject.tokenizer, dataset.name, dataset.examples, max_input_len)
         self._sizing = features.side_of(subject, image_size)
         self._mark = features.image_mark(subject)
@@ -97,12 +97,13 @@ class Batches:
         for index in numbers:
             rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
             batch = self._make(index, self.dataset.examples[rows], self._fitted[rows])
-            yield self._change(batch) if self._change else batch
+            yield self.change(batch) if self.change else batch
+            del batch  # before the next one is made
 
     def then(self, change: Callable[[Batch], Batch]) -> Batches:
         """Return the same batches, each changed after it is made."""
         other = copy.copy(self)
-        other._change = change
+        other.change = change
         return other
 
     def of(self, places: Sequence[int]) -> Iterator[Batch]:
