@@ -9,7 +9,7 @@ from math import fsum
 
 from layerprof.books.spans import BEFORE_FIRST
 from layerprof.readings import Key, Layer, Span, SpanReading
-from layerprof.records import Phase
+from layerprof.records import IN_TURN, Phase
 
 
 def seconds_of(spans: Iterable[Span]) -> float:
@@ -51,7 +51,7 @@ def phase_ends(spans: SpanReading, walk_s: float | None) -> dict[Phase, float]:
         return {}
     share, found, end_s = pace(spans, walk_s), {}, 0.0
     outer = span_seconds(replace(spans, spans=tuple(span for span in spans.spans if not span.around)))
-    for phase in Phase:
+    for phase in IN_TURN:
         end_s += fsum(seconds for (_, of), seconds in outer.items() if of is phase)
         end_s += fsum(seconds for name, seconds in spans.gaps_s.items() if gap_phase(name) is phase)
         found[phase] = share * end_s

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,7 @@ class Batches:
         self.subject, self.dataset, self.batch_size = subject, dataset, batch_size
         self.skip_bad = skip_bad
         self.bad: dict[str, str] = {}
+        self._change: Callable[[Batch], Batch] | None = None
         self._fitted = fit(subject.tokenizer, dataset.name, dataset.examples, max_input_len)
         self._sizing = features.side_of(subject, image_size)
         self._mark = features.image_mark(subject)
@@ -82,21 +84,26 @@ class Batches:
     def __len__(self) -> int:
         return (self.samples + self.batch_size - 1) // self.batch_size
 
-    def first(self, samples: int) -> int:
-        """Return how many samples the first whole batches have that hold so many, or all there are."""
-        return min(-(-samples // self.batch_size) * self.batch_size, self.samples)
+    def walk(self) -> Iterator[Batch]:
+        """Make the batches in their order; the last one may be shorter.
 
-    def walk(self, samples: int | None = None) -> Iterator[Batch]:
-        """Make the batches in their order, up to the one that holds the last of so many samples (None: all).
-
-        The last one may be shorter. Raises RequestError naming a sample whose picture cannot be read, unless bad ones
-        are skipped; then the following samples take their place.
+        Raises RequestError naming a sample whose picture cannot be read, unless bad ones are skipped; then the
+        following samples take their place.
         """
-        examples = self.dataset.examples
-        end = len(examples) if samples is None else self.first(samples)
-        for index, start in enumerate(range(0, end, self.batch_size)):
-            rows = slice(start, start + self.batch_size)
-            yield self._make(index, examples[rows], self._fitted[rows])
+        return self.some(range(len(self)))
+
+    def some(self, numbers: Iterable[int]) -> Iterator[Batch]:
+        """Make these batches of the walk, by their number, in the order given; others are not made for it."""
+        for index in numbers:
+            rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
+            batch = self._make(index, self.dataset.examples[rows], self._fitted[rows])
+            yield self._change(batch) if self._change else batch
+
+    def then(self, change: Callable[[Batch], Batch]) -> Batches:
+        """Return the same batches, each changed after it is made."""
+        other = copy.copy(self)
+        other._change = change
+        return other
 
     def of(self, places: Sequence[int]) -> Iterator[Batch]:
         """Make a batch of each of these samples alone, by their place in the order of the walk."""

@@ -12,7 +12,7 @@ from layerprof.energy.replayed import ReplayReading
 from layerprof.energy.share import by_difference
 from layerprof.energy.typical import Typical
 from layerprof.energy.windows import WindowReading
-from layerprof.records import Phase
+from layerprof.records import IN_TURN, Phase
 
 NOT_ABOVE_ZERO = "the windows differ by less than their own doubt, so one phase has no joules above zero"
 
@@ -55,8 +55,8 @@ class EnergyData:
 
     def phases(self) -> dict[Phase, Amount] | None:
         """Return joules by phase, by difference; None where a window has none, or a difference is not above zero."""
-        known = [energy for phase in Phase if (energy := self.upto[phase].reading.energy) is not None]
-        if len(known) < len(Phase):
+        known = [energy for phase in IN_TURN if (energy := self.upto[phase].reading.energy) is not None]
+        if len(known) < len(IN_TURN):
             return None
         found = by_difference(*known)
         return found if all(it.joules > 0 for it in found.values()) else None

@@ -27,7 +27,7 @@ from layerprof.layers.nesting import whole_layers
 from layerprof.measure import optimize, passes
 from layerprof.measure.session import Session
 from layerprof.readings import SpanReading
-from layerprof.records import Phase
+from layerprof.records import IN_TURN
 
 WINDOW_S = 5.0
 """Least length of a window: 50 steps of a counter that steps every 100 ms."""
@@ -100,7 +100,7 @@ def _read(reading: EnergyReading, counts: dict[str, Repeated], spans: SpanReadin
     ends_s = phase_ends(spans, found[0].walk_s) if spans else {}
     return EnergyData(
         whole=found[0],
-        upto=at_one_speed(dict(zip(Phase, found[1:], strict=True)), ends_s, rest_w),
+        upto=at_one_speed(dict(zip(IN_TURN, found[1:], strict=True)), ends_s, rest_w),
         instrument=facts,
         host_reason=host.reason if host else None,
     )

@@ -41,10 +41,12 @@ class Draws:
 
         Resamples whose denominator is 0 have no ratio and are left out; None where none is left.
         """
-        if self.n < 2:
-            return None
+        return interval(self.ratios(over, under)) if self.n > 1 else None
+
+    def ratios(self, over: Sequence[float], under: Sequence[float]) -> Floats:
+        """Return sum(over) / sum(under) of each resample, to be joined with other quantities; not finite over 0."""
         above, below = self._sums(over, under)
-        return interval(_divided(above, below))
+        return _divided(above, below)
 
     def difference_of_rates(
         self, after: tuple[Sequence[float], Sequence[float]], before: tuple[Sequence[float], Sequence[float]]

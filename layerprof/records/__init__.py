@@ -27,11 +27,12 @@ from layerprof.records.run import (
     Totals,
     Wer,
 )
-from layerprof.records.terms import BLOCK_KINDS, Phase, Quality, Record, Tower
+from layerprof.records.terms import BLOCK_KINDS, IN_TURN, Phase, Quality, Record, Tower
 
 __all__ = [
     "BLOCK_KINDS",
     "FORMAT",
+    "IN_TURN",
     "Apart",
     "Energy",
     "EnergyClosure",

@@ -11,11 +11,20 @@ Tower = Literal["vision", "language"]
 
 
 class Phase(StrEnum):
-    """The three parts of answering: encode the image, read the prompt, write the answer."""
+    """The parts of answering: encode the image, read the prompt, write the answer; and the last two in one step.
+
+    A step is mixed that works on the prompts of some requests and on the answers of others at once, as continuous
+    batching makes them.
+    """
 
     VISION = "vision"
     PREFILL = "prefill"
     DECODE = "decode"
+    MIXED = "mixed"
+
+
+IN_TURN = (Phase.VISION, Phase.PREFILL, Phase.DECODE)
+"""The phases that follow each other within one `generate()`, in their order."""
 
 
 class Quality(StrEnum):

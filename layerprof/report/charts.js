@@ -1,8 +1,8 @@
 /* Draws a run: parts, heat map, decode steps, roofline, sortable layers. Text from outside never becomes markup. */
 "use strict";
 const Layerprof = (() => {
-  const PHASES = ["vision", "prefill", "decode"];
-  const COLOURS = { vision: "#a24bb0", prefill: "#3d7edb", decode: "#2f9e58", null: "#8b949e" };
+  const PHASES = ["vision", "prefill", "decode", "mixed"];
+  const COLOURS = { vision: "#a24bb0", prefill: "#3d7edb", decode: "#2f9e58", mixed: "#b98a00", null: "#8b949e" };
   const PREFIXES = [[1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "µ"], [1e-9, "n"]];
   const STRIP = 159;
   const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] };

@@ -17,7 +17,7 @@ PHASE_STYLE: Mapping[str | None, str] = {
     Phase.VISION: "magenta",
     Phase.PREFILL: "bright_blue",
     Phase.DECODE: "green",
-    "mixed": "yellow",
+    Phase.MIXED: "yellow",
     None: "bright_black",
 }
 

@@ -8,7 +8,7 @@ const LayerprofSweep = (() => {
   ];
   const QUALITY = [["wer", "word error rate", "", 1], ["wer_first", "word error rate, first reference", "", 1], ["metric", "task metric", "", -1]];
   const COLOURS = ["#3d7edb", "#c8553d", "#2f9e58", "#a24bb0", "#d08a2e", "#3aa6a6", "#8b949e", "#b04a7a"];
-  const PHASE_COLOURS = { vision: "#a24bb0", prefill: "#3d7edb", decode: "#2f9e58", null: "#8b949e" };
+  const PHASE_COLOURS = { vision: "#a24bb0", prefill: "#3d7edb", decode: "#2f9e58", mixed: "#b98a00", null: "#8b949e" };
   const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
   const at = id => document.getElementById(id);
 
@@ -92,7 +92,7 @@ const LayerprofSweep = (() => {
 
   /* The parts of the cells with their value in each: [label, phase, values], what is under 2 % everywhere joined. */
   function partsOf(runs, value, whole) {
-    const order = { vision: 0, prefill: 1, decode: 2, null: 3 }, names = new Map();
+    const order = { vision: 0, prefill: 1, decode: 2, mixed: 3, null: 4 }, names = new Map();
     runs.forEach((run, nth) => run.parts.forEach(part => {
       const id = part.label + "|" + part.phase;
       if (!names.has(id)) names.set(id, [part.label, part.phase, runs.map(() => null)]);

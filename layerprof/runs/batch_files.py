@@ -2,7 +2,7 @@
 
 Totals and medians cannot be compared in pairs; these can. `batches.csv` has a line for each batch of the bare pass, and
 in `hooked_s` what the latency pass took for it; `spans.csv` has one for each layer, phase and batch of that pass (the
-spans of all its calls added up).
+spans of all its calls added up). That pass may have walked a part of the batches, the first ones.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from layerprof.errors import RequestError
 from layerprof.records import Phase
 
 if TYPE_CHECKING:
-    from layerprof.readings import Layer, SpanReading, Walked
+    from layerprof.readings import Layer, Made, SpanReading, Walked
 
 BATCHES_FILE = "batches.csv"
 SPANS_FILE = "spans.csv"
+NEEDED = ("batch", "rows", "latency_s", "first_token_s", "new_tokens")
+REQUEST = ("read_s", "process_s", "copy_s", "made_s", "wall_s")
+"""Columns of the request; files of older runs have none of them."""
 
 R = TypeVar("R")
 
@@ -31,7 +34,9 @@ R = TypeVar("R")
 class BatchTime:
     """One batch of the bare pass.
 
-    It holds the seconds of its `generate()`, seconds to the first token, tokens written in all rows.
+    It holds the seconds of its `generate()`, seconds to the first token, tokens written in all rows; then what it took
+    to read its images, to make tensors of them and to copy those to the device, `made_s` for all of that, and `wall_s`
+    from where its turn began to its answer. None where that was not timed.
     """
 
     batch: int
@@ -39,19 +44,29 @@ class BatchTime:
     latency_s: float
     first_token_s: float | None
     new_tokens: int
+    read_s: float | None = None
+    process_s: float | None = None
+    copy_s: float | None = None
+    made_s: float | None = None
+    wall_s: float | None = None
 
 
 def write(
-    folder: Path, bare: Sequence[Walked], hooked: Sequence[Walked], spans: SpanReading | None, selected: Sequence[Layer]
+    folder: Path,
+    bare: Sequence[Walked],
+    hooked: Sequence[Walked],
+    spans: SpanReading | None,
+    selected: Sequence[Layer],
+    made: Sequence[Made] = (),
 ) -> dict[str, str]:
     """Write the times of each batch, and of the selected layers in it where they were read.
 
-    Returns the files' names for `run.files`.
+    `made` is the making of the bare pass's batches, one each. Returns the files' names for `run.files`.
     """
     from layerprof.runs.store import write_atomic
 
     files = {"batches": BATCHES_FILE}
-    write_atomic(folder / BATCHES_FILE, _batches(bare, hooked).encode())
+    write_atomic(folder / BATCHES_FILE, _batches(bare, hooked, made).encode())
     if spans is not None:
         names = {layer.name for layer in selected}
         write_atomic(folder / SPANS_FILE, _spans(spans, names).encode())
@@ -65,7 +80,7 @@ def load_batches(folder: str | Path) -> tuple[BatchTime, ...]:
     Raises RequestError for a broken file, naming the line.
     """
     file = Path(folder) / BATCHES_FILE
-    return tuple(_read(file, ("batch", "rows", "latency_s", "first_token_s", "new_tokens"), _batch_time))
+    return tuple(_read(file, NEEDED, _batch_time))
 
 
 def load_spans(folder: str | Path) -> dict[tuple[str, Phase], dict[int, float]]:
@@ -84,6 +99,7 @@ def _batch_time(row: Mapping[str, str]) -> BatchTime:
         latency_s=float(row["latency_s"]),
         first_token_s=float(row["first_token_s"]) if row["first_token_s"] else None,
         new_tokens=int(row["new_tokens"]),
+        **{name: float(row[name]) if row.get(name) else None for name in REQUEST},
     )
 
 
@@ -91,19 +107,32 @@ def _span(row: Mapping[str, str]) -> tuple[str, Phase, int, float]:
     return row["name"], Phase(row["phase"]), int(row["batch"]), float(row["span_s"])
 
 
-def _batches(walked: Sequence[Walked], hooked: Sequence[Walked]) -> str:
+def _batches(walked: Sequence[Walked], hooked: Sequence[Walked], made: Sequence[Made]) -> str:
     rows = (
         (
             index,
             batch.rows,
             repr(batch.latency_s),
-            "" if batch.generated.first_token_s is None else repr(batch.generated.first_token_s),
+            _text(batch.generated.first_token_s),
             sum(batch.generated.new_tokens),
-            repr(hooked[index].latency_s) if index < len(hooked) else "",
+            _text(hooked[index].latency_s if index < len(hooked) else None),
+            *map(_text, _request(batch, made[index] if index < len(made) else None)),
         )
         for index, batch in enumerate(walked)
     )
-    return _csv(("batch", "rows", "latency_s", "first_token_s", "new_tokens", "hooked_s"), rows)
+    return _csv((*NEEDED, "hooked_s", *REQUEST), rows)
+
+
+def _request(batch: Walked, made: Made | None) -> Sequence[float | None]:
+    """Return the columns of the request."""
+    if made is None:
+        return (None,) * len(REQUEST)
+    wall_s = None if batch.wall_s is None else made.wall_s + batch.wall_s
+    return made.read_s, made.process_s, made.copy_s, made.wall_s, wall_s
+
+
+def _text(seconds: float | None) -> str:
+    return "" if seconds is None else repr(seconds)
 
 
 def _spans(reading: SpanReading, selected: set[str]) -> str:

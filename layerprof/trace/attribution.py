@@ -9,10 +9,7 @@ from typing import Literal
 
 from layerprof.records import Phase
 
-MIXED: Literal["mixed"] = "mixed"
-"""Phase of a server's step that works on prompts and on answers at once."""
-
-RowPhase = Phase | Literal["mixed"] | None
+RowPhase = Phase | None
 """Phase of a row; None where the trace does not tell."""
 
 Top = tuple[tuple[str, int], ...]

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from layerprof.records import Phase
-from layerprof.trace.attribution import MIXED, RowPhase
+from layerprof.trace.attribution import RowPhase
 
 _BEGINS = ("execute_", "step[", "prefill[", "decode[", "capture_")
 # vLLM: execute_8192_context_9(sq8155sk8430..)_generation_37(sq37sk34489..); sq are new tokens, sk attended to.
@@ -39,7 +39,7 @@ _MODES: dict[str, RowPhase] = {
     "EXTEND": Phase.PREFILL,
     "PREFILL": Phase.PREFILL,
     "SPLIT_PREFILL": Phase.PREFILL,
-    "MIXED": MIXED,
+    "MIXED": Phase.MIXED,
 }
 
 
@@ -83,7 +83,7 @@ def parse(name: str) -> Step | None:
 
 def _execute(found: re.Match[str]) -> Step:
     context, generation = int(found["context"]), int(found["generation"])
-    phase: RowPhase = MIXED if context and generation else Phase.PREFILL if context else None
+    phase: RowPhase = Phase.MIXED if context and generation else Phase.PREFILL if context else None
     phase = phase or (Phase.DECODE if generation else None)
     tokens = f"_{found['tokens']}" if found["tokens"] else ""
     return Step(

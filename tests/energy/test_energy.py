@@ -16,7 +16,7 @@ from layerprof.energy.counter import CounterRead, Unwrapper, find_ticks
 from layerprof.energy.fit import Fit, edge_window, line, pulse_window, steady_window
 from layerprof.energy.sensor_record import SensorRecord, State
 from layerprof.energy.share import attribute, by_difference
-from layerprof.records import Phase, Quality
+from layerprof.records import IN_TURN, Phase, Quality
 
 FAULTS = {
     "steps": Faults(),
@@ -346,7 +346,7 @@ def test_a_total_that_was_not_measured_gives_rows_with_its_reason() -> None:
 def test_phases_come_by_difference_and_their_intervals_widen() -> None:
     """Vision alone 10, up to the first token 30, whole answer 90; errors add in quadrature (3-4-5)."""
     found = by_difference(around(10, 3), around(30, 4), around(90, 12))
-    assert [found[p].joules for p in Phase] == [10, 20, 60]
+    assert [found[p].joules for p in IN_TURN] == [10, 20, 60]
     assert found[Phase.PREFILL].half == pytest.approx(5.0)
     assert found[Phase.DECODE].half == pytest.approx(np.hypot(4, 12))
 

@@ -15,7 +15,7 @@ from layerprof.energy.closure import Closure
 from layerprof.energy.measured import EnergyData, Measured, Repeated, at_one_speed, measured
 from layerprof.energy.replayed import ReplayReading, ReplayRow
 from layerprof.energy.windows import WindowReading
-from layerprof.records import Phase, Quality, Run
+from layerprof.records import IN_TURN, Phase, Quality, Run
 from layerprof.runs.store import load
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results" / "nvidia-h200"
@@ -104,7 +104,7 @@ def _upto(name: str) -> tuple[dict[Phase, Measured], Amount]:
     facts = json.loads((RESULTS / name / "energy.json").read_text())["instrument"]
     rest_w = _amount(facts["rest_w"], facts["rest_w_ci95"])
     found = {}
-    for phase, label in zip(Phase, LABELS, strict=True):
+    for phase, label in zip(IN_TURN, LABELS, strict=True):
         window = facts["windows"][label]
         reading = WindowReading(
             label=label,
@@ -132,11 +132,11 @@ def test_phases_add_up_where_their_windows_are_set_to_one_speed_of_the_host(name
     upto, rest_w = _upto(name)
     plain = EnergyData(next(iter(upto.values())), upto).phases()
     assert plain is not None
-    assert tuple(round(plain[phase].joules) for phase in Phase) == before
+    assert tuple(round(plain[phase].joules) for phase in IN_TURN) == before
     assert run.energy_closure is not None
     assert run.ledger.span_s.total is not None
     share, ends_s, end_s = walk_s / run.ledger.span_s.total, {}, 0.0
-    for phase in Phase:
+    for phase in IN_TURN:
         end_s += share * fsum(row.span_s.total for row in run.layers if row.span_s and row.phase is phase)
         gaps = {where: s for where, s in run.ledger.span_s.rest.items() if where not in NAMED}
         end_s += share * fsum(seconds for where, seconds in gaps.items() if gap_phase(where) is phase)
@@ -146,7 +146,7 @@ def test_phases_add_up_where_their_windows_are_set_to_one_speed_of_the_host(name
     assert fsum(amount.joules for amount in phases.values()) == pytest.approx(run.energy_closure.total_j, rel=0.04)
     assert replayed.gap_w is not None
     start_s = 0.0
-    for phase in Phase:
+    for phase in IN_TURN:
         rows = [(replayed.rows[row.name, row.phase], row.calls) for row in run.layers if row.phase is phase]
         parts = [
             calls * (row.energy.joules - replayed.gap_w.joules * row.seconds)

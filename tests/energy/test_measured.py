@@ -7,7 +7,7 @@ import pytest
 from layerprof.energy.amount import around, ci95_of, joules_of
 from layerprof.energy.measured import NOT_ABOVE_ZERO, EnergyData, Measured, Repeated, at_one_speed, mean_power, measured
 from layerprof.energy.windows import WindowReading
-from layerprof.records import Phase, Quality
+from layerprof.records import IN_TURN, Phase, Quality
 
 
 def window(
@@ -85,7 +85,7 @@ def test_the_mean_power_of_a_window_has_its_interval() -> None:
 
 def data(vision: WindowReading, prefill: WindowReading, decode: WindowReading) -> EnergyData:
     """Return what a pass read, each window of one walk."""
-    upto = {phase: Measured(it, None) for phase, it in zip(Phase, (vision, prefill, decode), strict=True)}
+    upto = {phase: Measured(it, None) for phase, it in zip(IN_TURN, (vision, prefill, decode), strict=True)}
     return EnergyData(Measured(window(100.0), None), upto)
 
 
@@ -93,8 +93,8 @@ def test_phases_are_differences_of_the_windows() -> None:
     """20, 50 and 98 J up to the end of each phase: 20, 30 and 48 J; errors of 3 and 4 J make 5."""
     found = data(window(20.0, 3.0), window(50.0, 4.0), window(98.0, 0.0)).phases()
     assert found is not None
-    assert [found[phase].joules for phase in Phase] == [20.0, 30.0, 48.0]
-    assert [found[phase].half for phase in Phase] == pytest.approx([3.0, 5.0, 4.0])
+    assert [found[phase].joules for phase in IN_TURN] == [20.0, 30.0, 48.0]
+    assert [found[phase].half for phase in IN_TURN] == pytest.approx([3.0, 5.0, 4.0])
     assert data(window(20.0), window(50.0), window(98.0)).phases_reason() is None
 
 
@@ -102,7 +102,7 @@ def test_phases_may_be_small() -> None:
     """Half a joule is above zero, and a phase like any other."""
     found = data(window(0.5), window(1.0), window(1.5)).phases()
     assert found is not None
-    assert [found[phase].joules for phase in Phase] == [0.5, 0.5, 0.5]
+    assert [found[phase].joules for phase in IN_TURN] == [0.5, 0.5, 0.5]
 
 
 def test_a_phase_that_is_not_above_zero_leaves_no_phases() -> None:
@@ -131,12 +131,12 @@ def test_windows_at_other_speeds_of_the_host_are_set_to_one() -> None:
     At one speed they take 1, 3 and 8 s, so phases have 10 + 10, 20 + 20 and 30 + 50 J, where the plain differences of
     30, 45 and 120 J are 30, 15 and 75.
     """
-    walks = dict(zip(Phase, ((30.0, 2.0), (45.0, 1.5), (120.0, 6.0)), strict=True))
+    walks = dict(zip(IN_TURN, ((30.0, 2.0), (45.0, 1.5), (120.0, 6.0)), strict=True))
     upto = {phase: Measured(window(joules), None, walk_s=walk_s) for phase, (joules, walk_s) in walks.items()}
-    ends_s = dict(zip(Phase, (1.0, 3.0, 8.0), strict=True))
+    ends_s = dict(zip(IN_TURN, (1.0, 3.0, 8.0), strict=True))
     found = EnergyData(Measured(window(140.0), None), at_one_speed(upto, ends_s, around(10.0, 0.0))).phases()
     assert found is not None
-    assert [found[phase].joules for phase in Phase] == pytest.approx([20.0, 40.0, 80.0])
+    assert [found[phase].joules for phase in IN_TURN] == pytest.approx([20.0, 40.0, 80.0])
     assert found[Phase.VISION].half == pytest.approx(1.959964 * 10 * 0.5 / 3**0.5), "half the time for 10 J of work"
     assert at_one_speed(upto, ends_s, None) == upto, "nothing is set without the power of waiting"
     assert at_one_speed(upto, {}, around(10.0, 0.0)) == upto, "nor without a time"

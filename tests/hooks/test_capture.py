@@ -15,7 +15,7 @@ from layerprof.hooks.energy.state import CallInputs, difference
 from torch import Tensor, nn
 
 from layerprof.readings import Layer
-from layerprof.records import Phase
+from layerprof.records import IN_TURN, Phase
 
 
 def _captured(name: str, attention: str = "sdpa", steps: int = 4) -> CaptureHook:
@@ -36,7 +36,7 @@ def _captured(name: str, attention: str = "sdpa", steps: int = 4) -> CaptureHook
 def test_every_captured_call_gives_again_what_it_gave_in_the_model(name: str, attention: str) -> None:
     """KV caches that grow, slide, cross over to the image or hang on an encoder: three calls in a row, same answer."""
     hook = _captured(name, attention)
-    assert {c.phase for c in hook.calls.values()} == set(Phase)
+    assert {c.phase for c in hook.calls.values()} == set(IN_TURN)
     with torch.no_grad():
         refused = {c.key: why for c in hook.calls.values() if (why := verify(c, "cpu", HostClock()))}
     assert refused == {}

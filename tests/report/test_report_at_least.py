@@ -224,7 +224,7 @@ def old(folder: Path, **totals: Any) -> Path:
     del data["totals"]["flops_at_least"]
     for row in data["layers"]:
         del row["uncounted"]
-    for column in data["ledger"].values():
+    for column in filter(None, data["ledger"].values()):
         del column["not_counted"], column["at_least"]
     if totals:
         data["ledger"]["flops"] |= {"layers": 0, "rest": {}, "residual": 0, "total": 0}

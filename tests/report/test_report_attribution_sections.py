@@ -53,7 +53,7 @@ def served() -> Attribution:
         {"outside layers": 100, "graph launch": 500},
         steps=(
             Steps("d", Phase.DECODE, 4, 24_590, 9_000, 32, 0, 0, 32, 32),
-            Steps("m", "mixed", 2, 9_700, 5_000, 12, 2, 8_000, 10, 10),
+            Steps("m", Phase.MIXED, 2, 9_700, 5_000, 12, 2, 8_000, 10, 10),
         ),
         graphs=(
             GraphUse(4, 544, 24_560, 24_560, "capture_32 in a.json", "graph node ids"),

@@ -11,8 +11,9 @@ from functools import cache
 import pytest
 from paths import SHARED_TRACES
 
+from layerprof.records import Phase
 from layerprof.trace.attribute import attribute
-from layerprof.trace.attribution import GRAPH, MIXED, NO_LAUNCH, OUTSIDE, Attribution, Naming
+from layerprof.trace.attribution import GRAPH, NO_LAUNCH, OUTSIDE, Attribution, Naming
 
 FOLDER = SHARED_TRACES
 TRACES = (
@@ -160,7 +161,7 @@ def test_layers_are_inferred_where_no_module_tells_them(
 def test_steps_say_their_requests_and_tokens() -> None:
     """Of vLLM: nine prompts of 8155 tokens beside 37 answers, in one step."""
     (step,) = read("vllm_gpt-oss_piecewise.replay").steps
-    assert (step.phase, step.requests) == (MIXED, 46)
+    assert (step.phase, step.requests) == (Phase.MIXED, 46)
     assert (step.context_requests, step.context_tokens) == (9, 8155)
     assert (step.generation_requests, step.generation_tokens) == (37, 37)
     (decode,) = read("sglang_qwen3-8b_decode.replay").steps

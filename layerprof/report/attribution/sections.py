@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from layerprof.records import Phase
 from layerprof.report import units
-from layerprof.trace.attribution import MIXED, Attribution, GraphUse, Stack, Steps
+from layerprof.trace.attribution import Attribution, GraphUse, Stack, Steps
 
 MOST = 6
 """Kinds of steps with lines of their own; of more, those of one phase are added up."""
@@ -40,12 +41,12 @@ def _steps(result: Attribution) -> Section:
     many = len(result.steps) > MOST
     for step in result.steps:
         given.setdefault(step.phase if many else step, []).append(step)
-    mixed = sum(step.count for step in result.steps if step.phase == MIXED)
+    mixed = sum(step.count for step in result.steps if step.phase is Phase.MIXED)
     works = "1 step works" if mixed == 1 else f"{units.count(mixed)} steps work"
     return Section(
         "Steps",
         "as the server's annotations tell",
-        [f"{works} on prompts and on answers at once: phase `{MIXED}`."] if mixed else [],
+        [f"{works} on prompts and on answers at once: phase `{Phase.MIXED}`."] if mixed else [],
         ("phase", "steps", "requests", "prompts", "prompt tokens", "answers", "answer tokens", "each", "%"),
         [
             (

@@ -11,7 +11,7 @@ from layerprof.errors import RequestError, did_you_mean, nearest, suggestion
 from layerprof.records import Phase
 from layerprof.report.attribution import tree
 from layerprof.report.attribution.tree import Node
-from layerprof.trace.attribution import MIXED, Attribution, Row
+from layerprof.trace.attribution import Attribution, Row
 
 LINES = 20
 """Lines of the tree where nobody says how many: with its books, a tree then fits a screen."""
@@ -24,7 +24,7 @@ SORTS: Mapping[str, Callable[[Node], float | str]] = {
     "name": lambda node: node.label,
 }
 """Orders of the rows in one holder. `order` is that of their first calls."""
-PHASES = (*(phase.value for phase in Phase), MIXED)
+PHASES = tuple(phase.value for phase in Phase)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ def _phases(run: Run, look: Look) -> Iterator[RenderableType]:
     shares = run_parts.phase_shares(run)
     if not shares:
         return
-    signs = {Phase.VISION: "v", Phase.PREFILL: "p", Phase.DECODE: "d", None: "."}
+    signs = {Phase.VISION: "v", Phase.PREFILL: "p", Phase.DECODE: "d", Phase.MIXED: "m", None: "."}
     pieces = [(share, PHASE_STYLE[phase], signs[phase]) for _, phase, share in shares]
     yield look.stacked(pieces, min(look.width, 100) - 2)
     legend = Text()
