@@ -115,14 +115,14 @@ class Storages:
         found = held | {BEFORE: held.get(BEFORE, 0) + self._discovered}
         return {account: size for account, size in found.items() if size}
 
-    def size(self, tensors: Iterable[Tensor], *, since: int = -1, but: Account | None = None) -> int:
-        """Return the bytes of the storages of some tensors, each once, as they are charged now.
+    def sizes(self, tensors: Iterable[Tensor], *, since: int = -1, but: Account | None = None) -> list[int]:
+        """Return the bytes of the storages of some tensors, each storage once.
 
-        Only those made after the moment `since` (a `serial`), and not those in the account `but`.
+        Only of those made after the moment `since` (a `serial`), and not in the account `but`.
         """
         self._settle()
-        found = {id(piece): piece for tensor in tensors if (piece := self._piece(tensor)) is not None}
-        return sum(p.size for p in found.values() if p.serial > since and p.account != but)
+        found = {piece.serial: piece for tensor in tensors if (piece := self._piece(tensor)) is not None}
+        return [p.size for p in found.values() if p.serial > since and p.account != but]
 
     # --- what is told -----------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any, Literal
 
-from layerprof.books import joules, layer_joules, ledger, not_counted, rows, totals
+from layerprof.books import joules, layer_joules, ledger, memory, not_counted, rows, totals
 from layerprof.books.answers import Scored
 from layerprof.books.device import roof, surroundings
 from layerprof.books.evidence import Asked, Read
@@ -53,7 +53,7 @@ def books_of(asked: Asked, read: Read, energy: rows.LayerEnergy) -> tuple[tuple[
     """Return the rows of the selected layers and the ledger of all of them."""
     reasons = {column: read.reasons[name] for name, column in COLUMNS.items() if name in read.reasons}
     best = roof(asked.device, asked.model["dtype"])
-    every = rows.rows(asked.layers, read.spans, read.work, read.kernels, energy, roof=best)
+    every = rows.rows(asked.layers, read.spans, read.work, read.kernels, energy, memory=read.memory, roof=best)
     books = ledger.close(
         asked.layers,
         read.spans,
@@ -63,6 +63,8 @@ def books_of(asked: Asked, read: Read, energy: rows.LayerEnergy) -> tuple[tuple[
         total_energy_j=joules.end_to_end(read.energy),
         reasons=reasons,
     )
+    why = read.reasons.get("memory", "") if asked.settings.memory else ""
+    books = books.model_copy(update={"memory_bytes": memory.column(asked.layers, read.memory, why)})
     return shown(every, asked.selected, read.spans, read.work), books
 
 
@@ -132,4 +134,5 @@ def _pass_facts(read: Read, reasons: dict[str, str]) -> dict[str, Any]:
         "decode_by_step": rows.decode_by_step(read.spans) if read.spans else [],
         "reasons": reasons,
         "energy": joules.facts(read.energy),
+        **({"memory": memory.facts(read.memory)} if read.memory else {}),
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from layerprof.energy.measured import EnergyData
-from layerprof.readings import KernelReading, Layer, SpanReading, Walked, WorkReading
+from layerprof.readings import KernelReading, Layer, MemoryReading, SpanReading, Walked, WorkReading
 
 if TYPE_CHECKING:
     from layerprof.data.batching import Batch
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 OWN_FACTS = frozenset(
     {
         *("bare_s", "latency_s", "spans_dropped", "decode_by_step", "reasons", "energy", "other_load"),
-        *("compile", "graph", "not_finite_batches", "cross_check", "quality_s"),
+        *("compile", "graph", "not_finite_batches", "cross_check", "quality_s", "memory"),
     }
 )
 """Names under `Run.passes` that are the run's own; a hook's reading stands there under the hook's name."""
@@ -59,6 +59,7 @@ class Read:
     work: WorkReading | None = None
     kernels: KernelReading | None = None
     energy: EnergyData | None = None
+    memory: MemoryReading | None = None
     passes: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)

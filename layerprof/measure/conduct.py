@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from layerprof.errors import LayerprofError, NothingFinishedError, RequestError, RunFailedError, out_of_memory
-from layerprof.measure import energy_pass, optimize, passes, remarks
+from layerprof.measure import energy_pass, memory_pass, optimize, passes, remarks
 from layerprof.measure.session import Session
 
 
@@ -22,6 +22,7 @@ def conduct(session: Session) -> LayerprofError | None:
             passes.flops_pass(session)
             if chosen.cross_check:
                 optional(session, "cross_check", passes.cross_check, True, "")
+            optional(session, "memory", memory_pass.run, chosen.memory, "--memory was not given")
             optional(session, "energy", energy_pass.run, chosen.energy != "off", "--energy off was given")
             own_hooks(session)
             # Last, since CUPTI stays attached to the process and slows whatever runs after it.
