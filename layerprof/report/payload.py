@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from layerprof.records import LayerRow, Run
-from layerprof.report import balance, facts, layer_lines, run_parts
+from layerprof.report import balance, facts, layer_lines, request, run_parts, samples
 
 QUANTITIES = (
     ("share", "share of time", "% time", "%"),
@@ -40,6 +40,8 @@ def payload(run: Run) -> dict[str, Any]:
         "warnings": facts.warnings(run),
         "quantities": [one for one in _quantities(run) if any(row[one["key"]] is not None for row in rows)],
         "rows": rows,
+        "request": _request(run),
+        "of_part": samples.of_part(run),
         "parts": parts(run),
         "ledger": _ledger(run),
         "steps": _steps(run),
@@ -95,6 +97,26 @@ def _row(row: LayerRow, prefix: str, total: float | None) -> dict[str, Any]:
     }
 
 
+def _request(run: Run) -> dict[str, Any] | None:
+    """Return the way from the image file to the answer: its parts, the residual last; None where it was not timed."""
+    found = request.parts(run)
+    if not found:
+        return None
+    kept = [
+        {
+            "name": part.name,
+            "total_s": part.total_s,
+            "share": part.share,
+            "median_s": part.each.median if part.each else None,
+            "p95_s": part.each.p95 if part.each else None,
+            "ci95_s": part.each.ci95 if part.each else None,
+        }
+        for part in found
+    ]
+    column = run.ledger.request_s
+    return {"told": request.told(run), "parts": kept, "total_s": column.total if column else None}
+
+
 def parts(run: Run, join_below: float = run_parts.SMALL) -> list[dict[str, Any]]:
     """Return where the run went, with what is smaller than `join_below` of everything joined; JSON types only."""
     return [_part(part) for part in run_parts.breakdown(run, join_below)]
@@ -115,7 +137,6 @@ def _part(part: run_parts.RunPart) -> dict[str, Any]:
 
 
 def _ledger(run: Run) -> dict[str, Any]:
-    books = balance.books(run)
     labels = balance.ledger_labels(run)
     return {
         "labels": labels,
@@ -128,7 +149,7 @@ def _ledger(run: Run) -> dict[str, Any]:
                 "notes": list(book.notes),
                 "cells": [_cell(book, label) for label in labels],
             }
-            for book in books
+            for book in balance.closings(run)
         ],
     }
 

@@ -176,6 +176,43 @@ def test_a_comparison_reads_in_every_format(tmp_path: Path) -> None:
     assert totals[0]["value"] == pytest.approx(1.2)
 
 
+def test_a_comparison_of_other_samples_says_so_in_every_format(tmp_path: Path) -> None:
+    """Units of each side stand where pairs would; a rate has its unit, and a lower one is told as worse."""
+    save_run(run(0.25), tmp_path / "a", (0.2, 0.3))
+    save_run(run(0.3), tmp_path / "b", (0.5, 0.5, 0.5))
+    file = tmp_path / "b" / "samples.jsonl"
+    file.write_text(file.read_text().replace('"key":"', '"key":"other-'))
+    found = compare.compare(tmp_path / "a", tmp_path / "b")
+    terminal, markdown, plain = io.StringIO(), io.StringIO(), io.StringIO()
+    comparison.render(found, terminal, 5)
+    comparison.render_markdown(found, markdown)
+    comparison.render_json(found, plain)
+    for text in (terminal.getvalue(), markdown.getvalue().replace("\\", "")):
+        assert "no sample in both, so nothing is paired" in text
+        assert "4 ids stand in both runs for different samples" in text
+        assert "2 | 3" in text
+        assert "40.0 /s" in text
+    assert "worse by more than 5 %: output tokens per second -50.0 %" in terminal.getvalue()
+    totals = json.loads(plain.getvalue())["cells"][0]["totals"]
+    assert (totals[0]["apart"], totals[0]["n"]) == ([2, 3], 0)
+
+
+def test_a_comparison_shows_memory_by_layer_where_both_measured_it(tmp_path: Path) -> None:
+    """Peaks of a call stand in a table of their own, which is left out where a run has none."""
+    for name, size in (("a", 1_000_000), ("b", 2_000_000), ("c", None)):
+        made = run(0.25)
+        rows = tuple(row.model_copy(update={"memory_peak_bytes": size}) for row in made.layers)
+        save_run(made.model_copy(update={"layers": rows}), tmp_path / name, (0.2, 0.3))
+    for other, told in (("b", True), ("c", False)):
+        found = compare.compare(tmp_path / "a", tmp_path / other)
+        terminal, markdown = io.StringIO(), io.StringIO()
+        comparison.render(found, terminal)
+        comparison.render_markdown(found, markdown)
+        assert ("what a call holds at its peak" in terminal.getvalue()) is told
+        assert ("### Memory of a call at its peak" in markdown.getvalue()) is told
+        assert ("1.00 MB" in markdown.getvalue() and "+100.0 %" in markdown.getvalue()) is told
+
+
 @pytest.mark.parametrize(("limit", "code"), [("5", 1), ("30", 0)])
 def test_compare_fails_above_what_is_allowed(
     limit: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

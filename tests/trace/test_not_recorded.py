@@ -21,6 +21,7 @@ from layerprof.readings import KernelReading, Layer, Lost
 from layerprof.records import FORMAT, NotRecorded, Phase, Run
 from layerprof.report import facts
 from layerprof.report.balance import books, verdict
+from layerprof.report.fact import Fact
 from layerprof.report.formats import html, markdown, tensorboard, terminal
 from layerprof.report.payload import payload
 from layerprof.runs import store
@@ -149,7 +150,7 @@ class TestReports:
         assert verdict(books(sample_run())[2]) == "balanced exactly"
 
 
-def cost(**changes: Any) -> facts.Fact:
+def cost(**changes: Any) -> Fact:
     """Return the cost of measuring of a run with these totals."""
     run = sample_run()
     run = run.model_copy(update={"totals": run.totals.model_copy(update=changes)})

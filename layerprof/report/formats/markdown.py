@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import IO
 
-from layerprof.records import Run
-from layerprof.report import balance, facts, layer_lines, run_parts, units
+from layerprof.records import Run, Statistic
+from layerprof.report import balance, facts, layer_lines, request, run_parts, samples, units
 from layerprof.report.markdown_text import escape, table
 
 BESIDE_REPLAYED = (("active", "energy_active_j"), ("hot", "energy_hot_j"), ("scaled to close", "energy_reconciled_j"))
@@ -17,6 +17,7 @@ def render(run: Run, out: IO[str]) -> None:
     for block in (
         _head(run),
         _end_to_end(run),
+        _request(run),
         _parts(run),
         _hot_spots(run),
         _layers(run),
@@ -47,11 +48,37 @@ def _fact_rows(run: Run) -> Iterator[Sequence[str]]:
         yield fact.label, fact.value, fact.note
 
 
+def _request(run: Run) -> Iterator[str]:
+    parts = request.parts(run)
+    if not parts:
+        return
+    yield "## Where it goes"
+    yield ""
+    yield f"{request.told(run)[:1].upper()}{request.told(run)[1:]}."
+    yield ""
+    total = run.ledger.request_s.total if run.ledger.request_s else None
+    rows = [
+        (
+            part.name,
+            units.seconds(part.total_s),
+            units.percent(part.share),
+            *(_statistic(part.each) if part.each else ("", "", "")),
+        )
+        for part in parts
+    ]
+    rows += [("total", units.seconds(total), "100 %", "", "", "")] if total else []
+    yield from table(("part", "all batches", "%", "a batch", "95 % interval", "p95"), rows)
+
+
+def _statistic(one: Statistic) -> tuple[str, str, str]:
+    return units.seconds(one.median), units.interval(one.ci95, "s"), units.seconds(one.p95)
+
+
 def _parts(run: Run) -> Iterator[str]:
     parts = run_parts.breakdown(run)
     if not parts:
         return
-    yield "## Where it goes"
+    yield f"## {samples.title(run, 'Inside generate()' if request.parts(run) else 'Where it goes')}"
     yield ""
     joules = _energy_title(run)
     titles = ("part", "phase", "time", "% time", "FLOPs", "% FLOPs", joules, "% energy", "busy/span")
@@ -76,7 +103,7 @@ def _hot_spots(run: Run) -> Iterator[str]:
     spots = layer_lines.hot_spots(run)
     if not spots:
         return
-    yield "## Hot spots"
+    yield f"## {samples.title(run, 'Hot spots')}"
     yield ""
     rows = (
         (
@@ -96,7 +123,7 @@ def _hot_spots(run: Run) -> Iterator[str]:
 def _layers(run: Run) -> Iterator[str]:
     if not run.layers:
         return
-    yield "## Layers"
+    yield f"## {samples.title(run, 'Layers')}"
     yield ""
     yield "Figures of one call, median; time as the share of all batches' windows."
     measured = {name for row in run.layers for _, name in BESIDE_REPLAYED if getattr(row, name) is not None}
@@ -146,14 +173,14 @@ def _layer_row(line: layer_lines.LayerLine, more: Sequence[str]) -> Sequence[str
 
 
 def _books(run: Run) -> Iterator[str]:
-    yield "## Ledger"
+    yield f"## {samples.title(run, 'Ledger')}"
     yield ""
     books = [book for book in balance.books(run) if book.measured]
     titles = ["", *(title for book in books for title in (f"{book.name.partition('_')[0]}, {book.scale.unit}", "%"))]
     if books:
         yield from table(titles, (_ledger_row(books, label) for label in balance.ledger_labels(run)))
         yield ""
-    for book in balance.books(run):
+    for book in balance.closings(run):
         yield f"- {escape(book.title)}: {escape(balance.verdict(book))}"
         yield from (f"  - {escape(note)}" for note in book.notes)
 

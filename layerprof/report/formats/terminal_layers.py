@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
-from layerprof.records import Phase, Run
-from layerprof.report import facts, layer_lines, run_parts, units
-from layerprof.report.look import PHASE_STYLE, Column, Look
+from layerprof.records import Run
+from layerprof.report import facts, layer_lines, request, run_parts, samples, units
+from layerprof.report.fact import joined
+from layerprof.report.look import PHASE_SIGN, PHASE_STYLE, Column, Look
 
 
 def breakdown(run: Run, look: Look) -> Iterator[RenderableType]:
@@ -25,7 +26,8 @@ def breakdown(run: Run, look: Look) -> Iterator[RenderableType]:
     note = "share of time" if timed else "share of FLOPs, no time was measured"
     if not timed and run.ledger.flops.at_least:
         note = "no time was measured, and FLOPs are a lower bound"
-    yield look.heading("Where it goes", _with_label(run, note))
+    title = "Inside generate()" if request.parts(run) else "Where it goes"
+    yield look.heading(title, _with_label(run, joined([note, samples.of_part(run)])))
     yield from _phases(run, look)
     largest = max((share or 0 for share in shares), default=0)
     bars = [share / largest if share and largest else None for share in shares]
@@ -49,14 +51,12 @@ def _phases(run: Run, look: Look) -> Iterator[RenderableType]:
     shares = run_parts.phase_shares(run)
     if not shares:
         return
-    signs = {Phase.VISION: "v", Phase.PREFILL: "p", Phase.DECODE: "d", Phase.MIXED: "m", None: "."}
-    pieces = [(share, PHASE_STYLE[phase], signs[phase]) for _, phase, share in shares]
-    yield look.stacked(pieces, min(look.width, 100) - 2)
-    legend = Text()
-    for name, phase, share in shares:
-        sign = f"{signs[phase]} " if look.ascii_only else "■ "
-        legend.append(sign, PHASE_STYLE[phase]).append_text(look.text(f"{name} {units.percent(share)}   "))
-    yield legend
+    yield from look.cut(
+        [
+            (f"{name} {units.percent(share)}", share, PHASE_STYLE[phase], PHASE_SIGN[phase])
+            for name, phase, share in shares
+        ]
+    )
     yield Text()
 
 
@@ -68,7 +68,8 @@ def hot_spots(run: Run, look: Look, most: int = 5) -> Iterator[RenderableType]:
     rows = [spot.row for spot in spots]
     time = units.scale([spot.line.each("median_s") for spot in spots], "s")
     bars = [spot.share / spots[0].share for spot in spots]
-    yield look.heading("Hot spots", "what each takes; ×kind: against the median of its kind and phase")
+    title = samples.title(run, "Hot spots")
+    yield look.heading(title, "what each takes; ×kind: against the median of its kind and phase")
     yield look.table(
         [
             _left(look, "layer", [spot.line.label for spot in spots]),
@@ -90,7 +91,8 @@ def groups(run: Run, look: Look, every_layer: bool = False) -> Iterator[Renderab
     found = layer_lines.layer_groups(run, fold=False if every_layer else None)
     folded = any(len(line.rows) > 1 for group in found for line in group.lines)
     note = _with_label(run, "figures of one call, median")
-    yield look.heading("Layers", f"{note}; neighbours alike share a line, all in layers.csv" if folded else note)
+    told = f"{note}; neighbours alike share a line, all in layers.csv" if folded else note
+    yield look.heading(samples.title(run, "Layers"), told)
     label_width = max((len(line.label) + 2 * line.depth for group in found for line in group.lines), default=0)
     for group in found:
         where = f"{group.tower} · {group.phase.value}" if group.tower != group.phase.value else group.tower
