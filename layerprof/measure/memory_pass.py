@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from layerprof import registry
-from layerprof.measure import optimize, passes
+from layerprof.measure import answering, optimize, work_pass
 from layerprof.measure.session import Session
 
 if TYPE_CHECKING:
@@ -21,23 +20,15 @@ def run(session: Session) -> None:
     """
     asked = session.asked
     hook = registry.load(registry.LAYER_MEMORY)(session.subject.model, asked.layers, device=asked.device)
-    batches = _one_of_each(session)
-    tensors = {batch.index: batch.tensors for batch in batches}
+    numbers = [batches[0] for batches in work_pass.by_signature(session).values()]
 
-    def around(index: int) -> AbstractContextManager[Any]:
-        return hook.batch(index, given=tensors[index])
+    def around(batch: Batch) -> AbstractContextManager[Any]:
+        return hook.batch(batch.index, given=batch.tensors)
 
     # What a compiled region holds inside is seen by nobody, and a graph's memory is a pool of its own.
     with optimize.as_written(session), hook:
-        passes.walk(session, "memory", [], batches=batches, around=around)
+        answering.walk(session, "memory", numbers=numbers, around=around)
     if hook.failure is not None:
         raise hook.failure
     session.read.memory = hook.reading()
-
-
-def _one_of_each(session: Session) -> tuple[Batch, ...]:
-    """Return the first batch of each signature: shapes, padding, and tokens written."""
-    found: dict[Hashable, Batch] = {}
-    for batch, walked in zip(session.asked.batches, session.read.bare, strict=False):
-        found.setdefault((batch.shape, max(walked.generated.new_tokens, default=0)), batch)
-    return tuple(found.values())
+    session.read.passes["memory_batches"] = {"walked": len(numbers), "of": len(asked.part)}
