@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any, Literal
 
-from layerprof.books import cost, joules, layer_joules, ledger, not_counted, request, rows, throughput, totals
+from layerprof.books import cost, joules, layer_joules, ledger, memory, not_counted, request, rows, throughput, totals
 from layerprof.books.answers import Scored
 from layerprof.books.device import roof, surroundings
 from layerprof.books.evidence import Asked, Read
@@ -13,7 +13,7 @@ from layerprof.books.shown import shown
 from layerprof.errors import LayerprofError
 from layerprof.flops.formulas import CONVENTION
 from layerprof.quality.normalise import rules
-from layerprof.records import Energy, EnergyEstimate, LayerRow, Ledger, RequestColumn, Run, Totals
+from layerprof.records import Energy, EnergyEstimate, LayerRow, Ledger, Run, Totals
 
 COLUMNS = {"work": "flops", "spans": "span_s", "kernels": "busy_s", "energy": "energy_j"}
 
@@ -39,7 +39,7 @@ def run(asked: Asked, read: Read, scored: Scored, failed: LayerprofError | None 
         dataset=_dataset(asked, read),
         samples=read.rows,
         instrumented=read.instrumented,
-        totals=_totals(asked, read, scored, estimate, books.request_s),
+        totals=_totals(asked, read, scored, estimate, books),
         layers=layers,
         ledger=books,
         energy_closure=layer_joules.closure(asked.layers, read.energy, read.spans),
@@ -54,7 +54,7 @@ def books_of(asked: Asked, read: Read, energy: rows.LayerEnergy) -> tuple[tuple[
     """Return the rows of the selected layers and the ledger of all of them."""
     reasons = {column: read.reasons[name] for name, column in COLUMNS.items() if name in read.reasons}
     best = roof(asked.device, asked.model["dtype"])
-    every = rows.rows(asked.layers, read.spans, read.work, read.kernels, energy, roof=best)
+    every = rows.rows(asked.layers, read.spans, read.work, read.kernels, energy, memory=read.memory, roof=best)
     books = ledger.close(
         asked.layers,
         read.spans,
@@ -64,7 +64,12 @@ def books_of(asked: Asked, read: Read, energy: rows.LayerEnergy) -> tuple[tuple[
         total_energy_j=joules.end_to_end(read.energy),
         reasons=reasons,
     )
-    books = books.model_copy(update={"request_s": request.close(read.made, read.bare)})
+    why = read.reasons.get("memory", "") if asked.settings.memory else ""
+    more = {
+        "request_s": request.close(read.made, read.bare),
+        "memory_bytes": memory.column(asked.layers, read.memory, why),
+    }
+    books = books.model_copy(update=more)
     return shown(every, asked.selected, read.spans, read.work), books
 
 
@@ -99,14 +104,13 @@ def _dataset(asked: Asked, read: Read) -> dict[str, Any]:
         "prompt_id": data.prompt_id,
         "metric": data.metric,
         "dropped": dict(data.dropped),
+        "bad": dict(asked.batches.bad),
         "ids": [example.id for example in data.examples],
         "question_cut": sum(cut > 0 for batch in read.questions for cut in batch.question_cut),
     }
 
 
-def _totals(
-    asked: Asked, read: Read, scored: Scored, estimate: EnergyEstimate | None, walk: RequestColumn | None
-) -> Totals:
+def _totals(asked: Asked, read: Read, scored: Scored, estimate: EnergyEstimate | None, books: Ledger) -> Totals:
     done = read.questions
     ratio, interval = totals.overhead(read.bare, read.hooked)
     return Totals(
@@ -114,13 +118,13 @@ def _totals(
         task_metric=scored.task_metric,
         latency_s=totals.latency(read.bare, request.to_first_token(read.made, read.bare)),
         **totals.of_work(read.work, read.instrumented),
-        energy=_energy(asked, read, scored),
+        **throughput.of(read.bare, books.request_s),
+        energy=_with_cost(joules.totals(read), asked, read, scored),
         energy_estimate=estimate,
         peak_memory_bytes=read.peak_memory_bytes,
         overhead_ratio=ratio,
         overhead_ci95=interval,
         request_s=request.totals(read.made, read.bare),
-        **throughput.of(read.bare, walk),
         output_tokens=totals.output_tokens(read.bare),
         prompt_tokens=sum(sum(batch.prompt_tokens) for batch in done),
         pad_tokens=sum(sum(batch.pad_tokens) for batch in done),
@@ -128,10 +132,10 @@ def _totals(
     )
 
 
-def _energy(asked: Asked, read: Read, scored: Scored) -> Energy:
-    energy = joules.totals(read)
-    walked = [sample.metric for sample in scored.samples[: read.instrumented]]
-    return energy.model_copy(update=cost.per_correct_answer(energy, walked, asked.dataset.metric))
+def _with_cost(energy: Energy, asked: Asked, read: Read, scored: Scored) -> Energy:
+    """Return the joules with those of a right answer, of the samples that the energy is of: the first ones."""
+    scores = [sample.metric for sample in scored.samples[: read.instrumented]]
+    return energy.model_copy(update=cost.per_correct_answer(energy, scores, asked.dataset.metric))
 
 
 def _pass_facts(read: Read, reasons: dict[str, str]) -> dict[str, Any]:
@@ -142,4 +146,5 @@ def _pass_facts(read: Read, reasons: dict[str, str]) -> dict[str, Any]:
         "decode_by_step": rows.decode_by_step(read.spans) if read.spans else [],
         "reasons": reasons,
         "energy": joules.facts(read.energy),
+        **({"memory": memory.facts(read.memory)} if read.memory else {}),
     }

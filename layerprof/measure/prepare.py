@@ -61,9 +61,9 @@ def prepare(checked: Checked, progress: Progress, *, shelf: Shelf | None = None)
         store.discard_folder(folder)
         raise
     session = Session(asked=asked, subject=subject, folder=folder, progress=progress)
-    if checked.remark:
-        progress.note(checked.remark)
-        session.read.warnings.append(checked.remark)
+    for remark in filter(None, (checked.remark, dataset.remark)):
+        progress.note(remark)
+        session.read.warnings.append(remark)
     return session
 
 
