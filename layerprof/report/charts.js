@@ -14,6 +14,7 @@ const Layerprof = (() => {
   function show(value, unit) {
     if (value === null || value === undefined) return "–";
     if (unit === "%") return value === 0 ? "0 %" : value === 1 ? "100 %" : value > 0 && value < 0.001 ? "<0.1 %" : value > 0.999 && value < 1 ? ">99.9 %" : (100 * value).toFixed(1) + " %";
+    if (unit === "tokens") return String(Number(value.toPrecision(value >= 1000 ? 6 : 4)));
     if (value === 0) return "0 " + unit;
     const whole = unit === "FLOP" || unit === "B" || unit.startsWith("FLOP/B");
     const fit = PREFIXES.find(([factor]) => Math.abs(value) >= factor * 0.9995 && (factor >= 1 || !whole)) || (whole ? [1, ""] : [1e-9, "n"]);

@@ -12,17 +12,24 @@ QUANTITIES = (
     ("share", "share of time", "% time", "%"),
     ("median_s", "span, median of a call", "median", "s"),
     ("p95_s", "span, p95 of a call", "p95", "s"),
+    ("tokens_per_call", "positions of a call", "tokens", "tokens"),
+    ("kv_per_call", "positions that a call's attention reads", "KV", "tokens"),
     ("flops", "FLOPs of a call", "FLOPs", "FLOP"),
+    ("flops_per_token", "FLOPs of a call for each of its positions", "FLOPs/token", "FLOP"),
     ("bytes", "bytes of a call", "bytes", "B"),
     ("busy_share", "busy / span", "busy/span", "%"),
     ("roof_share", "share of the roof reached", "of roof", "%"),
+    ("memory_peak_bytes", "most memory that a call holds at once", "peak", "B"),
+    ("memory_kept_bytes", "memory that a call leaves allocated", "kept", "B"),
+    ("memory_kept_kv_bytes", "memory that a call leaves in the KV cache", "kept in KV", "B"),
+    ("weights_bytes", "weights in memory", "weights", "B"),
     ("energy_j", "energy of a call", "energy", "J"),
     ("energy_active_j", "energy of a call above the idle model", "active", "J"),
     ("energy_hot_j", "energy of a call with weights in the cache", "hot", "J"),
     ("energy_reconciled_j", "energy of a call scaled to close", "scaled to close", "J"),
     ("energy_estimate_j", "energy of a call, estimated", "est. energy", "J"),
 )
-"""What the heat map can show: key, name, heading, SI unit (`%` for a share of one)."""
+"""What the heat map can show: key, name, heading, SI unit (`%` for a share of one, `tokens` for positions)."""
 
 
 def payload(run: Run) -> dict[str, Any]:

@@ -86,6 +86,13 @@ def count(value: float | None) -> str:
     return MISSING if value is None else f"{value:,.0f}".replace(",", " ")
 
 
+def positions(value: float | None) -> str:
+    """Return how many positions, e.g. `1 024`; of a mean, three digits."""
+    if value is None:
+        return MISSING
+    return count(value) if float(value).is_integer() or value >= 1000 else number(value)
+
+
 def many(number: int, what: str, plural: str = "s") -> str:
     """Return a count of things, e.g. `1 event` or `12 events`; `plural` is what several of them end in."""
     return f"{count(number)} {what}{'' if number == 1 else plural}"

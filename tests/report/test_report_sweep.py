@@ -16,7 +16,7 @@ from sample_sweep import NASTY, run, sample_sweep, save_run
 from layerprof import cli
 from layerprof.errors import RequestError
 from layerprof.report import comparison, kinds, write
-from layerprof.report.sweep import overview, tables
+from layerprof.report.sweep import figures, overview, tables
 from layerprof.runs import compare, store
 
 
@@ -90,7 +90,7 @@ def test_a_broken_file_beside_a_run_leaves_it_unpaired(tmp_path: Path) -> None:
 
 def test_repeats_are_joined_by_their_median_and_range() -> None:
     """Three repeats of 0.1, 0.4 and 0.2 s give 0.2 s, from 0.1 to 0.4."""
-    found = tables.figures([run(0.1), run(0.4), run(0.2)])
+    found = figures.figures([run(0.1), run(0.4), run(0.2)])
     assert (found.repeats, found.latency_s, found.latency_ci) == (3, 0.2, (0.1, 0.4))
 
 

@@ -16,7 +16,7 @@ from shown import shown
 from layerprof import registry
 from layerprof.books import ledger
 from layerprof.books.evidence import Read
-from layerprof.measure import passes, remarks
+from layerprof.measure import answering, passes, remarks
 from layerprof.readings import KernelReading, Layer, Lost
 from layerprof.records import FORMAT, NotRecorded, Phase, Run
 from layerprof.report import facts
@@ -93,11 +93,11 @@ class TestWarning:
             def reading(self) -> KernelReading:
                 return reading(Lost(3, 100, 2e-5))
 
-        asked = SimpleNamespace(batches=(), settings=SimpleNamespace(trace_batches=1), layers=(), device="cuda:0")
+        asked = SimpleNamespace(part=range(1), settings=SimpleNamespace(trace_batches=1), layers=(), device="cuda:0")
         subject = SimpleNamespace(model=None)
         session: Any = SimpleNamespace(asked=asked, read=Read(), subject=subject, folder=tmp_path)
         monkeypatch.setattr(registry, "load", lambda _: lambda *_a, **_k: Hook())
-        monkeypatch.setattr(passes, "walk", lambda *_a, **_k: None)
+        monkeypatch.setattr(answering, "walk", lambda *_a, **_k: None)
         passes.trace_pass(session)
         assert "lost 3 of 100" in session.read.warnings[0]
 

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import IO
 
 from layerprof.records import Run, Statistic
-from layerprof.report import balance, facts, layer_lines, request, run_parts, samples, units
+from layerprof.report import balance, facts, layer_lines, memory, request, run_parts, samples, units
 from layerprof.report.markdown_text import escape, table
 
 BESIDE_REPLAYED = (("active", "energy_active_j"), ("hot", "energy_hot_j"), ("scaled to close", "energy_reconciled_j"))
+
+POSITIONS = (("tokens", "tokens_per_call"), ("KV", "kv_per_call"))
 
 
 def render(run: Run, out: IO[str]) -> None:
@@ -21,6 +23,7 @@ def render(run: Run, out: IO[str]) -> None:
         _parts(run),
         _hot_spots(run),
         _layers(run),
+        _memory(run),
         _books(run),
         _warnings(run),
     ):
@@ -126,8 +129,7 @@ def _layers(run: Run) -> Iterator[str]:
     yield f"## {samples.title(run, 'Layers')}"
     yield ""
     yield "Figures of one call, median; time as the share of all batches' windows."
-    measured = {name for row in run.layers for _, name in BESIDE_REPLAYED if getattr(row, name) is not None}
-    more = [(title, name) for title, name in BESIDE_REPLAYED if name in measured]
+    beside, counted = (_measured(run, titles) for titles in (BESIDE_REPLAYED, POSITIONS))
     for group in layer_lines.layer_groups(run, fold=False):
         yield ""
         where = group.tower if group.tower == group.phase.value else f"{group.tower}, {group.phase.value}"
@@ -139,15 +141,22 @@ def _layers(run: Run) -> Iterator[str]:
             "% time",
             "median",
             "p95",
+            *(title for title, _ in counted),
             "FLOPs",
             "bytes",
             "busy/span",
             "of roof",
             _energy_title(run),
             "est. energy",
-            *(title for title, _ in more),
+            *(title for title, _ in beside),
         )
-        yield from table(titles, (_layer_row(line, [name for _, name in more]) for line in group.lines))
+        names = [name for _, name in counted], [name for _, name in beside]
+        yield from table(titles, (_layer_row(line, *names) for line in group.lines))
+
+
+def _measured(run: Run, titles: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the titled figures that any row has: columns of others would be empty."""
+    return [(title, name) for title, name in titles if any(getattr(row, name) is not None for row in run.layers)]
 
 
 def _energy_title(run: Run) -> str:
@@ -155,21 +164,44 @@ def _energy_title(run: Run) -> str:
     return f"energy ({label})" if label else "energy"
 
 
-def _layer_row(line: layer_lines.LayerLine, more: Sequence[str]) -> Sequence[str]:
+def _layer_row(line: layer_lines.LayerLine, counted: Sequence[str], beside: Sequence[str]) -> Sequence[str]:
     return (
         line.label,
         units.count(line.calls),
         units.percent(line.share),
         units.seconds(line.each("median_s")),
         units.seconds(line.each("p95_s")),
+        *(units.positions(line.each(name)) for name in counted),
         units.bound(units.flops(line.each("flops")), line.at_least),
         units.size(line.each("bytes")),
         units.percent(line.each("busy_share")),
         units.percent(line.each("roof_share")),
         units.joules(line.each("energy_j")),
         units.joules(line.each("energy_estimate_j")),
-        *(units.joules(line.each(name)) for name in more),
+        *(units.joules(line.each(name)) for name in beside),
     )
+
+
+def _memory(run: Run) -> Iterator[str]:
+    groups = memory.groups(run)
+    if not groups:
+        return
+    yield f"## {samples.title(run, 'Memory')}"
+    yield ""
+    yield f"{memory.TOLD[0].upper()}{memory.TOLD[1:]}."
+    for group in groups:
+        yield ""
+        where = group.tower if group.tower == group.phase.value else f"{group.tower}, {group.phase.value}"
+        yield f"### {where}" + (escape(f" ({group.prefix}.*)") if group.prefix else "")
+        yield ""
+        rows = (
+            (
+                line.label + (f" ×{len(line.rows)}" if len(line.rows) > 1 else ""),
+                *(units.size(line.each(name)) for _, name in memory.COLUMNS),
+            )
+            for line in group.lines
+        )
+        yield from table(("layer", *(title for title, _ in memory.COLUMNS)), rows)
 
 
 def _books(run: Run) -> Iterator[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from layerprof.records import BLOCK_KINDS, Run, Statistic
-from layerprof.report import balance, facts, request
+from layerprof.report import balance, facts, layer_lines, request
 from layerprof.report.formats import markdown
 from layerprof.report.payload import QUANTITIES, payload
 from layerprof.runs.store import write_atomic
@@ -77,8 +77,7 @@ def scalars(run: Run) -> Iterator[tuple[str, int, float]]:
         place = _place(row)
         for key, _, _, unit in QUANTITIES if place else ():
             if row[key] is not None and place and not (key == "flops" and row["flops_at_least"]):
-                name = f"{key}_per_call" if unit in ("FLOP", "B", "J") else key
-                yield f"{name}/{place[0]}", place[1], float(row[key])
+                yield f"{_series(key, unit)}/{place[0]}", place[1], float(row[key])
     for step in data["steps"]:
         yield "decode over steps/median_s", int(step["step"]), float(step["median_s"])
     for name, value in results(run).items():
@@ -91,6 +90,12 @@ def scalars(run: Run) -> Iterator[tuple[str, int, float]]:
             figure = book.cell(label)
             if figure is not None and not (book.column.at_least and label != "residual"):
                 yield f"ledger {book.name}/{label}", 0, float(figure)
+
+
+def _series(key: str, unit: str) -> str:
+    """Return the name of a quantity's series: of sums over calls, what one call has of them."""
+    whole = unit not in ("FLOP", "B", "J") or key == "flops_per_token" or key in layer_lines.AS_STORED
+    return key if whole else f"{key}_per_call"
 
 
 def _place(row: dict[str, Any]) -> tuple[str, int] | None:

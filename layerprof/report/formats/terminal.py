@@ -16,7 +16,7 @@ from rich.text import Text
 
 from layerprof.records import Run
 from layerprof.report import balance, facts, request, samples, units
-from layerprof.report.formats import terminal_layers, terminal_request
+from layerprof.report.formats import terminal_layers, terminal_memory, terminal_request
 from layerprof.report.look import Column, Look, console_on
 
 
@@ -31,6 +31,7 @@ def render(run: Run, out: Console | IO[str], *, every_layer: bool = False) -> No
         terminal_layers.breakdown(run, look),
         terminal_layers.hot_spots(run, look),
         terminal_layers.groups(run, look, every_layer) if run.layers else iter(()),
+        terminal_memory.groups(run, look),
         ledger(run, look),
         _warnings(run, look),
         _files(run, look),

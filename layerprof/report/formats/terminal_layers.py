@@ -12,6 +12,8 @@ from layerprof.report import facts, layer_lines, request, run_parts, samples, un
 from layerprof.report.fact import joined
 from layerprof.report.look import PHASE_SIGN, PHASE_STYLE, Column, Look
 
+TOKENS, KV = "tokens", "KV"
+
 
 def breakdown(run: Run, look: Look) -> Iterator[RenderableType]:
     """Yield the parts of the run with bars of their share of the time, or of the FLOPs where there is no time."""
@@ -97,9 +99,23 @@ def groups(run: Run, look: Look, every_layer: bool = False) -> Iterator[Renderab
     for group in found:
         where = f"{group.tower} · {group.phase.value}" if group.tower != group.phase.value else group.tower
         style = f"bold {PHASE_STYLE[group.phase]}"
-        prefix = look.text(f"  {group.prefix}.*" if group.prefix else "", "dim")
-        yield Text("\n" if group is not found[0] else "").append_text(look.text(where, style)).append_text(prefix)
-        yield look.table(_layer_columns(look, group, label_width))
+        columns = _layer_columns(look, group, label_width)
+        beside = [f"{group.prefix}.*" if group.prefix else "", _positions(look, group, columns)]
+        dim = look.text("".join(f"  {part}" for part in beside if part), "dim")
+        yield Text("\n" if group is not found[0] else "").append_text(look.text(where, style)).append_text(dim)
+        yield look.table(columns)
+
+
+def _positions(look: Look, group: layer_lines.Group, columns: Sequence[Column]) -> str:
+    """Return the positions of a call where all blocks have the same and the column of them has no room."""
+    shown = {column.title for column in look.fitting(columns)}
+    told = ((TOKENS, "tokens_per_call", "{} tokens a call"), (KV, "kv_per_call", "{} in KV"))
+    parts = [
+        form.format(units.positions(group.blocks(name)[0]))
+        for title, name, form in told
+        if title not in shown and group.blocks(name) and not group.differs(name)
+    ]
+    return ", ".join(parts)
 
 
 def _with_label(run: Run, note: str) -> str:
@@ -115,10 +131,15 @@ def _layer_columns(look: Look, group: layer_lines.Group, label_width: int) -> li
     def figures(name: str) -> list[float | None]:
         return [line.each(name) for line in lines]
 
+    def seldom(name: str) -> int:
+        """Positions stay where layers differ in them, else they are the first to go."""
+        return 1 if group.differs(name) else 5
+
     time = units.scale(figures("p95_s"), "s")
     work = units.scale(figures("flops"), "FLOP")
     moved = units.scale(figures("bytes"), "B")
     joules = units.scale(figures("energy_j"), "J")
+    given, read = figures("tokens_per_call"), figures("kv_per_call")
     modelled = units.scale(figures("energy_estimate_j"), "J")
     labels = [("  " * line.depth + line.label).ljust(label_width) for line in lines]
     each = [line.share / len(line.rows) if line.share else 0.0 for line in lines]
@@ -131,6 +152,8 @@ def _layer_columns(look: Look, group: layer_lines.Group, label_width: int) -> li
         _right(look, "% time", [units.bare_percent(line.share) for line in lines]),
         _right(look, time.unit, [time.show(value) for value in figures("median_s")]),
         _right(look, "p95", [time.show(value) for value in figures("p95_s")], 3),
+        _right(look, TOKENS, [units.positions(value) for value in given], seldom("tokens_per_call")),
+        _right(look, KV, [units.positions(value) for value in read], seldom("kv_per_call")),
         _right(look, work.unit, [units.bound(work.show(line.each("flops")), line.at_least) for line in lines]),
         _right(look, moved.unit, [moved.show(value) for value in figures("bytes")], 2),
         _right(look, "busy/span", [units.percent(value) for value in figures("busy_share")], 2),
