@@ -104,7 +104,9 @@ class Work:
     `flops` is executed work, 2 per multiply-accumulate, causal attention not halved, padding counted.
     `flops_useful` counts real tokens only; `flops_causal` halves what a causal mask hides. `bytes_*` is the least
     traffic: weights once a call, activations in and out of the layer, KV cache read and written. `tokens` are
-    positions that calls were given, in all rows, padding counted; `kv` those whose keys and values attention may read.
+    positions that calls were given, in all rows, padding counted; `kv` those whose keys and values attention may read:
+    cached and new ones, an encoder's that a decoder attends to beside its own, summed over the attentions of a call
+    that holds several.
     """
 
     calls: int = 0
@@ -141,6 +143,16 @@ class Work:
     def bytes(self) -> int:
         """All traffic: weights, activations and KV cache."""
         return self.bytes_weights + self.bytes_activations + self.bytes_kv
+
+    @property
+    def tokens_per_call(self) -> float | None:
+        """Mean over calls; None where none of them was given positions."""
+        return self.tokens / self.calls if self.tokens and self.calls else None
+
+    @property
+    def kv_per_call(self) -> float | None:
+        """Mean over calls; None where there was no attention in any of them."""
+        return self.kv / self.calls if self.kv and self.calls else None
 
 
 NOT_WATCHED = "a step whose operators were not watched"
@@ -199,7 +211,7 @@ class WorkReading:
         total: dict[Key, Work] = {}
         for (chain, phase), work in self.nested.items():
             *around, name = chain
-            more = Work(calls=work.calls) if name in around else work
+            more = Work(calls=work.calls, tokens=work.tokens) if name in around else work
             total[name, phase] = total.get((name, phase), Work()) + more
         return total
 

@@ -164,7 +164,8 @@ def _work_fields(work: Work | None, *, unknown: bool) -> dict[str, Any]:
     names = ["bytes", "bytes_weights", "bytes_activations", "bytes_kv"]
     flops = ("flops", "flops_useful", "flops_causal")
     known = work is not None and (work.flops or not unknown)
-    return {name: getattr(work, name) if work else None for name in names} | {
+    per_call = ("tokens_per_call", "kv_per_call")
+    return {name: getattr(work, name) if work else None for name in (*names, *per_call)} | {
         name: getattr(work, name) if known else None for name in flops
     }
 
