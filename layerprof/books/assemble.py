@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any, Literal
 
-from layerprof.books import joules, layer_joules, ledger, not_counted, request, rows, totals
+from layerprof.books import joules, layer_joules, ledger, memory, not_counted, request, rows, totals
 from layerprof.books.answers import Scored
 from layerprof.books.device import roof, surroundings
 from layerprof.books.evidence import Asked, Read
@@ -54,7 +54,7 @@ def books_of(asked: Asked, read: Read, energy: rows.LayerEnergy) -> tuple[tuple[
     """Return the rows of the selected layers and the ledger of all of them."""
     reasons = {column: read.reasons[name] for name, column in COLUMNS.items() if name in read.reasons}
     best = roof(asked.device, asked.model["dtype"])
-    every = rows.rows(asked.layers, read.spans, read.work, read.kernels, energy, roof=best)
+    every = rows.rows(asked.layers, read.spans, read.work, read.kernels, energy, memory=read.memory, roof=best)
     books = ledger.close(
         asked.layers,
         read.spans,
@@ -64,7 +64,12 @@ def books_of(asked: Asked, read: Read, energy: rows.LayerEnergy) -> tuple[tuple[
         total_energy_j=joules.end_to_end(read.energy),
         reasons=reasons,
     )
-    books = books.model_copy(update={"request_s": request.close(read.made, read.bare)})
+    why = read.reasons.get("memory", "") if asked.settings.memory else ""
+    more = {
+        "request_s": request.close(read.made, read.bare),
+        "memory_bytes": memory.column(asked.layers, read.memory, why),
+    }
+    books = books.model_copy(update=more)
     return shown(every, asked.selected, read.spans, read.work), books
 
 
@@ -147,4 +152,5 @@ def _pass_facts(read: Read, reasons: dict[str, str]) -> dict[str, Any]:
         "decode_by_step": rows.decode_by_step(read.spans) if read.spans else [],
         "reasons": reasons,
         "energy": joules.facts(read.energy),
+        **({"memory": memory.facts(read.memory)} if read.memory else {}),
     }
