@@ -34,7 +34,8 @@ def conduct(session: Session) -> LayerprofError | None:
                 optional(session, "cross_check", passes.cross_check, True, "")
             optional(session, "memory", memory_pass.run, chosen.memory, "--memory was not given")
             optional(session, "energy", energy_pass.run, chosen.energy != "off", "--energy off was given")
-            optional(session, "prefetch", prefetch_pass.run, chosen.prefetch > 0, "")
+            if chosen.prefetch:
+                optional(session, "prefetch", prefetch_pass.run, True, "")
             own_hooks(session)
             # Last, since CUPTI stays attached to the process and slows whatever runs after it.
             optional(session, "kernels", passes.trace_pass, chosen.trace, "--no-trace was given")
