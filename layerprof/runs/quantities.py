@@ -25,7 +25,7 @@ def totals(a: Side, b: Side, paired: Paired) -> Iterator[Change]:
     x, y = before.latency_s, after.latency_s
     yield latency(a, b, paired)
     yield from _first_token("time to first token, median", lambda one: one.first_token_s, x.ttft, y.ttft, paired)
-    label = "time to first token from the image file, median"
+    label = "first token from file, median"
     yield from _first_token(label, _from_file, x.ttft_request, y.ttft_request, paired)
     yield from _medians("time per output token, median", x.per_output_token, y.per_output_token)
     for part, label in PARTS.items():

@@ -107,3 +107,18 @@ def test_plots_of_work_are_a_sample_that_was_instrumented(data: overview.SweepDa
     """FLOPs, joules and spans of layers are of 4 of the 12 samples, and shown a sample."""
     page = _text(data, "html")
     assert '"instrumented":4' in page.replace(" ", "")
+
+
+def test_an_axis_that_is_a_figure_too_has_one_column(tmp_path: Path) -> None:
+    """What was walked stands where a cell ran, what was asked for where it did not."""
+    path = sample_sweep(tmp_path / "sweep")
+    record = json.loads((path / "sweep.json").read_text())
+    for cell in record["cells"]:
+        for points in cell["points"].values():
+            for point in points:
+                point["instrumented"] = "all"
+    (path / "sweep.json").write_text(json.dumps(record))
+    lines = list(csv.reader(io.StringIO(_text(overview.load(path), "csv"))))
+    assert lines[0].count("instrumented") == 1
+    place = lines[0].index("instrumented")
+    assert [line[place] for line in lines[1:4]] == ["4", "4", "all"]
