@@ -66,4 +66,4 @@ def test_bad_pictures_are_left_out_when_asked(folder: Path) -> None:
     assert (run.status, run.samples, run.instrumented, run.dataset["ids"]) == ("done", 4, 4, ["1", "3", "4", "5"])
     assert list(run.dataset["bad"]) == ["0", "2"]
     (told,) = [warning for warning in run.warnings if "left out" in warning]
-    assert told.startswith("2 samples were left out; their images cannot be read: row 0 (id 0): 0.png: No such file")
+    assert told.startswith("2 samples were left out, whose pictures cannot be read: row 0 (id 0): 0.png: No such file")
