@@ -28,7 +28,7 @@ def run(asked: Asked, read: Read, scored: Scored, failed: LayerprofError | None 
     estimate, why_none = joules.estimate(asked, read)
     layers, books = books_of(asked, read, layer_joules.layer_energy(asked, read, estimate))
     reasons = read.reasons | ({"energy_estimate": why_none} if why_none else {})
-    told = filter(None, (left_out(asked), not_counted.warning(books.flops)))
+    told = filter(None, (not_counted.warning(books.flops),))
     ended = (f"The run failed: {failed.problem} {failed.remedy}",) if failed else ()
     return Run(
         created=now(),
@@ -73,18 +73,6 @@ def books_of(asked: Asked, read: Read, energy: rows.LayerEnergy) -> tuple[tuple[
     return shown(every, asked.selected, read.spans, read.work), books
 
 
-def left_out(asked: Asked) -> str | None:
-    """Return in words which samples were left out since their pictures cannot be read; None where none was."""
-    bad = list(asked.batches.bad.values())
-    if not bad:
-        return None
-    shown = "; ".join(bad[:10]) + (f"; and {len(bad) - 10} more" if len(bad) > 10 else "")
-    many = (
-        "1 sample was left out, since its image" if len(bad) == 1 else f"{len(bad)} samples were left out; their images"
-    )
-    return f"{many} cannot be read: {shown}."
-
-
 def now() -> str:
     """Return the time in UTC, to the second, as ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -108,7 +96,7 @@ def _settings(asked: Asked) -> dict[str, Any]:
 
 
 def _dataset(asked: Asked, read: Read) -> dict[str, Any]:
-    data, bad = asked.dataset, asked.batches.bad
+    data = asked.dataset
     return {
         "name": data.name,
         "source": data.source,
@@ -117,8 +105,8 @@ def _dataset(asked: Asked, read: Read) -> dict[str, Any]:
         "metric": data.metric,
         "asked": data.asked,
         "dropped": dict(data.dropped),
-        "bad": dict(bad),
-        "ids": [example.id for example in data.examples if example.id not in bad],
+        "bad": dict(asked.batches.bad),
+        "ids": [name for questions in read.questions for name in questions.ids],
         "question_cut": sum(cut > 0 for batch in read.questions for cut in batch.question_cut),
     }
 
