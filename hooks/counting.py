@@ -174,6 +174,10 @@ class FlopCount:
         tally.add_attention(executed, ALL, ALL if phase is Phase.VISION else (visible, pairs))
 
     def _useful_pairs(self, queries: int, keys: int) -> Share:
+        packed = self._tracker.packed if queries == self.queries else None
+        within = packed.pairs(queries, keys) if packed is not None else None
+        if within is not None:
+            return within, queries * keys
         cached = self._frames.cache()
         layer = cached[0].layer if cached else None
         return self._padding.share_of_pairs(

@@ -22,6 +22,8 @@ COLUMNS = (
     "bytes_weights",
     "bytes_activations",
     "bytes_kv",
+    "mixed_prefill_tokens",
+    "mixed_decode_tokens",
     "span_total_s",
     "span_median_s",
     "span_p95_s",
