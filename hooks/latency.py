@@ -172,9 +172,9 @@ class LatencyHook(LayerHook):
                 step = self.tracker.step if slot >= 0 else 0
                 self._append((slot, phase, step, mark if mark == spans.NOT_RECORDED else mark - first))
 
-    def forget(self) -> None:
-        """Forget all batches so far."""
-        self._windows.clear()
+    def forget(self, after: int = 0) -> None:
+        """Forget the batches after the first so many; by default all of them."""
+        del self._windows[after:]
 
     def started(self, slot: int, phase: Phase) -> None:
         """Mark the start of a call."""

@@ -92,8 +92,8 @@ class SpanHook(Attached, Refreshed, Followed, Protocol):
     def reading(self, batches: int | None = None) -> SpanReading:
         """Return the spans, of the first `batches` batches where it is given."""
 
-    def forget(self) -> None:
-        """Forget the batches so far."""
+    def forget(self, after: int = 0) -> None:
+        """Forget the batches after the first so many."""
 
 
 class ShapeHook(Attached, Refreshed, Protocol):

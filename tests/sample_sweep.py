@@ -76,7 +76,9 @@ def save_run(made: Run, folder: Path, latencies: tuple[float, ...]) -> None:
     spans = "".join(f"{name},decode,{index},5,{seconds / 10!r}\n" for index, seconds in enumerate(latencies))
     (folder / batch_files.SPANS_FILE).write_text(f"name,phase,batch,calls,span_s\n{spans}")
     four = [
-        sample.model_copy(update={"id": f"{sample.id}{batch}", "batch": batch, "references": ("stop",)})
+        sample.model_copy(
+            update={"id": f"{sample.id}{batch}", "key": f"k{sample.id}{batch}", "batch": batch, "references": ("stop",)}
+        )
         for batch in range(len(latencies))
         for sample in samples()
     ]

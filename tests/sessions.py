@@ -33,7 +33,9 @@ def ended(session: Session, failure: LayerprofError | None) -> Run:
 
 def assembled(session: Session) -> Run:
     """Return the run of what the session has; nothing is saved."""
-    return assemble.run(session.asked, session.read, answers.score(session.asked, session.read.bare))
+    return assemble.run(
+        session.asked, session.read, answers.score(session.asked, session.read.questions, session.read.bare)
+    )
 
 
 def ask(session: Session, **changes: Any) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from layerprof.books.evidence import Asked
 from layerprof.quality import wer as rates
-from layerprof.readings import Walked
+from layerprof.readings import Questions, Walked
 from layerprof.records import Sample, TaskMetric, Wer
 
 
@@ -20,9 +20,9 @@ class Scored:
     samples: tuple[Sample, ...]
 
 
-def score(asked: Asked, walked: Sequence[Walked]) -> Scored:
+def score(asked: Asked, questions: Sequence[Questions], walked: Sequence[Walked]) -> Scored:
     """Return the rates of a walk's answers; a walk that ended early is scored for the batches that it answered."""
-    done = list(zip(walked, asked.batches, strict=False))
+    done = list(zip(walked, questions, strict=False))
     if not done:
         return Scored(None, None, ())
     found, metric, scores = rates.score(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any, Literal
 
-from layerprof.books import joules, layer_joules, ledger, not_counted, rows, totals
+from layerprof.books import joules, layer_joules, ledger, not_counted, request, rows, totals
 from layerprof.books.answers import Scored
 from layerprof.books.device import roof, surroundings
 from layerprof.books.evidence import Asked, Read
@@ -36,8 +36,9 @@ def run(asked: Asked, read: Read, scored: Scored, failed: LayerprofError | None 
         settings=_settings(asked),
         environment=surroundings(asked.device, asked.model["dtype"]),
         model=dict(asked.model),
-        dataset=_dataset(asked),
+        dataset=_dataset(asked, read),
         samples=read.rows,
+        instrumented=read.instrumented,
         totals=_totals(asked, read, scored, estimate),
         layers=layers,
         ledger=books,
@@ -63,6 +64,7 @@ def books_of(asked: Asked, read: Read, energy: rows.LayerEnergy) -> tuple[tuple[
         total_energy_j=joules.end_to_end(read.energy),
         reasons=reasons,
     )
+    books = books.model_copy(update={"request_s": request.close(read.made, read.bare)})
     return shown(every, asked.selected, read.spans, read.work), books
 
 
@@ -88,7 +90,7 @@ def _settings(asked: Asked) -> dict[str, Any]:
     }
 
 
-def _dataset(asked: Asked) -> dict[str, Any]:
+def _dataset(asked: Asked, read: Read) -> dict[str, Any]:
     data = asked.dataset
     return {
         "name": data.name,
@@ -98,25 +100,24 @@ def _dataset(asked: Asked) -> dict[str, Any]:
         "metric": data.metric,
         "dropped": dict(data.dropped),
         "ids": [example.id for example in data.examples],
-        "question_cut": sum(cut > 0 for batch in asked.batches for cut in batch.question_cut),
+        "question_cut": sum(cut > 0 for batch in read.questions for cut in batch.question_cut),
     }
 
 
 def _totals(asked: Asked, read: Read, scored: Scored, estimate: EnergyEstimate | None) -> Totals:
-    done = asked.batches[: len(read.bare)]
-    work, count = read.work, read.rows
-    complete = work is not None and sum(batch.rows for batch in asked.batches) == count
+    done = read.questions
     ratio, interval = totals.overhead(read.bare, read.hooked)
     return Totals(
         wer=scored.wer,
         task_metric=scored.task_metric,
-        latency_s=totals.latency(read.bare),
-        **totals.of_work(work, count if complete else None),
-        energy=joules.totals(asked, read),
+        latency_s=totals.latency(read.bare, request.to_first_token(read.made, read.bare)),
+        **totals.of_work(read.work, read.instrumented),
+        energy=joules.totals(read),
         energy_estimate=estimate,
         peak_memory_bytes=read.peak_memory_bytes,
         overhead_ratio=ratio,
         overhead_ci95=interval,
+        request_s=request.totals(read.made, read.bare),
         output_tokens=totals.output_tokens(read.bare),
         prompt_tokens=sum(sum(batch.prompt_tokens) for batch in done),
         pad_tokens=sum(sum(batch.pad_tokens) for batch in done),

@@ -55,6 +55,31 @@ def cost_interval(joules: tuple[float, tuple[float, float]], scores: Sequence[fl
     return _ends(drawn * inverse)
 
 
+def ratio_interval(
+    before: Energy, after: Energy, rights: tuple[Floats, Floats] | None = None
+) -> tuple[float, float] | None:
+    """Return the 95 % interval of one run's joules per sample over another's; None where one has no interval.
+
+    With `rights`, resampled rates of right answers of the later and of the earlier run, it is that of joules per right
+    answer. Joules of two runs are drawn apart, as in `cost_interval`.
+    """
+    times = len(rights[0]) if rights else RESAMPLES
+    drawn = [_drawn(energy, times, number) for number, energy in enumerate((before, after), start=1)]
+    if drawn[0] is None or drawn[1] is None:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = drawn[1] / drawn[0]
+        return _ends(ratios * rights[1] / rights[0] if rights else ratios)
+
+
+def _drawn(energy: Energy, times: int, number: int) -> Floats | None:
+    """Draw joules per sample, as they were measured with what doubt."""
+    if energy.ci95 is None or not energy.joules or energy.per_sample is None:
+        return None
+    deviation = (energy.ci95[1] - energy.ci95[0]) / 2 / NORMAL_95 / energy.joules
+    return energy.per_sample * np.random.default_rng([SEED, number]).normal(1.0, deviation, times)
+
+
 def _interval(energy: Energy, scores: Sequence[float]) -> tuple[float, float] | None:
     """Return the interval of a cost; None where the joules have none, since a part of the doubt is not known then."""
     if energy.ci95 is None or not energy.joules or energy.per_sample is None:

@@ -22,14 +22,13 @@ def end_to_end(data: EnergyData | None) -> float | None:
     return joules_of(data.whole.reading.energy) if data else None
 
 
-def totals(asked: Asked, read: Read) -> Energy:
-    """Return the joules of one walk with how they were obtained, or the reason why there are none."""
+def totals(read: Read) -> Energy:
+    """Return the joules of one walk over the instrumented samples: how they were obtained, or why there are none."""
     data = read.energy
     if data is None:
         return no_energy(why_none(read))
-    rows = sum(batch.rows for batch in asked.batches)
     host = data.whole.host
-    record = whole_totals(data.whole.reading, rows, output_tokens(read.bare), host, data.phases())
+    record = whole_totals(data.whole.reading, read.instrumented, output_tokens(read.part), host, data.phases())
     more = {
         "active_j": data.whole.active_j,
         "by_phase_reason": None if record.joules is None else data.phases_reason(),
@@ -44,16 +43,17 @@ def why_none(read: Read) -> str:
 
 
 def estimate(asked: Asked, read: Read) -> tuple[EnergyEstimate | None, str | None]:
-    """Return the modelled joules of the bare walk where nothing measures them, or None and the reason, if it has one.
+    """Return the modelled joules of the bare walk over the instrumented samples, where nothing measures them.
 
-    Never part of a measured sum.
+    None with the reason, if there is one. Never part of a measured sum.
     """
     settings = asked.settings
     if read.energy is not None or settings.energy == "off":
         return None, None
     if asked.device != "cpu" and settings.assume_watts is None:
         return None, "no estimate without a sensor; give --assume-watts W"
-    return tdp.estimate(cpu_name(), read.bare_cpu_s, read.wall_s, read.rows, settings.assume_watts)
+    cpu_s = sum(read.bare_cpu_s[: len(read.part)])
+    return tdp.estimate(cpu_name(), cpu_s, read.part_s, read.instrumented, settings.assume_watts)
 
 
 def facts(data: EnergyData | None) -> dict[str, Any] | None:

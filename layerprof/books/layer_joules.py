@@ -135,7 +135,7 @@ def closure(layers: Sequence[Layer], data: EnergyData | None, spans: SpanReading
 
 def _modelled(asked: Asked, read: Read, figure: EnergyEstimate | None) -> dict[Key, float]:
     """Return the modelled joules by layer and phase, shared by time."""
-    if figure is None or read.spans is None or not read.wall_s:
+    if figure is None or read.spans is None or not read.part_s:
         return {}
     names = {layer.name for layer in asked.layers}
-    return {key: figure.joules / read.wall_s * s for key, s in span_seconds(read.spans, names).items()}
+    return {key: figure.joules / read.part_s * s for key, s in span_seconds(read.spans, names).items()}

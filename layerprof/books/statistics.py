@@ -6,11 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from layerprof.quality.bootstrap import SEED, Floats, interval
+from layerprof.quality.bootstrap import MEDIANS, SEED, Floats, interval
 from layerprof.records import Statistic
-
-MEDIANS = 2_000
-"""Resampled medians that are drawn for an interval."""
 
 
 def median(values: Sequence[float]) -> float:

@@ -15,11 +15,12 @@ LEAST_PAIRS = 6
 """Of five values not even the smallest and the largest are 95 % sure to hold the median: 1 - 2 / 2^5 = 94 %."""
 
 
-def latency(walked: Sequence[Walked]) -> LatencyTotals:
+def latency(walked: Sequence[Walked], from_file_s: Sequence[float] = ()) -> LatencyTotals:
     """Return end-to-end seconds per batch, per sample, to the first token, and per further output token.
 
     A token's time is (batch latency - time to first token) / (steps - 1): what a user waits for between tokens.
-    Batches of one step have none. The interval is a seeded bootstrap of the median over batches.
+    Batches of one step have none. `from_file_s` are the times to the first token with what came before. The interval
+    is a seeded bootstrap of the median over batches.
     """
     per_token = [
         (batch.latency_s - batch.generated.first_token_s) / (steps - 1)
@@ -32,6 +33,7 @@ def latency(walked: Sequence[Walked]) -> LatencyTotals:
         per_sample=_of([batch.latency_s / batch.rows for batch in walked]),
         ttft=_maybe(first),
         per_output_token=_maybe(per_token),
+        ttft_request=_maybe(from_file_s),
     )
 
 

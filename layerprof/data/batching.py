@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from layerprof.data import features
-from layerprof.data.pictures import rgb
-from layerprof.data.prompt_budget import Fitted, fit
+from layerprof.data.order import Order, Taken
+from layerprof.data.prompt_budget import fit
 from layerprof.errors import RequestError
 from layerprof.models.source import check_cells
 from layerprof.readings import Made, Questions
@@ -69,9 +69,9 @@ class Batches:
             raise RequestError(f"--batch-size is {batch_size}.", "Give --batch-size 1 or more.")
         check_cells(image_size, subject.cell_px)
         self.subject, self.dataset, self.batch_size = subject, dataset, batch_size
-        self.skip_bad = skip_bad
-        self.bad: dict[str, str] = {}
-        self._change: Callable[[Batch], Batch] | None = None
+        self._order = Order(dataset, pictured=subject.takes_images, skip_bad=skip_bad)
+        self._keys: dict[int, str] = {}
+        self.change: Callable[[Batch], Batch] | None = None
         self._fitted = fit(subject.tokenizer, dataset.name, dataset.examples, max_input_len)
         self._sizing = features.side_of(subject, image_size)
         self._mark = features.image_mark(subject)
@@ -79,7 +79,12 @@ class Batches:
     @property
     def samples(self) -> int:
         """How many samples there are, less those that were found to be bad."""
-        return len(self.dataset.examples) - len(self.bad)
+        return len(self._order)
+
+    @property
+    def bad(self) -> dict[str, str]:
+        """Why the samples that were left out so far cannot be read, by id."""
+        return self._order.bad
 
     def __len__(self) -> int:
         return (self.samples + self.batch_size - 1) // self.batch_size
@@ -95,30 +100,36 @@ class Batches:
     def some(self, numbers: Iterable[int]) -> Iterator[Batch]:
         """Make these batches of the walk, by their number, in the order given; others are not made for it."""
         for index in numbers:
-            rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
-            batch = self._make(index, self.dataset.examples[rows], self._fitted[rows])
-            yield self._change(batch) if self._change else batch
+            batch = self._make(index, index * self.batch_size, self.batch_size)
+            if batch is None:  # samples were left out, and there is no such batch any more
+                return
+            yield self.change(batch) if self.change else batch
+            del batch  # nor is it held while the next one is made
 
     def then(self, change: Callable[[Batch], Batch]) -> Batches:
         """Return the same batches, each changed after it is made."""
         other = copy.copy(self)
-        other._change = change
+        other.change = change
         return other
 
     def of(self, places: Sequence[int]) -> Iterator[Batch]:
         """Make a batch of each of these samples alone, by their place in the order of the walk."""
         for index, place in enumerate(places):
-            yield self._make(index, [self.dataset.examples[place]], [self._fitted[place]])
+            if batch := self._make(index, place, 1):
+                yield batch
 
-    def _make(self, index: int, examples: Sequence[Example], fitted: Sequence[Fitted]) -> Batch:
+    def _make(self, index: int, start: int, rows: int) -> Batch | None:
+        """Make a batch of the samples that stand there in the order of the walk; None where there is none."""
         subject = self.subject
         begin = time.perf_counter()
-        pictures = [_opened(example) for example in examples] if subject.takes_images else []
+        taken = self._order.take(start, start + rows)
+        if not taken:
+            return None
         read = time.perf_counter()
-        texts = [
-            features.chat(subject, row.text, example.image is not None, self._mark)
-            for row, example in zip(fitted, examples, strict=True)
-        ]
+        examples = [self.dataset.examples[place] for place, _ in taken]
+        fitted = [self._fitted[place] for place, _ in taken]
+        pictures = [picture for _, picture in taken if picture is not None]
+        texts = [features.chat(subject, row.text, bool(pictures), self._mark) for row in fitted]
         made = features.features(subject, texts, pictures, self._sizing)
         processed = time.perf_counter()
         tensors, copy_s = _copied(made, subject)
@@ -137,11 +148,17 @@ class Batches:
             pad_tokens=tuple((mask == 0).sum(1).tolist()),
             image_tokens=tuple(pictured),
             question_cut=tuple(row.cut for row in fitted),
-            keys=tuple(key(example, picture) for example, picture in _beside(examples, pictures)),
+            keys=tuple(self._key(one) for one in taken),
             shape=_shape(made, prompt_tokens),
             tensors=tensors,
             made=Made(read - begin, processed - read, copy_s, copied - begin),
         )
+
+    def _key(self, taken: Taken) -> str:
+        place, picture = taken
+        if place not in self._keys:
+            self._keys[place] = key(self.dataset.examples[place], picture)
+        return self._keys[place]
 
 
 def batches(
@@ -160,19 +177,6 @@ def key(example: Example, picture: Image.Image | None) -> str:
     if picture is not None:
         digest.update(f"{picture.size}".encode() + picture.tobytes())
     return digest.hexdigest()
-
-
-def _beside(
-    examples: Sequence[Example], pictures: Sequence[Image.Image]
-) -> Iterator[tuple[Example, Image.Image | None]]:
-    for place, example in enumerate(examples):
-        yield example, pictures[place] if pictures else None
-
-
-def _opened(example: Example) -> Image.Image:
-    if example.image is None:
-        raise RequestError(f"Sample {example.id} has no image.", "Leave it out, or profile a text-only model.")
-    return rgb(example.image)
 
 
 def _copied(made: Any, subject: Subject) -> tuple[dict[str, Any], float]:

@@ -9,45 +9,46 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from layerprof.data.bundled import open_bundled
 from layerprof.data.folder import open_folder
 from layerprof.data.hub import open_hub
-from layerprof.data.pictures import UnreadableImageError, read_image
 from layerprof.data.rows import Opened, as_list, as_text, match_columns
-from layerprof.data.spec import Dataset, Example, Prompt, Spec
+from layerprof.data.spec import Dataset, Example, Picture, Prompt, Spec
 from layerprof.errors import RequestError, did_you_mean
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+REPAIR = (
+    "Repair or remove these rows (row 0 is the first), or give --skip-bad to leave them out; images may be files next "
+    "to the table or bytes inside it."
+)
 IMAGE = ("image", "file_name", "image_path", "path", "img")
 
 
-def _textvqa(row: Mapping[str, Any], name: str, image: Image.Image | None) -> Example | str:
+def _textvqa(row: Mapping[str, Any], name: str, picture: Picture | None) -> Example | str:
     answers = tuple(as_text(answer) for answer in as_list(row["answers"]))
     if not any(answer.strip() for answer in answers):
         return "empty references"
-    return Example(name, image, as_text(row["question"]), references=answers)
+    return Example(name, picture, as_text(row["question"]), references=answers)
 
 
-def _scienceqa(row: Mapping[str, Any], name: str, image: Image.Image | None) -> Example | str:
+def _scienceqa(row: Mapping[str, Any], name: str, picture: Picture | None) -> Example | str:
     choices = tuple(as_text(choice) for choice in as_list(row["choices"]))
     right = option_index(row["answer"], choices)
     if right is None:
         return "no answer among the choices"
     hint = as_text(row.get("hint"))
-    return Example(name, image, as_text(row["question"]), choices, hint, (LETTERS[right],))
+    return Example(name, picture, as_text(row["question"]), choices, hint, (LETTERS[right],))
 
 
-def _coco(row: Mapping[str, Any], name: str, image: Image.Image | None) -> Example | str:
+def _coco(row: Mapping[str, Any], name: str, picture: Picture | None) -> Example | str:
     captions = tuple(as_text(caption) for caption in as_list(row["answer"]))
     if not any(caption.strip() for caption in captions):
         return "empty references"
-    return Example(name, image, as_text(row.get("question")), references=captions)
+    return Example(name, picture, as_text(row.get("question")), references=captions)
 
 
 def option_index(answer: Any, choices: Sequence[str]) -> int | None:
@@ -138,26 +139,36 @@ def prompt(name: str, example: Example) -> Prompt:
     return spec(name).prompt(example)
 
 
-def load(name: str, *, source: str | Path = "bundled", count: int | Literal["all"] = 32, seed: int = 0) -> Dataset:
+def load(
+    name: str,
+    *,
+    source: str | Path = "bundled",
+    count: int | Literal["all"] = 32,
+    seed: int = 0,
+    skip_bad: bool = False,
+) -> Dataset:
     """Return `count` samples of a dataset: the first that can be scored, or with a seed other than 0 a drawn choice.
 
     `source` is `bundled` (drawn, no network), `hub` or `hub@REVISION` (a commit, tag or branch of the hub dataset;
-    streamed, so only the rows in use are downloaded), or a folder (docs/datasets.md). Rows without an image, without
-    a non-empty reference or without an answer among the choices are passed over and counted in `dropped`.
+    streamed, so only the rows in use are downloaded), or a folder (docs/datasets.md). Texts are read now, images when
+    they are asked for. Rows without an image, without a non-empty reference or without an answer among the choices are
+    passed over and counted in `dropped`. Where there are fewer than asked for, all are taken, and `remark` says so.
 
-    Raises RequestError for an unknown dataset or source, missing columns, unreadable images (all of them named, up to
-    ten), no network, and for more samples than there are.
+    Raises RequestError for an unknown dataset or source, missing columns, no network, where there is no sample at all,
+    and for image files that are not there (all of them named, up to ten); with `skip_bad` those are left out.
     """
     chosen = spec(name)
-    if count == "all":
-        raise RequestError("--samples all cannot be had yet.", "Give a number.")
-    if count < 1:
+    if count != "all" and count < 1:
         raise RequestError(f"{count} samples were asked for.", "Give --samples 1 or more.")
     opened = _open(chosen, source, count=count, seed=seed)
-    columns = match_columns(chosen, opened)
-    examples, dropped = _collect(chosen, opened, columns, count)
-    if len(examples) < count:
-        raise _too_few(chosen, opened, count, len(examples), dropped)
+    found = _collect(chosen, opened, match_columns(chosen, opened), count, skip_bad)
+    if found.bad and not skip_bad:
+        raise unreadable(opened.label, list(found.bad.values()))
+    if not found.examples:
+        raise RequestError(
+            f"{_fewer(chosen, opened, count, found)}.", "Give a source whose rows have images and references."
+        )
+    fewer = count != "all" and len(found.examples) < count
     return Dataset(
         name=name,
         source=opened.label,
@@ -165,62 +176,67 @@ def load(name: str, *, source: str | Path = "bundled", count: int | Literal["all
         prompt_id=chosen.prompt_id,
         metric=chosen.metric,
         max_new_tokens=chosen.max_new_tokens,
-        examples=tuple(examples),
-        dropped=dict(dropped),
+        examples=tuple(found.examples),
+        dropped=dict(found.dropped),
+        asked=count,
+        remark=f"{_fewer(chosen, opened, count, found)}: all of them are taken." if fewer else None,
+        bad=found.bad,
     )
 
 
-def _open(chosen: Spec, source: str | Path, *, count: int, seed: int) -> Opened:
+def _open(chosen: Spec, source: str | Path, *, count: int | Literal["all"], seed: int) -> Opened:
     """Return the rows of a source, unread."""
     text = str(source)
     if text == "bundled":
         return open_bundled(chosen, count, seed)
     if text == "hub" or text.startswith("hub@"):
-        return open_hub(chosen, text.partition("@")[2] or None, seed)
+        return open_hub(chosen, text.partition("@")[2] or None, count, seed)
     return open_folder(chosen, Path(text).expanduser(), seed)
 
 
+@dataclass
+class _Found:
+    """The samples of a source, the rows passed over by reason, and those with images known to be bad, by id."""
+
+    examples: list[Example] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    bad: dict[str, str] = field(default_factory=dict)
+
+
 def _collect(
-    chosen: Spec, opened: Opened, columns: Mapping[str, str], count: int
-) -> tuple[list[Example], Counter[str]]:
-    """Convert rows until there are `count` examples; all unreadable images on the way are told together."""
-    examples: list[Example] = []
-    dropped: Counter[str] = Counter()
-    unreadable: list[str] = []
+    chosen: Spec, opened: Opened, columns: Mapping[str, str], count: int | Literal["all"], skip_bad: bool
+) -> _Found:
+    """Convert rows until there are `count` samples, bad ones among them unless they are skipped."""
+    found = _Found()
     seen: Counter[str] = Counter()
-    for number, row in enumerate(opened.rows):
-        if len(examples) + len(unreadable) == count:
-            break
-        fields = {field: row.get(column) for field, column in columns.items()}
-        name = as_text(fields.get("id")) or str(number)
+    texts = list(dict.fromkeys(column for name, column in columns.items() if name != "image"))
+    for row in opened.rows(texts, columns["image"]):
+        fields = {name: row.texts.get(column) for name, column in columns.items()}
+        name = as_text(fields.get("id")) or str(row.number)
         seen[name] += 1
         name = name if seen[name] == 1 else f"{name}#{seen[name]}"  # one image may have several questions
-        try:
-            image = read_image(fields["image"], opened.folder)
-        except UnreadableImageError as error:
-            unreadable.append(f"row {number} (id {name}): {error}")
-            continue
-        made = "no image" if image is None else chosen.to_example(fields, name, image)
-        if isinstance(made, Example):
-            examples.append(made)
+        made = "no image" if row.picture is None else chosen.to_example(fields, name, row.picture)
+        if not isinstance(made, Example):
+            found.dropped[made] += 1
+        elif row.trouble is not None:
+            found.bad[name] = f"row {row.number} (id {name}): {row.trouble}"
         else:
-            dropped[made] += 1
-    if unreadable:
-        raise _unreadable(opened, unreadable)
-    return examples, dropped
+            found.examples.append(replace(made, row=row.number))
+        if len(found.examples) + (0 if skip_bad else len(found.bad)) == count:
+            break
+    return found
 
 
-def _unreadable(opened: Opened, rows: Sequence[str]) -> RequestError:
+def unreadable(source: str, rows: Sequence[str]) -> RequestError:
+    """Return the error that names the rows whose images cannot be read, the first ten of them."""
     shown = "; ".join(rows[:10]) + (f"; and {len(rows) - 10} more" if len(rows) > 10 else "")
-    return RequestError(
-        f"{len(rows)} image{'s' if len(rows) > 1 else ''} of {opened.label} cannot be read: {shown}.",
-        "Repair or remove these rows (row 0 is the first); images may be files next to the table or bytes inside it.",
-    )
+    return RequestError(f"{len(rows)} image{'s' if len(rows) > 1 else ''} of {source} cannot be read: {shown}.", REPAIR)
 
 
-def _too_few(chosen: Spec, opened: Opened, count: int, found: int, dropped: Counter[str]) -> RequestError:
-    why = "".join(f", {number} dropped for {reason}" for reason, number in dropped.items())
+def _fewer(chosen: Spec, opened: Opened, count: int | Literal["all"], found: _Found) -> str:
+    """Say how many there are, and what was passed over."""
+    left = {**found.dropped, **({"an image that cannot be read": len(found.bad)} if found.bad else {})}
+    why = "".join(f", {number} dropped for {reason}" for reason, number in left.items())
     asked = f"1 sample of {chosen.name} was" if count == 1 else f"{count} samples of {chosen.name} were"
-    problem = f"{asked} asked for, but {opened.label} has {found}{why}."
-    remedy = f"Give --samples {found} or fewer." if found else "Give a source whose rows have images and references."
-    return RequestError(problem, remedy)
+    asked = f"All samples of {chosen.name} were" if count == "all" else asked
+    return f"{asked} asked for, but {opened.label} has {len(found.examples)}{why}"

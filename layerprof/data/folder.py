@@ -7,15 +7,18 @@ import io
 import json
 import random
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from layerprof.data.parquet import Table
+from layerprof.data.pictures import held, read_image, trouble
 from layerprof.data.rows import Opened, Row
-from layerprof.data.spec import Spec
+from layerprof.data.saved import is_saved, open_saved
+from layerprof.data.spec import EVALUATION_SPLITS, Spec
 from layerprof.errors import RequestError
 
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
-EVALUATION_SPLITS = ("validation", "val", "test", "train")
 NOT_SAMPLES = ("dataset_infos.json", "dataset_info.json", "state.json", "dataset_dict.json")
 
 
@@ -30,13 +33,14 @@ def open_folder(spec: Spec, path: Path, seed: int) -> Opened:
             "Give --source bundled, --source hub, or the path of a folder with samples (docs/datasets.md).",
         )
     try:
-        if path.is_dir() and any((path / name).exists() for name in ("dataset_dict.json", "state.json")):
-            return _saved(spec, path, seed)
+        if is_saved(path):
+            return open_saved(spec, path, seed)
         files = _tables(spec, path)
-        columns, rows = _read(files)
+        if files[0].suffix.lower() == ".parquet":
+            return _parquet(path, files, seed)
+        return _text(path, files[0], seed)
     except (OSError, ValueError, csv.Error) as error:
         raise _unreadable(path, error) from None
-    return Opened(str(path), None, columns, _ordered(rows, seed), files[0].parent)
 
 
 def _unreadable(path: Path, error: Exception) -> RequestError:
@@ -46,44 +50,13 @@ def _unreadable(path: Path, error: Exception) -> RequestError:
     )
 
 
-def _ordered(rows: Iterator[Row], seed: int) -> Iterator[Row]:
-    """Rows in their order, or with a seed other than 0 in a drawn one (then all are read first)."""
+def _order(rows: int, seed: int) -> Sequence[int] | None:
+    """Return the rows in a drawn order, or None for their own with seed 0."""
     if not seed:
-        yield from rows
-        return
-    listed = list(rows)
-    random.Random(seed).shuffle(listed)
-    yield from listed
-
-
-# --- datasets.save_to_disk --------------------------------------------------------------------------------------
-
-
-def _saved(spec: Spec, path: Path, seed: int) -> Opened:
-    import datasets
-
-    loaded = datasets.load_from_disk(str(path))
-    if isinstance(loaded, datasets.DatasetDict):
-        loaded = loaded[_split(spec, list(loaded), path)]
-    columns = tuple(loaded.column_names)
-    for name, feature in loaded.features.items():
-        if isinstance(feature, datasets.Image):
-            loaded = loaded.cast_column(name, datasets.Image(decode=False))
-    if seed:
-        loaded = loaded.shuffle(seed=seed)
-    return Opened(str(path), None, columns, loaded, path)
-
-
-def _split(spec: Spec, names: Sequence[str], path: Path) -> str:
-    for name in (spec.split, *EVALUATION_SPLITS):
-        if name in names:
-            return name
-    if len(names) == 1:
-        return names[0]
-    raise RequestError(
-        f"'{path}' holds the splits {', '.join(names)}, and none of {', '.join(EVALUATION_SPLITS)}.",
-        "Give the folder of one split.",
-    )
+        return None
+    order = list(range(rows))
+    random.Random(seed).shuffle(order)
+    return order
 
 
 # --- tables -----------------------------------------------------------------------------------------------------
@@ -123,34 +96,35 @@ def _one_split(spec: Spec, files: list[Path], path: Path) -> list[Path]:
     )
 
 
-def _read(files: Sequence[Path]) -> tuple[tuple[str, ...], Iterator[Row]]:
-    suffix = files[0].suffix.lower()
-    if suffix == ".parquet":
-        return _parquet(files)
-    rows = _text_rows(files[0], suffix)
+def _parquet(path: Path, files: Sequence[Path], seed: int) -> Opened:
+    table = Table(files)
+
+    def rows(texts: Sequence[str], image: str) -> Iterator[Row]:
+        try:
+            yield from table.rows(texts, image, _order(len(table), seed))
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from None
+
+    return Opened(str(path), None, tuple(table.schema.names), rows)
+
+
+def _text(path: Path, file: Path, seed: int) -> Opened:
+    listed = _text_rows(file, file.suffix.lower())
     columns: dict[str, None] = {}
-    for row in rows:  # a line may leave a column out
+    for row in listed:  # a line may leave a column out
         columns.update(dict.fromkeys(row))
-    if not rows:
-        raise ValueError(f"{files[0].name} has no rows")
-    return tuple(columns), iter(rows)
+    if not listed:
+        raise ValueError(f"{file.name} has no rows")
 
+    def rows(texts: Sequence[str], image: str) -> Iterator[Row]:
+        order = _order(len(listed), seed)
+        for number in range(len(listed)) if order is None else order:
+            row = listed[number]
+            cell = held(row.get(image))
+            picture = None if cell is None else partial(read_image, cell, file.parent)
+            yield Row(number, {name: row.get(name) for name in texts}, picture, trouble(cell, file.parent))
 
-def _parquet(files: Sequence[Path]) -> tuple[tuple[str, ...], Iterator[Row]]:
-    from pyarrow import parquet
-
-    columns = tuple(parquet.read_schema(files[0]).names)
-
-    def rows() -> Iterator[Row]:
-        for file in files:
-            try:
-                with parquet.ParquetFile(file) as opened:
-                    for batch in opened.iter_batches(batch_size=16):
-                        yield from batch.to_pylist()
-            except (OSError, ValueError) as error:
-                raise _unreadable(file, error) from None
-
-    return columns, rows()
+    return Opened(str(path), None, tuple(columns), rows)
 
 
 def _text_rows(file: Path, suffix: str) -> list[dict[str, Any]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,25 +14,35 @@ from layerprof.data.rows import is_empty
 if TYPE_CHECKING:
     from PIL import Image
 
+    from layerprof.data.spec import Picture
+
+ORIENTATION = 0x0112
+"""EXIF tag of how the camera was held."""
+
 
 class UnreadableImageError(Exception):
     """An image that is missing or cannot be decoded; the message says which and why."""
 
 
-def read_image(value: Any, folder: Path | None) -> Image.Image | None:
-    """Return a cell's image, decoded once as a proof and held in its compressed form; None for an empty cell.
+def held(value: Any) -> Any:
+    """Return what an image's cell holds: an image, a file's bytes or a path; None for an empty cell.
 
-    The cell may be an image, the file's bytes, `{"bytes", "path"}` as `datasets` stores them, a path (relative ones
-    start at `folder`), or a list of one of these. Raises UnreadableImageError.
+    The cell may be one of these, `{"bytes", "path"}` as `datasets` stores them, or a list of one.
     """
-    from PIL import Image
-
     if isinstance(value, (list, tuple)):
         value = value[0] if value else None
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
-    if is_empty(value):
-        return None
+    return None if is_empty(value) else value
+
+
+def read_image(value: Any, folder: Path | None) -> Image.Image:
+    """Return a cell's image, decoded; relative paths start at `folder`. Raises UnreadableImageError."""
+    from PIL import Image
+
+    value = held(value)
+    if value is None:
+        raise UnreadableImageError("no image")
     if isinstance(value, Image.Image):
         return value
     try:
@@ -39,39 +51,80 @@ def read_image(value: Any, folder: Path | None) -> Image.Image | None:
         raise UnreadableImageError(f"{value}: {error}" if isinstance(value, (str, Path)) else str(error)) from None
 
 
+def trouble(value: Any, folder: Path | None) -> str | None:
+    """Return why a cell's image cannot be read, as far as its path tells; None where nothing speaks against it."""
+    value = held(value)
+    if not isinstance(value, (str, Path)):
+        return None
+    try:
+        with _reported():
+            found = _path_of(value, folder).stat()
+    except UnreadableImageError as error:
+        return f"{value}: {error}"
+    if stat.S_ISDIR(found.st_mode):
+        return f"{value}: is a folder"
+    return None if found.st_size else f"{value}: empty file (0 bytes)"
+
+
+def opened(picture: Picture) -> Image.Image:
+    """Open a sample's picture as RGB. Raises UnreadableImageError."""
+    image = picture()
+    with _decoding():
+        return rgb(image)
+
+
 def _bytes_of(value: Any, folder: Path | None) -> bytes:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     if not isinstance(value, (str, Path)):
         raise UnreadableImageError(f"a {type(value).__name__} is not an image")
+    with _reported():
+        return _path_of(value, folder).read_bytes()
+
+
+def _path_of(value: str | Path, folder: Path | None) -> Path:
     if "://" in str(value):
         raise UnreadableImageError("addresses are not fetched; download it")
+    path = Path(value).expanduser()
+    return path if path.is_absolute() or folder is None else folder / path
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
     try:
-        path = Path(value).expanduser()
-        return (path if path.is_absolute() or folder is None else folder / path).read_bytes()
+        yield
     except OSError as error:
         raise UnreadableImageError(error.strerror or str(error)) from None
     except (ValueError, RuntimeError) as error:  # a NUL in the name; ~ of somebody who has no home here
         raise UnreadableImageError(str(error)) from None
 
 
+@contextmanager
+def _decoding(size: int | None = None) -> Iterator[None]:
+    """Tell what goes wrong in here as an image that cannot be read; each format's decoder has its own error classes."""
+    try:
+        yield
+    except Exception as error:
+        kind = str(error).replace("<_io.BytesIO object at", "bytes").split(" 0x")[0] or type(error).__name__
+        kind = "empty file" if size == 0 else kind
+        raise UnreadableImageError(kind if size is None else f"{kind} ({size} bytes)") from None
+
+
 def _decoded(data: bytes) -> Image.Image:
     from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(data)) as trial:
-            trial.convert("RGB")
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        kind = "empty file" if not data else str(error).replace("<_io.BytesIO object at", "bytes").split(" 0x")[0]
-        raise UnreadableImageError(f"{kind} ({len(data)} bytes)") from None
-    return Image.open(io.BytesIO(data))
+    with _decoding(len(data)):
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        return image
 
 
 def rgb(image: Image.Image) -> Image.Image:
     """Return a picture as RGB: turned as its EXIF says, transparency on white, 16-bit grey scaled to 8 bits."""
     from PIL import Image, ImageOps
 
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_grey(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -79,7 +132,7 @@ def rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGB", layer.size, (255, 255, 255))
         white.paste(layer, mask=layer.getchannel("A"))
         return white
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _deep_grey(image: Image.Image) -> Image.Image:

@@ -1,33 +1,43 @@
-"""Rows of an opened source, whatever it is: which column is which field, and what a cell says.
-
-Rows are dictionaries, their images still undecoded.
-"""
+"""Rows of an opened source, whatever it is: which column is which field, and what a cell says."""
 
 from __future__ import annotations
 
 import ast
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from layerprof.data.spec import Spec
+from layerprof.data.spec import Picture, Spec
 from layerprof.errors import RequestError
 
-Row = Mapping[str, Any]
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row's texts by column, and what opens its image; None for an empty cell.
+
+    `number` is the row's place in the source, from 0. `trouble` says why the image cannot be read, as far as that can
+    be told without opening it.
+    """
+
+    number: int
+    texts: Mapping[str, Any]
+    picture: Picture | None
+    trouble: str | None = None
 
 
 @dataclass(frozen=True)
 class Opened:
-    """An opened source. `columns` are the names found, `folder` is where relative image paths start."""
+    """An opened source, its rows unread. `columns` are the names found.
+
+    `rows` is called with the columns of text to read and the column of images, of which nothing is opened.
+    """
 
     label: str
     revision: str | None
     columns: tuple[str, ...]
-    rows: Iterable[Row]
-    folder: Path | None = None
+    rows: Callable[[Sequence[str], str], Iterator[Row]]
 
 
 def match_columns(spec: Spec, opened: Opened) -> dict[str, str]:

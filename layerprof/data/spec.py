@@ -4,30 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from PIL import Image
 
+Picture = Callable[[], "Image.Image"]
+"""Opens a sample's image, anew each time, and holds no pixels itself. Raises UnreadableImageError."""
+EVALUATION_SPLITS = ("validation", "val", "test", "train")
+"""Which split is taken of one's own data, where the dataset's is not there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One sample. `references` are in the dataset's order and may hold empty strings; scoring drops those."""
+    """One sample: its texts, and what opens its image when it is needed (None for a sample that has none).
+
+    `references` are in the dataset's order and may hold empty strings; scoring drops those. `row` is where the sample
+    stands in its source, from 0; None where it comes from none.
+    """
 
     id: str
-    image: Image.Image | None
+    picture: Picture | None
     question: str
     choices: tuple[str, ...] = ()
     hint: str = ""
     references: tuple[str, ...] = ()
+    row: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Samples with where they came from. `dropped` counts rows passed over, by reason.
+    """Samples with where they came from.
 
     `source` is `bundled`, `hub` or the folder; `revision` the hub commit, the seed of the bundled rows, or None for a
-    folder. `seed` 0 is the dataset's own order.
+    folder. `asked` is how many were asked for (None: made by hand); where there are fewer, `remark` says so. `dropped`
+    counts rows passed over, by reason; `bad` gives, by id, the reason why a sample's image cannot be read, as far as it
+    was seen before the image's turn: those are not among the examples.
     """
 
     name: str
@@ -38,6 +50,9 @@ class Dataset:
     max_new_tokens: int
     examples: tuple[Example, ...]
     dropped: dict[str, int] = field(default_factory=dict)
+    asked: int | Literal["all"] | None = None
+    remark: str | None = None
+    bad: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +76,8 @@ class Prompt:
 class Spec:
     """A dataset: hub address, columns (with the names accepted for each), conversion, prompt and metric.
 
-    `columns` lists the needed fields; `optional` those that may be missing. `to_example(fields, id, image)` returns an
-    example, or the reason for which the row is dropped.
+    `columns` lists the needed fields; `optional` those that may be missing. `to_example(fields, id, picture)` returns
+    an example, or the reason for which the row is dropped.
     """
 
     name: str
@@ -71,7 +86,7 @@ class Spec:
     split: str
     columns: Mapping[str, tuple[str, ...]]
     optional: Mapping[str, tuple[str, ...]]
-    to_example: Callable[[Mapping[str, Any], str, Image.Image | None], Example | str]
+    to_example: Callable[[Mapping[str, Any], str, Picture | None], Example | str]
     prompt: Callable[[Example], Prompt]
     prompt_id: str
     metric: str | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from layerprof.errors import LayerprofError, NothingFinishedError, RequestError, RunFailedError, out_of_memory
-from layerprof.measure import energy_pass, optimize, passes, remarks
+from layerprof.measure import bare_walk, energy_pass, optimize, passes, prefetch_pass, remarks, warm_up, work_pass
 from layerprof.measure.session import Session
 
 
@@ -17,12 +17,13 @@ def conduct(session: Session) -> LayerprofError | None:
         if earlier := remarks.earlier_traces(session.asked.device):
             session.read.warnings.append(earlier)
         with optimize.optimized(session):
-            passes.warm_up(session)
-            passes.bare_and_latency(session)
-            passes.flops_pass(session)
+            warm_up.warm_up(session)
+            bare_walk.bare_and_latency(session)
+            work_pass.flops_pass(session)
             if chosen.cross_check:
                 optional(session, "cross_check", passes.cross_check, True, "")
             optional(session, "energy", energy_pass.run, chosen.energy != "off", "--energy off was given")
+            optional(session, "prefetch", prefetch_pass.run, chosen.prefetch > 0, "")
             own_hooks(session)
             # Last, since CUPTI stays attached to the process and slows whatever runs after it.
             optional(session, "kernels", passes.trace_pass, chosen.trace, "--no-trace was given")

@@ -24,7 +24,7 @@ from layerprof.energy.replayed import ReplayReading
 from layerprof.energy.typical import Size, Typical, typical
 from layerprof.energy.windows import EnergyReading
 from layerprof.layers.nesting import whole_layers
-from layerprof.measure import optimize, passes
+from layerprof.measure import answering, optimize
 from layerprof.measure.session import Session
 from layerprof.readings import SpanReading
 from layerprof.records import IN_TURN
@@ -61,7 +61,7 @@ def run(session: Session, meter: Meter | None = None, replay: Replays | None = N
     except KeyboardInterrupt:
         read.reasons["energy"] = "interrupted before its windows were measured"
         raise
-    if unlike := _other_speed(read.wall_s, data.whole.walk_s):
+    if unlike := _other_speed(read.part_s, data.whole.walk_s):
         read.warnings.append(unlike)
     if asked.settings.energy == "replay":
         _replayed(session, data, replay)
@@ -156,8 +156,10 @@ def _replay(session: Session, data: EnergyData, replay: Replays | None) -> tuple
         decode_step=chosen.step,
         seed=asked.settings.seed,
     )
+    (batch,) = asked.batches.some((chosen.batch,))
     with replay.capture(), optimize.called(session):
-        passes.answer(session, asked.batches[chosen.batch])
+        answering.answer(session, batch)
+    del batch
     times = span_seconds(read.spans, outer) if read.spans else {}
     calls = span_calls(read.spans, outer) if read.spans else {}
     plan = replay.plan()
@@ -184,33 +186,37 @@ def representative(session: Session) -> Typical:
         [
             Size(
                 rows=walked.rows,
-                length=max(real + pad for real, pad in zip(batch.prompt_tokens, batch.pad_tokens, strict=True)),
+                length=questions.length,
                 steps=max(walked.generated.new_tokens, default=1) - 1,
             )
-            for walked, batch in zip(session.read.bare, session.asked.batches, strict=False)
+            for walked, questions in zip(session.read.part, session.read.questions, strict=False)
         ]
     )
 
 
 def walks(session: Session) -> dict[str, Callable[[], None]]:
-    """Return what each window repeats: the whole answer, then the answer up to the end of each phase."""
+    """Return what each window repeats: the whole answer, then the answer up to the end of each phase.
+
+    The instrumented batches are made before and held for as long: no joule of a window is to be of their making.
+    """
     asked = session.asked
+    batches = tuple(asked.batches.some(asked.part))
 
     def whole() -> None:
-        for batch in asked.batches:
-            passes.answer(session, batch)
+        for batch in batches:
+            answering.answer(session, batch)
 
     def first_token() -> None:
-        for batch in asked.batches:
-            passes.answer(session, batch, max_new_tokens=1)
+        for batch in batches:
+            answering.answer(session, batch, max_new_tokens=1)
 
     def vision() -> None:
         with stopped_at_first_decoder_layer(session):
-            for batch in asked.batches:
+            for batch in batches:
                 try:
-                    passes.answer(session, batch, max_new_tokens=1)
+                    answering.answer(session, batch, max_new_tokens=1)
                 except _EnoughError:
-                    passes.synchronize(asked.device)
+                    answering.synchronize(asked.device)
 
     return {"end to end": whole, "up to vision": vision, "up to prefill": first_token, "up to decode": whole}
 

@@ -158,20 +158,21 @@ class Recorder:
         self.probe = probe
         self._marks: list[Any] = []
         self._bad: Any = None
+        self._last: Any = None
         self._device = "cpu"
 
     def start(self, device: str) -> None:
         """Begin a batch; the next marks are relative to this moment."""
         self._device = device
-        self._marks, self._bad = [], None
+        self._marks, self._bad, self._last = [], None, None
         self._mark()
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Mark a step; `scores` (rows, vocabulary) pass through as they are."""
         self._mark()
+        self._last = scores
         if self.probe:
-            # The maximum is NaN if any is, and finite under the -inf with which end marks are held back.
-            bad = ~scores.amax(-1).isfinite().all()
+            bad = _bad(scores)
             self._bad = bad if self._bad is None else self._bad | bad
         return scores
 
@@ -184,6 +185,14 @@ class Recorder:
         event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # untyped there
         event.record(torch.cuda.current_stream(self._device))
         self._marks.append(event)
+
+    def ended_badly(self) -> bool:
+        """Tell whether the last logits are NaN or infinite: what went wrong before is in the cache that they come of.
+
+        To be asked when no clock runs: it looks at logits, and waits for them.
+        """
+        last, self._last = self._last, None
+        return last is not None and bool(_bad(last))
 
     def seconds(self) -> list[float]:
         """Return the time to the first token and of each further one, in seconds."""
@@ -199,3 +208,8 @@ class Recorder:
     def bad_logits(self) -> bool | None:
         """Whether any logits were NaN or infinite; None without `probe`."""
         return None if self._bad is None else bool(self._bad)
+
+
+def _bad(scores: torch.Tensor) -> torch.Tensor:
+    """Tell on the device: the maximum is NaN if any is, and finite under the -inf that holds end marks back."""
+    return ~scores.amax(-1).isfinite().all()

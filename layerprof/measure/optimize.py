@@ -34,42 +34,70 @@ def optimized(session: Session) -> Iterator[None]:
 
 def longest(session: Session) -> int:
     """Return how many positions the longest prompt and its answer have in the cache; the last token is never there."""
-    asked = session.asked
-    prompts = (int(batch.tensors["input_ids"].shape[1]) for batch in asked.batches)
-    return max(prompts) + max(1, asked.max_new_tokens - 1)
+    asked, longest_prompt = session.asked, 0
+    with session.progress.stage("lengths of prompts", len(asked.batches)) as advance:
+        for batch in asked.batches.walk():
+            longest_prompt = max(longest_prompt, batch.length)
+            del batch  # before the next one is made
+            advance()
+    return longest_prompt + max(1, asked.max_new_tokens - 1)
 
 
 @contextmanager
 def prepared(session: Session) -> Iterator[None]:
-    """Keep what a warm-up made of the decoder, and how long that took.
+    """Keep what the first warm-up made of the decoder, and how long that took.
 
     Raises RunFailedError where it made nothing: figures of an eager model must not be called otherwise.
     """
-    facts = session.read.passes
-    if session.compiled is not None:
-        with compile_time(session.compiled):
-            yield
-        facts["compile"] = {"graphs": session.compiled.graphs, "seconds": session.compiled.seconds}
-        return
-    yield
-    if session.graphs is None:
-        return
-    if not session.graphs.captures:
+    with warming(session):
+        yield
+    if session.graphs is not None and not session.graphs.captures:
         raise RunFailedError(
             "Nothing was captured: no decode step of the warm-up went through the decoder with the cache it was given.",
             "Ask for --max-new-tokens 2 or more, or use --optimization sdpa.",
         )
-    facts["graph"] = {"graphs": session.graphs.captures, "seconds": session.graphs.seconds}
+
+
+@contextmanager
+def warming(session: Session) -> Iterator[None]:
+    """Keep what is compiled or captured unmeasured, and how long that took."""
+    facts, compiled, made = session.read.passes, session.compiled, session.graphs
+    if compiled is not None:
+        with compile_time(compiled):
+            yield
+        facts["compile"] = {"graphs": compiled.graphs, "seconds": compiled.seconds}
+        return
+    if made is None:
+        yield
+        return
+    before, already = (made.captures, made.seconds), facts.get("graph", {"graphs": 0, "seconds": 0.0})
+    with unmeasured(session):
+        yield
+    graphs, seconds = made.captures - before[0], made.seconds - before[1]
+    facts["graph"] = {"graphs": already["graphs"] + graphs, "seconds": already["seconds"] + seconds}
+
+
+@contextmanager
+def unmeasured(session: Session) -> Iterator[None]:
+    """Take captures of the block for none that a measured walk made."""
+    before = session.graphs.captures if session.graphs else 0
+    yield
+    if session.graphs:
+        session.captured_warm += session.graphs.captures - before
 
 
 @contextmanager
 def none_captured_late(session: Session) -> Iterator[None]:
     """Warn where a walk that is measured had to capture a step."""
-    before = session.graphs.captures if session.graphs else 0
+
+    def measured() -> int:
+        return session.graphs.captures - session.captured_warm if session.graphs else 0
+
+    before = measured()
     try:
         yield
     finally:
-        late = session.graphs.captures - before if session.graphs else 0
+        late = measured() - before
         if late:
             session.read.warnings.append(
                 f"{late} decode steps were captured inside the measured passes, whose times hold that."

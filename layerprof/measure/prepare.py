@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from layerprof.books.evidence import Asked
 from layerprof.measure.session import Session
+from layerprof.settings import INSTRUMENTED
 
 if TYPE_CHECKING:
     from layerprof.data.spec import Dataset
@@ -67,7 +68,7 @@ def prepare(checked: Checked, progress: Progress, *, shelf: Shelf | None = None)
 
 
 def ask(settings: Settings, subject: Subject, dataset: Dataset, selector: Selector, folder: Path) -> Asked:
-    """Return what is asked of a loaded model: layers located, batches made.
+    """Return what is asked of a loaded model: layers located, all texts checked; batches are made in the walks.
 
     Hooks sit on every located layer, so that phases and the rest are known; the selection decides what gets a row.
     """
@@ -77,21 +78,29 @@ def ask(settings: Settings, subject: Subject, dataset: Dataset, selector: Select
 
     found = find_layers(subject.model)
     selected = select(found, selector, subject.model)
-    made = batching.batches(
+    batches = batching.Batches(
         subject,
         dataset,
         batch_size=settings.batch_size,
         image_size=settings.image_size,
         max_input_len=settings.max_input_len,
+        skip_bad=settings.skip_bad,
     )
     return Asked(
         settings=settings,
         model=subject.provenance,
         device=subject.device,
         dataset=dataset,
-        batches=tuple(made),
+        batches=batches,
         layers=found + tuple(layer for layer in selected if layer not in found),
         selected=selected,
         max_new_tokens=settings.max_new_tokens or dataset.max_new_tokens,
         output=str(folder),
+        instrumented=_instrumented(settings, len(dataset.examples)),
     )
+
+
+def _instrumented(settings: Settings, samples: int) -> int:
+    """Return how many batches the instruments walk: whole ones, that hold as many samples as asked for."""
+    asked = settings.instrumented or INSTRUMENTED
+    return -(-(samples if asked == "all" else asked) // settings.batch_size)

@@ -25,7 +25,7 @@ def finish(session: Session, failure: LayerprofError | None, beside: Sequence[Be
         assert failure is not None
         store.discard_folder(session.folder)
         raise failure
-    return save(session, answers.score(session.asked, session.read.bare), failure, beside)
+    return save(session, answers.score(session.asked, session.read.questions, session.read.bare), failure, beside)
 
 
 def save(session: Session, scored: Scored, failure: LayerprofError | None, beside: Sequence[Beside] = ()) -> Run:

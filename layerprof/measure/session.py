@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Session:
-    """Everything the passes share: `asked` stays as it is, each pass fills its own part of `read`."""
+    """Everything the passes share: `asked` stays as it is, each pass fills its own part of `read`.
+
+    `warmed` and `rehearsed` are shapes of batches that ran unmeasured, without the span hooks and with them;
+    `captured_warm` counts the decode steps that were captured meanwhile.
+    """
 
     asked: Asked
     subject: Subject
@@ -27,3 +32,6 @@ class Session:
     read: Read = field(default_factory=Read)
     compiled: Compiled | None = None
     graphs: DecodeGraphs | None = None
+    warmed: set[Hashable] = field(default_factory=set)
+    rehearsed: set[Hashable] = field(default_factory=set)
+    captured_warm: int = 0

@@ -1,13 +1,14 @@
-"""The four ledger columns, ready to show, and whether they balance, in words."""
+"""The ledger's columns, ready to show, and whether they balance, in words."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from layerprof.books import not_counted
 from layerprof.energy.amount import TOLERANCE
 from layerprof.records import EnergyClosure, LedgerColumn, NotRecorded, Quality, Run
-from layerprof.report import units
+from layerprof.report import request, samples, units
 from layerprof.report.facts import energy_label
 from layerprof.trace.attribution import NOT_RECORDED
 
@@ -57,10 +58,11 @@ class Book:
 
 
 def books(run: Run) -> list[Book]:
-    """Return the four ledger columns in order, measured or not."""
+    """Return the ledger's columns in order, measured or not; that of memory only where the run has one."""
     quality, _, source = energy_label(run).partition(": ")
     energy = f"energy, {quality} ({source})" if quality else "energy"
-    titles = (("flops", "FLOPs", "FLOP"), ("span_s", "span", "s"), ("busy_s", "busy", "s"), ("energy_j", energy, "J"))
+    titles = [("flops", "FLOPs", "FLOP"), ("span_s", "span", "s"), ("busy_s", "busy", "s"), ("energy_j", energy, "J")]
+    titles += [("memory_bytes", "memory at its peak", "B")] if run.ledger.memory_bytes else []
     found = []
     for name, title, unit in titles:
         column: LedgerColumn = getattr(run.ledger, name)
@@ -69,6 +71,18 @@ def books(run: Run) -> list[Book]:
         taken = _taken_notes(run) if name == "flops" else ()
         found.append(Book(name, title, scale, column, closure, (*notes, *taken, *_not_recorded_notes(column))))
     return found
+
+
+def closings(run: Run) -> list[Book]:
+    """Return every book that closes: the request's first, whose parts have a table of their own, then the columns."""
+    column = run.ledger.request_s
+    if column is None:
+        return books(run)
+    parts = {name: seconds for name in request.PARTS if (seconds := getattr(column, name)) is not None}
+    whole = LedgerColumn(layers=None, rest=parts, residual=column.residual, total=column.total, reason=column.reason)
+    title = f"request, of all {units.many(run.samples, 'sample')}" if samples.part(run) else "request"
+    scale = units.scale([column.total, *parts.values()], "s")
+    return [Book("request_s", title, scale, whole), *books(run)]
 
 
 def _energy_notes(run: Run) -> tuple[str, ...]:
@@ -136,15 +150,16 @@ def not_recorded(lost: NotRecorded, total: float | None) -> str:
     )
 
 
-def ledger_labels(run: Run) -> list[str]:
-    """Return the ledger's lines: layers, the rest by name (but not what is zero throughout), residual, total.
+def ledger_labels(run: Run, kept: Sequence[Book] | None = None) -> list[str]:
+    """Return the lines of these books, by default of all columns.
 
-    What is not known of the rest, for want of a formula, has a line, too.
+    They are layers, the rest by name (but not what is zero throughout), residual and total. What is not known of the
+    rest, for want of a formula, has a line, too.
 
     Below the total stands what the profiler lost, where it did: nobody measured it, so it is no part of a sum.
     """
     rest: dict[str, bool] = {}
-    kept = books(run)
+    kept = books(run) if kept is None else kept
     for book in kept:
         for label, value in book.column.rest.items():
             rest[label] = rest.get(label, False) or value != 0

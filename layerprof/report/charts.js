@@ -3,6 +3,7 @@
 const Layerprof = (() => {
   const PHASES = ["vision", "prefill", "decode", "mixed"];
   const COLOURS = { vision: "#a24bb0", prefill: "#3d7edb", decode: "#2f9e58", mixed: "#b98a00", null: "#8b949e" };
+  const REQUEST = { read: "#3aa6a6", process: "#d08a2e", copy: "#c8553d", generate: "#5b6fa8", residual: "#8b949e" };
   const PREFIXES = [[1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "µ"], [1e-9, "n"]];
   const STRIP = 159;
   const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
@@ -13,6 +14,7 @@ const Layerprof = (() => {
   function show(value, unit) {
     if (value === null || value === undefined) return "–";
     if (unit === "%") return value === 0 ? "0 %" : value === 1 ? "100 %" : value > 0 && value < 0.001 ? "<0.1 %" : value > 0.999 && value < 1 ? ">99.9 %" : (100 * value).toFixed(1) + " %";
+    if (unit === "tokens") return String(Number(value.toPrecision(value >= 1000 ? 6 : 4)));
     if (value === 0) return "0 " + unit;
     const whole = unit === "FLOP" || unit === "B" || unit.startsWith("FLOP/B");
     const fit = PREFIXES.find(([factor]) => Math.abs(value) >= factor * 0.9995 && (factor >= 1 || !whole)) || (whole ? [1, ""] : [1e-9, "n"]);
@@ -69,6 +71,36 @@ const Layerprof = (() => {
       barmode: "stack", height: size, xaxis: { tickformat: ".0%", range: [0, 1] }, yaxis: { autorange: "reversed", showgrid: false },
       legend: { orientation: "h", y: -0.25, traceorder: "normal" }, margin: { l: 70, r: 20, t: 28, b: 30 },
     }), CONFIG);
+  }
+
+  /* The whole request as one bar, from the image file to the answer. */
+  function requestBar(target, run) {
+    const traces = run.request.parts.filter(part => part.share !== null).map(part => ({
+      type: "bar", orientation: "h", name: part.name, y: ["request"], x: [Math.max(part.share, 0)],
+      marker: { color: REQUEST[part.name], line: { width: 1, color: "rgba(255,255,255,0.6)" } },
+      text: [part.share > 0.03 ? show(part.share, "%") : ""], textposition: "inside", insidetextanchor: "middle", textangle: 0,
+      hovertext: [part.name + "<br>" + show(part.share, "%") + "<br>" + show(part.total_s, "s")], hoverinfo: "text",
+    }));
+    Plotly.react(target, traces, layout({
+      barmode: "stack", height: 150, xaxis: { tickformat: ".0%", range: [0, 1] }, yaxis: { showgrid: false },
+      legend: { orientation: "h", y: -0.5, traceorder: "normal" }, margin: { l: 70, r: 20, t: 20, b: 30 },
+    }), CONFIG);
+  }
+
+  /* Its parts: of all batches together, down to the residual and the total, and of one batch. */
+  function requestTable(target, run) {
+    const head = target.createTHead().insertRow(), body = target.createTBody(), { parts, total_s: total } = run.request;
+    for (const name of ["part", "all batches", "%", "a batch, median", "95 % interval", "p95"]) head.append(element("th", name));
+    const line = (name, cells) => {
+      const row = body.insertRow();
+      if (name === "residual" || name === "total") row.className = name;
+      for (const text of [name, ...cells]) row.append(element("td", text));
+    };
+    for (const part of parts) {
+      const ends = part.ci95_s ? "[" + part.ci95_s.map(end => show(end, "s")).join(", ") + "]" : "";
+      line(part.name, [show(part.total_s, "s"), show(part.share, "%"), ...(part.median_s === null ? ["", "", ""] : [show(part.median_s, "s"), ends, show(part.p95_s, "s")])]);
+    }
+    if (total !== null) line("total", [show(total, "s"), "100 %", "", "", ""]);
   }
 
   /* The rows of the heat map: one strip per tower and phase, layers left to right as they run. */
@@ -262,6 +294,7 @@ const Layerprof = (() => {
     const choice = at("quantity"), shade = at("shade");
     for (const quantity of run.quantities) choice.append(new Option(quantity.name, quantity.key));
     function all() {
+      if (run.request) requestBar(at("request-plot"), run);
       parts(at("parts-plot"), run);
       const quantity = run.quantities.find(found => found.key === choice.value);
       if (quantity) heat(at("heat-plot"), run, quantity, shade.value === "all");
@@ -271,9 +304,10 @@ const Layerprof = (() => {
     choice.addEventListener("change", all);
     shade.addEventListener("change", all);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", all);
+    if (run.request) requestTable(at("request-table"), run);
     table(at("layer-table"), run, at("filter"), at("row-count"));
     all();
   }
 
-  return { tint, page, parts, heat, steps, roofline, table, ledger, differences, show, element };
+  return { tint, page, requestBar, requestTable, parts, heat, steps, roofline, table, ledger, differences, show, element };
 })();

@@ -50,7 +50,10 @@ def render_markdown(found: Comparisons, out: IO[str]) -> None:
 
 
 def render_json(found: Comparisons, out: IO[str]) -> None:
-    """Write the comparison as one JSON object; `value` is the ratio, or the difference where `how` is `points`."""
+    """Write the comparison as one JSON object; `value` is the ratio, or the difference where `how` is `points`.
+
+    `n` is how many pairs a figure and its interval are of, `apart` how many units of each side where it is of none.
+    """
     cells = []
     for cell in found.cells:
         plain = asdict(cell)
@@ -72,6 +75,13 @@ def _cell(cell: Comparison, look: Look) -> Iterator[RenderableType]:
     if layers:
         yield look.heading("Layers", "largest changes of time in a sample")
         yield look.table(_columns(look, [layer.span for layer in layers], [_name(layer) for layer in layers]))
+    memory = sorted(
+        _with_memory(cell), key=lambda change: -abs((change.memory.after or 0) - (change.memory.before or 0))
+    )
+    if memory:
+        yield look.heading("Memory", "largest changes of what a call holds at its peak")
+        shown = memory[:LAYERS]
+        yield look.table(_columns(look, [layer.memory for layer in shown], [_name(layer) for layer in shown]))
     only = [layer for layer in cell.layers if (layer.span.before is None) != (layer.span.after is None)]
     if only:
         names = ", ".join(_name(layer) for layer in only[:6]) + (", ..." if len(only) > 6 else "")
@@ -91,7 +101,7 @@ def _columns(look: Look, changes: Sequence[Change], names: Sequence[str]) -> lis
         Column("after", [look.text(_amount(change, 1)) for change in changes]),
         Column("change", [look.text(_change(c), style) for c, style in zip(changes, styles, strict=True)]),
         Column("95 %", [look.text(_interval(change), "dim") for change in changes]),
-        Column("pairs", [look.text(str(change.n) if change.n else "", "dim") for change in changes], 2),
+        Column("pairs", [look.text(_pairs(change), "dim") for change in changes], 2),
     ]
 
 
@@ -108,6 +118,11 @@ def _markdown(cell: Comparison) -> Iterator[str]:
         yield "### Layers"
         yield ""
         yield from table(titles, (_texts(_name(layer), layer.span) for layer in cell.layers))
+    if memory := _with_memory(cell):
+        yield ""
+        yield "### Memory of a call at its peak"
+        yield ""
+        yield from table(titles, (_texts(_name(layer), layer.memory) for layer in memory))
     notes = [
         f"{title}: {name}: {_short(before)} → {_short(after)}"
         for title, changed in (("settings", cell.settings), ("environment", cell.environment))
@@ -121,10 +136,23 @@ def _markdown(cell: Comparison) -> Iterator[str]:
 
 def _texts(name: str, change: Change) -> Sequence[str]:
     values = (_amount(change, 0), _amount(change, 1))
-    return (name, *values, _change(change), _interval(change), str(change.n) if change.n else "")
+    return (name, *values, _change(change), _interval(change), _pairs(change))
+
+
+def _pairs(change: Change) -> str:
+    """Return how many pairs an interval is of; of what is not paired, how many each side has."""
+    if change.apart:
+        return f"{change.apart[0]} | {change.apart[1]}"
+    return str(change.n) if change.n else ""
+
+
+def _with_memory(cell: Comparison) -> list[LayerChange]:
+    return [layer for layer in cell.layers if layer.memory.value is not None]
 
 
 def _shared(cell: Comparison) -> str:
+    if not cell.shared_samples:
+        return "no sample in both, so nothing is paired"
     same = "" if cell.same_answers is None else f", {units.percent(cell.same_answers)} answered the same"
     return f"{cell.shared_samples} samples in both{same}"
 
@@ -141,8 +169,12 @@ def _amount(change: Change, side: Literal[0, 1]) -> str:
     value = (change.before, change.after)[side]
     if value is None:
         return units.MISSING
-    shown = UNITS[change.unit](value) if change.unit in UNITS else units.percent(value)
+    shown = UNITS[change.unit](value) if change.unit in UNITS else _plain(value, change.unit)
     return units.bound(shown, change.at_least[side])
+
+
+def _plain(value: float, unit: str) -> str:
+    return f"{units.number(value)} {unit}" if unit else units.percent(value)
 
 
 def _change(change: Change) -> str:

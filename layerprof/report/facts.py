@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from layerprof.books import not_counted
 from layerprof.flops.formulas import CONVENTION
-from layerprof.records import Energy, Run, Statistic, Wer
-from layerprof.report import units
+from layerprof.records import Run, Statistic, Totals, Wer
+from layerprof.report import energy_facts, samples, units
+from layerprof.report.fact import Fact, filled, joined
 
 WIDEST_POINTS = 10.0
 """An interval of the cost of measuring that is wider than this says nothing."""
 METRIC_NAMES = {"vqa_accuracy": "VQA accuracy", "exact_match": "exact match"}
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """One figure of the end-to-end block; `note` qualifies it: interval, counts, source, or why there is none."""
-
-    label: str
-    value: str
-    note: str = ""
 
 
 def title(run: Run) -> str:
@@ -48,16 +38,22 @@ def settings(run: Run) -> list[str]:
         _dtype(run),
         get("optimization"),
         "random weights" if weights == "random" else None,
-        _with(run.environment.get("torch"), "torch {}"),
-        _with(run.environment.get("transformers"), "transformers {}"),
-        f"{units.count(run.samples)} sample{'' if run.samples == 1 else 's'}",
-        _with(get("batch_size"), "batch {}"),
+        filled(run.environment.get("torch"), "torch {}"),
+        filled(run.environment.get("transformers"), "transformers {}"),
+        _samples(run),
+        filled(get("batch_size"), "batch {}"),
         _image(run),
-        _with(get("max_input_len"), "question ≤ {} tokens"),
-        _with(get("max_new_tokens"), "answer {} {} tokens", "=" if get("fixed_tokens") else "≤"),
+        filled(get("max_input_len"), "question ≤ {} tokens"),
+        filled(get("max_new_tokens"), "answer {} {} tokens", "=" if get("fixed_tokens") else "≤"),
         f"layers {get('layers')}" if get("layers") not in (None, "all") else None,
     )
     return [str(part) for part in named if part]
+
+
+def _samples(run: Run) -> str:
+    walked = samples.instrumented(run)
+    part = f" ({units.count(walked)} instrumented)" if walked != run.samples else ""
+    return units.many(run.samples, "sample") + part
 
 
 def _image(run: Run) -> str | None:
@@ -90,14 +86,12 @@ def end_to_end(run: Run) -> list[Fact]:
         ("latency per batch", latency.per_batch),
         ("latency per sample", latency.per_sample),
         ("time to first token", latency.ttft),
+        ("first token from file", latency.ttft_request),
         ("time per output token", latency.per_output_token),
     )
+    facts += _throughput(totals)
     facts.append(Fact("FLOPs", units.bound(units.flops(totals.flops), totals.flops_at_least), _work_note(run)))
-    facts += _energy(totals.energy, run.samples)
-    if totals.energy_estimate is not None:
-        estimate = totals.energy_estimate
-        note = f"{units.joules(estimate.per_sample)} per sample; {estimate.formula}"
-        facts.append(Fact("energy, estimated", units.joules(estimate.joules), note))
+    facts += energy_facts.facts(run)
     reasons = run.passes.get("reasons")
     why = reasons.get("peak_memory_bytes", "") if isinstance(reasons, Mapping) else ""
     facts.append(
@@ -172,7 +166,7 @@ def _wer(wer: Wer) -> Fact:
     )
     notes += [f"{units.percent(wer.truncated_share)} cut short"] if wer.truncated_share else []
     notes += [f"{wer.unscored} without reference"] if wer.unscored else []
-    return Fact("word error rate", units.percent(wer.corpus_min), _join(notes))
+    return Fact("word error rate", units.percent(wer.corpus_min), joined(notes))
 
 
 def _times(*measured: tuple[str, Statistic | None]) -> list[Fact]:
@@ -180,12 +174,22 @@ def _times(*measured: tuple[str, Statistic | None]) -> list[Fact]:
     for label, statistic in measured:
         if statistic is not None:
             fit = units.scale([statistic.median], "s")
-            ends = statistic.ci95
-            interval = f"[{fit.show(ends[0])}, {fit.show(ends[1])}]" if ends else ""
+            interval = units.bracket(statistic.ci95, fit)
             spread = f"p95 {fit.show(statistic.p95)}" if statistic.n > 1 else ""
-            note = _join([interval, spread, f"n {units.count(statistic.n)}" if statistic.n else ""])
+            note = joined([interval, spread, f"n {units.count(statistic.n)}" if statistic.n else ""])
             facts.append(Fact(label, units.seconds(statistic.median), note))
     return facts
+
+
+def _throughput(totals: Totals) -> Iterator[Fact]:
+    """Yield answers and tokens per second, and what a step of decode gives where it may give several tokens."""
+    if totals.samples_per_s is not None:
+        yield Fact("samples/s", units.number(totals.samples_per_s), "from the image file to the answer")
+    if totals.output_tokens_per_s is not None:
+        yield Fact("output tokens/s", units.number(totals.output_tokens_per_s), "over the time of generate()")
+    if totals.accepted_per_step is not None:
+        each = "tokens that a row keeps of a decode step, on average"
+        yield Fact("accepted per step", units.number(totals.accepted_per_step), each)
 
 
 def _work_note(run: Run) -> str:
@@ -197,58 +201,14 @@ def _work_note(run: Run) -> str:
     useful = (totals.flops_useful or 0) / totals.flops if told else None
     each = units.bound(units.flops(totals.flops_per_sample), at_least)
     calls = sum(missed.calls for missed in run.ledger.flops.not_counted.values())
-    return _join(
+    return joined(
         [
             f"{each} per sample" if totals.flops_per_sample else "",
             f"{units.count(calls)} {'call is' if calls == 1 else 'calls are'} not counted" if at_least else "",
             f"{units.percent(useful)} on real tokens" if useful is not None and useful < 1 else "",
+            samples.of_part(run),
         ]
     )
-
-
-def _energy(energy: Energy, samples: int) -> Iterator[Fact]:
-    """Yield the joules of the run, of its phases and of the host, each with its label or why there are none."""
-    if energy.joules is None:
-        yield Fact("energy", units.MISSING, _join([*energy.flags, energy.reason or "not measured"]))
-    else:
-        yield Fact("energy", units.joules(energy.joules), _energy_note(energy))
-        yield from _energy_by_phase(energy, samples)
-    if energy.host_joules is not None:
-        notes = (_half_width(energy.host_ci95), f"measured: {energy.host_source}", "not added to the above")
-        yield Fact("energy of the host", units.joules(energy.host_joules), _join(notes))
-    elif energy.host_reason is not None:
-        yield Fact("energy of the host", units.MISSING, energy.host_reason)
-
-
-def _energy_note(energy: Energy) -> str:
-    quiet = energy.active_j is not None and energy.baseline_w is not None
-    remark = ": ".join(part for part in (", ".join(energy.flags), energy.reason or "") if part)
-    return _join(
-        [
-            _half_width(energy.ci95),
-            _with(units.joules(energy.per_sample), "{} per sample") if energy.per_sample is not None else "",
-            _with(units.joules(energy.per_output_token), "{} per token") if energy.per_output_token is not None else "",
-            _with(units.watts(energy.mean_power_w), "mean {}") if energy.mean_power_w is not None else "",
-            f"{units.joules(energy.active_j)} above the {units.watts(energy.baseline_w)} of rest" if quiet else "",
-            f"{energy.quality.value}: {energy.source}",
-            remark,
-        ]
-    )
-
-
-def _energy_by_phase(energy: Energy, samples: int) -> Iterator[Fact]:
-    label = f"{energy.quality.value} by difference: {energy.source}"
-    for phase, joules in (energy.by_phase or {}).items():
-        each = f"{units.joules(joules / samples)} per sample" if samples else ""
-        ends = _half_width((energy.by_phase_ci95 or {}).get(phase))
-        yield Fact(f"energy of {phase}", units.joules(joules), _join([ends, each, label]))
-    if energy.by_phase is None and energy.by_phase_reason is not None:
-        yield Fact("energy by phase", units.MISSING, energy.by_phase_reason)
-
-
-def _half_width(ends: tuple[float, float] | None) -> str:
-    """Joules have intervals so narrow that both ends would often read alike."""
-    return f"±{units.joules((ends[1] - ends[0]) / 2)}" if ends else ""
 
 
 def _tokens(run: Run) -> Fact:
@@ -260,17 +220,8 @@ def _tokens(run: Run) -> Fact:
         f"{units.count(totals.image_tokens)} of them image" if totals.image_tokens else "",
         f"{units.percent(padding)} padding" if padding else "",
     ]
-    return Fact("output tokens", units.count(totals.output_tokens), _join(notes))
+    return Fact("output tokens", units.count(totals.output_tokens), joined(notes))
 
 
 def _percent_interval(ends: tuple[float, float] | None) -> str:
     return f"[{ends[0] * 100:.1f}, {ends[1] * 100:.1f}]" if ends else ""
-
-
-def _with(value: Any, form: str, *more: Any) -> str | None:
-    """Fill the form; the value goes last, so that a sign may stand before it."""
-    return None if value is None else form.format(*more, value)
-
-
-def _join(notes: Iterable[str | None]) -> str:
-    return ", ".join(note for note in notes if note)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -10,12 +10,27 @@ from layerprof.books.ledger import Sum, outermost
 from layerprof.records import LayerRow, Phase, Run
 from layerprof.report.run_parts import KIND_NAMES, main_quantity
 
+Alike = Callable[[LayerRow, LayerRow], bool]
+
 FOLD_ABOVE = 40
 """With more rows than this, similar neighbours share a line."""
 ALIKE = 0.15
 """Neighbours are similar when their median span is this close to the median of their kind."""
 LAUNCH_BOUND = 0.5
 """Below this busy share a GPU layer waits for its kernels to be launched more than it computes."""
+
+
+AS_STORED = (
+    "busy_share",
+    "roof_share",
+    "tokens_per_call",
+    "kv_per_call",
+    "memory_peak_bytes",
+    "memory_kept_bytes",
+    "memory_kept_kv_bytes",
+    "weights_bytes",
+)
+"""Figures of a row that are of one call, or of none, as they stand; the others are sums over calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +85,26 @@ class Group:
     prefix: str
     lines: tuple[LayerLine, ...]
 
+    def blocks(self, name: str) -> list[float]:
+        """Return a figure of one call of the repeated layers: of lines that stand for several, their median."""
+        found = (line.each(name) for line in self.lines if line.rows[0].kind in KIND_NAMES)
+        return [value for value in found if value is not None]
+
+    def differs(self, name: str) -> bool:
+        """Tell whether a figure of one call is another from one repeated layer to the next, by more than 1 %."""
+        values = self.blocks(name)
+        return bool(values) and max(values) - min(values) > 0.01 * max(values)
+
 
 def per_call(row: LayerRow, name: str) -> float | None:
     """Return a row's figure for one call, in SI units; None where it was not measured."""
     if name in ("median_s", "p95_s"):
         return getattr(row.span_s, name.removesuffix("_s")) if row.span_s else None
+    if name == "flops_per_token":
+        known = row.flops is not None and row.tokens_per_call and row.calls and not row.at_least
+        return (row.flops or 0) / (row.calls * (row.tokens_per_call or 1)) if known else None
     value: float | None = getattr(row, name)
-    if name in ("busy_share", "roof_share") or value is None:
+    if name in AS_STORED or value is None:
         return value
     return value / row.calls if row.calls else None
 
@@ -101,8 +129,11 @@ def hot_spots(run: Run, most: int = 5) -> list[HotSpot]:
     return sorted(spots, key=lambda spot: -spot.share)[:most]
 
 
-def layer_groups(run: Run, fold: bool | None = None) -> list[Group]:
-    """Return the layer table by tower and phase; `fold` joins similar neighbours, by default when there are many."""
+def layer_groups(run: Run, fold: bool | None = None, alike: Alike | None = None) -> list[Group]:
+    """Return the layer table by tower and phase; `fold` joins similar neighbours, by default when there are many.
+
+    `alike` tells which; by default they take about as long as their kind does and do the same work.
+    """
     if fold is None:
         fold = len(run.layers) > FOLD_ABOVE
     total = run.ledger.span_s.total
@@ -112,7 +143,7 @@ def layer_groups(run: Run, fold: bool | None = None) -> list[Group]:
     result = []
     for (phase, tower), rows in groups.items():
         prefix = _prefix([row for row in run.layers if row.tower == tower])
-        bundles = _folded(rows) if fold else [(row,) for row in rows]
+        bundles = _folded(rows, alike or _by_time(rows)) if fold else [(row,) for row in rows]
         names = {row.name for row in rows}
         lines = tuple(_line(bundle, prefix, names, total) for bundle in bundles)
         result.append(Group(tower, phase, prefix, lines))
@@ -159,27 +190,42 @@ def _line(rows: tuple[LayerRow, ...], prefix: str, names: set[str], total: float
     return LayerLine(label, rows, share, depth)
 
 
-def _folded(rows: Sequence[LayerRow]) -> list[tuple[LayerRow, ...]]:
-    """Bundle neighbours of one kind that take about as long as their kind does and do the same work."""
-    usual: dict[str, float] = {}
-    for kind in {row.kind for row in rows}:
-        medians = [row.span_s.median for row in rows if row.kind == kind and row.span_s]
-        usual[kind] = median(medians) if medians else 0.0
+def _folded(rows: Sequence[LayerRow], alike: Alike) -> list[tuple[LayerRow, ...]]:
+    """Bundle blocks that follow each other in the model and are alike."""
     bundles: list[list[LayerRow]] = []
     for row in rows:
-        if bundles and _alike(bundles[-1][-1], row, usual[row.kind]):
+        last = bundles[-1][-1] if bundles else None
+        if (
+            last
+            and last.kind == row.kind
+            and row.kind in KIND_NAMES
+            and row.index == last.index + 1
+            and alike(last, row)
+        ):
             bundles[-1].append(row)
         else:
             bundles.append([row])
     return [tuple(bundle) for bundle in bundles]
 
 
-def _alike(a: LayerRow, b: LayerRow, usual: float) -> bool:
-    if a.kind != b.kind or a.kind not in KIND_NAMES or b.index != a.index + 1 or a.calls != b.calls:
-        return False
-    if a.uncounted != b.uncounted:
-        return False
-    if a.flops is not None and b.flops is not None and abs(a.flops - b.flops) > 0.01 * max(a.flops, b.flops):
-        return False
-    spans = [row.span_s.median for row in (a, b) if row.span_s]
-    return len(spans) in (0, 2) and all(abs(span - usual) <= ALIKE * usual for span in spans)
+def near(a: LayerRow, b: LayerRow, *names: str) -> bool:
+    """Tell whether these figures of one call differ by 1 % at most; one that either of them lacks tells nothing."""
+    pairs = [(per_call(a, name), per_call(b, name)) for name in names]
+    return all(x is None or y is None or abs(x - y) <= 0.01 * max(abs(x), abs(y)) for x, y in pairs)
+
+
+def _by_time(rows: Sequence[LayerRow]) -> Alike:
+    """Return what tells neighbours that take about as long as their kind does and do the same work."""
+    usual: dict[str, float] = {}
+    for kind in {row.kind for row in rows}:
+        medians = [row.span_s.median for row in rows if row.kind == kind and row.span_s]
+        usual[kind] = median(medians) if medians else 0.0
+
+    def alike(a: LayerRow, b: LayerRow) -> bool:
+        same = a.calls == b.calls and a.uncounted == b.uncounted
+        if not same or not near(a, b, "flops", "tokens_per_call", "kv_per_call"):
+            return False
+        spans = [row.span_s.median for row in (a, b) if row.span_s]
+        return len(spans) in (0, 2) and all(abs(span - usual[a.kind]) <= ALIKE * usual[a.kind] for span in spans)
+
+    return alike

@@ -21,6 +21,23 @@ PHASE_STYLE: Mapping[str | None, str] = {
     None: "bright_black",
 }
 
+PHASE_SIGN: Mapping[str | None, str] = {
+    Phase.VISION: "v",
+    Phase.PREFILL: "p",
+    Phase.DECODE: "d",
+    Phase.MIXED: "m",
+    None: ".",
+}
+"""What stands for a phase in a bar where only ASCII shows."""
+REQUEST_STYLE: Mapping[str, tuple[str, str]] = {
+    "read": ("cyan", "r"),
+    "process": ("yellow", "p"),
+    "copy": ("red", "c"),
+    "generate": ("blue", "g"),
+    "residual": ("bright_black", "."),
+}
+"""Colour and ASCII sign of a part of the request."""
+
 Justify = Literal["left", "right"]
 
 
@@ -90,9 +107,20 @@ class Look:
             bar.append((sign if self.ascii_only else "█") * cells, style)
         return bar
 
+    def cut(self, pieces: Sequence[tuple[str, float, str, str]]) -> list[Text]:
+        """Return a bar cut into (words, share, style, ASCII sign) pieces, and below it which is which."""
+        legend, used = Text(), 0
+        for words, _, style, sign in pieces:
+            if used and used + 2 + len(words) > self.width:
+                legend, used = legend.append("\n"), 0
+            legend.append(f"{sign} " if self.ascii_only else "■ ", style).append_text(self.text(f"{words}   "))
+            used += 5 + len(words)
+        return [self.stacked([piece[1:] for piece in pieces], min(self.width, 100) - 2), legend]
+
     def heading(self, title: str, note: str = "") -> Text:
-        """Return the line above a section."""
-        return Text().append_text(self.text(title, "bold")).append_text(self.text(f"  {note}" if note else "", "dim"))
+        """Return the line above a section; a note that does not fit stands below it."""
+        apart = "  " if len(title) + 2 + len(note) <= self.width else "\n"
+        return Text(apart if note else "").join([self.text(title, "bold"), self.text(note, "dim")])
 
     def table(self, columns: Sequence[Column]) -> Table:
         """Return the table with as many columns as fit; the highest `gives_way` goes first, empty columns always."""

@@ -6,23 +6,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from layerprof.records import LayerRow, Run
-from layerprof.report import balance, facts, layer_lines, run_parts
+from layerprof.report import balance, facts, layer_lines, request, run_parts, samples
 
 QUANTITIES = (
     ("share", "share of time", "% time", "%"),
     ("median_s", "span, median of a call", "median", "s"),
     ("p95_s", "span, p95 of a call", "p95", "s"),
+    ("tokens_per_call", "positions of a call", "tokens", "tokens"),
+    ("kv_per_call", "positions that a call's attention reads", "KV", "tokens"),
     ("flops", "FLOPs of a call", "FLOPs", "FLOP"),
+    ("flops_per_token", "FLOPs of a call for each of its positions", "FLOPs/token", "FLOP"),
     ("bytes", "bytes of a call", "bytes", "B"),
     ("busy_share", "busy / span", "busy/span", "%"),
     ("roof_share", "share of the roof reached", "of roof", "%"),
+    ("memory_peak_bytes", "most memory that a call holds at once", "peak", "B"),
+    ("memory_kept_bytes", "memory that a call leaves allocated", "kept", "B"),
+    ("memory_kept_kv_bytes", "memory that a call leaves in the KV cache", "kept in KV", "B"),
+    ("weights_bytes", "weights in memory", "weights", "B"),
     ("energy_j", "energy of a call", "energy", "J"),
     ("energy_active_j", "energy of a call above the idle model", "active", "J"),
     ("energy_hot_j", "energy of a call with weights in the cache", "hot", "J"),
     ("energy_reconciled_j", "energy of a call scaled to close", "scaled to close", "J"),
     ("energy_estimate_j", "energy of a call, estimated", "est. energy", "J"),
 )
-"""What the heat map can show: key, name, heading, SI unit (`%` for a share of one)."""
+"""What the heat map can show: key, name, heading, SI unit (`%` for a share of one, `tokens` for positions)."""
 
 
 def payload(run: Run) -> dict[str, Any]:
@@ -40,6 +47,8 @@ def payload(run: Run) -> dict[str, Any]:
         "warnings": facts.warnings(run),
         "quantities": [one for one in _quantities(run) if any(row[one["key"]] is not None for row in rows)],
         "rows": rows,
+        "request": _request(run),
+        "of_part": samples.of_part(run),
         "parts": parts(run),
         "ledger": _ledger(run),
         "steps": _steps(run),
@@ -95,6 +104,26 @@ def _row(row: LayerRow, prefix: str, total: float | None) -> dict[str, Any]:
     }
 
 
+def _request(run: Run) -> dict[str, Any] | None:
+    """Return the way from the image file to the answer: its parts, the residual last; None where it was not timed."""
+    found = request.parts(run)
+    if not found:
+        return None
+    kept = [
+        {
+            "name": part.name,
+            "total_s": part.total_s,
+            "share": part.share,
+            "median_s": part.each.median if part.each else None,
+            "p95_s": part.each.p95 if part.each else None,
+            "ci95_s": part.each.ci95 if part.each else None,
+        }
+        for part in found
+    ]
+    column = run.ledger.request_s
+    return {"told": request.told(run), "parts": kept, "total_s": column.total if column else None}
+
+
 def parts(run: Run, join_below: float = run_parts.SMALL) -> list[dict[str, Any]]:
     """Return where the run went, with what is smaller than `join_below` of everything joined; JSON types only."""
     return [_part(part) for part in run_parts.breakdown(run, join_below)]
@@ -115,7 +144,6 @@ def _part(part: run_parts.RunPart) -> dict[str, Any]:
 
 
 def _ledger(run: Run) -> dict[str, Any]:
-    books = balance.books(run)
     labels = balance.ledger_labels(run)
     return {
         "labels": labels,
@@ -128,7 +156,7 @@ def _ledger(run: Run) -> dict[str, Any]:
                 "notes": list(book.notes),
                 "cells": [_cell(book, label) for label in labels],
             }
-            for book in books
+            for book in balance.closings(run)
         ],
     }
 

@@ -5,6 +5,7 @@ const LayerprofSweep = (() => {
   const AXES = [
     ["sample_s", "latency of a sample", "s", 1], ["latency_s", "latency of a batch", "s", 1], ["energy_j", "energy of a sample", "J", 1],
     ["flops", "FLOPs of a sample", "FLOP", 1], ["memory", "peak memory", "B", 1], ["ttft_s", "time to first token", "s", 1],
+    ["ttft_request_s", "time to first token from the image file", "s", 1], ["correct_j", "energy of a right answer", "J", 1],
   ];
   const QUALITY = [["wer", "word error rate", "", 1], ["wer_first", "word error rate, first reference", "", 1], ["metric", "task metric", "", -1]];
   const COLOURS = ["#3d7edb", "#c8553d", "#2f9e58", "#a24bb0", "#d08a2e", "#3aa6a6", "#8b949e", "#b04a7a"];
@@ -111,7 +112,7 @@ const LayerprofSweep = (() => {
     const rows = data.tables.find(one => one.name === table).rows, runs = rows.map(row => data.runs[row.key]), target = at("share-plot");
     const [name, key, unit] = QUANTITIES.find(one => one[0] === quantity), share = scale === "share";
     const amount = (part, nth) => {
-      const value = share ? part.shares[name] : part[key] === null ? null : part[key] / (rows[nth].samples || 1);
+      const value = share ? part.shares[name] : part[key] === null ? null : part[key] / (rows[nth].instrumented || 1);
       return value === null || value === undefined || Number.isNaN(value) ? null : Math.max(value, 0);
     };
     const totals = runs.map((run, nth) => run.parts.reduce((sum, part) => sum + (amount(part, nth) || 0), 0));

@@ -86,9 +86,16 @@ def count(value: float | None) -> str:
     return MISSING if value is None else f"{value:,.0f}".replace(",", " ")
 
 
-def many(number: int, what: str) -> str:
-    """Return a count of things, e.g. `1 event` or `12 events`."""
-    return f"{count(number)} {what}{'' if number == 1 else 's'}"
+def positions(value: float | None) -> str:
+    """Return how many positions, e.g. `1 024`; of a mean, three digits."""
+    if value is None:
+        return MISSING
+    return count(value) if float(value).is_integer() or value >= 1000 else number(value)
+
+
+def many(number: int, what: str, plural: str = "s") -> str:
+    """Return a count of things, e.g. `1 event` or `12 events`; `plural` is what several of them end in."""
+    return f"{count(number)} {what}{'' if number == 1 else plural}"
 
 
 def number(value: float) -> str:
@@ -111,6 +118,11 @@ def interval(low_high: tuple[float, float] | None, unit: str) -> str:
         return ""
     fit = scale(low_high, unit)
     return f"[{fit.show(low_high[0])}, {fit.show(low_high[1])}] {fit.unit}"
+
+
+def bracket(low_high: tuple[float, float] | None, fit: Scale) -> str:
+    """Return an interval in a scale without its unit, e.g. `[1.20, 1.31]`; empty when there is none."""
+    return f"[{fit.show(low_high[0])}, {fit.show(low_high[1])}]" if low_high else ""
 
 
 def bar(share: float | None, width: int, ascii_only: bool = False) -> str:

@@ -13,8 +13,9 @@ class Change:
     """One quantity in two runs, in its SI unit.
 
     `how` is `ratio` (after / before, and its interval) or `points` (after - before, of shares and rates).
-    `higher_is_worse` is None for what is neither good nor bad. `n` is how many pairs the interval is of. `at_least`
-    says of each side whether its figure is a lower bound: between those there is no change to be told.
+    `higher_is_worse` is None for what is neither good nor bad. `n` is how many pairs the figures and their interval are
+    of; of what is not paired, `apart` is how many units of each side the interval is of. `at_least` says of each side
+    whether its figure is a lower bound: between those there is no change to be told.
     """
 
     quantity: str
@@ -26,6 +27,7 @@ class Change:
     n: int = 0
     higher_is_worse: bool | None = True
     at_least: tuple[bool, bool] = (False, False)
+    apart: tuple[int, int] | None = None
 
     @property
     def value(self) -> float | None:
@@ -56,13 +58,14 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class LayerChange:
-    """One layer in one phase: its time, work and energy in two runs."""
+    """One layer in one phase: its time, work, energy and peak memory of a call in two runs."""
 
     name: str
     phase: Phase
     span: Change
     flops: Change
     energy: Change
+    memory: Change
 
 
 @dataclass(frozen=True, slots=True)

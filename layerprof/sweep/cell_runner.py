@@ -23,6 +23,7 @@ from layerprof.sweep.identity import identity_of
 if TYPE_CHECKING:
     from layerprof.data.spec import Dataset
     from layerprof.measure.save import Beside
+    from layerprof.measure.session import Session
     from layerprof.models.source import ModelSource
     from layerprof.models.subject import Subject
     from layerprof.settings import Settings
@@ -62,21 +63,19 @@ class CellRunner:
         asked = _settings(identity.choices, output=str(folder))
         session = prepare.prepare(check.check(asked, resolved=self._source), Telling(tell), shelf=self)
         if identity.choices.get("padding_side") == "right":
-            padded = tuple(quality_walk.padded_right(batch) for batch in session.asked.batches)
+            padded = session.asked.batches.then(quality_walk.padded_right)
             session.asked = dataclasses.replace(session.asked, batches=padded)
             session.read.warnings.append(
                 "Padded on the right on purpose: answers of rows shorter than the longest are spoilt."
             )
-        start = time.perf_counter()
-        answered, not_finite = quality_walk.quality_walk(session)
-        session.read.passes["quality_s"] = time.perf_counter() - start
+        answered = _answered_to_the_end(session) if asked.fixed_tokens else None
         failure = conduct.conduct(session)
         self.spent = registry.load(registry.KERNELS).recorded_before()
         if failure is not None:
             raise failure
-        # The answers, and so the rates, are those of the quality walk.
-        run = save.save(session, answers.score(session.asked, answered), None, self.beside)
-        return quality_walk.guards(session, run, answered, not_finite)
+        answered = answered or quality_walk.of_bare_walk(session)
+        run = save.save(session, answers.score(session.asked, answered.questions, answered.walked), None, self.beside)
+        return quality_walk.guards(session, run, answered)
 
     # --- the shelf: what `prepare.prepare` asks for ------------------------------------------------------------
 
@@ -117,6 +116,14 @@ class CellRunner:
         if key not in self._sources:
             self._sources[key] = check.resolve(asked)
         return self._sources[key]
+
+
+def _answered_to_the_end(session: Session) -> quality_walk.Answers:
+    """Walk for the answers, and so the rates: with a fixed number of tokens the bare walk writes on behind them."""
+    start = time.perf_counter()
+    answered = quality_walk.quality_walk(session)
+    session.read.passes["quality_s"] = time.perf_counter() - start
+    return answered
 
 
 class Telling:

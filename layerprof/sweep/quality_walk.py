@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from layerprof.readings import Walked
+from layerprof.readings import Questions, Walked
 from layerprof.sweep.cells import Guards
 from layerprof.sweep.guards import judge
 
@@ -22,57 +24,60 @@ ALONE = 16
 """How many samples are answered alone too, to see whether answers depend on the batch."""
 
 
-def quality_walk(session: Session) -> tuple[list[Walked], int]:
-    """Answer every batch to the end of its answers.
+@dataclass
+class Answers:
+    """The answers of a walk, what was asked, and in how many batches logits were not finite."""
 
-    Return the answers, and in how many batches logits were not finite.
-    """
-    walked, bad = _walk(session, "quality", session.asked.batches)
-    return walked, bad
+    questions: list[Questions] = field(default_factory=list)
+    walked: list[Walked] = field(default_factory=list)
+    not_finite: int = 0
 
 
-def guards(session: Session, run: Run, answered: list[Walked], not_finite: int) -> Guards:
+def quality_walk(session: Session) -> Answers:
+    """Answer every batch to the end of its answers."""
+    batches = session.asked.batches
+    return _walk(session, "quality", batches.walk(), len(batches))
+
+
+def of_bare_walk(session: Session) -> Answers:
+    """Return the answers of the bare walk, where it writes them to their end; logits are those that were looked at."""
+    read = session.read
+    return Answers(read.questions, read.bare, len(read.passes.get("not_finite_batches", ())))
+
+
+def guards(session: Session, run: Run, answered: Answers) -> Guards:
     """Return whether the answers can be believed; answers some samples alone, those with the most padding first."""
     asked = session.asked
-    tokens = [row for walked in answered for row in walked.generated.answer_tokens]
+    not_finite = answered.not_finite
+    tokens = [row for walked in answered.walked for row in walked.generated.answer_tokens]
     if asked.settings.batch_size == 1 or len(tokens) < 2:
         return judge(run, None, 0, not_finite, "each sample is answered alone")
     if asked.settings.optimization == "compile":
         return judge(run, None, 0, not_finite, "another batch size would compile the model again")
-    padding = [pad for batch in asked.batches for pad in batch.pad_tokens]
+    padding = [pad for questions in answered.questions for pad in questions.pad_tokens]
     chosen = sorted(sorted(range(len(tokens)), key=lambda row: -padding[row])[:ALONE])
-    alone, bad = _walk(session, "alone", _one_by_one(session, chosen))
-    same = sum(walked.generated.answer_tokens[0] == tokens[row] for walked, row in zip(alone, chosen, strict=True))
-    return judge(run, same / len(chosen), len(chosen), not_finite + bad)
+    alone = _walk(session, "alone", asked.batches.of(chosen), len(chosen))
+    pairs = zip(alone.walked, chosen, strict=True)
+    same = sum(walked.generated.answer_tokens[0] == tokens[row] for walked, row in pairs)
+    return judge(run, same / len(chosen), len(chosen), not_finite + alone.not_finite)
 
 
-def _walk(session: Session, title: str, batches: tuple[Batch, ...]) -> tuple[list[Walked], int]:
-    from layerprof.measure import generation, passes
+def _walk(session: Session, title: str, batches: Iterator[Batch], count: int) -> Answers:
+    from layerprof.measure import answering, generation
 
-    asked = session.asked
-    walked, bad = [], 0
-    with session.progress.stage(title, len(batches)) as advance:
+    asked, found = session.asked, Answers()
+    with session.progress.stage(title, count) as advance:
         for batch in batches:
-            passes.synchronize(asked.device)
+            answering.synchronize(asked.device)
             start = time.perf_counter()
             recorder = generation.Recorder(probe=True)
             answer = generation.generate(session.subject, batch, max_new_tokens=asked.max_new_tokens, recorder=recorder)
-            walked.append(Walked(batch.rows, time.perf_counter() - start, answer))
-            bad += bool(answer.bad_logits)
+            found.walked.append(Walked(batch.rows, time.perf_counter() - start, answer))
+            found.questions.append(batch.questions())
+            found.not_finite += bool(answer.bad_logits)
+            del batch  # before the next one is made
             advance()
-    return walked, bad
-
-
-def _one_by_one(session: Session, rows: list[int]) -> tuple[Batch, ...]:
-    from layerprof.data import batching
-
-    asked = session.asked.settings
-    data = session.asked.dataset
-    few = dataclasses.replace(data, examples=tuple(data.examples[row] for row in rows))
-    made = batching.batches(
-        session.subject, few, batch_size=1, image_size=asked.image_size, max_input_len=asked.max_input_len
-    )
-    return tuple(made)
+    return found
 
 
 def padded_right(batch: Batch) -> Batch:

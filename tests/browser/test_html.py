@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from missing_run import missing_run
 from sample_run import bare_run, large_run, sample_run
+from whole_request import memory_run, pruned_run, request_run
 
 from layerprof.records import Run
 from layerprof.report.formats import html
@@ -91,6 +92,34 @@ def test_the_table_sorts_and_filters(opened: Callable[[Run], Opened]) -> None:
     page.locator("#filter").fill("vision block")
     assert page.locator("#layer-table tbody tr").count() == 2
     assert page.locator("#row-count").inner_text() == "2 of 16 rows"
+
+
+def test_the_whole_request_stands_above_the_layers(opened: Callable[[Run], Opened]) -> None:
+    """A bar of its five parts, and a table down to the residual and the total; older runs have neither."""
+    shown = opened(request_run())
+    shares = shown.value("document.getElementById('request-plot').data.map(trace => [trace.name, trace.x[0]])")
+    assert [name for name, _ in shares] == ["read", "process", "copy", "generate", "residual"]
+    assert sum(share for _, share in shares) == pytest.approx(1)
+    cells = shown.page.locator("#request-table tr.residual td").all_inner_texts()
+    assert cells[:3] == ["residual", "9 ms", "1.0 %"]
+    assert "Layers of 4 of 12 samples" in shown.page.locator("h2").all_inner_texts()
+    assert shown.complaints == []
+    assert opened(sample_run()).page.locator("#request-plot").count() == 0
+
+
+def test_positions_and_memory_are_columns_that_sort(opened: Callable[[Run], Opened]) -> None:
+    """The layer that is given most first: 235 positions before 120; then what holds most memory."""
+    page = opened(pruned_run()).page
+    page.locator("#filter").fill("decoder prefill")
+    first = page.locator("#layer-table tbody tr").first
+    page.locator("#layer-table th[data-key=tokens_per_call]").click()
+    assert first.inner_text().startswith("model.language_model.layers.0")
+    assert "\t235\t" in first.inner_text()
+    page.locator("#layer-table th[data-key=tokens_per_call]").click()
+    assert "\t120\t" in first.inner_text()
+    page = opened(memory_run()).page
+    page.locator("#layer-table th[data-key=memory_peak_bytes]").click()
+    assert "\t30 MB\t2 MB\t1.5 MB\t80 MB" in page.locator("#layer-table tbody tr").first.inner_text()
 
 
 def test_the_heat_map_shows_the_chosen_quantity(opened: Callable[[Run], Opened]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 @pytest.mark.parametrize("size", [56, 112, 224, 252])
 def test_a_square_image_is_exactly_its_cells(tiny: Subject, size: int) -> None:
     """(size / 28)^2 tokens whatever the picture's own size, as many in the prompt as the grid has cells."""
-    examples = [dataclasses.replace(samples(["?"]).examples[0], image=picture(*shape)) for shape in ((9, 700), (1, 1))]
+    examples = [
+        dataclasses.replace(samples(["?"]).examples[0], picture=partial(picture, *shape))
+        for shape in ((9, 700), (1, 1))
+    ]
     data = dataclasses.replace(samples(["?"]), examples=tuple(examples))
     (batch,) = batching.batches(tiny, data, batch_size=2, image_size=size)
     cells = (size // 28) ** 2

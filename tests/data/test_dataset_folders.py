@@ -14,8 +14,9 @@ from image_folders import RED, image_folder, png, text_row
 from PIL import Image
 
 from layerprof.data import datasets
-from layerprof.data.pictures import read_image
+from layerprof.data.pictures import opened, read_image
 from layerprof.data.rows import as_list
+from layerprof.errors import RequestError
 
 
 @pytest.fixture
@@ -79,9 +80,27 @@ def test_a_folder_may_be_written_in_any_of_these_ways(
     loaded = datasets.load("textvqa", source=place, count=3)
     assert [example.id for example in loaded.examples] == ["100", "101", "102"]
     assert [example.references for example in loaded.examples] == [(str(number),) * 10 for number in range(3)]
-    assert all(example.image is not None and example.image.size == (8, 6) for example in loaded.examples)
-    assert loaded.examples[0].image is not None
-    assert loaded.examples[0].image.convert("RGB").getpixel((0, 0)) == RED
+    for example in loaded.examples:
+        assert example.picture is not None
+        assert (example.picture().size, opened(example.picture).getpixel((0, 0))) == ((8, 6), RED)
+
+
+@pytest.mark.parametrize("asked", [32, "all"])
+def test_a_folder_of_fewer_samples_is_taken_whole(folder: Path, asked: Any) -> None:
+    """More than there are takes all and says so, with what was dropped and why; all needs no remark."""
+    rows = [text_row(number) for number in range(5)] + [text_row(5, file_name=None), text_row(6, answers=[])]
+    write_jsonl(folder, rows)
+    loaded = datasets.load("textvqa", source=folder, count=asked)
+    assert (len(loaded.examples), loaded.asked) == (5, asked)
+    expected = f"32 samples of textvqa were asked for, but {folder} has 5, 1 dropped for no image, 1 dropped for empty "
+    assert loaded.remark == (None if asked == "all" else f"{expected}references: all of them are taken.")
+
+
+def test_a_folder_without_a_sample_is_an_error(folder: Path) -> None:
+    """Nothing is left to take: the reasons are the message."""
+    write_jsonl(folder, [text_row(0, answers=[" "]), text_row(1, file_name="")])
+    with pytest.raises(RequestError, match="has 0, 1 dropped for empty references, 1 dropped for no image"):
+        datasets.load("textvqa", source=folder, count="all")
 
 
 def test_a_table_file_can_be_given_itself(folder: Path) -> None:
@@ -90,13 +109,15 @@ def test_a_table_file_can_be_given_itself(folder: Path) -> None:
 
 
 def test_a_seed_shuffles_a_folder(folder: Path) -> None:
-    """All rows come, in another order, the same one each time."""
+    """All rows come, in another order, the same one each time; a row keeps its number."""
     orders = [
         [example.question for example in datasets.load("textvqa", source=folder, count=5, seed=seed).examples]
         for seed in (0, 3, 3)
     ]
     assert orders[1] == orders[2] != orders[0]
     assert sorted(orders[1]) == sorted(orders[0])
+    shuffled = datasets.load("textvqa", source=folder, seed=3).examples
+    assert [example.question for example in shuffled] == [f"what is {example.row}?" for example in shuffled]
 
 
 def test_rows_that_cannot_be_scored_are_dropped_and_counted(tmp_path: Path) -> None:
@@ -165,7 +186,6 @@ def test_an_image_cell_may_have_any_form(form: str) -> None:
     cells = {"bytes": data, "mapping": {"bytes": data, "path": "x"}, "nested": [{"bytes": data}]}
     cell = cells.get(form, Image.open(io.BytesIO(data)))
     image = read_image(cell, None)
-    assert image is not None
     assert image.convert("RGB").getpixel((1, 1)) == RED
 
 

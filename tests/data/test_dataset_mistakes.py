@@ -28,17 +28,29 @@ def test_missing_columns_are_named_with_what_was_found(folder: Path) -> None:
     assert "file_name, question, answers" in caught.value.problem
 
 
-def test_every_unreadable_image_is_named(folder: Path) -> None:
-    """Cut-off, foreign and missing files are told together, by row and reason, before a model is loaded."""
-    (folder / "0.png").write_bytes(png()[:30])
-    (folder / "2.png").write_text("not an image")
+def test_every_missing_image_is_named_before_anything_is_opened(folder: Path) -> None:
+    """Files that are not there, that are empty, or that are folders are told together, by row and reason."""
+    (folder / "0.png").write_bytes(b"")
+    (folder / "2.png").unlink()
+    (folder / "2.png").mkdir()
     (folder / "4.png").unlink()
     with pytest.raises(RequestError) as caught:
         datasets.load("textvqa", source=folder, count=5)
     assert "3 images" in caught.value.problem
-    for row in ("row 0 (id 0): 0.png", "row 2 (id 2): 2.png", "row 4 (id 4): 4.png"):
+    for row in ("row 0 (id 0): 0.png: empty", "row 2 (id 2): 2.png: is a folder", "row 4 (id 4): 4.png: No such file"):
         assert row in caught.value.problem
     assert "row 1" not in caught.value.problem
+    assert "--skip-bad" in caught.value.remedy
+
+
+def test_missing_images_are_left_out_when_asked(folder: Path) -> None:
+    """The following rows take their place, and each is kept with its reason."""
+    (folder / "0.png").unlink()
+    (folder / "2.png").unlink()
+    loaded = datasets.load("textvqa", source=folder, count=2, skip_bad=True)
+    assert [example.id for example in loaded.examples] == ["1", "3"]
+    assert loaded.bad == {f"{n}": f"row {n} (id {n}): {n}.png: No such file or directory" for n in (0, 2)}
+    assert loaded.remark is None
 
 
 def test_ten_unreadable_images_are_named_and_the_rest_counted(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from layerprof.data import datasets
 from layerprof.data.spec import Example
+from layerprof.demo import drawing, tasks
 from layerprof.errors import RequestError
 from layerprof.settings import DATASETS
 
@@ -73,9 +74,9 @@ def test_bundled_samples_need_nothing(name: str, metric: str | None, tokens: int
     first, again = (datasets.load(name, count=3) for _ in range(2))
     assert (first.metric, first.max_new_tokens, first.source, len(first.examples)) == (metric, tokens, "bundled", 3)
     for one, other in zip(first.examples, again.examples, strict=True):
-        assert one.image is not None
-        assert other.image is not None
-        assert one.image.tobytes() == other.image.tobytes()
+        assert one.picture is not None
+        assert other.picture is not None
+        assert one.picture().tobytes() == other.picture().tobytes()
         assert one.references == other.references
         assert any(one.references)
     assert len({example.id for example in first.examples}) == 3
@@ -97,11 +98,34 @@ def test_scienceqa_references_are_letters_of_its_options() -> None:
         assert letter in "ABCD"[: len(example.choices)]
 
 
-def test_more_samples_than_there_are_is_an_error() -> None:
-    """No silent cap: the message says how many there are."""
-    with pytest.raises(RequestError, match="400 samples of coco were asked for, but bundled has 300") as caught:
-        datasets.load("coco", count=400)
-    assert "--samples 300" in caught.value.remedy
+def test_scenes_are_drawn_beyond_the_three_hundred() -> None:
+    """All are 300. Asking for more draws more, the first 300 unchanged; a seed then draws from as many as asked for."""
+    every, more = datasets.load("coco", count="all"), datasets.load("coco", count=310)
+    assert (len(every.examples), len(more.examples)) == (300, 310)
+    assert [example.references for example in more.examples[:300]] == [example.references for example in every.examples]
+    assert len({example.id for example in more.examples}) == 310
+    assert more.remark is None
+    drawn = datasets.load("coco", count=310, seed=7)
+    assert sorted(example.id for example in drawn.examples) == sorted(example.id for example in more.examples)
+
+
+def test_texts_are_known_without_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scene is drawn when its picture is asked for, anew each time, and not before."""
+    drawn = []
+    real = drawing.image
+
+    def noted(scene: drawing.Scene) -> Any:
+        drawn.append(scene)
+        return real(scene)
+
+    monkeypatch.setattr(drawing, "image", noted)
+    loaded = datasets.load("textvqa", count=50)
+    assert all(example.question and example.references for example in loaded.examples)
+    assert drawn == []
+    picture = loaded.examples[7].picture
+    assert picture is not None
+    assert picture().tobytes() == picture().tobytes() == real(tasks.sample("textvqa", 7).scene).tobytes()
+    assert len(drawn) == 2
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------

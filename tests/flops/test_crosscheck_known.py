@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from listed_batches import first_batch
 from sessions import prepared
 from torch import nn
 
@@ -82,7 +83,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> CrossCheck:
     folder = tmp_path_factory.mktemp("runs") / "run"
     session = prepared(build(model="demo", samples=1, output=str(folder)))
     assert Path(folder).exists()
-    return crosscheck(session.subject.model, session.asked.batches[0].tensors, session.asked.layers)
+    return crosscheck(session.subject.model, first_batch(session).tensors, session.asked.layers)
 
 
 def test_flop_counter_mode_agrees_on_every_layer_of_the_bundled_model(demo: CrossCheck) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from layerprof.hooks import recording
+from listed_batches import first_batch, listed
 from sessions import ask, ask_setting, ended, prepared, two_batches
 
 from layerprof.books import totals
 from layerprof.data.batching import Batch
-from layerprof.measure import conduct, energy_pass, passes, remarks
+from layerprof.measure import answering, bare_walk, conduct, energy_pass, passes, remarks, warm_up, work_pass
 from layerprof.measure.session import Session
 from layerprof.readings import Generated, Walked
 from layerprof.settings import build
@@ -27,14 +28,14 @@ def session(tmp_path: Path) -> Session:
 
 def _walks(session: Session, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool, bool]]:
     """Record each answer from now on: the batch, whether span hooks are attached, whether logits are looked at."""
-    real, seen = passes.answer, []
+    real, seen = answering.answer, []
     block = session.subject.model.get_submodule(next(x.name for x in session.asked.layers if x.kind == "decoder_layer"))
 
     def answer(run: Session, batch: Any, **options: Any) -> Any:
         seen.append((batch.index, "forward" in block.__dict__, bool(options.get("probe"))))
         return real(run, batch, **options)
 
-    monkeypatch.setattr(passes, "answer", answer)
+    monkeypatch.setattr(answering, "answer", answer)
     return seen
 
 
@@ -43,7 +44,7 @@ def test_bare_and_hooked_walks_take_turns(tmp_path: Path, monkeypatch: pytest.Mo
     settings = build(model="demo", dataset="coco", samples=4, max_new_tokens=1, trace=False, output=str(tmp_path / "r"))
     session = prepared(settings)
     seen = _walks(session, monkeypatch)
-    passes.bare_and_latency(session)
+    bare_walk.bare_and_latency(session)
     order = [(0, False), (0, True), (1, True), (1, False), (2, False), (2, True), (3, True), (3, False)]
     assert [(batch, hooked) for batch, hooked, _ in seen] == order
     assert (len(session.read.bare), len(session.read.hooked)) == (4, 4)
@@ -57,15 +58,16 @@ def test_a_drifting_machine_does_not_change_the_cost_of_measuring(
     """Each answer takes 0.5 % longer than the one before and hooks cost 2 %: two walks apart would say 13 %."""
     clock = {"slow": 1.0}
     block = session.subject.model.get_submodule(next(x.name for x in session.asked.layers if x.kind == "decoder_layer"))
-    ask(session, batches=tuple(dataclasses.replace(session.asked.batches[0], index=number) for number in range(20)))
+    first = first_batch(session)
+    ask(session, batches=listed(dataclasses.replace(first, index=number) for number in range(20)), instrumented=20)
 
     def answer(run: Session, batch: Any, **_: Any) -> Walked:
         clock["slow"] *= 1.005
         cost = 1.02 if "forward" in block.__dict__ else 1.0
         return Walked(1, clock["slow"] * cost, Generated(("a",), ((1,),), (1,), (False,), 0.1, ()))
 
-    monkeypatch.setattr(passes, "answer", answer)
-    passes.bare_and_latency(session)
+    monkeypatch.setattr(answering, "answer", answer)
+    bare_walk.bare_and_latency(session)
     ratio, interval = totals.overhead(session.read.bare, session.read.hooked)
     assert ratio == pytest.approx(1.02, abs=0.0001)
     assert interval is not None
@@ -81,8 +83,9 @@ def test_passes_come_in_an_order_in_which_none_disturbs_the_next(
     def noted(name: str) -> Any:
         return lambda *_: order.append(name)
 
-    for name in ("warm_up", "bare_and_latency", "flops_pass", "trace_pass", "user_passes"):
-        monkeypatch.setattr(passes, name, noted(name))
+    places = {"warm_up": warm_up, "bare_and_latency": bare_walk, "flops_pass": work_pass}
+    for name in (*places, "trace_pass", "user_passes"):
+        monkeypatch.setattr(places.get(name, passes), name, noted(name))
     monkeypatch.setattr(energy_pass, "run", noted("energy"))
     ask_setting(session, trace=True)
     assert conduct.conduct(session) is None
@@ -104,14 +107,14 @@ class TestWarmUp:
     @pytest.fixture
     def varied(self, session: Session) -> Session:
         """Make batches of the shapes a, b, a, c."""
-        first = session.asked.batches[0]
+        first = first_batch(session)
         longer = {
             extra: first.tensors | {"input_ids": torch.ones(1, extra), "attention_mask": torch.ones(1, extra)}
             for extra in (7, 8, 9)
         }
         ask(
             session,
-            batches=tuple(
+            batches=listed(
                 dataclasses.replace(first, index=number, tensors=longer[length])
                 for number, length in enumerate((7, 8, 7, 9))
             ),
@@ -126,12 +129,14 @@ class TestWarmUp:
             assert not fixed, "answers may end where they end"
             seen.append((batch.index, max_new_tokens))
 
-        monkeypatch.setattr(passes, "answer", answered)
-        passes.warm_up(session)
+        monkeypatch.setattr(answering, "answer", answered)
+        warm_up.warm_up(session)
+        for batch in session.asked.batches.walk():
+            warm_up.ready(session, batch, cast("Any", None), cast("Any", None), 0)
         return seen
 
     def test_on_a_gpu_every_shape_is_loaded(self, varied: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The first batch whole, then two tokens of a batch of each other shape."""
+        """The first batch whole, then two tokens of a batch of each other shape when it is met."""
         ask(varied, device="cuda:0")
         assert self._warmed(varied, monkeypatch) == [(0, 11), (1, 2), (3, 2)]
 
@@ -178,6 +183,6 @@ class TestNotFinite:
         """Only the walk that counts FLOPs looks; finite logits are worth no word."""
         seen = _walks(session, monkeypatch)
         run = ended(session, conduct.conduct(session))
-        assert [probe for _, _, probe in seen] == [False] * (1 + 4) + [True] * 2
+        assert [probe for _, _, probe in seen] == [False] * (1 + 4) + [True]
         assert run.passes["not_finite_batches"] == []
         assert not any("NaN" in warning for warning in run.warnings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import tempfile
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import torch
 from sessions import ask_setting, ended, two_batches
 
 import layerprof
+from layerprof.data import batching
 from layerprof.errors import NothingFinishedError, RunFailedError
-from layerprof.measure import conduct, passes
+from layerprof.measure import answering, conduct, passes
 from layerprof.measure.session import Session
 from layerprof.report.formats import tensorboard
 
@@ -26,7 +28,7 @@ def session(tmp_path: Path) -> Session:
 
 def _stop_after(monkeypatch: pytest.MonkeyPatch, calls: int, error: BaseException) -> None:
     """Make the walk raise at its n-th answer."""
-    real, count = passes.answer, [0]
+    real, count = answering.answer, [0]
 
     def answer(*args: Any, **kwargs: Any) -> Any:
         count[0] += 1
@@ -34,7 +36,7 @@ def _stop_after(monkeypatch: pytest.MonkeyPatch, calls: int, error: BaseExceptio
             raise error
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(passes, "answer", answer)
+    monkeypatch.setattr(answering, "answer", answer)
 
 
 def test_an_interrupt_saves_what_is_finished(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,11 +56,13 @@ def test_an_interrupt_in_the_walk_for_flops_leaves_no_part_of_them(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Work of one batch beside calls of two would be half of what a call does: None, and how far it came."""
+    shapes = count()
+    monkeypatch.setattr(batching, "_shape", lambda *_: next(shapes))  # two kinds of batches
     _stop_after(monkeypatch, 1 + 4 + 1, KeyboardInterrupt())
     run = ended(session, conduct.conduct(session))
     assert (run.status, run.samples) == ("interrupted", 2)
     assert run.totals.flops is run.totals.flops_per_sample is None
-    assert run.ledger.flops.reason == "interrupted after 1 of 2 batches"
+    assert run.ledger.flops.reason == "interrupted after 1 of 2 kinds of batches"
     assert {row.flops for row in run.layers} == {None}
     assert run.ledger.span_s.total
 
@@ -68,7 +72,7 @@ def test_an_interrupt_in_the_trace_keeps_the_batches_that_were_recorded(
     session: Session, monkeypatch: pytest.MonkeyPatch, traced: int, kept: bool
 ) -> None:
     """Their files are named, and their kernels in the books; without one there is no figure, not a zero."""
-    _stop_after(monkeypatch, 1 + 4 + 2 + traced, KeyboardInterrupt())
+    _stop_after(monkeypatch, 1 + 4 + 1 + traced, KeyboardInterrupt())
     ask_setting(session, trace=True)
     run = ended(session, conduct.conduct(session))
     assert ("trace_0" in run.files) == kept

@@ -17,7 +17,7 @@ from layerprof.energy.replay_plan import Candidate, Plan, make_plan
 from layerprof.energy.replayed import ReplayReading, ReplayRow
 from layerprof.energy.sensor_record import SensorRecord
 from layerprof.energy.windows import EnergyReading, WindowReading
-from layerprof.measure import energy_pass, passes
+from layerprof.measure import bare_walk, energy_pass
 from layerprof.measure.session import Session
 from layerprof.records import Phase, Quality
 from layerprof.settings import build
@@ -81,7 +81,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
         model="demo", dataset="coco", samples=2, max_new_tokens=3, fixed_tokens=True, output=str(tmp_path / "r")
     )
     made = prepared(settings)
-    passes.bare_and_latency(made)
+    bare_walk.bare_and_latency(made)
     return made
 
 

@@ -12,7 +12,7 @@ from sessions import ended, prepared
 
 from layerprof.errors import RequestError, RunFailedError
 from layerprof.machine import placement
-from layerprof.measure import check, conduct, optimize, passes
+from layerprof.measure import answering, bare_walk, check, conduct, optimize, passes, warm_up
 from layerprof.measure.session import Session
 from layerprof.models import decode_graph
 from layerprof.records import Phase, Run
@@ -64,7 +64,7 @@ def test_a_run_replays_its_steps_and_closes_its_books(cards: list[FakeCard], tmp
             output=str(tmp_path / "plain"),
         )
     )
-    passes.bare_and_latency(plain)
+    bare_walk.bare_and_latency(plain)
     answers = [walked.generated.answers for walked in made.read.bare]
     assert answers == [walked.generated.answers for walked in plain.read.bare]
     assert not [told for told in run.warnings if "captured" in told or "otherwise" in told]
@@ -89,8 +89,8 @@ def test_steps_are_counted_though_no_layer_is_called(cards: list[FakeCard], tmp_
     """The head's calls in decode are steps 1 to the last, each in the phase decode; prefill's are not among them."""
     made = session(tmp_path, fixed_tokens=True)
     with optimize.optimized(made):
-        passes.warm_up(made)
-        passes.bare_and_latency(made)
+        warm_up.warm_up(made)
+        bare_walk.bare_and_latency(made)
     assert made.read.spans
     head = Counter((s.batch, s.phase, s.step) for s in made.read.spans.spans if s.layer == "lm_head")
     expected = [(batch, Phase.DECODE, step) for batch in range(2) for step in range(1, NEW)]
@@ -104,7 +104,8 @@ def test_a_trace_captures_inside_its_recording(cards: list[FakeCard], tmp_path: 
 
     made = session(tmp_path, trace_batches=2, fixed_tokens=True)
     with optimize.optimized(made):
-        passes.warm_up(made)
+        warm_up.warm_up(made)
+        bare_walk.bare_and_latency(made)
         passes.trace_pass(made)
     for number in range(2):
         with gzip.open(tmp_path / "trace" / f"batch{number}.json.gz") as stream:
@@ -122,10 +123,10 @@ def test_a_user_hook_sees_every_layer_called(cards: list[FakeCard], tmp_path: Pa
     made = session(tmp_path, fixed_tokens=True)
     fired: list[int] = []
     with optimize.optimized(made):
-        passes.warm_up(made)
+        warm_up.warm_up(made)
         handle = made.subject.model.get_submodule(DECODER).register_forward_hook(lambda *_: fired.append(1))
         with optimize.called(made):
-            passes.walk(made, "own", [])
+            answering.walk(made, "own")
         handle.remove()
     assert len(fired) == 2 * NEW
 
@@ -143,7 +144,7 @@ def test_late_captures_are_told(cards: list[FakeCard], tmp_path: Path) -> None:
     """A step whose shape the warm-up did not have is captured under the clock, and the run says so."""
     made = session(tmp_path)
     with optimize.optimized(made), optimize.none_captured_late(made):
-        passes.walk(made, "measured", [])
+        answering.walk(made, "measured")
     assert made.read.warnings == ["2 decode steps were captured inside the measured passes, whose times hold that."]
 
 

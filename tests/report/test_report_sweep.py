@@ -16,7 +16,7 @@ from sample_sweep import NASTY, run, sample_sweep, save_run
 from layerprof import cli
 from layerprof.errors import RequestError
 from layerprof.report import comparison, kinds, write
-from layerprof.report.sweep import overview, tables
+from layerprof.report.sweep import figures, overview, tables
 from layerprof.runs import compare, store
 
 
@@ -90,7 +90,7 @@ def test_a_broken_file_beside_a_run_leaves_it_unpaired(tmp_path: Path) -> None:
 
 def test_repeats_are_joined_by_their_median_and_range() -> None:
     """Three repeats of 0.1, 0.4 and 0.2 s give 0.2 s, from 0.1 to 0.4."""
-    found = tables.figures([run(0.1), run(0.4), run(0.2)])
+    found = figures.figures([run(0.1), run(0.4), run(0.2)])
     assert (found.repeats, found.latency_s, found.latency_ci) == (3, 0.2, (0.1, 0.4))
 
 
@@ -174,6 +174,43 @@ def test_a_comparison_reads_in_every_format(tmp_path: Path) -> None:
     assert "worse by more than 5 %: latency per sample +20.0 %" in terminal.getvalue()
     totals = json.loads(plain.getvalue())["cells"][0]["totals"]
     assert totals[0]["value"] == pytest.approx(1.2)
+
+
+def test_a_comparison_of_other_samples_says_so_in_every_format(tmp_path: Path) -> None:
+    """Units of each side stand where pairs would; a rate has its unit, and a lower one is told as worse."""
+    save_run(run(0.25), tmp_path / "a", (0.2, 0.3))
+    save_run(run(0.3), tmp_path / "b", (0.5, 0.5, 0.5))
+    file = tmp_path / "b" / "samples.jsonl"
+    file.write_text(file.read_text().replace('"key":"', '"key":"other-'))
+    found = compare.compare(tmp_path / "a", tmp_path / "b")
+    terminal, markdown, plain = io.StringIO(), io.StringIO(), io.StringIO()
+    comparison.render(found, terminal, 5)
+    comparison.render_markdown(found, markdown)
+    comparison.render_json(found, plain)
+    for text in (terminal.getvalue(), markdown.getvalue().replace("\\", "")):
+        assert "no sample in both, so nothing is paired" in text
+        assert "4 ids stand in both runs for different samples" in text
+        assert "2 | 3" in text
+        assert "40.0 /s" in text
+    assert "worse by more than 5 %: output tokens per second -50.0 %" in terminal.getvalue()
+    totals = json.loads(plain.getvalue())["cells"][0]["totals"]
+    assert (totals[0]["apart"], totals[0]["n"]) == ([2, 3], 0)
+
+
+def test_a_comparison_shows_memory_by_layer_where_both_measured_it(tmp_path: Path) -> None:
+    """Peaks of a call stand in a table of their own, which is left out where a run has none."""
+    for name, size in (("a", 1_000_000), ("b", 2_000_000), ("c", None)):
+        made = run(0.25)
+        rows = tuple(row.model_copy(update={"memory_peak_bytes": size}) for row in made.layers)
+        save_run(made.model_copy(update={"layers": rows}), tmp_path / name, (0.2, 0.3))
+    for other, told in (("b", True), ("c", False)):
+        found = compare.compare(tmp_path / "a", tmp_path / other)
+        terminal, markdown = io.StringIO(), io.StringIO()
+        comparison.render(found, terminal)
+        comparison.render_markdown(found, markdown)
+        assert ("what a call holds at its peak" in terminal.getvalue()) is told
+        assert ("### Memory of a call at its peak" in markdown.getvalue()) is told
+        assert ("1.00 MB" in markdown.getvalue() and "+100.0 %" in markdown.getvalue()) is told
 
 
 @pytest.mark.parametrize(("limit", "code"), [("5", 1), ("30", 0)])

@@ -75,7 +75,7 @@ def test_runs_of_different_samples_are_not_paired(tmp_path: Path) -> None:
     save_run(run(0.25), tmp_path / "a", (0.2, 0.3))
     save_run(run(0.25), tmp_path / "b", (0.2, 0.3))
     file = tmp_path / "b" / "samples.jsonl"
-    file.write_text(file.read_text().replace('"id":"', '"id":"other-'))
+    file.write_text(file.read_text().replace('"key":"', '"key":"other-'))
     (found,) = compare.compare(tmp_path / "a", tmp_path / "b").cells
     assert found.shared_samples == 0
     assert found.same_answers is None

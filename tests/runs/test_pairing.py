@@ -15,7 +15,7 @@ from layerprof.runs.pairing import bundles
 def test_batches_of_the_same_samples_are_paired_batch_by_batch() -> None:
     """Two runs with the same batches have one bundle a batch."""
     batches = {"a": 0, "b": 0, "c": 1, "d": 1}
-    assert [(bundle.before, bundle.after, bundle.ids) for bundle in bundles(batches, batches)] == [
+    assert [(bundle.before, bundle.after, bundle.names) for bundle in bundles(batches, batches)] == [
         ((0,), (0,), ("a", "b")),
         ((1,), (1,), ("c", "d")),
     ]
@@ -35,21 +35,21 @@ def test_batches_that_cross_are_one_unit() -> None:
 
 def test_batches_with_samples_that_one_run_lacks_are_left_out() -> None:
     """Time of a batch cannot be shared out among its samples, so a batch that is not wholly shared does not count."""
-    assert [bundle.ids for bundle in bundles({"a": 0, "b": 0, "c": 1}, {"a": 0, "c": 1, "x": 2})] == [("c",)]
+    assert [bundle.names for bundle in bundles({"a": 0, "b": 0, "c": 1}, {"a": 0, "c": 1, "x": 2})] == [("c",)]
 
 
 def test_a_batch_that_one_run_filled_with_a_sample_of_its_own_is_left_out() -> None:
     """Whichever run has the additional sample: its batch holds time of something that the other did not do."""
     shared, more = {"a": 0, "b": 1}, {"a": 0, "x": 0, "b": 1}
-    assert [bundle.ids for bundle in bundles(shared, more)] == [("b",)]
-    assert [bundle.ids for bundle in bundles(more, shared)] == [("b",)]
+    assert [bundle.names for bundle in bundles(shared, more)] == [("b",)]
+    assert [bundle.names for bundle in bundles(more, shared)] == [("b",)]
 
 
 def test_what_hangs_together_with_a_spoilt_batch_is_left_out_too() -> None:
     """Batches (a b)(c d) against (a)(b c)(d x): x spoils d's batch, that c's, that b's, that a's."""
     before = {"a": 0, "b": 0, "c": 1, "d": 1, "e": 2}
     after = {"a": 0, "b": 1, "c": 1, "d": 2, "x": 2, "e": 3}
-    assert [bundle.ids for bundle in bundles(before, after)] == [("e",)]
+    assert [bundle.names for bundle in bundles(before, after)] == [("e",)]
 
 
 # --- intervals --------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def sample(name: str, batch: int, errors: int, words: int, metric: float | None,
     """Return a sample whose answer has so many errors against a reference of so many words."""
     reference = [f"w{number}" for number in range(words)]
     return Sample(
-        id=name, batch=batch, prompt="?", references=(" ".join(reference),), truncated=False, prompt_tokens=1,
+        id=name, key=name, batch=batch, prompt="?", references=(" ".join(reference),), truncated=False, prompt_tokens=1,
         image_tokens=0, pad_tokens=0, answer=" ".join(["wrong"] * errors + reference[errors:]), answer_tokens=tokens,
         metric=metric,
     )  # fmt: skip
@@ -145,8 +145,8 @@ def test_one_shared_sample_makes_no_interval(count: int, n: int) -> None:
 def test_words_are_compared_as_the_runs_own_metric_reads_them() -> None:
     """For VQA an article is no word; a run without a metric counts it."""
     asked = sample("a", 0, 0, 1, None).model_copy(update={"references": ("the cat",), "answer": "cat"})
-    assert Side(sample_run(), (asked,)).edits(["a"]) == ([0.0], [1.0])
-    assert Side(run(task_metric=None), (asked,)).edits(["a"]) == ([1.0], [2.0])
+    assert Side(sample_run(), (asked,)).edits([0]) == ([0.0], [1.0])
+    assert Side(run(task_metric=None), (asked,)).edits([0]) == ([1.0], [2.0])
 
 
 # --- batches ----------------------------------------------------------------------------------------------------
@@ -243,12 +243,29 @@ def test_settings_and_surroundings_that_differ_are_told_and_passing_facts_are_no
         }
     )
     found = two(Side(first), Side(second))
-    assert found.settings == {"dtype": ("fp16", None), "revision": (None, "abc"), "split": ("1", "2")}
+    assert found.settings == {"dtype": ("fp16", None), "model.revision": (None, "abc"), "dataset.split": ("1", "2")}
     assert found.environment == {
         "python": ("3.11.4", "3.12"),
         "gpu.driver": ("600.1", "601"),
         "gpu.power_limit_w": ("300", None),
     }
+
+
+def test_facts_of_one_name_in_model_and_dataset_are_both_told() -> None:
+    """Of two revisions that changed, each has its own line; a model's own name is the setting's."""
+    first, second = (
+        sample_run(
+            settings=sample_run().settings | {"model": f"m{number}"},
+            model={"name": f"m{number}", "revision": f"model {number}"},
+            dataset={"name": "textvqa", "revision": f"data {number}"},
+        )
+        for number in (1, 2)
+    )
+    assert two(Side(first), Side(second)).settings == {
+        "model": ("m1", "m2"), "model.revision": ("model 1", "model 2"), "dataset.revision": ("data 1", "data 2"),
+    }  # fmt: skip
+    own = [sample_run(settings={"device": "cpu"}, model={"name": name}) for name in ("A", "B")]
+    assert two(Side(own[0]), Side(own[1])).settings == {"model.name": ("A", "B")}, "own calls have no setting of it"
 
 
 def test_notes_say_why_something_is_not_paired() -> None:
@@ -266,9 +283,9 @@ def test_notes_say_why_something_is_not_paired() -> None:
     assert two(whole, Side(done, samples[:3], timed((1.0,) * 3))).notes == (
         "The runs share 3 of 5 and 3 samples; pairs are of these.",
     )
-    others = tuple(it.model_copy(update={"id": it.id + "2"}) for it in samples)
+    others = tuple(it.model_copy(update={"id": it.id + "2", "key": it.id + "2"}) for it in samples)
     assert two(whole, Side(done, others, timed((1.0,) * 5))).notes == (
-        "The runs answered different samples, so nothing is paired.",
+        "The runs answered different samples, so nothing is paired: intervals are of each side's own samples.",
     )
 
 

@@ -16,11 +16,12 @@ from shown import shown
 from layerprof import registry
 from layerprof.books import ledger
 from layerprof.books.evidence import Read
-from layerprof.measure import passes, remarks
+from layerprof.measure import answering, passes, remarks
 from layerprof.readings import KernelReading, Layer, Lost
 from layerprof.records import FORMAT, NotRecorded, Phase, Run
 from layerprof.report import facts
 from layerprof.report.balance import books, verdict
+from layerprof.report.fact import Fact
 from layerprof.report.formats import html, markdown, tensorboard, terminal
 from layerprof.report.payload import payload
 from layerprof.runs import store
@@ -92,11 +93,11 @@ class TestWarning:
             def reading(self) -> KernelReading:
                 return reading(Lost(3, 100, 2e-5))
 
-        asked = SimpleNamespace(batches=(), settings=SimpleNamespace(trace_batches=1), layers=(), device="cuda:0")
+        asked = SimpleNamespace(part=range(1), settings=SimpleNamespace(trace_batches=1), layers=(), device="cuda:0")
         subject = SimpleNamespace(model=None)
         session: Any = SimpleNamespace(asked=asked, read=Read(), subject=subject, folder=tmp_path)
         monkeypatch.setattr(registry, "load", lambda _: lambda *_a, **_k: Hook())
-        monkeypatch.setattr(passes, "walk", lambda *_a, **_k: None)
+        monkeypatch.setattr(answering, "walk", lambda *_a, **_k: None)
         passes.trace_pass(session)
         assert "lost 3 of 100" in session.read.warnings[0]
 
@@ -149,7 +150,7 @@ class TestReports:
         assert verdict(books(sample_run())[2]) == "balanced exactly"
 
 
-def cost(**changes: Any) -> facts.Fact:
+def cost(**changes: Any) -> Fact:
     """Return the cost of measuring of a run with these totals."""
     run = sample_run()
     run = run.model_copy(update={"totals": run.totals.model_copy(update=changes)})

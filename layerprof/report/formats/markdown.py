@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import IO
 
-from layerprof.records import Run
-from layerprof.report import balance, facts, layer_lines, run_parts, units
+from layerprof.records import Run, Statistic
+from layerprof.report import balance, facts, layer_lines, memory, request, run_parts, samples, units
 from layerprof.report.markdown_text import escape, table
 
 BESIDE_REPLAYED = (("active", "energy_active_j"), ("hot", "energy_hot_j"), ("scaled to close", "energy_reconciled_j"))
+
+POSITIONS = (("tokens", "tokens_per_call"), ("KV", "kv_per_call"))
 
 
 def render(run: Run, out: IO[str]) -> None:
@@ -17,9 +19,11 @@ def render(run: Run, out: IO[str]) -> None:
     for block in (
         _head(run),
         _end_to_end(run),
+        _request(run),
         _parts(run),
         _hot_spots(run),
         _layers(run),
+        _memory(run),
         _books(run),
         _warnings(run),
     ):
@@ -47,11 +51,37 @@ def _fact_rows(run: Run) -> Iterator[Sequence[str]]:
         yield fact.label, fact.value, fact.note
 
 
+def _request(run: Run) -> Iterator[str]:
+    parts = request.parts(run)
+    if not parts:
+        return
+    yield "## Where it goes"
+    yield ""
+    yield f"{request.told(run)[:1].upper()}{request.told(run)[1:]}."
+    yield ""
+    total = run.ledger.request_s.total if run.ledger.request_s else None
+    rows = [
+        (
+            part.name,
+            units.seconds(part.total_s),
+            units.percent(part.share),
+            *(_statistic(part.each) if part.each else ("", "", "")),
+        )
+        for part in parts
+    ]
+    rows += [("total", units.seconds(total), "100 %", "", "", "")] if total else []
+    yield from table(("part", "all batches", "%", "a batch", "95 % interval", "p95"), rows)
+
+
+def _statistic(one: Statistic) -> tuple[str, str, str]:
+    return units.seconds(one.median), units.interval(one.ci95, "s"), units.seconds(one.p95)
+
+
 def _parts(run: Run) -> Iterator[str]:
     parts = run_parts.breakdown(run)
     if not parts:
         return
-    yield "## Where it goes"
+    yield f"## {samples.title(run, 'Inside generate()' if request.parts(run) else 'Where it goes')}"
     yield ""
     joules = _energy_title(run)
     titles = ("part", "phase", "time", "% time", "FLOPs", "% FLOPs", joules, "% energy", "busy/span")
@@ -76,7 +106,7 @@ def _hot_spots(run: Run) -> Iterator[str]:
     spots = layer_lines.hot_spots(run)
     if not spots:
         return
-    yield "## Hot spots"
+    yield f"## {samples.title(run, 'Hot spots')}"
     yield ""
     rows = (
         (
@@ -96,11 +126,10 @@ def _hot_spots(run: Run) -> Iterator[str]:
 def _layers(run: Run) -> Iterator[str]:
     if not run.layers:
         return
-    yield "## Layers"
+    yield f"## {samples.title(run, 'Layers')}"
     yield ""
     yield "Figures of one call, median; time as the share of all batches' windows."
-    measured = {name for row in run.layers for _, name in BESIDE_REPLAYED if getattr(row, name) is not None}
-    more = [(title, name) for title, name in BESIDE_REPLAYED if name in measured]
+    beside, counted = (_measured(run, titles) for titles in (BESIDE_REPLAYED, POSITIONS))
     for group in layer_lines.layer_groups(run, fold=False):
         yield ""
         where = group.tower if group.tower == group.phase.value else f"{group.tower}, {group.phase.value}"
@@ -112,15 +141,22 @@ def _layers(run: Run) -> Iterator[str]:
             "% time",
             "median",
             "p95",
+            *(title for title, _ in counted),
             "FLOPs",
             "bytes",
             "busy/span",
             "of roof",
             _energy_title(run),
             "est. energy",
-            *(title for title, _ in more),
+            *(title for title, _ in beside),
         )
-        yield from table(titles, (_layer_row(line, [name for _, name in more]) for line in group.lines))
+        names = [name for _, name in counted], [name for _, name in beside]
+        yield from table(titles, (_layer_row(line, *names) for line in group.lines))
+
+
+def _measured(run: Run, titles: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the titled figures that any row has: columns of others would be empty."""
+    return [(title, name) for title, name in titles if any(getattr(row, name) is not None for row in run.layers)]
 
 
 def _energy_title(run: Run) -> str:
@@ -128,32 +164,55 @@ def _energy_title(run: Run) -> str:
     return f"energy ({label})" if label else "energy"
 
 
-def _layer_row(line: layer_lines.LayerLine, more: Sequence[str]) -> Sequence[str]:
+def _layer_row(line: layer_lines.LayerLine, counted: Sequence[str], beside: Sequence[str]) -> Sequence[str]:
     return (
         line.label,
         units.count(line.calls),
         units.percent(line.share),
         units.seconds(line.each("median_s")),
         units.seconds(line.each("p95_s")),
+        *(units.positions(line.each(name)) for name in counted),
         units.bound(units.flops(line.each("flops")), line.at_least),
         units.size(line.each("bytes")),
         units.percent(line.each("busy_share")),
         units.percent(line.each("roof_share")),
         units.joules(line.each("energy_j")),
         units.joules(line.each("energy_estimate_j")),
-        *(units.joules(line.each(name)) for name in more),
+        *(units.joules(line.each(name)) for name in beside),
     )
 
 
+def _memory(run: Run) -> Iterator[str]:
+    groups = memory.groups(run)
+    if not groups:
+        return
+    yield f"## {samples.title(run, 'Memory')}"
+    yield ""
+    yield f"{memory.TOLD[0].upper()}{memory.TOLD[1:]}."
+    for group in groups:
+        yield ""
+        where = group.tower if group.tower == group.phase.value else f"{group.tower}, {group.phase.value}"
+        yield f"### {where}" + (escape(f" ({group.prefix}.*)") if group.prefix else "")
+        yield ""
+        rows = (
+            (
+                line.label + (f" ×{len(line.rows)}" if len(line.rows) > 1 else ""),
+                *(units.size(line.each(name)) for _, name in memory.COLUMNS),
+            )
+            for line in group.lines
+        )
+        yield from table(("layer", *(title for title, _ in memory.COLUMNS)), rows)
+
+
 def _books(run: Run) -> Iterator[str]:
-    yield "## Ledger"
+    yield f"## {samples.title(run, 'Ledger')}"
     yield ""
     books = [book for book in balance.books(run) if book.measured]
     titles = ["", *(title for book in books for title in (f"{book.name.partition('_')[0]}, {book.scale.unit}", "%"))]
     if books:
         yield from table(titles, (_ledger_row(books, label) for label in balance.ledger_labels(run)))
         yield ""
-    for book in balance.books(run):
+    for book in balance.closings(run):
         yield f"- {escape(book.title)}: {escape(balance.verdict(book))}"
         yield from (f"  - {escape(note)}" for note in book.notes)
 

@@ -16,8 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from layerprof.records import BLOCK_KINDS, Run
-from layerprof.report import balance, facts
+from layerprof.records import BLOCK_KINDS, Run, Statistic
+from layerprof.report import balance, facts, layer_lines, request
 from layerprof.report.formats import markdown
 from layerprof.report.payload import QUANTITIES, payload
 from layerprof.runs.store import write_atomic
@@ -77,17 +77,25 @@ def scalars(run: Run) -> Iterator[tuple[str, int, float]]:
         place = _place(row)
         for key, _, _, unit in QUANTITIES if place else ():
             if row[key] is not None and place and not (key == "flops" and row["flops_at_least"]):
-                name = f"{key}_per_call" if unit in ("FLOP", "B", "J") else key
-                yield f"{name}/{place[0]}", place[1], float(row[key])
+                yield f"{_series(key, unit)}/{place[0]}", place[1], float(row[key])
     for step in data["steps"]:
         yield "decode over steps/median_s", int(step["step"]), float(step["median_s"])
     for name, value in results(run).items():
         yield f"end to end/{name}", 0, value
+    for part in request.parts(run):
+        if part.total_s is not None:
+            yield f"ledger request_s/{part.name}", 0, part.total_s
     for book in balance.books(run):
         for label in ("layers", "residual", "total"):
             figure = book.cell(label)
             if figure is not None and not (book.column.at_least and label != "residual"):
                 yield f"ledger {book.name}/{label}", 0, float(figure)
+
+
+def _series(key: str, unit: str) -> str:
+    """Return the name of a quantity's series: of sums over calls, what one call has of them."""
+    whole = unit not in ("FLOP", "B", "J") or key == "flops_per_token" or key in layer_lines.AS_STORED
+    return key if whole else f"{key}_per_call"
 
 
 def _place(row: dict[str, Any]) -> tuple[str, int] | None:
@@ -115,13 +123,23 @@ def _figures(run: Run) -> dict[str, float | None]:
         **metric,
         "latency_per_batch_s": latency.per_batch.median,
         "latency_per_sample_s": latency.per_sample.median,
-        "ttft_s": latency.ttft.median if latency.ttft else None,
-        "time_per_output_token_s": latency.per_output_token.median if latency.per_output_token else None,
+        "ttft_s": _median(latency.ttft),
+        "ttft_request_s": _median(latency.ttft_request),
+        "time_per_output_token_s": _median(latency.per_output_token),
+        **{f"{name}_s": _median(getattr(totals.request_s, name, None)) for name in request.PARTS},
+        "samples_per_s": totals.samples_per_s,
+        "output_tokens_per_s": totals.output_tokens_per_s,
+        "accepted_per_step": totals.accepted_per_step,
         "flops_per_sample": None if totals.flops_at_least else totals.flops_per_sample,
         "energy_per_sample_j": totals.energy.per_sample,
+        "energy_per_correct_answer_j": totals.energy.per_correct_answer,
         "peak_memory_bytes": totals.peak_memory_bytes,
         "overhead_ratio": facts.known_overhead(run),
     }
+
+
+def _median(statistic: Statistic | None) -> float | None:
+    return statistic.median if statistic else None
 
 
 def _values(run: Run) -> Iterator[tuple[int, Any]]:

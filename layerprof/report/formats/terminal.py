@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from layerprof.records import Run
-from layerprof.report import balance, facts, units
-from layerprof.report.formats import terminal_layers
+from layerprof.report import balance, facts, request, samples, units
+from layerprof.report.formats import terminal_layers, terminal_memory, terminal_request
 from layerprof.report.look import Column, Look, console_on
 
 
@@ -27,9 +27,11 @@ def render(run: Run, out: Console | IO[str], *, every_layer: bool = False) -> No
     for section in (
         _header(run, look),
         _end_to_end(run, look),
+        terminal_request.breakdown(run, look),
         terminal_layers.breakdown(run, look),
         terminal_layers.hot_spots(run, look),
         terminal_layers.groups(run, look, every_layer) if run.layers else iter(()),
+        terminal_memory.groups(run, look),
         ledger(run, look),
         _warnings(run, look),
         _files(run, look),
@@ -46,7 +48,8 @@ def render_plain(run: Run, say: Callable[[str], None]) -> None:
     look = Look(width=100, ascii_only=True)
     lines = [f"{facts.title(run)} ({run.status})"]
     lines += [f"{fact.label}: {fact.value}{f' ({fact.note})' if fact.note else ''}" for fact in facts.end_to_end(run)]
-    for book in balance.books(run):
+    lines += [f"request {line}" for line in request.lines(run)]
+    for book in balance.closings(run):
         lines.append(f"ledger {book.title}: {balance.verdict(book)}")
         lines += [f"ledger {book.title}: {note}" for note in book.notes]
     lines += [f"warning: {warning}" for warning in facts.warnings(run)]
@@ -59,13 +62,12 @@ def render_plain(run: Run, say: Callable[[str], None]) -> None:
 def ledger(run: Run, look: Look) -> Iterator[RenderableType]:
     """Yield the books of the measured quantities, and for the others why there are none."""
     measured = [book for book in balance.books(run) if book.measured]
-    labels = balance.ledger_labels(run)
-    yield look.heading("Ledger", "layers + rest + residual = total, which is measured on its own")
-    if measured:
-        columns = [Column("", [look.text(label, _weight(label)) for label in labels], 0, "left", wraps=True)]
-        columns += [_book_column(look, book, labels) for book in measured]
-        yield look.table(columns)
-    for book in balance.books(run):
+    told = "layers + rest + residual = total, which is measured on its own"
+    yield look.heading(samples.title(run, "Ledger"), told)
+    for nth, books in enumerate(_side_by_side(run, look, measured)):
+        yield from [Text()] if nth else []
+        yield look.table(_book_columns(run, look, books))
+    for book in balance.closings(run):
         said = book.column.reason and book.column.reason == run.totals.energy.reason
         state = "not measured, for the reason above" if said else balance.verdict(book)
         yield look.text(
@@ -73,6 +75,19 @@ def ledger(run: Run, look: Look) -> Iterator[RenderableType]:
         )
         for note in book.notes:
             yield Padding(look.text(note, "dim"), (0, 0, 0, 2))
+
+
+def _side_by_side(run: Run, look: Look, books: Sequence[balance.Book]) -> list[list[balance.Book]]:
+    """Return the books in tables that fit the width; memory goes below the others first, whose lines are its own."""
+    if books and books[-1].name == "memory_bytes" and look.needed(_book_columns(run, look, books)) > look.width:
+        return [table for table in (list(books[:-1]), [books[-1]]) if table]
+    return [list(books)] if books else []
+
+
+def _book_columns(run: Run, look: Look, books: Sequence[balance.Book]) -> list[Column]:
+    labels = balance.ledger_labels(run, books)
+    names = Column("", [look.text(label, _weight(label)) for label in labels], 0, "left", wraps=True)
+    return [names, *(_book_column(look, book, labels) for book in books)]
 
 
 def _book_column(look: Look, book: balance.Book, labels: Sequence[str]) -> Column:

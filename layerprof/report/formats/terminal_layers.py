@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
-from layerprof.records import Phase, Run
-from layerprof.report import facts, layer_lines, run_parts, units
-from layerprof.report.look import PHASE_STYLE, Column, Look
+from layerprof.records import Run
+from layerprof.report import facts, layer_lines, request, run_parts, samples, units
+from layerprof.report.fact import joined
+from layerprof.report.look import PHASE_SIGN, PHASE_STYLE, Column, Look
+
+TOKENS, KV = "tokens", "KV"
 
 
 def breakdown(run: Run, look: Look) -> Iterator[RenderableType]:
@@ -25,7 +28,8 @@ def breakdown(run: Run, look: Look) -> Iterator[RenderableType]:
     note = "share of time" if timed else "share of FLOPs, no time was measured"
     if not timed and run.ledger.flops.at_least:
         note = "no time was measured, and FLOPs are a lower bound"
-    yield look.heading("Where it goes", _with_label(run, note))
+    title = "Inside generate()" if request.parts(run) else "Where it goes"
+    yield look.heading(title, _with_label(run, joined([note, samples.of_part(run)])))
     yield from _phases(run, look)
     largest = max((share or 0 for share in shares), default=0)
     bars = [share / largest if share and largest else None for share in shares]
@@ -49,14 +53,12 @@ def _phases(run: Run, look: Look) -> Iterator[RenderableType]:
     shares = run_parts.phase_shares(run)
     if not shares:
         return
-    signs = {Phase.VISION: "v", Phase.PREFILL: "p", Phase.DECODE: "d", Phase.MIXED: "m", None: "."}
-    pieces = [(share, PHASE_STYLE[phase], signs[phase]) for _, phase, share in shares]
-    yield look.stacked(pieces, min(look.width, 100) - 2)
-    legend = Text()
-    for name, phase, share in shares:
-        sign = f"{signs[phase]} " if look.ascii_only else "■ "
-        legend.append(sign, PHASE_STYLE[phase]).append_text(look.text(f"{name} {units.percent(share)}   "))
-    yield legend
+    yield from look.cut(
+        [
+            (f"{name} {units.percent(share)}", share, PHASE_STYLE[phase], PHASE_SIGN[phase])
+            for name, phase, share in shares
+        ]
+    )
     yield Text()
 
 
@@ -68,7 +70,8 @@ def hot_spots(run: Run, look: Look, most: int = 5) -> Iterator[RenderableType]:
     rows = [spot.row for spot in spots]
     time = units.scale([spot.line.each("median_s") for spot in spots], "s")
     bars = [spot.share / spots[0].share for spot in spots]
-    yield look.heading("Hot spots", "what each takes; ×kind: against the median of its kind and phase")
+    title = samples.title(run, "Hot spots")
+    yield look.heading(title, "what each takes; ×kind: against the median of its kind and phase")
     yield look.table(
         [
             _left(look, "layer", [spot.line.label for spot in spots]),
@@ -90,14 +93,29 @@ def groups(run: Run, look: Look, every_layer: bool = False) -> Iterator[Renderab
     found = layer_lines.layer_groups(run, fold=False if every_layer else None)
     folded = any(len(line.rows) > 1 for group in found for line in group.lines)
     note = _with_label(run, "figures of one call, median")
-    yield look.heading("Layers", f"{note}; neighbours alike share a line, all in layers.csv" if folded else note)
+    told = f"{note}; neighbours alike share a line, all in layers.csv" if folded else note
+    yield look.heading(samples.title(run, "Layers"), told)
     label_width = max((len(line.label) + 2 * line.depth for group in found for line in group.lines), default=0)
     for group in found:
         where = f"{group.tower} · {group.phase.value}" if group.tower != group.phase.value else group.tower
         style = f"bold {PHASE_STYLE[group.phase]}"
-        prefix = look.text(f"  {group.prefix}.*" if group.prefix else "", "dim")
-        yield Text("\n" if group is not found[0] else "").append_text(look.text(where, style)).append_text(prefix)
-        yield look.table(_layer_columns(look, group, label_width))
+        columns = _layer_columns(look, group, label_width)
+        beside = [f"{group.prefix}.*" if group.prefix else "", _positions(look, group, columns)]
+        dim = look.text("".join(f"  {part}" for part in beside if part), "dim")
+        yield Text("\n" if group is not found[0] else "").append_text(look.text(where, style)).append_text(dim)
+        yield look.table(columns)
+
+
+def _positions(look: Look, group: layer_lines.Group, columns: Sequence[Column]) -> str:
+    """Return the positions of a call where all blocks have the same and the column of them has no room."""
+    shown = {column.title for column in look.fitting(columns)}
+    told = ((TOKENS, "tokens_per_call", "{} tokens a call"), (KV, "kv_per_call", "{} in KV"))
+    parts = [
+        form.format(units.positions(group.blocks(name)[0]))
+        for title, name, form in told
+        if title not in shown and group.blocks(name) and not group.differs(name)
+    ]
+    return ", ".join(parts)
 
 
 def _with_label(run: Run, note: str) -> str:
@@ -113,10 +131,15 @@ def _layer_columns(look: Look, group: layer_lines.Group, label_width: int) -> li
     def figures(name: str) -> list[float | None]:
         return [line.each(name) for line in lines]
 
+    def seldom(name: str) -> int:
+        """Positions stay where layers differ in them, else they are the first to go."""
+        return 1 if group.differs(name) else 5
+
     time = units.scale(figures("p95_s"), "s")
     work = units.scale(figures("flops"), "FLOP")
     moved = units.scale(figures("bytes"), "B")
     joules = units.scale(figures("energy_j"), "J")
+    given, read = figures("tokens_per_call"), figures("kv_per_call")
     modelled = units.scale(figures("energy_estimate_j"), "J")
     labels = [("  " * line.depth + line.label).ljust(label_width) for line in lines]
     each = [line.share / len(line.rows) if line.share else 0.0 for line in lines]
@@ -129,6 +152,8 @@ def _layer_columns(look: Look, group: layer_lines.Group, label_width: int) -> li
         _right(look, "% time", [units.bare_percent(line.share) for line in lines]),
         _right(look, time.unit, [time.show(value) for value in figures("median_s")]),
         _right(look, "p95", [time.show(value) for value in figures("p95_s")], 3),
+        _right(look, TOKENS, [units.positions(value) for value in given], seldom("tokens_per_call")),
+        _right(look, KV, [units.positions(value) for value in read], seldom("kv_per_call")),
         _right(look, work.unit, [units.bound(work.show(line.each("flops")), line.at_least) for line in lines]),
         _right(look, moved.unit, [moved.show(value) for value in figures("bytes")], 2),
         _right(look, "busy/span", [units.percent(value) for value in figures("busy_share")], 2),

@@ -100,11 +100,16 @@ class Page {
       panel.append(make("h2", title), plot);
       draw(plot);
     };
-    section("Where it goes", plot => Layerprof.parts(plot, run));
-    if (quantity) section("Layers × phases", plot => Layerprof.heat(plot, run, quantity, this.shade.value === "all"));
-    if (run.steps.length) section("Decode over steps", plot => Layerprof.steps(plot, run));
-    section("Roofline", plot => Layerprof.roofline(plot, run));
-    section("Ledger", plot => Layerprof.ledger(plot, run));
+    if (run.request) {
+      section("Where it goes", plot => Layerprof.requestBar(plot, run));
+      const wide = panel.appendChild(make("div", undefined, "wide"));
+      Layerprof.requestTable(wide.appendChild(make("table", undefined, "figures")), run);
+    }
+    section(run.request ? "Inside generate() " + run.of_part : "Where it goes", plot => Layerprof.parts(plot, run));
+    if (quantity) section("Layers × phases " + run.of_part, plot => Layerprof.heat(plot, run, quantity, this.shade.value === "all"));
+    if (run.steps.length) section("Decode over steps " + run.of_part, plot => Layerprof.steps(plot, run));
+    section("Roofline " + run.of_part, plot => Layerprof.roofline(plot, run));
+    section("Ledger " + run.of_part, plot => Layerprof.ledger(plot, run));
   }
 
   compare(runs, quantity) {

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from layerprof.books import not_counted
 from layerprof.report import units
 from layerprof.report.facts import METRIC_NAMES
-from layerprof.report.sweep.tables import CellRow, Figures, TableView
+from layerprof.report.sweep.figures import Ends, Figures
+from layerprof.report.sweep.tables import CellRow, TableView
 from layerprof.runs.changes import Change
 from layerprof.sweep.cells import Guards, Status
 
@@ -30,7 +31,7 @@ class TextColumn:
 
 def columns(table: TableView) -> list[TextColumn]:
     """Return a table's columns: where a cell stands, its figures, the earlier report's figures, and its guards."""
-    found = [*_places(table), *_quality(table), *_time(table), *_cost(table)]
+    found = [*_places(table), *_quality(table), *_time(table), *_request(table), *_throughput(table), *_cost(table)]
     if table.planned.reference:
         found += _reference(table)
     found += _guards(table)
@@ -73,14 +74,55 @@ def _time(table: TableView) -> list[TextColumn]:
     ]
 
 
+def _request(table: TableView) -> list[TextColumn]:
+    """Return the parts of a batch's request before `generate()`, and the first token as a user waits for it."""
+    name, whole = "from the image file on", units.scale(_all(table, "ttft_request_s"), "s")
+    parts = ("read", "process", "copy")
+    scale = units.scale([value for part in parts for value in _all(table, f"{part}_s")], "s")
+    found = []
+    for part in parts:
+        found += _with_ends(table, f"{scale.unit} {part}", f"{part}_s", f"{part}_ci", scale, 6, name)
+    return found + _with_ends(table, f"{whole.unit} to token", "ttft_request_s", "ttft_request_ci", whole, 5, name)
+
+
+def _throughput(table: TableView) -> list[TextColumn]:
+    name = "a second gives"
+    return [
+        TextColumn("samples/s", [_plain(value) for value in _all(table, "samples_per_s")], 2, group=name),
+        TextColumn("tokens/s", [_plain(value) for value in _all(table, "output_tokens_per_s")], 5, group=name),
+        TextColumn("kept a step", [_plain(value) for value in _all(table, "accepted_per_step")], 6),
+    ]
+
+
+def _with_ends(
+    table: TableView, title: str, name: str, ends: str, scale: units.Scale, gives_way: int, group: str
+) -> list[TextColumn]:
+    """Return a figure's column and that of its interval, which gives way before it."""
+    intervals = [_interval(it, scale.factor) for it in _ends(table, ends)]
+    return [
+        TextColumn(title, [scale.show(value) for value in _all(table, name)], gives_way, group=group),
+        TextColumn("95 %", intervals, 9, group=group, aside=True),
+    ]
+
+
+def _all(table: TableView, name: str) -> list[float | None]:
+    return [getattr(row.figures, name) if row.figures else None for row in table.rows]
+
+
+def _ends(table: TableView, name: str) -> list[Ends]:
+    return [getattr(row.figures, name) if row.figures else None for row in table.rows]
+
+
 def _cost(table: TableView) -> list[TextColumn]:
     figures = [row.figures for row in table.rows]
-    joules = units.scale([f.energy_j if f else None for f in figures], "J")
+    joules = units.scale(_all(table, "energy_j"), "J")
+    correct = units.scale(_all(table, "correct_j"), "J")
     work = units.scale([f.flops if f else None for f in figures], "FLOP")
     name = "a sample costs"
     return [
         TextColumn(f"{joules.unit}/sample", [joules.show(f.energy_j if f else None) for f in figures], group=name),
         TextColumn("J ×", _times(table.ratios("energy_j")), 4, group=name),
+        *_with_ends(table, f"{correct.unit}/right answer", "correct_j", "correct_ci", correct, 3, name),
         TextColumn(f"{work.unit}/sample", [_work(f, work) if f else units.MISSING for f in figures], 1, group=name),
     ]
 
@@ -115,7 +157,8 @@ def _guards(table: TableView) -> list[TextColumn]:
 LEGEND = (
     "×: over the first row of its dataset that can be compared; per sample × and Δ WER: against the first measured row "
     "of its dataset, paired on the same samples, with 95 % intervals; alone: answered the same as in the batch; "
-    "cut: at the token limit; words: of an answer / of its reference"
+    "cut: at the token limit; words: of an answer / of its reference; read, process, copy, to token: medians over "
+    "batches; J/right answer: joules of a sample over the task metric"
 )
 
 
@@ -125,11 +168,16 @@ def without_figures(rows: Sequence[CellRow]) -> list[str]:
 
 
 def not_measured(table: TableView) -> list[str]:
-    """Return why measured cells have no joules, and which operators their FLOPs miss, each reason once."""
+    """Return why measured cells lack joules, also of a right answer, and which operators FLOPs miss, each once."""
     figures = [row.figures for row in table.rows if row.figures]
     reasons = dict.fromkeys(f.energy_reason for f in figures if f.energy_j is None and f.energy_reason)
     missing = dict.fromkeys(not_counted.warning(row.run.ledger.flops) for row in table.rows if row.run)
-    return [*(f"energy not measured: {reason}" for reason in reasons), *filter(None, missing)]
+    costs = dict.fromkeys(f.correct_reason for f in figures if f.energy_j is not None and f.correct_reason)
+    return [
+        *(f"energy not measured: {reason}" for reason in reasons),
+        *(f"no joules of a right answer: {reason}" for reason in costs),
+        *filter(None, missing),
+    ]
 
 
 def unmatched(table: TableView) -> list[str]:

@@ -7,13 +7,14 @@ import json
 from dataclasses import asdict
 from typing import IO, Any
 
-from layerprof.report import csv_text
+from layerprof.report import csv_text, request
 from layerprof.report.sweep import overview, tables
 from layerprof.report.sweep.overview import SweepData
 from layerprof.report.sweep.tables import CellRow, TableView
 
 FIGURES = (
     "samples",
+    "instrumented",
     "repeats",
     "wer",
     "wer_first",
@@ -25,6 +26,10 @@ FIGURES = (
     "energy_j",
 )
 MORE = ("energy_quality", "flops", "flops_at_least", "memory")
+RATES = ("samples_per_s", "output_tokens_per_s", "accepted_per_step")
+PARTS = ("ttft_request", *request.PARTS)
+"""Times with an interval, beside those that stand in `FIGURES`."""
+COSTS = ("energy_per_correct_answer_j", "energy_per_correct_answer_ci_low_j", "energy_per_correct_answer_ci_high_j")
 GUARDS = (
     "batch_invariant",
     "checked",
@@ -61,6 +66,7 @@ def render_csv(data: SweepData, out: IO[str]) -> None:
     """Write the cells with a header line; empty where not measured."""
     axes = list(dict.fromkeys(axis for table in tables.tables(data) for axis in table.axes if axis not in SETTINGS))
     names = ["table", *SETTINGS, *axes, "status", "reason", *FIGURES, "latency_ci_low_s", "latency_ci_high_s", *MORE]
+    names += [*RATES, *(name for part in PARTS for name in _columns(part)), *COSTS]
     names += [*GUARDS, "flags", *(f"report_{name}" for name in REFERENCE), *PAIRED, "cell"]
     writer = csv.DictWriter(out, names, lineterminator="\n", restval="", extrasaction="ignore")
     writer.writeheader()
@@ -129,15 +135,30 @@ def _flat(table: TableView, row: CellRow, choices: dict[str, Any]) -> dict[str, 
         "table": table.planned.name,
         "status": row.status.value if row.status else "",
         "reason": row.reason,
-        **{name: figures.get(name) for name in (*FIGURES, *MORE)},
+        **{name: figures.get(name) for name in (*FIGURES, *MORE, *RATES)},
         "latency_ci_low_s": ends[0],
         "latency_ci_high_s": ends[1],
+        **_request(figures),
+        **dict(zip(COSTS, (figures.get("correct_j"), *(figures.get("correct_ci") or (None, None))), strict=True)),
         **{name: getattr(row.guards, name) if row.guards else None for name in GUARDS},
         "flags": "; ".join(row.guards.flags) if row.guards else "",
         **{f"report_{name}": (row.reference or {}).get(name) for name in REFERENCE},
         **_paired(row),
         "cell": row.keys[0],
     }
+
+
+def _columns(part: str) -> tuple[str, str, str]:
+    return f"{part}_s", f"{part}_ci_low_s", f"{part}_ci_high_s"
+
+
+def _request(figures: dict[str, Any]) -> dict[str, Any]:
+    """Return the parts of the request with their intervals under the names of their columns."""
+    found: dict[str, Any] = {}
+    for part in PARTS:
+        values = (figures.get(f"{part}_s"), *(figures.get(f"{part}_ci") or (None, None)))
+        found |= dict(zip(_columns(part), values, strict=True))
+    return found
 
 
 def _paired(row: CellRow) -> dict[str, Any]:

@@ -14,7 +14,21 @@ from layerprof.report.sweep.overview import SweepData
 from layerprof.report.sweep.tables import CellRow, TableView
 
 RUN_PARTS = ("rows", "quantities", "peaks")
-FIGURES = ("latency_s", "energy_j", "flops", "memory", "wer", "wer_first", "metric", "ttft_s", "token_s", "samples")
+FIGURES = (
+    *(
+        "latency_s",
+        "energy_j",
+        "correct_j",
+        "flops",
+        "memory",
+        "wer",
+        "wer_first",
+        "metric",
+        "ttft_s",
+        "ttft_request_s",
+    ),
+    *("token_s", "samples", "instrumented"),
+)
 
 
 def render(data: SweepData, out: IO[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from layerprof.errors import RequestError
-from layerprof.runs import compare
+from layerprof.runs import quantities
 from layerprof.runs.changes import Change
 from layerprof.runs.sides import Paired, Side
 from layerprof.sweep.folder import SweepFolder
@@ -41,7 +41,7 @@ class Pairs:
         if not paired.shared:
             return None
         rates = a.run.totals.wer is not None and b.run.totals.wer is not None
-        return Pair(compare.latency(a, b, paired), compare.word_error_rate(a, b, paired) if rates else None)
+        return Pair(quantities.latency(a, b, paired), quantities.word_error_rate(a, b, paired) if rates else None)
 
     def _side(self, key: str) -> Side | None:
         if key not in self._sides:

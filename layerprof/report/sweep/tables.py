@@ -4,40 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import median
 from typing import Any
 
-from layerprof.records import Run, Statistic
+from layerprof.records import Run
+from layerprof.report.sweep.figures import Figures, figures
 from layerprof.report.sweep.overview import NOT_MEASURED, SweepData
 from layerprof.report.sweep.pairs import Pair
 from layerprof.sweep.cells import Guards, PlannedTable, Status
 from layerprof.sweep.earlier_report import match
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """A cell's figures in SI units, medians over its repeats; None where not measured. Energy and FLOPs are per sample.
-
-    `latency_ci` is the interval of one run's median over batches, or the range over repeats; WER intervals alike.
-    """
-
-    samples: int
-    repeats: int
-    wer: float | None
-    wer_ci: tuple[float, float] | None
-    wer_first: float | None
-    metric_name: str | None
-    metric: float | None
-    latency_s: float
-    latency_ci: tuple[float, float] | None
-    ttft_s: float | None
-    token_s: float | None
-    energy_j: float | None
-    energy_quality: str
-    energy_reason: str | None
-    flops: float | None
-    flops_at_least: bool
-    memory: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,48 +120,6 @@ def _rows(data: SweepData, planned: PlannedTable) -> Iterator[CellRow]:
             reference=reference,
             run=runs[0] if runs else None,
         )
-
-
-def figures(runs: Sequence[Run]) -> Figures:
-    """Return the figures of a cell's repeats."""
-    totals = [run.totals for run in runs]
-    first = totals[0]
-    latency = [total.latency_s.per_batch for total in totals]
-    wers = [total.wer for total in totals if total.wer]
-    energy = [total.energy.per_sample for total in totals if total.energy.per_sample is not None]
-    return Figures(
-        samples=runs[0].samples,
-        repeats=len(runs),
-        wer=_median([wer.corpus_min for wer in wers]),
-        wer_ci=wers[0].ci95 if len(wers) == 1 else _range([wer.corpus_min for wer in wers]),
-        wer_first=_median([wer.corpus_first for wer in wers]),
-        metric_name=first.task_metric.name if first.task_metric else None,
-        metric=_median([total.task_metric.value for total in totals if total.task_metric]),
-        latency_s=median(stat.median for stat in latency),
-        latency_ci=latency[0].ci95 if len(latency) == 1 else _range([stat.median for stat in latency]),
-        ttft_s=_medians([total.latency_s.ttft for total in totals]),
-        token_s=_medians([total.latency_s.per_output_token for total in totals]),
-        energy_j=median(energy) if energy else None,
-        energy_quality=first.energy.quality.value,
-        energy_reason=first.energy.reason,
-        flops=_median([total.flops_per_sample for total in totals]),
-        flops_at_least=any(total.flops_at_least for total in totals),
-        memory=first.peak_memory_bytes,
-    )
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
-
-
-def _medians(values: Sequence[Statistic | None]) -> float | None:
-    return _median([value.median if value else None for value in values])
-
-
-def _range(values: Sequence[float | None]) -> tuple[float, float] | None:
-    known = [value for value in values if value is not None]
-    return (min(known), max(known)) if known else None
 
 
 def _figure(row: CellRow, name: str) -> float | None:
