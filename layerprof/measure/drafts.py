@@ -28,14 +28,16 @@ class Drafts:
         self.steps = 0
         self._drafts = False
         self._cached: int | None = None
+        self._prompt: int | None = None
 
     @property
     def per_step(self) -> float | None:
         """Tokens that a row kept of a decode step on average; None where nothing was drafted."""
         return self.tokens / self.steps if self.steps else None
 
-    def begin(self, model: nn.Module, entrance: str, kwargs: Mapping[str, Any]) -> None:
-        """Begin an outermost call."""
+    def begin(self, model: nn.Module, entrance: str, kwargs: Mapping[str, Any], prompt: int | None) -> None:
+        """Begin an outermost call, with a prompt of so many positions where that is known."""
+        self._prompt = prompt
         self._drafts, self._cached = entrance == "generate" and _drafts(model, kwargs), None
 
     @contextmanager
@@ -46,14 +48,14 @@ class Drafts:
         if found is not None and number() == 1:
             self._cached = found.length
 
-    def answered(self, kwargs: Mapping[str, Any], output: Any, steps: int, prompt: int | None) -> None:
-        """Take what a call gave, of so many decode steps; `prompt` are the positions that it was given."""
+    def answered(self, kwargs: Mapping[str, Any], output: Any, steps: int) -> None:
+        """Take what a call gave, of so many decode steps."""
         sequences = told(output, "sequences", output)
         if not self._drafts or self._cached is None or not steps:
             return
         length = int(sequences.shape[-1])
         if kwargs.get("inputs_embeds") is not None and kwargs.get("input_ids") is None:
-            length += prompt or 0  # sequences hold new tokens alone then
+            length += self._prompt or 0  # sequences hold new tokens alone then
         self.tokens += length - self._cached - 1
         self.steps += steps
 

@@ -226,8 +226,8 @@ class LayerProfiler:
         self._latency.refresh()
         if self._shapes is not None:
             self._shapes.refresh()
-        self._drafts.begin(self.model, entrance, kwargs)
         number, prompt = self._calls.answered, prompt_of(self.model, entrance, args, kwargs)
+        self._drafts.begin(self.model, entrance, kwargs, prompt)
         try:
             # The window is the innermost, so that little of ours is in it.
             with self._watched(entrance, args, kwargs, prompt), self._latency.batch(number, prompt):
@@ -275,7 +275,7 @@ class LayerProfiler:
             self._repeats.calls[-1].answer = outline(output)
         if not self._taken_down:
             self._later += unwatched.later(output)
-            self._drafts.answered(kwargs, output, self._step(), self._latency.tracker.prompt)
+            self._drafts.answered(kwargs, output, self._step())
         return not self._taken_down
 
     def _lost(self) -> WorkReading:

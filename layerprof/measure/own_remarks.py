@@ -50,8 +50,8 @@ def remarks(facts: Facts) -> Iterator[str]:
         )
     if facts.graphs:
         yield (
-            f"{facts.graphs} passes through the model were captured into CUDA graphs: no layer is called where these are "
-            "replayed, and what they did is in no layer's figures. Continuous batching makes none with "
+            f"{facts.graphs} passes through the model were captured into CUDA graphs: where these are replayed no "
+            "layer is called, and what they did is in no layer's figures. Continuous batching makes none with "
             "ContinuousBatchingConfig(use_cuda_graph=False)."
         )
     if facts.overlapped:

@@ -23,8 +23,8 @@ def signature(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable | No
     """Return what is equal for calls of one module that do the same work, but for what it keeps and what values decide.
 
     Shapes, dtypes and places of tensors, values of those of one element (on a CPU, where to ask waits for nothing),
-    lengths of KV caches and of packed sequences, plain values, and the modes that torch is in. None where an argument is of a kind that tells
-    nothing by its outside (an object of the user's own, a cache of fixed length).
+    lengths of KV caches and of packed sequences, plain values, and the modes that torch is in. None where an argument
+    is of a kind that tells nothing by its outside (an object of the user's own, a cache of fixed length).
     """
     try:
         return (_of(args, 0), _of(kwargs, 0), _modes(), packed_of(kwargs))

@@ -53,8 +53,6 @@ def _named_in(function: object) -> Iterator[object]:
 
 def tracing() -> str:
     """Return why nothing can be watched now: calls are being taken down, not made. Empty where they are made."""
-    import torch
-
     mode = innermost_mode()
     if mode is not None and mode.is_infra_mode():
         return "torch was tracing the model"

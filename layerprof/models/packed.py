@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from layerprof.machine import internals
@@ -77,7 +78,7 @@ def paged(kwargs: Mapping[str, Any]) -> bool:
 
 
 def _sequences(begins: Sequence[int], before: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    lengths = [end - begin for begin, end in zip(begins, begins[1:], strict=False)]
+    lengths = [end - begin for begin, end in pairwise(begins)]
     return tuple((new, old) for new, old in zip(lengths, before, strict=True) if new)
 
 
@@ -94,8 +95,7 @@ def _before(kwargs: Mapping[str, Any], begins: Sequence[int]) -> list[int]:
     if keys is None:
         return [0] * (len(begins) - 1)
     kinds = [kind.tolist() for kind in (keys.values() if isinstance(keys, Mapping) else (keys,))]
-    read = [max(int(kind[n + 1] - kind[n]) for kind in kinds) for n in range(len(begins) - 1)]
-    return [n - (end - begin) for n, begin, end in zip(read, begins, begins[1:], strict=False)]
+    return [max(kind[n + 1] - kind[n] for kind in kinds) - (begins[n + 1] - begins[n]) for n in range(len(begins) - 1)]
 
 
 def _capturing(starts: Any) -> bool:

@@ -33,12 +33,9 @@ def prompt_of(model: nn.Module, entrance: str, args: tuple[Any, ...], kwargs: Ma
     and one may be a prompt's last chunk: the arguments are the same, so the first are a prompt and the last is decode.
     """
     try:
-        if entrance == "generate_batch":
-            return min(map(len, kwargs["inputs"] if "inputs" in kwargs else args[0]))
-        apart = _decodes_apart(model)
-        new = _new_positions(apart, args, kwargs)
+        new = _new_positions(_decodes_apart(model), entrance, args, kwargs)
         if new is None:
-            return 1 if apart and entrance == "generate" else None
+            return None
         found = cached(args, kwargs)
         if found is None or not found.filled:
             return new
@@ -51,11 +48,13 @@ def prompt_of(model: nn.Module, entrance: str, args: tuple[Any, ...], kwargs: Ma
         return None
 
 
-def _new_positions(decodes_apart: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
+def _new_positions(decodes_apart: bool, entrance: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
+    if entrance == "generate_batch":
+        return min(map(len, kwargs["inputs"] if "inputs" in kwargs else args[0]))
     decoder = "decoder_input_ids" in kwargs or "decoder_inputs_embeds" in kwargs
     prefix = "decoder_" if decoder else ""
     if decodes_apart and not decoder:
-        return None
+        return 1 if entrance == "generate" else None
     given = [kwargs.get(prefix + name) for name in ("inputs_embeds", "input_ids")]
     given += [] if decoder else [kwargs.get("inputs"), *args[:1]]
     for value in given:

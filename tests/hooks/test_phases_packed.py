@@ -24,7 +24,8 @@ PASSES = (((4, 0), (3, 0)), ((1, 4), (5, 0)), ((1, 5), (1, 5)))
 def given(sequences: tuple[tuple[int, int], ...]) -> dict[str, Any]:
     """Make what a pass is given: sequences that attend to themselves alone."""
     lengths = [new for new, _ in sequences]
-    own = torch.block_diag(*(torch.ones(n, n).tril() for n in lengths)).bool()
+    of = [number for number, length in enumerate(lengths) for _ in range(length)]
+    own = torch.tensor([[a == b for b in of] for a in of]).tril()
     return {
         "input_ids": torch.arange(3, 3 + sum(lengths)).unsqueeze(0),
         "position_ids": torch.tensor([[n for new, old in sequences for n in range(old, old + new)]]),

@@ -25,6 +25,7 @@ from layerprof.records import LayerRow, Phase, Run
 
 PROMPTS = [[3, 4, 5, 6, 7, 8, 9], [5, 6, 7], [9] * 12]
 NEW = 5
+CONFIG: Any = GenerationConfig(max_new_tokens=NEW, do_sample=False, eos_token_id=-1)  # type: ignore[no-untyped-call]  # untyped there
 STEPS = [[(8, 0)], [(4, 8), (3, 0), (1, 0)], [(1, 12), (1, 3), (6, 1)]]
 STEPS += [[(1, 12 + n), (1, 3 + n), (1, 6 + n)] for n in (1, 2, 3)] + [[(1, 10)]]
 WEIGHTS = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 48
@@ -34,7 +35,7 @@ def batched(model: Any, prompts: list[list[int]] | None = None, **more: Any) -> 
     """Generate with continuous batching, greedily, without an end mark."""
     made: dict[str, Any] = model.generate_batch(
         PROMPTS if prompts is None else prompts,
-        generation_config=GenerationConfig(max_new_tokens=NEW, do_sample=False, eos_token_id=-1),
+        generation_config=CONFIG,
         continuous_batching_config=ContinuousBatchingConfig(max_batch_tokens=8, num_blocks=32, page_size=16),
         **more,
     )
@@ -55,7 +56,7 @@ def row(run: Run, name: str, phase: Phase) -> LayerRow:
 
 
 def flops(steps: list[list[tuple[int, int]]]) -> int:
-    """A layer's products, and attention as it is executed: all positions of a step by all keys of it."""
+    """Count a layer's products, and attention as it is executed: all positions of a step by all keys of it."""
     total = 0
     for step in steps:
         new, keys = sum(n for n, _ in step), sum(n + before for n, before in step)
@@ -64,7 +65,7 @@ def flops(steps: list[list[tuple[int, int]]]) -> int:
 
 
 def useful(steps: list[list[tuple[int, int]]]) -> int:
-    """The same, with attention within sequences alone."""
+    """Count the same, with attention within sequences alone."""
     return sum(2 * WEIGHTS * n + 2 * 2 * 32 * n * (n + before) for step in steps for n, before in step)
 
 
@@ -131,7 +132,8 @@ def test_a_window_is_counted_as_executed() -> None:
         vocab_size=128, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, sliding_window=4, eos_token_id=None,
     )  # fmt: skip
-    batch = transformers.MistralForCausalLM(config).eval()
+    batch: Any = transformers.MistralForCausalLM(config)
+    batch.eval()
     with LayerProfiler(batch) as prof:
         batched(batch)
     steps = [[(7, 0), (1, 0)], [(1, 7), (2, 1), (5, 0)], [(1, 8), (1, 3), (6, 5)]]

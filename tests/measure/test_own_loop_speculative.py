@@ -48,7 +48,7 @@ def repetitive() -> Any:
 
 
 def test_an_equal_draft_model_is_always_right() -> None:
-    """It drafts one token at first: the prompt's pass gives two, three steps of decode two each; its work is no layer's."""
+    """It drafts one token a step: the prompt's pass gives two, and so do three of decode; its work is no layer's."""
     model = odd_layouts.llama().eval()
     draft = copy.deepcopy(model)
     draft.generation_config.num_assistant_tokens = 1
