@@ -12,11 +12,12 @@ from math import prod
 from typing import Any
 
 from layerprof.hooks import kv
+from layerprof.hooks.attended import WITH_HEADS, Heads, place
 from layerprof.hooks.dispatch import Operator
 from layerprof.hooks.frames import Frame, Frames, Tally
 from layerprof.hooks.operands import measured, output_shape, shapes, signature
 from layerprof.hooks.phases import PhaseTracker
-from layerprof.hooks.tokens import ALL, Padding, Share, Visibility, by_flags
+from layerprof.hooks.tokens import ALL, Padding, Share, Shown, Visibility, by_flags
 from torch import Tensor
 
 from layerprof.flops import formulas
@@ -24,6 +25,10 @@ from layerprof.flops.attention import CUMULATIVE_K, CUMULATIVE_Q, LONGEST_K, MAS
 from layerprof.flops.counted import Attention, Product
 from layerprof.flops.operators import count
 from layerprof.records import Phase
+
+KEYS = ("key", "k", "src")
+SECOND = ("mat2", "batch2")
+"""Under which names operators take keys: fused attention, and the products of eager attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ class Scores:
     batch: int
     rows: int
     columns: int
+    inner: int
+    keys: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ class FlopCount:
         if counted is None:
             return False
         if isinstance(counted, Product):
-            self._product(counted, frame)
+            self._product(counted, operands, frame)
             return not counted.least
         if counted.packed:
             self._packed(counted, operands, frame)
@@ -102,7 +109,9 @@ class FlopCount:
             self._attention(counted, operands, frame, from_start="scaled_dot_product" in operator.name)
         return True
 
-    def _product(self, product: Product, frame: Frame) -> None:
+    def _product(self, product: Product, operands: dict[str, Any], frame: Frame) -> None:
+        if product.attended:
+            self._frames.attend(keys := _first(operands, KEYS), place(keys), product.attended)
         tally, phase = self._frames.tally(frame), self._frames.phase(frame)
         self.total += product.flops
         if product.batched is not None and self._weighting is not None:
@@ -115,8 +124,9 @@ class FlopCount:
         useful = self._padding.share_of_rows(self._padding.columns(self.queries, phase, self._tracker))
         tally.add(product.flops, useful)
         if product.batched is not None:
-            batch, rows, _, columns = product.batched
-            self._scores = Scores(tally, phase, product.flops, useful, batch, rows, columns)
+            batch, rows, inner, columns = product.batched
+            keys = _first(operands, SECOND)
+            self._scores = Scores(tally, phase, product.flops, useful, batch, rows, columns, inner, keys)
 
     def softmax(self, scores: Tensor) -> None:
         """Tell eager attention: a batched product, a softmax over what it gave, and a product with that."""
@@ -126,10 +136,13 @@ class FlopCount:
         if prod(scores.shape[:-1]) != found.batch * found.rows:
             return
         queries, keys = int(scores.shape[-2]), found.columns
-        useful, causal = ALL, ALL
+        useful, causal, seen = ALL, ALL, keys
         if found.phase is not Phase.VISION:
             useful = self._useful_pairs(queries, keys)
-            causal = (self._visible.by_scores(scores, keys), queries * keys)
+            pairs, seen = self._visible.by_scores(scores, keys)
+            causal = (pairs, queries * keys)
+        apart = int(scores.shape[0]) if scores.ndim == WITH_HEADS else 0
+        self._attended(found.keys, Heads(found.batch, apart, queries, keys, found.inner), seen)
         found.tally.add(-found.executed, found.useful)
         found.tally.add_attention(found.executed, useful, causal)
         self._weighting = Weighting(found.batch * found.rows, keys, useful, causal)
@@ -139,21 +152,24 @@ class FlopCount:
         self.total += it.flops
         if phase is Phase.VISION:
             tally.add_attention(it.flops)
-            return
-        pairs = it.queries * it.keys
-        visible = by_flags(operands, it.queries, it.keys, from_start=from_start)
-        if visible is None:
-            visible = self._masked(it, operands)
-        tally.add_attention(it.flops, self._useful_pairs(it.queries, it.keys), (visible, pairs))
+            seen = it.keys
+        else:
+            shown = by_flags(operands, it.queries, it.keys, from_start=from_start) or self._masked(it, operands)
+            useful, seen = self._useful_pairs(it.queries, it.keys), shown.keys
+            tally.add_attention(it.flops, useful, (shown.pairs, it.queries * it.keys))
+        if not it.backward:
+            keys = _first(operands, KEYS)
+            apart = it.rows if keys is None or keys.ndim >= WITH_HEADS or it.packed else 0
+            self._attended(keys, Heads(it.rows * it.heads, apart, it.queries, it.keys, it.width_qk), seen)
 
-    def _masked(self, it: Attention, operands: dict[str, Any]) -> int:
+    def _masked(self, it: Attention, operands: dict[str, Any]) -> Shown:
         mask = next((operands[name] for name in MASKS if isinstance(operands.get(name), Tensor)), None)
         if mask is not None:
             return self._visible.by_mask(mask, it.queries, it.keys)
         block = operands.get("block_mask")
         if block is not None:
             return self._visible.by_function(block[-1], it.rows, it.queries, it.keys, operands["query"].device)
-        return it.queries * it.keys
+        return Shown(it.queries * it.keys, it.keys)
 
     def _packed(self, it: Attention, operands: dict[str, Any], frame: Frame) -> None:
         """Count packed sequences: a padded batch as padded, anything else by the sequences' own lengths."""
@@ -169,9 +185,20 @@ class FlopCount:
         pairs = formulas.varlen_pairs(queries, keys)
         executed = it.of_pairs(1, pairs)
         self.total += executed
-        shown = [by_flags(operands, q, k, from_start=False) for q, k in zip(queries, keys, strict=True)]
-        visible = sum(q * k if s is None else s for q, k, s in zip(queries, keys, shown, strict=True))
+        each = zip(queries, keys, strict=True)
+        shown = [by_flags(operands, q, k, from_start=False) or Shown(q * k, k) for q, k in each]
+        visible = sum(s.pairs for s in shown)
         tally.add_attention(executed, ALL, ALL if phase is Phase.VISION else (visible, pairs))
+        if not it.backward:
+            read = sum(keys if phase is Phase.VISION else (s.keys for s in shown))
+            self._frames.attend(given := _first(operands, KEYS), place(given), read)
+
+    def _attended(self, keys: Any, heads: Heads, seen: int) -> None:
+        """Note that the running call reads `seen` of these keys in every row."""
+        tokens, features = self._frames.given_around()
+        positions = heads.positions(seen, tokens, features)
+        if positions:
+            self._frames.attend(keys, place(keys), positions)
 
     def _useful_pairs(self, queries: int, keys: int) -> Share:
         packed = self._tracker.packed if queries == self.queries else None

@@ -6,7 +6,9 @@ selector asked for owns nothing; like every located layer it is told what ran in
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from layerprof.hooks import kv
 from layerprof.hooks.phases import PhaseTracker
@@ -64,6 +66,10 @@ class Frame:
     `told` says that a block inside it has given it its phase. `read` are the weights that it reads for its owner,
     `read_inside` those of owners inside it. `boundary` are bytes of what crosses its own boundary, `kv` of the cache
     that it was `cached`, `kv_inside` of the caches of calls inside it.
+
+    `tokens` are the positions that it was given, in all rows, of so many `features`. `attended` are those whose keys
+    attention in it read, by where the keys lie in memory (beside the keys, which stay there until it ends);
+    `attended_inside` those of calls inside it.
     """
 
     path: str
@@ -80,6 +86,10 @@ class Frame:
     boundary: int = 0
     kv: int = 0
     kv_inside: int = 0
+    tokens: int = 0
+    features: int = 0
+    attended: dict[Hashable, tuple[int, Any]] = field(default_factory=dict)
+    attended_inside: int = 0
 
     @property
     def kv_of_call(self) -> int:
@@ -159,19 +169,26 @@ class Frames:
         """Hand on what a call read: to the books where it is its own, to the calls around it in any case."""
         outer = self._running[-1] if self._running else None
         owner = self.innermost
-        if frame.owns and (frame.slot is not None or owner.slot is None):
+        mine = frame.owns and (frame.slot is not None or owner.slot is None)
+        if mine:
             self.tally(frame).bytes_weights += sum(frame.read.values())
         else:
             merge(owner.read, frame.read)
         everything = dict(frame.read_inside)
         merge(everything, frame.read)
+        attended = sum(positions for positions, _ in frame.attended.values())
+        if attended:
+            self.tally(frame if mine else owner).kv += attended
+        frame.attended.clear()
+        attended += frame.attended_inside
         if outer is not None:
             merge(outer.read_inside, everything)
             outer.kv_inside += frame.kv_of_call
+            outer.attended_inside += attended
         if frame.slot is not None:
-            self._note(frame, sum(everything.values()))
+            self._note(frame, sum(everything.values()), attended)
 
-    def _note(self, frame: Frame, weights: int) -> None:
+    def _note(self, frame: Frame, weights: int, attended: int) -> None:
         """Add a whole call of a located layer."""
         now, before = self._all, frame.before
         work = Work(
@@ -182,6 +199,8 @@ class Frames:
             bytes_weights=weights,
             bytes_activations=frame.boundary,
             bytes_kv=frame.kv_of_call,
+            tokens=frame.tokens,
+            kv=attended,
         )
         key = (frame.chain, self.phase(frame))
         self.nested[key] = self.nested.get(key, Work()) + work
@@ -194,6 +213,20 @@ class Frames:
             tally = self.tally(frame)
             tally.bytes_activations += boundary
             tally.bytes_kv += cache
+
+    def given(self, frame: Frame, tokens: int, features: int) -> None:
+        """Note how many positions a call is given, in all rows, and of how many features."""
+        frame.tokens, frame.features = tokens, features
+        if frame.owns:
+            self.tally(frame).tokens += tokens
+
+    def attend(self, keys: Any, place: Hashable, positions: int) -> None:
+        """Note that attention in the innermost call reads keys of so many positions, which lie in a `place`.
+
+        The same keys are read by several operators where queries come in parts. They are kept until the call ends,
+        so that no others can lie there.
+        """
+        self.running.attended[place] = positions, keys
 
     def missed(self, operator: str, call: Uncounted, frame: Frame) -> None:
         """Note a call of an operator without a formula in the frame's layer, and in every one whose call is running."""
@@ -212,6 +245,10 @@ class Frames:
     def queries(self) -> int:
         """Return the length of the innermost call's input that has one."""
         return next((frame.queries for frame in reversed(self._running) if frame.queries), 0)
+
+    def given_around(self) -> tuple[int, int]:
+        """Return the positions, in all rows, and the features of what the innermost call that tells was given."""
+        return next(((f.tokens, f.features) for f in reversed(self._running) if f.tokens), (0, 0))
 
     def phase(self, frame: Frame) -> Phase:
         """Return the phase of a call."""

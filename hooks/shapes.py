@@ -21,6 +21,7 @@ from layerprof.hooks.counting import FlopCount
 from layerprof.hooks.dispatch import Dispatch, Guard, Operator, operators_visible
 from layerprof.hooks.following import Around, Following, positional
 from layerprof.hooks.frames import Frame, Frames
+from layerprof.hooks.positions import Positions, Size
 from layerprof.hooks.weights import Weights, boundary_bytes, tensors_in
 from torch import Tensor, nn
 
@@ -39,6 +40,7 @@ class ShapesHook(Following):
         self._flops = FlopCount(self._frames, self.tracker)
         self._dispatch = Dispatch(self._saw)
         self._noting = Lock()
+        self._embedded = 0
 
     # --- attaching --------------------------------------------------------------------------------------------
 
@@ -48,19 +50,25 @@ class ShapesHook(Following):
 
     def _layer(self, slot: int, layer: Layer, module: nn.Module) -> Around:
         index, names = kv.layer_index(module), positional(module)
-        reader = self._phase_reader(slot, layer, module)
+        reader, positions = self._phase_reader(slot, layer, module), Positions(layer, module)
         vision, tracker = layer.tower == "vision", self.tracker
 
         def opening(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self.started(slot, Phase.VISION if vision else tracker.phase)
             inputs = dict(zip((*names, *range(len(names), len(args))), args, strict=False)) | kwargs
             self._enter(slot, index, inputs, tracker.length(args, kwargs) or 0)
+            self._given(slot, positions.given(args, kwargs, self._around(layer)))
+
+        def leaving(output: Any) -> None:
+            self._leave(slot, output)
+            if positions.made:
+                self._given(slot, positions.given_back(output))
 
         def elsewhere() -> None:
             if layer.found:
                 self._missed(ELSEWHERE, Frame(layer.name, slot, Phase.VISION if vision else None), None)
 
-        return Around(reader, opening, lambda output: self._leave(slot, output), lambda: self.ended(slot), elsewhere)
+        return Around(reader, opening, leaving, lambda: self.ended(slot), elsewhere)
 
     def _path(self, path: str, phase: Phase | None) -> Around:
         return Around(
@@ -85,6 +93,7 @@ class ShapesHook(Following):
     ) -> Iterator[None]:
         """Follow the phases of one `generate()`; what it does is counted while it is `watching()`."""
         self._flops.begin(attention_mask)
+        self._embedded = 0
         with super().batch(index, prompt):
             try:
                 yield
@@ -189,6 +198,19 @@ class ShapesHook(Following):
             frame.queries = self._flops.queries = queries
         frame.cached = kv.before_call(index, inputs)
         self._frames.cross(frame, boundary_bytes(inputs))
+
+    def _around(self, layer: Layer) -> int:
+        """Return the positions of the call that a layer's call is part of, else those that were embedded last."""
+        tokens, _ = self._frames.given_around()
+        return tokens or (self._embedded if layer.tower == "language" else 0)
+
+    def _given(self, slot: int, size: Size) -> None:
+        frame = self._frames.of_layer(slot)
+        if frame is None or not size.positions:
+            return
+        if self.layers[slot].kind == "embed_tokens":
+            self._embedded = size.positions
+        self._frames.given(frame, *size)
 
     def _leave(self, slot: int, output: Any) -> None:
         frame = self._frames.of_layer(slot)

@@ -7,7 +7,7 @@ padding mask, of the mask a fused kernel is given, or of the scores that an eage
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from layerprof.hooks.phases import PhaseTracker
@@ -93,50 +93,63 @@ class Padding:
         return keys
 
 
+class Shown(NamedTuple):
+    """What attention shows in at least one row of a batch: (query, key) pairs, and keys to any of the queries."""
+
+    pairs: int
+    keys: int
+
+
 class Visibility:
-    """Pairs that attention shows in at least one row of the batch: what a causal mask (or window) leaves.
+    """What attention shows in at least one row of the batch: what a causal mask (or window) leaves.
 
     Padding hides its keys in its own row only, and the longest row has none, so padding does not lower the count. A
     mask is read once per step, however many layers share it.
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Any, ...], tuple[Tensor, int]] = {}
+        self._known: dict[tuple[Any, ...], tuple[Tensor, Shown]] = {}
 
     def forget(self) -> None:
         """Begin a new step: masks may be other ones under the same address."""
         self._known.clear()
 
-    def by_mask(self, mask: Tensor, queries: int, keys: int) -> int:
-        """Count the pairs that a boolean or additive mask shows, broadcast to (queries, keys)."""
+    def by_mask(self, mask: Tensor, queries: int, keys: int) -> Shown:
+        """Count what a boolean or additive mask shows, broadcast to (queries, keys)."""
         key = (mask.data_ptr(), tuple(mask.shape), mask.stride(), queries, keys)
         if key not in self._known:
             shown = mask if mask.dtype == torch.bool else mask > HIDDEN
             grid = shown.reshape(-1, *shown.shape[-2:])[..., :keys].any(0)
-            count = int(grid.expand(queries if len(grid) == 1 else -1, keys).sum())
+            pairs, seen = _shown(grid.expand(queries if len(grid) == 1 else -1, keys))
             if 1 < len(grid) < queries:  # grouped query heads, folded into the positions, share the mask
-                count = count * queries // len(grid)
-            self._known[key] = (mask, count)
+                pairs = pairs * queries // len(grid)
+            self._known[key] = (mask, Shown(pairs, seen))
         return self._known[key][1]
 
-    def by_scores(self, scores: Tensor, keys: int) -> int:
-        """Count the pairs that an eager softmax does not see as hidden; (..., queries, keys[, more])."""
+    def by_scores(self, scores: Tensor, keys: int) -> Shown:
+        """Count what an eager softmax does not see as hidden; (..., queries, keys[, more])."""
         highest = scores[..., :keys].reshape(-1, scores.shape[-2], keys).amax(0)
-        return int((highest > HIDDEN).sum())
+        return _shown(highest > HIDDEN)
 
     def by_function(
         self, function: Callable[..., Tensor], rows: int, queries: int, keys: int, device: torch.device
-    ) -> int:
-        """Count the pairs that flex attention's `mask_mod(row, head, query, key)` shows."""
+    ) -> Shown:
+        """Count what flex attention's `mask_mod(row, head, query, key)` shows."""
         row = torch.arange(rows, device=device).view(-1, 1, 1)
         query = torch.arange(queries, device=device).view(1, -1, 1)
         key = torch.arange(keys, device=device).view(1, 1, -1)
         shown = function(row, torch.zeros((), dtype=torch.long, device=device), query, key)
-        return int(shown.expand(rows, queries, keys).any(0).sum())
+        return _shown(shown.expand(rows, queries, keys).any(0))
 
 
-def by_flags(operands: Mapping[str, Any], queries: int, keys: int, *, from_start: bool) -> int | None:
-    """Pairs that a kernel's own causal flag and window leave; None when it was given neither.
+def _shown(grid: Tensor) -> Shown:
+    """Count the true places of (queries, keys), and the keys that have any; asks the device once."""
+    pairs, keys = torch.stack((grid.sum(), grid.any(0).sum())).tolist()
+    return Shown(int(pairs), int(keys))
+
+
+def by_flags(operands: Mapping[str, Any], queries: int, keys: int, *, from_start: bool) -> Shown | None:
+    """Return what a kernel's own causal flag and window leave; None when it was given neither.
 
     `from_start` is torch's convention for unequal lengths: the queries are the first positions, not the last.
     """
@@ -147,6 +160,11 @@ def by_flags(operands: Mapping[str, Any], queries: int, keys: int, *, from_start
     window = int(left) + 1 if left is not None and int(left) >= 0 else None
     if not causal and window is None:
         return None
+    at_end = not from_start and custom != 1
+    # The first query's window reaches furthest back; without one it is all that lies before it.
+    seen = min(keys, queries + window - 1) if window is not None and (at_end or not causal) else keys
     if not causal:  # a window to the left of each query, and all there is to its right
-        return queries * keys - sum(max(keys - queries + i + 1 - (window or 0), 0) for i in range(queries))
-    return formulas.visible_pairs(queries, keys, window=window, aligned_to_end=not from_start and custom != 1)
+        hidden = sum(max(keys - queries + i + 1 - (window or 0), 0) for i in range(queries))
+        return Shown(queries * keys - hidden, seen)
+    pairs = formulas.visible_pairs(queries, keys, window=window, aligned_to_end=at_end)
+    return Shown(pairs, seen if at_end else min(queries, keys))

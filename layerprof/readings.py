@@ -76,9 +76,8 @@ class SpanReading:
 
     `windows_s[b]` is the host wall time of batch b's `generate()`, device synchronised. `gaps_s` is the time inside
     the windows that no layer's span covers, by where it fell (`before the first layer`, `within decode`, `between
-    decode steps`, ...). `disturbed` are the (batch, step) in which something else ran beside the layers that cost time:
-    their spans are in sums, and in medians only where there are no others. `mixed` are the positions of prompts and of
-    answers that entered in each mixed (batch, step).
+    decode steps`, ...). `disturbed` are the (batch, step) in which something else cost time beside the layers: they are in
+    medians only where there are no others. `mixed[batch, step]` are the positions of prompts and of answers of a step.
     """
 
     spans: tuple[Span, ...]
@@ -106,7 +105,9 @@ class Work:
     `flops` is executed work, 2 per multiply-accumulate, causal attention not halved, padding counted.
     `flops_useful` counts real tokens only; `flops_causal` halves what a causal mask hides. `bytes_*` is the least
     traffic: weights once a call, activations in and out of the layer, KV cache read and written. `tokens` are
-    positions that calls were given, in all rows, padding counted; `kv` those whose keys and values attention may read.
+    positions that calls were given, in all rows, padding counted; `kv` those whose keys and values attention may read:
+    cached and new ones, an encoder's that a decoder attends to beside its own, summed over the attentions of a call
+    that holds several.
     """
 
     calls: int = 0
@@ -143,6 +144,16 @@ class Work:
     def bytes(self) -> int:
         """All traffic: weights, activations and KV cache."""
         return self.bytes_weights + self.bytes_activations + self.bytes_kv
+
+    @property
+    def tokens_per_call(self) -> float | None:
+        """Mean over calls; None where none of them was given positions."""
+        return self.tokens / self.calls if self.tokens and self.calls else None
+
+    @property
+    def kv_per_call(self) -> float | None:
+        """Mean over calls; None where there was no attention in any of them."""
+        return self.kv / self.calls if self.kv and self.calls else None
 
 
 NOT_WATCHED = "a step whose operators were not watched"
@@ -201,7 +212,7 @@ class WorkReading:
         total: dict[Key, Work] = {}
         for (chain, phase), work in self.nested.items():
             *around, name = chain
-            more = Work(calls=work.calls) if name in around else work
+            more = Work(calls=work.calls, tokens=work.tokens) if name in around else work
             total[name, phase] = total.get((name, phase), Work()) + more
         return total
 
@@ -345,13 +356,19 @@ class Made:
 class MemoryReading:
     """What the memory pass gives, in bytes.
 
-    By layer and phase: `peak` is the most that one call held at once beyond what was there when it began, `kept` what
-    the calls left allocated when they returned, all together, `kept_kv` the part of it in the KV cache; layers inside
-    included. `weights` are those of each layer that lie in memory, each storage under one layer.
+    By layer and phase, layers inside included: `peak` is the most that one call held beyond what was there when it
+    began, its output included; `kept` what all its `calls` have left behind together: what there was more after each
+    than before, less its output; below zero where they gave more back. `kept_kv` is the part of it in the KV cache.
+    Calls that raised are in none.
 
-    At the moment of the walk's peak: `at_peak` by layer what its calls had allocated by then and not freed (each byte
-    under the innermost layer), `weights_elsewhere` those of no layer, `outside` what was allocated under no layer, by
-    name; together with `weights` they are to come to `total`, the peak of the whole walk by a counter of its own.
+    `weights` are those of each layer that lie in memory, each storage under one layer: the innermost that has it, the
+    first of several; `tied[name]` is the layer under which another's weights stand. `weights_elsewhere` are of none.
+
+    At the moment of the walk's peak: `at_peak` is by layer what its calls had allocated and not yet freed, each byte
+    under the innermost layer; `kv_cache` what calls had left in the KV cache by then, `inputs` the batch's tensors,
+    `before` what else lay there when the walk began, `outside` by module what was allocated under no layer. Together
+    with the weights they are to come to `total`, the peak of the whole walk by a counter of its own, which `source`
+    names.
     """
 
     peak: dict[Key, int]
@@ -361,9 +378,13 @@ class MemoryReading:
     weights: dict[str, int]
     weights_elsewhere: int
     at_peak: dict[str, int]
+    kv_cache: int
+    inputs: int
+    before: int
     outside: dict[str, int]
     total: int
     source: str
+    tied: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from math import fsum
 from typing import Any
 
+from layerprof.books import memory as memory_books
 from layerprof.books import not_counted
 from layerprof.books.span_sums import seconds_of
 from layerprof.books.statistics import median, p95
 from layerprof.energy.amount import Amount, ci95_of, joules_of
-from layerprof.readings import KernelReading, Key, Layer, Span, SpanReading, Work, WorkReading
+from layerprof.readings import KernelReading, Key, Layer, MemoryReading, Span, SpanReading, Work, WorkReading
 from layerprof.records import LayerRow, Phase, Quality, SpanStatistic
 
 Roof = Callable[[float, float, float], float | None]
@@ -55,6 +56,7 @@ def rows(
     kernels: KernelReading | None = None,
     energy: LayerEnergy | None = None,
     *,
+    memory: MemoryReading | None = None,
     roof: Roof | None = None,
 ) -> tuple[LayerRow, ...]:
     """Return one row per layer and phase in which any reading saw it called: vision, prefill, decode; inside, as run.
@@ -68,7 +70,9 @@ def rows(
     host = (kernels.host_whole_s or kernels.host_s) if kernels else {}
     missed = not_counted.by_row(work)
     joules = energy.amounts if energy else {}
-    found = {*timed, *done, *missed, *busy, *(kernels.calls if kernels else ()), *joules}
+    held = memory.calls if memory else {}
+    weights = memory_books.weights_inside(layers, memory)
+    found = {*timed, *done, *missed, *busy, *(kernels.calls if kernels else ()), *joules, *held}
     named = {layer.name: layer for layer in layers}
     keys = [key for key in found if key[0] in named]
     order = _execution_order(layers, timed)
@@ -81,6 +85,7 @@ def rows(
             missed.get(key, {}),
             _Busy.of(kernels, busy, host, timed, key),
             energy,
+            memory_books.row_fields(memory, weights, key),
         )
         for key in sorted(keys, key=order.__getitem__)
     }
@@ -141,6 +146,7 @@ class _Seen:
     uncounted: Mapping[str, int]
     busy: _Busy
     energy: LayerEnergy | None
+    memory: Mapping[str, Any]
 
 
 def _row(layer: Layer, phase: Phase, seen: _Seen, roof: Roof | None) -> LayerRow:
@@ -162,6 +168,7 @@ def _row(layer: Layer, phase: Phase, seen: _Seen, roof: Roof | None) -> LayerRow
         roof_share=None if seen.uncounted else _roof_share(roof, seen.work, seen.quiet),
         uncounted=dict(seen.uncounted),
         **_work_fields(seen.work, unknown=bool(seen.uncounted)),
+        **seen.memory,
         **_energy_fields(seen.energy, (layer.name, phase)),
     )
 
@@ -171,7 +178,8 @@ def _work_fields(work: Work | None, *, unknown: bool) -> dict[str, Any]:
     names = ["bytes", "bytes_weights", "bytes_activations", "bytes_kv"]
     flops = ("flops", "flops_useful", "flops_causal")
     known = work is not None and (work.flops or not unknown)
-    return {name: getattr(work, name) if work else None for name in names} | {
+    per_call = ("tokens_per_call", "kv_per_call")
+    return {name: getattr(work, name) if work else None for name in (*names, *per_call)} | {
         name: getattr(work, name) if known else None for name in flops
     }
 

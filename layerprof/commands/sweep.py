@@ -45,7 +45,7 @@ def request(
     overrides = {name: choices.typed(name, ",".join(values)) for name, values in given.items()}
     for name, value in named.items():
         if value is not None:
-            overrides[name] = choices.checked(name, value)
+            overrides[name] = choices.typed(name, value) if name == "samples" else choices.checked(name, value)
     options = {"address": ray_address} if engine == "ray" else {}
     return Request(experiment, output, overrides, choices.parse_assignments(only, "--only"), engine, options)
 

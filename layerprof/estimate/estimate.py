@@ -128,6 +128,8 @@ def _row(layer: Layer, phase: Phase, work: Work, uncounted: dict[str, int], gpu:
         bytes_weights=work.bytes_weights,
         bytes_activations=work.bytes_activations,
         bytes_kv=work.bytes_kv,
+        tokens_per_call=work.tokens_per_call,
+        kv_per_call=work.kv_per_call,
         flops_per_byte=work.flops / work.bytes if work.bytes and whole else None,
         time_bound_s=seconds,
         bound=bound if whole or bound == "compute" else None,  # more work only binds it more

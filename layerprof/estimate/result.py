@@ -13,6 +13,9 @@ from layerprof.records import LedgerColumn, Phase, Record, Tower
 class EstimateRow(Record):
     """One layer in one phase. `time_bound_s` is the least time on the device; `energy_estimate_j` that at its power.
 
+    `tokens_per_call` and `kv_per_call` are those of a run's rows (`records.LayerRow`): means over calls, None where a
+    layer has none.
+
     `uncounted` are the calls of operators that may do matrix work and have no formula. Where there are any, FLOPs and
     the time are lower bounds (FLOPs None where nothing was counted), and what needs all of them is None.
     """
@@ -29,6 +32,8 @@ class EstimateRow(Record):
     bytes_weights: int
     bytes_activations: int
     bytes_kv: int
+    tokens_per_call: float | None = None
+    kv_per_call: float | None = None
     flops_per_byte: float | None
     time_bound_s: float | None = None
     bound: Bound | None = None

@@ -71,14 +71,20 @@ def _lengths(operands: Operands, name: str) -> tuple[int, ...]:
 
 def _multi_head(operands: Operands, output: Any) -> Product:
     lengths = _lengths(operands, "query"), _lengths(operands, "key")
-    return Product(projected_attention(*lengths, operands["embed_dim"]))
+    return Product(projected_attention(*lengths, operands["embed_dim"]), attended=_padded(lengths[1]))
 
 
 def _encoder_layer(operands: Operands, output: Any) -> Product:
     """Attention with its projections, then two products with the feed-forward weights."""
     lengths = _lengths(operands, "src")
     feed_forward = 2 * sum(lengths) * (prod(operands["ffn_weight_1"]) + prod(operands["ffn_weight_2"]))
-    return Product(projected_attention(lengths, lengths, operands["embed_dim"]) + feed_forward)
+    attention = projected_attention(lengths, lengths, operands["embed_dim"])
+    return Product(attention + feed_forward, attended=_padded(lengths))
+
+
+def _padded(lengths: tuple[int, ...]) -> int:
+    """Positions of rows that are padded to the longest."""
+    return len(lengths) * max(lengths, default=0)
 
 
 _HEADS_FIRST = (

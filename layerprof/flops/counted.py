@@ -17,11 +17,13 @@ class Product:
     """Matrix work that is no fused attention. `batched` is (batch, rows, inner, columns) of a batched product.
 
     `least` says that the operator's values decide how much it does, and that this is what it does at the least.
+    `attended` are the positions whose keys attention inside it reads, in all rows.
     """
 
     flops: int
     batched: tuple[int, int, int, int] | None = None
     least: bool = False
+    attended: int = 0
 
 
 @dataclass(frozen=True, slots=True)

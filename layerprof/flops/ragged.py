@@ -37,8 +37,9 @@ def _pairwise(first: str, second: str) -> Formula:
 
 def _attention(operands: Operands, output: Any) -> Product:
     """Each row (heads, positions, width) attends within itself."""
-    rows = zip(*(operands[LENGTHS][name] for name in ("query", "key", "value")), strict=True)
-    return Product(sum(formulas.attention(1, q[0], q[1] * k[1], q[2], v[2]) for q, k, v in rows))
+    rows = list(zip(*(operands[LENGTHS][name] for name in ("query", "key", "value")), strict=True))
+    flops = sum(formulas.attention(1, q[0], q[1] * k[1], q[2], v[2]) for q, k, v in rows)
+    return Product(flops, attended=sum(k[1] for _, k, _ in rows))
 
 
 OWN: dict[str, Formula] = {

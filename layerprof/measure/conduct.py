@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from layerprof.errors import LayerprofError, NothingFinishedError, RequestError, RunFailedError, out_of_memory
-from layerprof.measure import bare_walk, energy_pass, optimize, passes, prefetch_pass, remarks, warm_up, work_pass
+from layerprof.measure import (
+    bare_walk,
+    energy_pass,
+    memory_pass,
+    optimize,
+    passes,
+    prefetch_pass,
+    remarks,
+    warm_up,
+    work_pass,
+)
 from layerprof.measure.session import Session
 
 
@@ -22,8 +32,10 @@ def conduct(session: Session) -> LayerprofError | None:
             work_pass.flops_pass(session)
             if chosen.cross_check:
                 optional(session, "cross_check", passes.cross_check, True, "")
+            optional(session, "memory", memory_pass.run, chosen.memory, "--memory was not given")
             optional(session, "energy", energy_pass.run, chosen.energy != "off", "--energy off was given")
-            optional(session, "prefetch", prefetch_pass.run, chosen.prefetch > 0, "")
+            if chosen.prefetch:
+                optional(session, "prefetch", prefetch_pass.run, True, "")
             own_hooks(session)
             # Last, since CUPTI stays attached to the process and slows whatever runs after it.
             optional(session, "kernels", passes.trace_pass, chosen.trace, "--no-trace was given")

@@ -111,13 +111,16 @@ def _parts(value: Any) -> Iterator[Any]:
     return iter(())
 
 
-def hidden(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operand | None:
-    """Return what a layer works on: its first tensor with two sizes or more; masks and positions are passed over."""
+def hidden(args: tuple[Any, ...], kwargs: Mapping[str, Any], *, features: bool = False) -> Operand | None:
+    """Return what a layer works on: its first tensor with two sizes or more; masks and positions are passed over.
+
+    With `features`, whole numbers (token ids) are passed over, too.
+    """
     named = [kwargs[name] for name in HIDDEN if name in kwargs]
     others = [value for name, value in kwargs.items() if name not in HIDDEN and not any(x in name for x in ASIDE)]
     for value in (*args, *named, *others):
         for found in operands(value):
-            if len(found.shape) >= 2:
+            if len(found.shape) >= 2 and not (features and found.integer):
                 return found
     return None
 

@@ -198,9 +198,9 @@ class LayerRow(Record):
     `uncounted` are the calls of operators inside the layer that may do matrix work and have no formula. Where there are
     any, `flops` are at least what they say, None where nothing was counted; what needs all of them has no figure.
 
-    `tokens_per_call` are positions that a call is given, in all its rows, padding counted; `kv_per_call` those whose
-    keys and values its attention may read, cached and new ones, in all rows: means over calls, None where a layer has
-    none.
+    `tokens_per_call` are positions that a call is given, in all its rows, padding counted (`patch_embed`: gives);
+    `kv_per_call` those whose keys and values its attention may read, cached and new ones, an encoder's beside a
+    decoder's own, in all rows. Means over calls; None where a layer has none: no features (rotary), no attention.
 
     Rows of the phase `mixed` say what entered in their steps, over all of them: `mixed_prefill_tokens` positions of
     prompts and `mixed_decode_tokens` of answers. Other rows have none.

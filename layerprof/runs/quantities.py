@@ -71,8 +71,7 @@ def _first_token(
 
 def _from_file(one: BatchTime) -> float | None:
     """Return the seconds of a batch from its image files to its first token."""
-    parts = (one.read_s, one.process_s, one.copy_s, one.first_token_s)
-    return sum(part for part in parts if part is not None) if None not in parts else None
+    return None if one.made_s is None or one.first_token_s is None else one.made_s + one.first_token_s
 
 
 def _request(part: str, label: str, a: Side, b: Side, paired: Paired) -> Iterator[Change]:

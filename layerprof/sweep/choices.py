@@ -10,6 +10,8 @@ from layerprof.errors import RequestError
 from layerprof.sweep.cells import PADDING_SIDES
 
 NOT_A_CELLS = ("output",)
+NO_AXES = ("skip_bad", "memory")
+"""Settings that add to what a cell gives and change no other figure of it."""
 CHOICES = (*(name for name in settings.Settings.model_fields if name not in NOT_A_CELLS), "padding_side")
 
 

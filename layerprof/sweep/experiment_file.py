@@ -10,7 +10,8 @@ A table is base settings times axes::
     reference_table = "1 batch size"
 
     [base]                          # the options of `layerprof profile`, with underscores
-    samples = 300
+    samples = 300                   # or "all"
+    instrumented = 64               # of these, what the instruments walk
 
     [demo]                          # laid over [base] where the model is the bundled one
     samples = 32
@@ -166,6 +167,9 @@ def _check_settings(file: _File) -> None:
             _check(file, (part, name), name, value)
     for name, values in file.data.get("axes", {}).items():
         where = ("axes", name)
+        if name in choices.NO_AXES:
+            problem = f"'{name}' is no axis: cells that differ in nothing else would have the same figures."
+            file.wrong(where, problem, f"Put {name} = true into [base].")
         if not isinstance(values, list) or not values:
             file.wrong(where, f"the axis '{name}' must be a list with at least one value, such as {name} = [1, 2].")
         for value in values:

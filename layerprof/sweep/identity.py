@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerprof.machine import environment
+from layerprof.settings import INSTRUMENTED
 from layerprof.sweep.cells import Identity, canonical
 
 if TYPE_CHECKING:
     from layerprof.data.spec import Dataset
     from layerprof.measure.check import Checked
     from layerprof.models.source import ModelSource
+    from layerprof.settings import Settings
 
 WHOLE_FILE_BYTES = 64 * 10**6
 """Files up to this size are hashed whole; of larger ones, size and time of change stand for the content."""
@@ -21,7 +23,12 @@ PACKAGES = (*environment.PACKAGES, "tokenizers", "qwen-vl-utils", "pillow")
 
 
 def identity_of(checked: Checked, data: Dataset, besides: dict[str, Any]) -> Identity:
-    """Return who a cell is; `besides` are its choices that are no setting of a run."""
+    """Return who a cell is; `besides` are its choices that are no setting of a run.
+
+    Every setting is part of it, those that add figures (`prefetch`, `memory`) and `skip_bad`, without which a cell may
+    have failed, included. How many samples are `instrumented` is resolved: as a number, `all` and by default it may be
+    the same.
+    """
     asked, source = checked.settings, checked.source
     choices = asked.model_dump(mode="json", exclude={"output"}) | {
         "model": source.name if asked.model.strip().lower() == "auto" else asked.model,
@@ -29,6 +36,7 @@ def identity_of(checked: Checked, data: Dataset, besides: dict[str, Any]) -> Ide
         "dtype": source.dtype,
         "source": checked.samples_from,
         "max_new_tokens": asked.max_new_tokens or data.max_new_tokens,
+        "instrumented": _instrumented(asked, len(data.examples)),
     }
     return Identity(
         choices=choices | besides,
@@ -37,6 +45,13 @@ def identity_of(checked: Checked, data: Dataset, besides: dict[str, Any]) -> Ide
         device=environment.device_name(source.device),
         versions=_versions(source.device),
     )
+
+
+def _instrumented(asked: Settings, samples: int) -> int:
+    """Return how many samples the instruments will walk, however that was asked for: those of whole batches."""
+    wanted = INSTRUMENTED if asked.instrumented is None else asked.instrumented
+    whole = samples if wanted == "all" else -(-wanted // asked.batch_size) * asked.batch_size
+    return min(whole, samples)
 
 
 def _model(source: ModelSource) -> dict[str, Any]:

@@ -118,7 +118,9 @@ def test_first_tokens_are_compared_by_medians_of_pairs() -> None:
     ratios = np.median(np.asarray(SECOND)[drawn], axis=0) / np.median(np.asarray(FIRST)[drawn], axis=0)
     assert holds_95_percent(ttft.ci95, ratios, MEDIANS)
     whole = found["time to first token from the image file, median"]
-    assert (whole.before, whole.after) == (4.0 + 0.75 + 0.125, 6.0 + 0.75 + 0.25)
+    assert (whole.before, whole.after) == (4.0 + 0.75 + 0.125, 6.0 + 0.75 + 0.25), (
+        "the making of the third batch is in the middle"
+    )
 
 
 def test_without_batches_the_totals_stand_without_an_interval() -> None:

@@ -59,6 +59,21 @@ def test_a_cell_is_who_it_resolves_to(runner: Runner) -> None:
     assert plain.choices["max_new_tokens"] == 16
 
 
+def test_a_part_for_the_instruments_is_told_by_what_it_comes_to(runner: Runner) -> None:
+    """Of three samples the default, all, 3, and 2 in batches of two with one more are the same walk; 1 is another.
+
+    What adds figures, and what lets a cell end that would fail, makes another cell, too.
+    """
+    plain = runner.identify(BASE, {})
+    assert plain.choices["instrumented"] == 3
+    for same in ("all", 3, 64):
+        assert runner.identify(BASE | {"instrumented": same}, {}).key() == plain.key()
+    pairs = [runner.identify(BASE | {"batch_size": 2, "instrumented": count}, {}) for count in (1, 2, 3)]
+    assert [pair.choices["instrumented"] for pair in pairs] == [2, 2, 3]
+    others = ({"instrumented": 1}, {"prefetch": 1}, {"memory": True}, {"skip_bad": True})
+    assert plain.key() not in {runner.identify(BASE | change, {}).key() for change in others}
+
+
 def test_demo_settings_are_laid_over_where_the_model_is_the_bundled_one(runner: Runner) -> None:
     """The `[demo]` part of an experiment counts for the bundled model."""
     assert runner.identify(BASE, {"samples": 2}).choices["samples"] == 2

@@ -89,6 +89,37 @@ def test_only_keeps_cells_by_the_text_of_a_setting(tmp_path: Path) -> None:
     assert "1, 4, 8" in caught.value.remedy
 
 
+def test_all_samples_and_the_settings_of_a_part_of_them_are_taken(tmp_path: Path) -> None:
+    """`samples` is a number or all, also on an axis; the part for the instruments can be an axis, as prefetch can."""
+    base = '[base]\nsamples = "all"\nskip_bad = true\nmemory = true\n'
+    path = _file(tmp_path, base + '[axes]\ninstrumented = [8, "all"]\nprefetch = [0, 2]\n')
+    assert [(cell["samples"], cell["instrumented"], cell["prefetch"]) for cell in _choices(path)] == [
+        ("all", 8, 0), ("all", 8, 2), ("all", "all", 0), ("all", "all", 2),
+    ]  # fmt: skip
+    axis = _file(tmp_path, '[axes]\nsamples = [4, "all"]\n')
+    assert [cell["samples"] for cell in _choices(axis)] == [4, "all"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "word"),
+    [
+        ("[base]\nsamples = 0\n", 2, "at least 1"),
+        ('[base]\nsamples = "most"\n', 2, "no number of samples"),
+        ("[axes]\ninstrumented = [8, true]\n", 2, "instrumented"),
+        ("[base]\nskip_bad = 1\n", 2, "skip_bad"),
+        ("[base]\nprefetch = -1\n", 2, "prefetch"),
+        ("[axes]\nskip_bad = [true, false]\n", 2, "'skip_bad' is no axis"),
+        ("[base]\nsamples = 2\n[axes]\nmemory = [true, false]\n", 4, "'memory' is no axis"),
+    ],
+)
+def test_mistakes_in_these_settings_name_the_line(tmp_path: Path, text: str, line: int, word: str) -> None:
+    """A remedy comes with each."""
+    path = _file(tmp_path, text)
+    with pytest.raises(RequestError, match=f"line {line}: .*{word}") as caught:
+        experiment_file.load(path)
+    assert caught.value.remedy
+
+
 def test_an_axis_cannot_be_overridden(tmp_path: Path) -> None:
     """An override of an axis would make all its cells the same, so it is refused and --only is named."""
     experiment = experiment_file.load(_file(tmp_path, "[axes]\nbatch_size = [1, 4]\n"))
