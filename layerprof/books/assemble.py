@@ -96,7 +96,7 @@ def _settings(asked: Asked) -> dict[str, Any]:
 
 
 def _dataset(asked: Asked, read: Read) -> dict[str, Any]:
-    data, bad = asked.dataset, asked.batches.bad
+    data = asked.dataset
     return {
         "name": data.name,
         "source": data.source,
@@ -105,8 +105,8 @@ def _dataset(asked: Asked, read: Read) -> dict[str, Any]:
         "metric": data.metric,
         "asked": data.asked,
         "dropped": dict(data.dropped),
-        "bad": dict(bad),
-        "ids": [example.id for example in data.examples if example.id not in bad],
+        "bad": dict(asked.batches.bad),
+        "ids": [name for questions in read.questions for name in questions.ids],
         "question_cut": sum(cut > 0 for batch in read.questions for cut in batch.question_cut),
     }
 

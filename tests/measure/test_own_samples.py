@@ -10,7 +10,7 @@ import pytest
 from image_folders import image_folder, png, text_row
 
 import layerprof
-from layerprof.errors import RequestError
+from layerprof.errors import RunFailedError
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_six_samples_run_by_default(folder: Path) -> None:
 def test_a_bad_picture_ends_the_run_with_what_was_finished(folder: Path) -> None:
     """It is told when it is met; the two batches before it are saved."""
     (folder / "4.png").write_bytes(png()[:30])
-    with pytest.raises(RequestError, match=r"row 4 \(id 4\): 4\.png"):
+    with pytest.raises(RunFailedError, match=r"row 4 \(id 4\): 4\.png"):
         profiled(folder, batch_size=2)
     run = layerprof.load_run(folder.parent / "run")
     assert (run.status, run.samples) == ("failed", 4)
