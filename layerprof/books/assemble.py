@@ -103,9 +103,10 @@ def _dataset(asked: Asked, read: Read) -> dict[str, Any]:
         "revision": data.revision,
         "prompt_id": data.prompt_id,
         "metric": data.metric,
+        "asked": data.asked,
         "dropped": dict(data.dropped),
         "bad": dict(asked.batches.bad),
-        "ids": [example.id for example in data.examples],
+        "ids": [name for questions in read.questions for name in questions.ids],
         "question_cut": sum(cut > 0 for batch in read.questions for cut in batch.question_cut),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
 from collections.abc import Iterator
 from math import fsum
@@ -13,7 +14,8 @@ import pytest
 from sessions import ended, prepared
 
 from layerprof.data.batching import Batch
-from layerprof.errors import RequestError
+from layerprof.demo import tasks
+from layerprof.errors import RequestError, RunFailedError
 from layerprof.measure import answering, bare_walk, conduct, prefetch_pass
 from layerprof.measure.session import Session
 from layerprof.records import Run
@@ -107,6 +109,49 @@ def test_batches_made_ahead_are_the_same_answered_faster_or_not(tmp_path: Path) 
     assert (found["ahead"], found["batches"]) == (2, 6)
     assert found["ratio"] == pytest.approx(found["overlapped_s"] / found["alone_s"])
     assert found["ratio_ci95"][0] <= found["ratio_ci95"][1]
+
+
+class TestBadPicture:
+    """Six samples in a folder, whose fourth picture is cut off: nothing tells before it is opened."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        """Write the samples."""
+        (place := tmp_path / "samples").mkdir()
+        lines = []
+        for number in range(6):
+            row = tasks.sample("textvqa", number).row()
+            row.pop("image").save(place / f"{number}.png")
+            lines.append(json.dumps({"file_name": f"{number}.png", "id": number, **row}))
+        (place / "metadata.jsonl").write_text("\n".join(lines))
+        (place / "3.png").write_bytes((place / "3.png").read_bytes()[:300])
+        return place
+
+    def test_it_ends_the_run_with_what_was_finished_saved(self, folder: Path, tmp_path: Path) -> None:
+        """Three answers are kept; the message names the sample, the remedy and where they are."""
+        made = session(tmp_path / "r", dataset="textvqa", source=str(folder), samples="all")
+        failure = conduct.conduct(made)
+        assert isinstance(failure, RunFailedError)
+        assert "3.png" in failure.problem
+        assert "--skip-bad" in failure.remedy
+        assert f"3 samples) is saved in {tmp_path / 'r'}" in failure.remedy
+        run = ended(made, failure)
+        assert (run.status, run.samples, run.instrumented) == ("failed", 3, 3)
+        assert run.ledger.span_s.total
+        assert len(run.dataset["ids"]) == 3
+
+    def test_it_is_left_out_where_that_is_asked(self, folder: Path, tmp_path: Path) -> None:
+        """Named, counted, and in no figure; every pass walks the same five."""
+        made = session(
+            tmp_path / "r", dataset="textvqa", source=str(folder), samples="all", skip_bad=True, batch_size=2
+        )
+        run = ended(made, conduct.conduct(made))
+        assert (run.status, run.samples, run.instrumented) == ("done", 5, 5)
+        assert list(run.dataset["bad"]) == ["3"]
+        assert run.dataset["ids"] == ["0", "1", "2", "4", "5"]
+        assert [told for told in run.warnings if "1 sample was left out" in told and "3.png" in told]
+        assert run.totals.flops
+        assert run.totals.latency_s.per_batch.n == 3
 
 
 class TestAhead:
