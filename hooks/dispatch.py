@@ -51,11 +51,12 @@ class Dispatch:
 
     Operators run as they would without it: what they give, and what they raise, is theirs. The reader's own errors are
     kept in `failure` (the last one), and never raised. `spent_s` is what all this took beside the operators. A `guard`
-    is asked before an operator that writes.
+    is asked before an operator that writes. With `views`, the reader is called after those that only look, too.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, *, views: bool = False) -> None:
         self._reader = reader
+        self._views = views
         self.guard: Guard | None = None
         self._reading: Callable[[], AbstractContextManager[Any]] = unseen
         # By identity, since an operator's hash is Python's own; each stands beside what is known of it, to stay.
@@ -114,7 +115,7 @@ class Dispatch:
         began = perf_counter()
         output = func(*args, **kwargs)
         ended = perf_counter()
-        if not operator.view:
+        if self._views or not operator.view:
             try:
                 with self._reading():
                     self._reader(operator, args, kwargs, output, ended - began)

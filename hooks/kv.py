@@ -33,13 +33,27 @@ def layer_index(module: nn.Module) -> int | None:
 
 def before_call(index: int | None, inputs: dict[Any, Any]) -> tuple[Before, ...]:
     """Note what is cached when a block is called: this block's keys and values, and an encoder's beside them."""
-    if index is None:
-        return ()
-    cache = next((value for value in inputs.values() if hasattr(value, "get_seq_length")), None)
+    return () if index is None else tuple(_note(layer) for layer in layers_of(cache_in(inputs), index))
+
+
+def cache_in(inputs: dict[Any, Any]) -> Any:
+    """Return the cache among a block's inputs; None without one."""
+    return next((value for value in inputs.values() if hasattr(value, "get_seq_length")), None)
+
+
+def layers_of(cache: Any, index: int) -> list[Any]:
+    """Return what a cache has for a block: one layer, or two where it holds an encoder's beside the decoder's."""
     parts = [getattr(cache, name, None) for name in ("self_attention_cache", "cross_attention_cache")]
     caches = [part for part in parts if part is not None] or [cache]
-    layers = [layer[index] for c in caches if len(layer := getattr(c, "layers", None) or ()) > index]
-    return tuple(_note(layer) for layer in layers)
+    return [layer[index] for c in caches if len(layer := getattr(c, "layers", None) or ()) > index]
+
+
+def tensors_of(layer: Any) -> list[Tensor]:
+    """Return all that a layer of a cache keeps: keys and values in any form, recurrent states."""
+    held = list(vars(layer).values())
+    inner = [part for value in held if isinstance(value, dict) for part in value.values()]
+    inner += [part for value in held if isinstance(value, (list, tuple)) for part in value]
+    return [value for value in (*held, *inner) if isinstance(value, Tensor)]
 
 
 def _note(layer: Any) -> Before:

@@ -76,8 +76,9 @@ class SpanReading:
 
     `windows_s[b]` is the host wall time of batch b's `generate()`, device synchronised. `gaps_s` is the time inside
     the windows that no layer's span covers, by where it fell (`before the first layer`, `within decode`, `between
-    decode steps`, ...). `disturbed` are the (batch, step) in which something else ran beside the layers that cost time:
-    their spans are in sums, and in medians only where there are no others.
+    decode steps`, ...). `disturbed` are the (batch, step) in which something else cost time beside the layers: they are
+    in medians only where there are no others. `mixed[batch, step]` are the positions of prompts and of answers of a
+    step.
     """
 
     spans: tuple[Span, ...]
@@ -86,6 +87,7 @@ class SpanReading:
     clock: str
     dropped: int = 0
     disturbed: frozenset[tuple[int, int]] = frozenset()
+    mixed: Mapping[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
 
     def undisturbed(self, spans: Sequence[Span]) -> Sequence[Span]:
         """Return those of some spans that nothing disturbed; all, where there are none."""
@@ -355,13 +357,19 @@ class Made:
 class MemoryReading:
     """What the memory pass gives, in bytes.
 
-    By layer and phase: `peak` is the most that one call held at once beyond what was there when it began, `kept` what
-    the calls left allocated when they returned, all together, `kept_kv` the part of it in the KV cache; layers inside
-    included. `weights` are those of each layer that lie in memory, each storage under one layer.
+    By layer and phase, layers inside included: `peak` is the most that one call held beyond what was there when it
+    began, its output included; `kept` what all its `calls` have left behind together: what there was more after each
+    than before, less its output; below zero where they gave more back. `kept_kv` is the part of it in the KV cache.
+    Calls that raised are in none.
 
-    At the moment of the walk's peak: `at_peak` by layer what its calls had allocated by then and not freed (each byte
-    under the innermost layer), `weights_elsewhere` those of no layer, `outside` what was allocated under no layer, by
-    name; together with `weights` they are to come to `total`, the peak of the whole walk by a counter of its own.
+    `weights` are those of each layer that lie in memory, each storage under one layer: the innermost that has it, the
+    first of several; `tied[name]` is the layer under which another's weights stand. `weights_elsewhere` are of none.
+
+    At the moment of the walk's peak: `at_peak` is by layer what its calls had allocated and not yet freed, each byte
+    under the innermost layer; `kv_cache` what calls had left in the KV cache by then, `inputs` the batch's tensors,
+    `before` what else lay there when the walk began, `outside` by module what was allocated under no layer. Together
+    with the weights they are to come to `total`, the peak of the whole walk by a counter of its own, which `source`
+    names.
     """
 
     peak: dict[Key, int]
@@ -371,9 +379,13 @@ class MemoryReading:
     weights: dict[str, int]
     weights_elsewhere: int
     at_peak: dict[str, int]
+    kv_cache: int
+    inputs: int
+    before: int
     outside: dict[str, int]
     total: int
     source: str
+    tied: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
 
 from layerprof.errors import RequestError, did_you_mean
-from layerprof.readings import KernelReading, Layer, SpanReading, WorkReading
+from layerprof.readings import KernelReading, Layer, MemoryReading, SpanReading, WorkReading
 from layerprof.records import Phase
 
 if TYPE_CHECKING:
@@ -158,6 +158,22 @@ class MemoryHook(Attached, Protocol):
         """Return the peak in bytes, None where nothing tells it."""
 
 
+class LayerMemoryHook(Attached, Protocol):
+    """Follows what each layer's calls hold in memory. `failure` is what went wrong last; the calls went on."""
+
+    @property
+    def failure(self) -> Exception | None:
+        """What went wrong."""
+
+    def batch(
+        self, index: int, prompt: int | None = None, *, given: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[Any]:
+        """Return a context manager around one batch's `generate()`; `given` are its tensors."""
+
+    def reading(self) -> MemoryReading:
+        """Return what was read so far."""
+
+
 class MakesHook(Protocol):
     """What a user's own hook is: a class or function of `(model, layers)`."""
 
@@ -196,6 +212,20 @@ class MakesKernelHook(Protocol):
         """Tell whether this process has recorded a GPU, which slows what comes after."""
 
 
+class MakesLayerMemoryHook(Protocol):
+    """`device` is 'cpu' or 'cuda:N'; `size` gives the bytes of a tensor's storage where the storage does not."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        layers: Sequence[Layer],
+        *,
+        device: str = "cpu",
+        size: Callable[[Tensor], int] | None = None,
+    ) -> LayerMemoryHook:
+        """Return the instrument."""
+
+
 class MakesMemoryHook(Protocol):
     """`device` is 'cpu' or 'cuda:N'."""
 
@@ -214,6 +244,7 @@ LATENCY: Kind[MakesSpanHook] = Kind("latency")
 SHAPES: Kind[MakesShapeHook] = Kind("shapes")
 KERNELS: Kind[MakesKernelHook] = Kind("kernels")
 MEMORY: Kind[MakesMemoryHook] = Kind("memory")
+LAYER_MEMORY: Kind[MakesLayerMemoryHook] = Kind("layer_memory")
 
 
 # --- how it is found --------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ OWN_FACTS = frozenset(
     {
         *("bare_s", "latency_s", "spans_dropped", "decode_by_step", "reasons", "energy", "other_load"),
         *("compile", "graph", "not_finite_batches", "cross_check", "quality_s", "prefetch", "flops_batches"),
+        *("memory", "memory_batches"),
     }
 )
 """Names under `Run.passes` that are the run's own; a hook's reading stands there under the hook's name."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from math import fsum
 from typing import Any
 
+from layerprof.books import memory as memory_books
 from layerprof.books import not_counted
 from layerprof.books.span_sums import seconds_of
 from layerprof.books.statistics import median, p95
 from layerprof.energy.amount import Amount, ci95_of, joules_of
-from layerprof.readings import KernelReading, Key, Layer, Span, SpanReading, Work, WorkReading
+from layerprof.readings import KernelReading, Key, Layer, MemoryReading, Span, SpanReading, Work, WorkReading
 from layerprof.records import LayerRow, Phase, Quality, SpanStatistic
 
 Roof = Callable[[float, float, float], float | None]
@@ -55,6 +56,7 @@ def rows(
     kernels: KernelReading | None = None,
     energy: LayerEnergy | None = None,
     *,
+    memory: MemoryReading | None = None,
     roof: Roof | None = None,
 ) -> tuple[LayerRow, ...]:
     """Return one row per layer and phase in which any reading saw it called: vision, prefill, decode; inside, as run.
@@ -68,7 +70,9 @@ def rows(
     host = (kernels.host_whole_s or kernels.host_s) if kernels else {}
     missed = not_counted.by_row(work)
     joules = energy.amounts if energy else {}
-    found = {*timed, *done, *missed, *busy, *(kernels.calls if kernels else ()), *joules}
+    held = memory.calls if memory else {}
+    weights = memory_books.weights_inside(layers, memory)
+    found = {*timed, *done, *missed, *busy, *(kernels.calls if kernels else ()), *joules, *held}
     named = {layer.name: layer for layer in layers}
     keys = [key for key in found if key[0] in named]
     order = _execution_order(layers, timed)
@@ -76,10 +80,12 @@ def rows(
         key: _Seen(
             timed.get(key, []),
             _median_spans(spans, timed.get(key, [])),
+            _mixed(spans, timed.get(key, [])),
             done.get(key),
             missed.get(key, {}),
             _Busy.of(kernels, busy, host, timed, key),
             energy,
+            memory_books.row_fields(memory, weights, key),
         )
         for key in sorted(keys, key=order.__getitem__)
     }
@@ -128,14 +134,19 @@ def _traced_span(kernels: KernelReading, spans: Sequence[Span], calls: int | Non
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What the readings say of one layer in one phase. `quiet` are the spans that nothing else disturbed."""
+    """What the readings say of one layer in one phase. `quiet` are the spans that nothing else disturbed.
+
+    `mixed` are the positions of prompts and of answers that entered in its mixed steps, None where it has none.
+    """
 
     spans: Sequence[Span]
     quiet: Sequence[Span]
+    mixed: tuple[int, int] | None
     work: Work | None
     uncounted: Mapping[str, int]
     busy: _Busy
     energy: LayerEnergy | None
+    memory: Mapping[str, Any]
 
 
 def _row(layer: Layer, phase: Phase, seen: _Seen, roof: Roof | None) -> LayerRow:
@@ -152,9 +163,12 @@ def _row(layer: Layer, phase: Phase, seen: _Seen, roof: Roof | None) -> LayerRow
         busy_span_s=seen.busy.span,
         busy_share=seen.busy.share,
         top_kernels=seen.busy.top,
+        mixed_prefill_tokens=seen.mixed[0] if seen.mixed else None,
+        mixed_decode_tokens=seen.mixed[1] if seen.mixed else None,
         roof_share=None if seen.uncounted else _roof_share(roof, seen.work, seen.quiet),
         uncounted=dict(seen.uncounted),
         **_work_fields(seen.work, unknown=bool(seen.uncounted)),
+        **seen.memory,
         **_energy_fields(seen.energy, (layer.name, phase)),
     )
 
@@ -194,6 +208,15 @@ def _span_statistic(spans: Sequence[Span], quiet: Sequence[Span]) -> SpanStatist
         return None
     one = [s.end_s - s.start_s for s in quiet]
     return SpanStatistic(total=seconds_of(spans), median=median(one), p95=p95(one))
+
+
+def _mixed(reading: SpanReading | None, spans: Sequence[Span]) -> tuple[int, int] | None:
+    """Add up what entered in the mixed steps of some spans, each step once."""
+    steps = {(span.batch, span.step) for span in spans if span.phase is Phase.MIXED}
+    if reading is None or not steps:
+        return None
+    found = [reading.mixed[step] for step in steps if step in reading.mixed]
+    return (sum(prompt for prompt, _ in found), sum(answer for _, answer in found)) if found else None
 
 
 def _median_spans(reading: SpanReading | None, spans: Sequence[Span]) -> Sequence[Span]:
