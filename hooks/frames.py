@@ -94,7 +94,7 @@ class Frame:
     @property
     def kv_of_call(self) -> int:
         """Bytes of KV cache that the whole call moved."""
-        return self.kv if self.cached else self.kv_inside
+        return self.kv if self.cached or self.kv else self.kv_inside
 
 
 class Frames:

@@ -197,7 +197,7 @@ class ShapesHook(Following):
         if self.layers[slot].tower == "language":
             frame.queries = self._flops.queries = queries
         frame.cached = kv.before_call(index, inputs)
-        self._frames.cross(frame, boundary_bytes(inputs))
+        self._frames.cross(frame, boundary_bytes(inputs), kv.paged(index, inputs, self.tracker.packed))
 
     def _around(self, layer: Layer) -> int:
         """Return the positions of the call that a layer's call is part of, else those that were embedded last."""
