@@ -103,6 +103,17 @@ def test_why_a_right_answer_has_no_cost_is_told_once(tmp_path: Path) -> None:
     assert tables.tables(data)[0].rows[0].figures is not None
 
 
+def test_samples_that_were_left_out_are_told_once(tmp_path: Path) -> None:
+    """Two cells left the same two out: how many they are, and the first with its reason."""
+    path = sample_sweep(tmp_path / "sweep")
+    for key in ("aa", "bb"):
+        made = run(0.1)
+        bad = {"1": "1.png: cut off", "7": "7.png: no picture"}
+        store.save(made.model_copy(update={"dataset": made.dataset | {"bad": bad}}), SweepFolder(path).cell_folder(key))
+    text = _text(overview.load(path), "markdown").replace("\\", "")
+    assert text.count("2 samples left out, e.g. 1.png: cut off") == 2, "once a table"
+
+
 def test_plots_of_work_are_a_sample_that_was_instrumented(data: overview.SweepData) -> None:
     """FLOPs, joules and spans of layers are of 4 of the 12 samples, and shown a sample."""
     page = _text(data, "html")

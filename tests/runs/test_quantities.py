@@ -84,11 +84,11 @@ def kept() -> dict[str, Change]:
 def test_parts_of_the_request_are_paired_by_batches() -> None:
     """25 s of reading five images before and 30.6 s after; making tensors and copying took the same."""
     found = kept()
-    read = found["reading images, per sample"]
+    read = found["read per sample"]
     assert [read.before, read.after, read.n] == pytest.approx([5.0, 6.12, 5])
     before, after = every_resample(READ, OTHER_READ)
     assert holds_95_percent(read.ci95, after / before, RESAMPLES)
-    for name, seconds in (("making tensors, per sample", 0.5), ("copying to the device, per sample", 0.25)):
+    for name, seconds in (("process per sample", 0.5), ("copy per sample", 0.25)):
         assert (found[name].before, found[name].after, found[name].value) == (seconds, seconds, 1.0)
 
 
@@ -135,8 +135,8 @@ def test_without_batches_the_totals_stand_without_an_interval() -> None:
     has = Side(run(latency_s=times, **more))
     found = changes((has, Side(sample_run())))
     for name, figure in (
-        ("first token from file, median", 2.0), ("reading images, a batch, median", 1.0),
-        ("making tensors, a batch, median", 2.0), ("copying to the device, a batch, median", 3.0),
+        ("first token from file, median", 2.0), ("read per batch, median", 1.0),
+        ("process per batch, median", 2.0), ("copy per batch, median", 3.0),
         ("samples per second", 8.0), ("output tokens per second", 80.0), ("tokens kept of a decode step", 2.5),
     ):  # fmt: skip
         assert (found[name].before, found[name].after, found[name].ci95) == (figure, None, None)
@@ -214,9 +214,9 @@ def test_a_cost_that_one_run_lacks_has_no_interval() -> None:
         ("time to first token, median", {"latency_s": "ttft"}),
         ("first token from file, median", {"latency_s": "ttft_request"}),
         ("time per output token, median", {"latency_s": "per_output_token"}),
-        ("reading images, a batch, median", {"request_s": "read"}),
-        ("making tensors, a batch, median", {"request_s": "process"}),
-        ("copying to the device, a batch, median", {"request_s": "copy"}),
+        ("read per batch, median", {"request_s": "read"}),
+        ("process per batch, median", {"request_s": "process"}),
+        ("copy per batch, median", {"request_s": "copy"}),
         ("FLOPs per sample", {"flops_per_sample": ""}),
         ("energy per sample", {"energy": "per_sample"}),
         ("energy per correct answer", {"energy": "per_correct_answer"}),
