@@ -193,13 +193,17 @@ def _throughput(totals: Totals) -> Iterator[Fact]:
 
 
 def _made_ahead(run: Run) -> Iterator[Fact]:
-    """Yield what making batches ahead saves, where the run walked both ways."""
+    """Yield what making batches ahead saves, where the run walked both ways, or that it is not known."""
     walked = run.passes.get("prefetch")
-    if isinstance(walked, Mapping) and isinstance(walked.get("ratio"), (int, float)):
-        ahead, ends = units.many(int(walked.get("ahead") or 0), "batch", "es"), walked.get("ratio_ci95")
-        interval = f"[{points(ends[0])}, {points(ends[1])}]" if ends else ""
-        told = f"the walk with {ahead} made ahead over that without"
-        yield Fact("prefetch", f"{points(walked['ratio'])} %", joined([interval, told, samples.of_part(run)]))
+    if not isinstance(walked, Mapping) or not walked.get("ratio"):
+        return
+    if not (ends := walked.get("ratio_ci95")):
+        yield Fact("prefetch", units.MISSING, "not known here: too few batches for an interval")
+        return
+    ahead = units.many(int(walked.get("ahead") or 0), "batch", "es")
+    told = f"the walk with {ahead} made ahead over that without"
+    notes = (f"[{points(ends[0])}, {points(ends[1])}]", told, samples.of_part(run))
+    yield Fact("prefetch", f"{points(walked['ratio'])} %", joined(notes))
 
 
 def _work_note(run: Run) -> str:
