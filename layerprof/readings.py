@@ -76,9 +76,8 @@ class SpanReading:
 
     `windows_s[b]` is the host wall time of batch b's `generate()`, device synchronised. `gaps_s` is the time inside
     the windows that no layer's span covers, by where it fell (`before the first layer`, `within decode`, `between
-    decode steps`, ...). `disturbed` are the (batch, step) in which something else cost time beside the layers: they are
-    in medians only where there are no others. `mixed[batch, step]` are the positions of prompts and of answers of a
-    step.
+    decode steps`, ...). `disturbed` are the (batch, step) in which something else cost time: they are in medians only
+    where there are no others. `mixed[batch, step]` are the positions of prompts and of answers of a step.
     """
 
     spans: tuple[Span, ...]
