@@ -22,7 +22,7 @@ set -u
 cd "$(dirname "$0")/.." || exit
 PYTHON=${PYTHON:-python3}
 DEVICE=${DEVICE:-cuda}
-STAGES="machine probe tests traces batch1 batch16 graph compiled teardown peers sweep"
+STAGES="machine probe tests traces batch1 batch16 graph request compiled teardown peers sweep"
 
 # Minutes on a data-centre card, loading included.
 minutes() {
@@ -34,6 +34,7 @@ minutes() {
     batch1) echo 4 ;;
     batch16) echo 4 ;;
     graph) echo 3 ;;
+    request) echo 3 ;;
     compiled) echo 2 ;;
     teardown) echo 1 ;;
     peers) echo 8 ;;
@@ -125,6 +126,14 @@ stage() {
         keep graph.txt 120 "$PYTHON" -m layerprof profile --model "$model" --weights random --source bundled \
             --dataset textvqa --device "$DEVICE" --optimization graph --samples 4 --max-new-tokens 16 --fixed-tokens \
             --energy off --trace-batches 1 --output "$results/graph"
+        ;;
+    request)
+        keep tests-request.txt 120 "$PYTHON" -m pytest -m gpu -q -ra --basetemp "$results/tests" \
+            tests/gpu/test_request_gpu.py tests/gpu/test_memory_gpu.py
+        if [ "$DEVICE" = cpu ]; then model=demo; else model=qwen2.5-vl-3b; fi
+        keep request.txt 150 "$PYTHON" -m layerprof profile --model "$model" --weights random --source bundled \
+            --dataset textvqa --device "$DEVICE" --samples 96 --instrumented 16 --image-size 448 --batch-size 4 \
+            --max-new-tokens 16 --fixed-tokens --energy off --no-trace --memory --prefetch 2 --output "$results/request"
         ;;
     compiled)
         keep compiled.txt 180 "$PYTHON" -m layerprof profile --model demo --device "$DEVICE" --optimization compile \

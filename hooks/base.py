@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from layerprof.hooks.phases import PhaseReader, PhaseTracker, puts_positions_first
 
 from layerprof.errors import RequestError, did_you_mean
+from layerprof.machine.internals import compiled_itself
 from layerprof.machine.modules import named
-from layerprof.models.patch import Replaced
+from layerprof.models.patch import Forward, Laid, Replaced
 from layerprof.readings import Layer
 from layerprof.records import Phase
 
@@ -49,6 +50,8 @@ class LayerHook:
         try:
             for slot, (layer, module) in enumerate(zip(self.layers, modules, strict=True)):
                 self._attach(slot, layer, module)
+            if not compiled_itself(self.model):  # another `forward` would make torch compile it anew
+                self._handles.append(Replaced(self.model, self._passing))
         except BaseException:
             self.detach()
             raise
@@ -58,6 +61,20 @@ class LayerHook:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.detach()
+
+    def _passing(self, forward: Forward) -> Forward:
+        """Return what stands around a pass through the model: it is given what its layers may not be."""
+        import torch
+
+        tracker, compiling = self.tracker, torch.compiler.is_dynamo_compiling
+
+        def passing(_laid: Laid, *args: Any, **kwargs: Any) -> Any:
+            if compiling() or not tracker.reading:
+                return forward(*args, **kwargs)
+            with tracker.model(args, kwargs):
+                return forward(*args, **kwargs)
+
+        return passing
 
     def refresh(self) -> None:
         """Follow what the modules' classes have become since: somebody may have given them another `forward`."""

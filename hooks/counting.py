@@ -201,6 +201,10 @@ class FlopCount:
             self._frames.attend(keys, place(keys), positions)
 
     def _useful_pairs(self, queries: int, keys: int) -> Share:
+        packed = self._tracker.packed if queries == self.queries else None
+        within = packed.pairs(queries, keys) if packed is not None else None
+        if within is not None:
+            return within, queries * keys
         cached = self._frames.cache()
         layer = cached[0].layer if cached else None
         return self._padding.share_of_pairs(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from layerprof.hooks.base import LayerHook
@@ -145,7 +145,7 @@ class LatencyHook(LayerHook):
             finally:
                 self._open = False
                 self._log.clear()
-            self._windows.append(window)
+            self._windows.append(replace(window, mixed=dict(self.tracker.mixed)))
 
     @contextmanager
     def captured(self) -> Iterator[Captured]:

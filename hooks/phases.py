@@ -1,8 +1,9 @@
-"""The phase of a call: vision, prefill or decode, told by what the call is given."""
+"""The phase of a call: vision, prefill, decode or both of these mixed, told by what the call is given."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.overrides import has_torch_function
 
 from layerprof.machine.modules import told
 from layerprof.models import arguments
+from layerprof.models.packed import Packed, packed_of
 from layerprof.models.prompt import cached
 from layerprof.records import Phase
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 PhaseReader = Callable[[tuple[Any, ...], dict[str, Any]], Phase]
 """Tells the phase of a call from its arguments."""
+
+Given = tuple[tuple[Any, ...], dict[str, Any]]
+"""What a call was given."""
 
 
 class PhaseTracker:
@@ -32,9 +37,14 @@ class PhaseTracker:
     `reset` may say; else the first step is prefill, unless it adds one position to a filled cache, and so is
     every step of several positions.
 
+    Sequences that stand packed behind one another tell it by their own lengths: a pass with prompts and answers both is
+    mixed, and `mixed[step]` says how many positions of each entered. `prompt` is that of the shortest of them, `packed`
+    what the running pass was given.
+
     Modules that cannot tell from their own input (norm, lm_head) take the phase of the decoder layer that ran last.
-    `step` is 0 in prefill and counts decode steps from 1; `part` is from where to where in the prompt the last step of
-    prefill went, in positions. Nothing here raises, whatever a call is given; unless it is `reading`, nothing is read.
+    `step` is 0 in prefill and counts decode and mixed steps from 1; `part` is from where to where in the prompt the
+    last step of prefill went, in positions. Nothing here raises, whatever a call is given; unless it is `reading`,
+    nothing is read.
     """
 
     def __init__(self) -> None:
@@ -54,6 +64,20 @@ class PhaseTracker:
         self._ids: tuple[int, int] = (0, 0)
         self._most_ids = 0
         self._fresh = False
+        self.mixed: dict[int, tuple[int, int]] = {}
+        self._answering = 0
+        self.packed: Packed | None = None
+        self._given: Given | None = None
+
+    @contextmanager
+    def model(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
+        """Stand around a pass through the model, which is given what its embedding and its blocks may not be."""
+        before = self._given, self.packed
+        self._given, self.packed = (args, kwargs), packed_of(kwargs, self.prompt or 0)
+        try:
+            yield
+        finally:
+            self._given, self.packed = before
 
     def embedding(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Phase:
         """Phase of the token embedding's call, which comes before the step's first block."""
@@ -65,8 +89,10 @@ class PhaseTracker:
                 self._ids, self._fresh = found, True
                 self._most_ids = max(self._most_ids, found[1])
             new = found[1] if found is not None else self.length(args, kwargs)  # embeddings that come ready made
-            if new is not None:
-                self.phase = self._tell(new, None)
+            if self.packed is not None:
+                self.phase = self.packed.phase
+            elif new is not None:
+                self.phase = self._tell(new, self._given, otherwise=True)
         except Exception:  # whatever it was given, the call is the user's, and goes on
             return self.phase
         return self.phase
@@ -75,6 +101,11 @@ class PhaseTracker:
         """Phase of the first block's call, which is the one that counts the decode steps."""
         if not self.reading:
             return self.phase
+        packed = self.packed
+        if packed is None and "cu_seq_lens_q" in kwargs:
+            packed = packed_of(kwargs, self.prompt or 0)
+        if packed is not None:
+            return self._packs(packed)
         try:
             new = self._ids[1] if self._fresh else self.length(args, kwargs)
             self._fresh = False
@@ -83,11 +114,20 @@ class PhaseTracker:
             if new == 1 and self.started and not self._left:
                 self.phase = Phase.DECODE
             else:
-                self.phase = self._tell(new, (args, kwargs))
+                self.phase = self._tell(new, (args, kwargs), otherwise=False)
                 self._enter(new, args, kwargs)
         except Exception:  # as above
             return self.phase
         self.step = self.step + 1 if self.phase is Phase.DECODE else 0
+        return self.phase
+
+    def _packs(self, packed: Packed) -> Phase:
+        """Begin a step of packed sequences."""
+        self.phase, self.started, self._fresh = packed.phase, True, False
+        self._answering += bool(packed.answer)
+        self.step = self._answering if packed.answer else 0
+        if self.phase is Phase.MIXED:
+            self.mixed[self.step] = packed.prompt, packed.answer
         return self.phase
 
     def replayed(self) -> None:
@@ -95,15 +135,19 @@ class PhaseTracker:
         if self.reading:
             self.phase, self.step, self._fresh = Phase.DECODE, self.step + 1, False
 
-    def _tell(self, new: int, given: tuple[tuple[Any, ...], dict[str, Any]] | None) -> Phase:
-        """Tell the phase of a step that adds `new` positions; `given` are the first block's arguments."""
+    def _tell(self, new: int, given: Given | None, *, otherwise: bool) -> Phase:
+        """Tell the phase of a step that adds `new` positions.
+
+        `given` are the arguments of the model or of the first block; whether a filled cache is among them is
+        `otherwise`, once a prompt is in, where they do not tell.
+        """
         if not self.started:
             decodes = self.prompt == 0 if self.prompt is not None else new == 1 and _adds(given)
         elif self._left:
             # One position is a chunk of the prompt if it is the last, or if all came one by one.
             decodes = new == 1 and not (self._most_ids == 1 or (self._left == 1 and self.part[1] - self.part[0] > 1))
         else:
-            decodes = new == 1 or (self.prompt is not None and self._caching and (given is None or _adds(given)))
+            decodes = new == 1 or (self.prompt is not None and self._caching and _adds(given, otherwise=otherwise))
         return Phase.DECODE if decodes else Phase.PREFILL
 
     def _enter(self, new: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -161,10 +205,10 @@ def _plain_ids(args: tuple[Any, ...]) -> tuple[int, int] | None:
     return (rows, positions) if type(rows) is int and type(positions) is int else None
 
 
-def _adds(given: tuple[tuple[Any, ...], dict[str, Any]] | None) -> bool:
-    """Whether a step adds to a cache that is filled."""
+def _adds(given: Given | None, *, otherwise: bool = False) -> bool:
+    """Whether a step adds to a cache that is filled; `otherwise` where that is not told."""
     found = cached(*given) if given is not None else None
-    return found is not None and found.filled
+    return otherwise if found is None else found.filled
 
 
 def puts_positions_first(module: nn.Module) -> bool:

@@ -76,8 +76,9 @@ class SpanReading:
 
     `windows_s[b]` is the host wall time of batch b's `generate()`, device synchronised. `gaps_s` is the time inside
     the windows that no layer's span covers, by where it fell (`before the first layer`, `within decode`, `between
-    decode steps`, ...). `disturbed` are the (batch, step) in which something else ran beside the layers that cost time:
-    their spans are in sums, and in medians only where there are no others.
+    decode steps`, ...). `disturbed` are the (batch, step) in which something else cost time beside the layers: they are
+    in medians only where there are no others. `mixed[batch, step]` are the positions of prompts and of answers of a
+    step.
     """
 
     spans: tuple[Span, ...]
@@ -86,6 +87,7 @@ class SpanReading:
     clock: str
     dropped: int = 0
     disturbed: frozenset[tuple[int, int]] = frozenset()
+    mixed: Mapping[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
 
     def undisturbed(self, spans: Sequence[Span]) -> Sequence[Span]:
         """Return those of some spans that nothing disturbed; all, where there are none."""

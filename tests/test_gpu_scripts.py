@@ -66,7 +66,7 @@ class TestDryRun:
         assert done.returncode == 0
         stages = re.findall(r"^== (\w+), about (\d+) min$", done.stdout, re.M)
         first = ["machine", "probe", "tests", "traces", "batch1", "batch16"]
-        last = ["graph", "compiled", "teardown", "peers", "sweep"]
+        last = ["graph", "request", "compiled", "teardown", "peers", "sweep"]
         assert [name for name, _ in stages] == first + last
         assert f"== {sum(int(minutes) for _, minutes in stages)} min in all" in done.stdout
         for part in done.stdout.split("\n== ")[:-1]:
@@ -81,7 +81,8 @@ class TestDryRun:
         """Nothing is measured twice: each full-size setting has one run, which gives spans, kernels and joules."""
         lines = [line for line in shell("--dry-run").stdout.splitlines() if line.startswith("    ")]
         assert len(lines) == len(set(lines))
-        full = [line for line in lines if "profile" in line and "qwen2.5-vl-3b" in line]
+        asked = [line for line in lines if "profile" in line and "qwen2.5-vl-3b" in line]
+        full = [line for line in asked if "--instrumented" not in line]  # the other is of the whole request
         eager = [line for line in full if "--optimization" not in line]
         assert sorted(re.findall(r"--batch-size (\d+)", line)[0] for line in eager) == ["1", "16"]
         assert all("--energy replay" in line for line in eager)
@@ -99,7 +100,7 @@ class TestDryRun:
             for script in re.findall(r"experiments/[\w/]+\.(?:py|sh)|tests/gpu/\w+\.py", line):
                 assert (ROOT / script).is_file(), script
             if " profile " in line:
-                options = {name.replace("-", "_") for name in re.findall(r"--([a-z][\w-]*)", line)}
+                options = {name.removeprefix("no-").replace("-", "_") for name in re.findall(r"--([a-z][\w-]*)", line)}
                 assert options <= set(Settings.model_fields), line
 
     def test_options_stand_anywhere(self) -> None:

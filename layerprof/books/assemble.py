@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any, Literal
 
-from layerprof.books import joules, layer_joules, ledger, memory, not_counted, request, rows, totals
+from layerprof.books import cost, joules, layer_joules, ledger, memory, not_counted, request, rows, throughput, totals
 from layerprof.books.answers import Scored
 from layerprof.books.device import roof, surroundings
 from layerprof.books.evidence import Asked, Read
@@ -13,7 +13,7 @@ from layerprof.books.shown import shown
 from layerprof.errors import LayerprofError
 from layerprof.flops.formulas import CONVENTION
 from layerprof.quality.normalise import rules
-from layerprof.records import EnergyEstimate, LayerRow, Ledger, Run, Totals
+from layerprof.records import Energy, EnergyEstimate, LayerRow, Ledger, Run, Totals
 
 COLUMNS = {"work": "flops", "spans": "span_s", "kernels": "busy_s", "energy": "energy_j"}
 
@@ -39,7 +39,7 @@ def run(asked: Asked, read: Read, scored: Scored, failed: LayerprofError | None 
         dataset=_dataset(asked, read),
         samples=read.rows,
         instrumented=read.instrumented,
-        totals=_totals(asked, read, scored, estimate),
+        totals=_totals(asked, read, scored, estimate, books),
         layers=layers,
         ledger=books,
         energy_closure=layer_joules.closure(asked.layers, read.energy, read.spans),
@@ -103,13 +103,15 @@ def _dataset(asked: Asked, read: Read) -> dict[str, Any]:
         "revision": data.revision,
         "prompt_id": data.prompt_id,
         "metric": data.metric,
+        "asked": data.asked,
         "dropped": dict(data.dropped),
-        "ids": [example.id for example in data.examples],
+        "bad": dict(asked.batches.bad),
+        "ids": [name for questions in read.questions for name in questions.ids],
         "question_cut": sum(cut > 0 for batch in read.questions for cut in batch.question_cut),
     }
 
 
-def _totals(asked: Asked, read: Read, scored: Scored, estimate: EnergyEstimate | None) -> Totals:
+def _totals(asked: Asked, read: Read, scored: Scored, estimate: EnergyEstimate | None, books: Ledger) -> Totals:
     done = read.questions
     ratio, interval = totals.overhead(read.bare, read.hooked)
     return Totals(
@@ -117,7 +119,8 @@ def _totals(asked: Asked, read: Read, scored: Scored, estimate: EnergyEstimate |
         task_metric=scored.task_metric,
         latency_s=totals.latency(read.bare, request.to_first_token(read.made, read.bare)),
         **totals.of_work(read.work, read.instrumented),
-        energy=joules.totals(read),
+        **throughput.of(read.bare, books.request_s),
+        energy=_with_cost(joules.totals(read), asked, read, scored),
         energy_estimate=estimate,
         peak_memory_bytes=read.peak_memory_bytes,
         overhead_ratio=ratio,
@@ -128,6 +131,12 @@ def _totals(asked: Asked, read: Read, scored: Scored, estimate: EnergyEstimate |
         pad_tokens=sum(sum(batch.pad_tokens) for batch in done),
         image_tokens=sum(sum(batch.image_tokens) for batch in done),
     )
+
+
+def _with_cost(energy: Energy, asked: Asked, read: Read, scored: Scored) -> Energy:
+    """Return the joules with those of a right answer, of the samples that the energy is of: the first ones."""
+    scores = [sample.metric for sample in scored.samples[: read.instrumented]]
+    return energy.model_copy(update=cost.per_correct_answer(energy, scores, asked.dataset.metric))
 
 
 def _pass_facts(read: Read, reasons: dict[str, str]) -> dict[str, Any]:

@@ -16,7 +16,10 @@ from layerprof.records import Run
 
 @dataclass(frozen=True, slots=True)
 class OwnCalls:
-    """What was called: the model's facts, its layers and those that get rows, and the rows of all outermost calls."""
+    """What was called: the model's facts, its layers and those that get rows, and the rows of all outermost calls.
+
+    `accepted_per_step` is how many tokens a row kept of a decode step, where drafts were checked.
+    """
 
     model: dict[str, Any]
     layers: tuple[Layer, ...]
@@ -25,6 +28,7 @@ class OwnCalls:
     device: str
     dtype: str
     rows: int
+    accepted_per_step: float | None = None
 
 
 def run(
@@ -51,7 +55,7 @@ def run(
         model=calls.model,
         dataset={"name": "own calls"},
         samples=calls.rows,
-        totals=totals.of_windows(spans, work, calls.rows),
+        totals=totals.of_windows(spans, work, calls.rows, calls.accepted_per_step),
         layers=shown(every, calls.selected, spans, work),
         ledger=books,
         passes={"decode_by_step": rows.decode_by_step(spans)} | ({"counting": counting} if counting else {}),

@@ -80,6 +80,7 @@ def rows(
         key: _Seen(
             timed.get(key, []),
             _median_spans(spans, timed.get(key, [])),
+            _mixed(spans, timed.get(key, [])),
             done.get(key),
             missed.get(key, {}),
             _Busy.of(kernels, busy, host, timed, key),
@@ -133,10 +134,14 @@ def _traced_span(kernels: KernelReading, spans: Sequence[Span], calls: int | Non
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What the readings say of one layer in one phase. `quiet` are the spans that nothing else disturbed."""
+    """What the readings say of one layer in one phase. `quiet` are the spans that nothing else disturbed.
+
+    `mixed` are the positions of prompts and of answers that entered in its mixed steps, None where it has none.
+    """
 
     spans: Sequence[Span]
     quiet: Sequence[Span]
+    mixed: tuple[int, int] | None
     work: Work | None
     uncounted: Mapping[str, int]
     busy: _Busy
@@ -158,6 +163,8 @@ def _row(layer: Layer, phase: Phase, seen: _Seen, roof: Roof | None) -> LayerRow
         busy_span_s=seen.busy.span,
         busy_share=seen.busy.share,
         top_kernels=seen.busy.top,
+        mixed_prefill_tokens=seen.mixed[0] if seen.mixed else None,
+        mixed_decode_tokens=seen.mixed[1] if seen.mixed else None,
         roof_share=None if seen.uncounted else _roof_share(roof, seen.work, seen.quiet),
         uncounted=dict(seen.uncounted),
         **_work_fields(seen.work, unknown=bool(seen.uncounted)),
@@ -201,6 +208,15 @@ def _span_statistic(spans: Sequence[Span], quiet: Sequence[Span]) -> SpanStatist
         return None
     one = [s.end_s - s.start_s for s in quiet]
     return SpanStatistic(total=seconds_of(spans), median=median(one), p95=p95(one))
+
+
+def _mixed(reading: SpanReading | None, spans: Sequence[Span]) -> tuple[int, int] | None:
+    """Add up what entered in the mixed steps of some spans, each step once."""
+    steps = {(span.batch, span.step) for span in spans if span.phase is Phase.MIXED}
+    if reading is None or not steps:
+        return None
+    found = [reading.mixed[step] for step in steps if step in reading.mixed]
+    return (sum(prompt for prompt, _ in found), sum(answer for _, answer in found)) if found else None
 
 
 def _median_spans(reading: SpanReading | None, spans: Sequence[Span]) -> Sequence[Span]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from math import fsum
 
-from layerprof.books.spans import BEFORE_FIRST
+from layerprof.books.spans import BEFORE_FIRST, BETWEEN_MIXED
 from layerprof.readings import Key, Layer, Span, SpanReading
 from layerprof.records import IN_TURN, Phase
 
@@ -69,4 +69,6 @@ def gap_phase(name: str) -> Phase:
     """Return the phase whose window holds a gap: a gap before a phase starts is spent on the way to it."""
     if name == BEFORE_FIRST:
         return Phase.VISION
+    if name == BETWEEN_MIXED:
+        return Phase.MIXED
     return next((phase for phase in Phase if name.endswith(f" {phase}")), Phase.DECODE)

@@ -6,8 +6,8 @@ around it, or a gap where there is none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import fsum
 from typing import Any
 
@@ -20,7 +20,11 @@ NOT_RECORDED = -1
 BEFORE_FIRST = "before the first layer"
 AFTER_LAST = "after the last layer"
 BETWEEN_STEPS = "between decode steps"
+BETWEEN_MIXED = "between mixed steps"
 NO_LAYER = "no layer ran"
+
+ANSWERING = (Phase.DECODE, Phase.MIXED)
+"""Phases whose steps are counted."""
 
 Log = list[Any]
 """Flat, since appending to it is all that a hook does: `slot, phase, step, time` for a start, `~slot, phase, step,
@@ -33,12 +37,14 @@ class BatchLog:
     """One batch as it was logged.
 
     `wall_ns` is the host's wall time; `length_ns` is the same stretch on the clock of the log (equal on a CPU; on CUDA
-    from the first to the last event of the batch). Both in nanoseconds.
+    from the first to the last event of the batch). Both in nanoseconds. `mixed` are the positions of prompts and of
+    answers that entered in each mixed step.
     """
 
     wall_ns: int
     length_ns: int
     log: Log
+    mixed: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -88,6 +94,7 @@ def read(windows: Sequence[BatchLog], layers: Sequence[Layer], clock: str) -> Sp
         gaps_s={name: fsum(lengths) / 1e9 for name, lengths in gaps.items()},
         clock=clock,
         dropped=dropped,
+        mixed={(number, step): both for number, window in enumerate(windows) for step, both in window.mixed.items()},
     )
 
 
@@ -199,7 +206,7 @@ def _steps(calls: list[_Call], layers: Sequence[Layer]) -> list[_Call]:
     early: list[_Call] = []
     for call in calls:
         layer = layers[call.slot]
-        if call.phase is not Phase.DECODE:
+        if call.phase not in ANSWERING:
             early = []
         elif layer.kind in BLOCK_KINDS:
             for before in early:
@@ -228,6 +235,6 @@ def _gap_name(last: _Call | None, following: _Call) -> str:
         return BEFORE_FIRST
     if last.phase is not following.phase:
         return f"{last.phase} to {following.phase}"
-    if last.phase is Phase.DECODE and last.step != following.step:
-        return BETWEEN_STEPS
+    if last.phase in ANSWERING and last.step != following.step:
+        return BETWEEN_STEPS if last.phase is Phase.DECODE else BETWEEN_MIXED
     return f"within {last.phase}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from layerprof.books.totals import output_tokens
 from layerprof.readings import Walked
 from layerprof.records import RequestColumn
 
 
-def of(walked: Sequence[Walked], request: RequestColumn | None) -> dict[str, float | None]:
+def of(walked: Sequence[Walked], request: RequestColumn | None) -> dict[str, Any]:
     """Return `samples_per_s` and `output_tokens_per_s` of a walk, the fields of `Totals`.
 
     Samples are over the wall time of their whole requests, from the image file to the answer (`request.total`), None

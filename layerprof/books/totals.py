@@ -53,7 +53,9 @@ def output_tokens(walked: Sequence[Walked]) -> int:
     return sum(sum(batch.generated.new_tokens) for batch in walked)
 
 
-def of_windows(spans: SpanReading, work: WorkReading | None, rows: int) -> Totals:
+def of_windows(
+    spans: SpanReading, work: WorkReading | None, rows: int, accepted_per_step: float | None = None
+) -> Totals:
     """Return the totals of a user's own calls: one batch is one outermost call, and only the latency is end to end.
 
     Of calls without a row (an empty batch) the time of all of them stands for one.
@@ -72,6 +74,7 @@ def of_windows(spans: SpanReading, work: WorkReading | None, rows: int) -> Total
         energy=no_energy("LayerProfiler measures no energy; use `layerprof profile`"),
         peak_memory_bytes=None,
         overhead_ratio=None,
+        accepted_per_step=accepted_per_step,
         output_tokens=None,
         prompt_tokens=None,
         pad_tokens=None,

@@ -34,7 +34,8 @@ def conduct(session: Session) -> LayerprofError | None:
                 optional(session, "cross_check", passes.cross_check, True, "")
             optional(session, "memory", memory_pass.run, chosen.memory, "--memory was not given")
             optional(session, "energy", energy_pass.run, chosen.energy != "off", "--energy off was given")
-            optional(session, "prefetch", prefetch_pass.run, chosen.prefetch > 0, "")
+            if chosen.prefetch:
+                optional(session, "prefetch", prefetch_pass.run, True, "")
             own_hooks(session)
             # Last, since CUPTI stays attached to the process and slows whatever runs after it.
             optional(session, "kernels", passes.trace_pass, chosen.trace, "--no-trace was given")
@@ -43,6 +44,8 @@ def conduct(session: Session) -> LayerprofError | None:
         read.warnings.append("Interrupted: figures are of what was finished by then.")
         if not read.bare:
             return NothingFinishedError("Interrupted before the first answer.", "Nothing is saved; start again.")
+    except RequestError as error:
+        return _found_late(session, error) if read.bare else error
     except LayerprofError as error:
         return error
     except Exception as error:
@@ -80,6 +83,12 @@ def own_hooks(session: Session) -> None:
             "Correct it (docs/hooks.md) or leave it out; what was measured before it is saved.",
             error,
         ) from error
+
+
+def _found_late(session: Session, error: RequestError) -> RunFailedError:
+    """Return a mistake in the request that showed after the first answer, a picture say: what was finished is saved."""
+    saved = f"What was finished by then ({session.read.rows} samples) is saved in {session.asked.output}."
+    return _caused(error.problem, f"{error.remedy} {saved}", error)
 
 
 def _failure(error: Exception) -> RunFailedError:

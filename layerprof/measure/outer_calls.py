@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 from layerprof.machine import internals
 from layerprof.machine.modules import told
 from layerprof.models.arguments import rows_of
+from layerprof.models.packed import paged
 from layerprof.models.patch import Forward, Laid, Replaced, steady
 
 if TYPE_CHECKING:
     from torch import nn
 
-Entrance = Literal["generate", "forward"]
+Entrance = Literal["generate", "generate_batch", "forward"]
+ENTRANCES: tuple[Entrance, ...] = ("generate", "generate_batch", "forward")
 Context = AbstractContextManager[Any]
 
 _repeating = ContextVar("_repeating", default=False)
@@ -47,16 +49,16 @@ class Observer(Protocol):
     def step(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Context:
         """Return what stands around a pass through `forward`."""
 
-    def answered(self, output: Any) -> bool:
+    def answered(self, entrance: Entrance, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> bool:
         """Take note of what an outermost call gave; tell whether the call was measured."""
 
 
 class Calls:
-    """Stands around `model.generate` and `model()` while it is entered, and tells the observer of each call.
+    """Stands around `model.generate`, `model.generate_batch` and `model()` while it is entered; tells of each call.
 
     `rows` counts the rows of the outermost calls that were `answered`, `failed` holds what the others raised, and
     `troubles` what the observer did. `overlapped` counts passes that another thread began meanwhile: they are part
-    of the call that was running.
+    of the call that was running. `generate_batch` makes its passes on a thread of its own, which are its steps.
     """
 
     def __init__(self, model: nn.Module, observer: Observer) -> None:
@@ -70,12 +72,12 @@ class Calls:
         self._attached = False
         self._laid: list[Replaced] = []
         self._claims = threading.Lock()
-        self._running = False
-        self._thread = 0
+        self._running = self._batching = False
+        self._thread = self._helper = 0
 
     def __enter__(self) -> Self:
         self._attached = True
-        for entrance in ("generate", "forward"):
+        for entrance in ENTRANCES:
             # A compiled model goes another way than through its `forward`, which is inside what was compiled.
             place = internals.COMPILED_CALL if entrance == "forward" and self._compiled else entrance
             if steady(self.model, place) and callable(told(self.model, place)):
@@ -113,8 +115,8 @@ class Calls:
         return make
 
     def _seen(self, entrance: Entrance, original: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        outermost = self._claim()
-        if not outermost and self._thread != threading.get_ident():
+        outermost = self._claim(entrance)
+        if not outermost and not self._own_thread(kwargs):
             self.overlapped += 1
             return original(*args, **kwargs)
         contexts: list[Callable[[], Context]] = []
@@ -126,7 +128,7 @@ class Calls:
             with _Beside(contexts, self.troubles):
                 output = original(*args, **kwargs)
                 if outermost:
-                    self._answered(args, kwargs, output)
+                    self._answered(entrance, args, kwargs, output)
                 return output
         except BaseException as error:
             if outermost:
@@ -136,22 +138,40 @@ class Calls:
             if outermost:
                 self._running = False
 
-    def _claim(self) -> bool:
+    def _claim(self, entrance: Entrance) -> bool:
         """Become the outermost call, unless another one is."""
         with self._claims:
             if self._running:
                 return False
             self._running, self._thread = True, threading.get_ident()
+            self._batching, self._helper = entrance == "generate_batch", 0
             return True
 
-    def _answered(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+    def _own_thread(self, kwargs: Mapping[str, Any]) -> bool:
+        """Tell whether the running call makes a pass: on the thread that began it, or on the one that it batches on."""
+        here = threading.get_ident()
+        if here == self._thread:
+            return True
+        if self._batching and not self._helper and paged(kwargs):
+            self._helper = here
+        return here == self._helper
+
+    def _answered(self, entrance: Entrance, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         try:
             with internals.unseen():
-                if self.observer.answered(output):
+                if self.observer.answered(entrance, args, kwargs, output):
                     self.answered += 1
-                    self.rows += rows_of(args, kwargs) or 1
+                    self.rows += _rows(entrance, args, kwargs)
         except Exception as trouble:
             self.troubles.append(trouble)
+
+
+def _rows(entrance: Entrance, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """Return how many rows a call was given: of `generate_batch`, prompts."""
+    if entrance != "generate_batch":
+        return rows_of(args, kwargs) or 1
+    prompts = kwargs["inputs"] if "inputs" in kwargs else args[0]
+    return len(prompts)
 
 
 class _Beside:

@@ -15,6 +15,7 @@ from layerprof.machine.internals import unseen
 from layerprof.machine.modules import size
 from layerprof.machine.placement import dtype_name
 from layerprof.measure import own_remarks, unwatched
+from layerprof.measure.drafts import Drafts
 from layerprof.measure.fingerprint import Stamp
 from layerprof.measure.outer_calls import Calls, Entrance
 from layerprof.measure.repeat import Repeats
@@ -37,8 +38,8 @@ MODES: tuple[Flops, ...] = ("once", "together", "rerun", "off")
 class LayerProfiler:
     """Measures spans, FLOPs and bytes per layer and phase of whatever is called inside the `with` block.
 
-    A *batch* is one outermost call of `model.generate()` or `model()`; one that raises is in no figure. Nothing of
-    yours changes by it: what the model gives, keeps and raises is what it would without.
+    A *batch* is one outermost call of `model.generate()`, `model.generate_batch()` or `model()`; one that raises is in
+    no figure. Nothing of yours changes by it: what the model gives, keeps and raises is what it would without.
 
     FLOPs come from the operators that your own calls run. To watch them takes time, which spans hold, so with
     `flops="once"` (the default) a pass through the model is watched the first times that it is given its shapes, and
@@ -116,6 +117,7 @@ class LayerProfiler:
         self._active, self._run, self._why_none = True, None, ""
         self._stamp = Stamp(self.model)
         self._taken_down, self._untimed, self._later = "", list[str](), 0
+        self._drafts, self._graphs = Drafts(), 0
         return self
 
     def _watching(self, hook: registry.ShapeHook) -> Watch:
@@ -177,6 +179,7 @@ class LayerProfiler:
             troubles=tuple(self._calls.troubles),
             untimed=tuple(self._untimed),
             later=self._later,
+            graphs=self._graphs,
             steps=watch.facts if watch else None,
             differed=watch.differed if watch else False,
             blind=watch.why if watch else "",
@@ -205,6 +208,7 @@ class LayerProfiler:
             device=self.device,
             dtype=dtype,
             rows=self.rows,
+            accepted_per_step=self._drafts.per_step,
         )
 
     # --- what is told of calls ----------------------------------------------------------------------------------
@@ -223,6 +227,7 @@ class LayerProfiler:
         if self._shapes is not None:
             self._shapes.refresh()
         number, prompt = self._calls.answered, prompt_of(self.model, entrance, args, kwargs)
+        self._drafts.begin(self.model, entrance, kwargs, prompt)
         try:
             # The window is the innermost, so that little of ours is in it.
             with self._watched(entrance, args, kwargs, prompt), self._latency.batch(number, prompt):
@@ -252,17 +257,25 @@ class LayerProfiler:
     @contextmanager
     def step(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:
         """Stand around a pass through the model."""
-        if self._watch is None or self._taken_down:
+        if self._taken_down:
             yield
             return
-        with self._watch.step(args, kwargs, lambda: self._latency.tracker.step):
+        self._graphs += unwatched.capturing()
+        with self._drafts.step(args, kwargs, self._step), ExitStack() as stack:
+            if self._watch is not None:
+                stack.enter_context(self._watch.step(args, kwargs, self._step))
             yield
 
-    def answered(self, output: Any) -> bool:
-        """Note the outline of an answer."""
+    def _step(self) -> int:
+        return self._latency.tracker.step
+
+    def answered(self, entrance: Entrance, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> bool:
+        """Note the outline of an answer, and what drafts gave to it."""
         if self._repeats is not None and self._repeats.calls and not self._taken_down:
             self._repeats.calls[-1].answer = outline(output)
-        self._later += not self._taken_down and unwatched.later(output)
+        if not self._taken_down:
+            self._later += unwatched.later(output)
+            self._drafts.answered(kwargs, output, self._step())
         return not self._taken_down
 
     def _lost(self) -> WorkReading:

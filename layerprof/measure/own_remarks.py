@@ -12,7 +12,8 @@ from layerprof.measure import steps
 class Facts:
     """How the block went: `error` ended it, `failed` calls were caught, `troubles` and `failure` are our own.
 
-    `untimed` says of each call that was not measured why, `later` counts those whose answer works after the call.
+    `untimed` says of each call that was not measured why, `later` counts those whose answer works after the call,
+    `graphs` the passes that were captured into CUDA graphs.
     `steps` counts passes through the model, where they could be watched; `differed` says that equal ones did unequal
     work, `blind` why some could not be watched. `slowdown` is how many times as long watched passes took as the same
     ones unwatched, `spent_s` the least that watching cost.
@@ -20,6 +21,7 @@ class Facts:
 
     error: BaseException | None
     failed: tuple[str, ...]
+    graphs: int
     overlapped: int
     troubles: tuple[BaseException, ...]
     untimed: tuple[str, ...]
@@ -45,6 +47,12 @@ def remarks(facts: Facts) -> Iterator[str]:
         yield (
             f"{facts.later} of the calls gave a generator, a coroutine or a function: what that does after the call is "
             "in no figure."
+        )
+    if facts.graphs:
+        yield (
+            f"{facts.graphs} passes through the model were captured into CUDA graphs: where these are replayed no "
+            "layer is called, and what they did is in no layer's figures. Continuous batching makes none with "
+            "ContinuousBatchingConfig(use_cuda_graph=False)."
         )
     if facts.overlapped:
         yield (

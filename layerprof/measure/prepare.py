@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 class Shelf(Protocol):
     """Hands out models and samples, loaded now or before."""
 
-    def dataset(self, name: str, *, source: str, count: int | Literal["all"], seed: int) -> Dataset:
+    def dataset(
+        self, name: str, *, source: str, count: int | Literal["all"], seed: int, skip_bad: bool = False
+    ) -> Dataset:
         """Return samples as `datasets.load` does."""
 
     def subject(self, source: ModelSource) -> Subject:
@@ -32,11 +34,13 @@ class Shelf(Protocol):
 class Loading:
     """The shelf with nothing on it: everything is loaded when it is asked for."""
 
-    def dataset(self, name: str, *, source: str, count: int | Literal["all"], seed: int) -> Dataset:
+    def dataset(
+        self, name: str, *, source: str, count: int | Literal["all"], seed: int, skip_bad: bool = False
+    ) -> Dataset:
         """Return samples. Raises RequestError (see `datasets.load`)."""
         from layerprof.data import datasets
 
-        return datasets.load(name, source=source, count=count, seed=seed)
+        return datasets.load(name, source=source, count=count, seed=seed, skip_bad=skip_bad)
 
     def subject(self, source: ModelSource) -> Subject:
         """Return a loaded model. Raises RequestError (see `load_model`)."""
@@ -53,7 +57,11 @@ def prepare(checked: Checked, progress: Progress, *, shelf: Shelf | None = None)
     folder = store.prepare_folder(settings.output, f"{checked.source.label}-{settings.dataset}")
     try:
         dataset = shelf.dataset(
-            settings.dataset, source=checked.samples_from, count=settings.samples, seed=settings.seed
+            settings.dataset,
+            source=checked.samples_from,
+            count=settings.samples,
+            seed=settings.seed,
+            skip_bad=settings.skip_bad,
         )
         subject = shelf.subject(checked.source)
         asked = ask(settings, subject, dataset, checked.selector, folder)
@@ -61,9 +69,9 @@ def prepare(checked: Checked, progress: Progress, *, shelf: Shelf | None = None)
         store.discard_folder(folder)
         raise
     session = Session(asked=asked, subject=subject, folder=folder, progress=progress)
-    if checked.remark:
-        progress.note(checked.remark)
-        session.read.warnings.append(checked.remark)
+    for remark in filter(None, (checked.remark, dataset.remark)):
+        progress.note(remark)
+        session.read.warnings.append(remark)
     return session
 
 

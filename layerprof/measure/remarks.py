@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from layerprof import registry
 from layerprof.measure.session import Session
 from layerprof.readings import KernelReading
+
+NAMED = 10
+"""Samples that are named before the rest is only counted."""
 
 
 def earlier_traces(device: str) -> str | None:
@@ -17,6 +21,15 @@ def earlier_traces(device: str) -> str | None:
         "This process recorded a trace before, and the profiler stays attached to the GPU: times and joules may be "
         "larger by some per cent (`layerprof doctor` tells by how much); measure again in a new process."
     )
+
+
+def left_out(bad: Mapping[str, str]) -> str | None:
+    """Return in one sentence which samples were left out since their pictures cannot be read; None for none."""
+    if not bad:
+        return None
+    named = "; ".join(list(bad.values())[:NAMED]) + (f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else "")
+    count = "1 sample was" if len(bad) == 1 else f"{len(bad)} samples were"
+    return f"{count} left out, whose pictures cannot be read: {named}."
 
 
 def not_finite(session: Session, bad: int, of: int) -> str:

@@ -62,7 +62,8 @@ class Repeats:
     def note(self, model: nn.Module, entrance: Entrance, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Keep a call, before it is made."""
         try:
-            self.why = self.why or self._why_not(model, (*args, *kwargs.values()))
+            threads = "generate_batch works on a thread of its own" if entrance == "generate_batch" else ""
+            self.why = self.why or threads or self._why_not(model, (*args, *kwargs.values()))
             if not self.why:
                 with modes_aside():
                     self._hold(model, entrance, args, kwargs)

@@ -51,7 +51,7 @@ def save(session: Session, scored: Scored, failure: LayerprofError | None, besid
 
 def _of_batches(session: Session) -> Beside:
     asked, read = session.asked, session.read
-    return lambda _, folder: batch_files.write(folder, read.bare, read.hooked, read.spans, asked.selected)
+    return lambda _, folder: batch_files.write(folder, read.bare, read.hooked, read.spans, asked.selected, read.made)
 
 
 def _of_energy(session: Session) -> Beside:

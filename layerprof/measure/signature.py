@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 from layerprof.machine.internals import modes_aside
+from layerprof.models.packed import PAGED, packed_of
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -22,11 +23,11 @@ def signature(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable | No
     """Return what is equal for calls of one module that do the same work, but for what it keeps and what values decide.
 
     Shapes, dtypes and places of tensors, values of those of one element (on a CPU, where to ask waits for nothing),
-    lengths of KV caches, plain values, and the modes that torch is in. None where an argument is of a kind that tells
-    nothing by its outside (an object of the user's own, a cache of fixed length).
+    lengths of KV caches and of packed sequences, plain values, and the modes that torch is in. None where an argument
+    is of a kind that tells nothing by its outside (an object of the user's own, a cache of fixed length).
     """
     try:
-        return (_of(args, 0), _of(kwargs, 0), _modes())
+        return (_of(args, 0), _of(kwargs, 0), _modes(), packed_of(kwargs))
     except Exception:  # arguments are the user's, and of any kind
         return None
 
@@ -102,6 +103,8 @@ def _cache(value: Any, depth: int) -> Hashable:
     halves = [getattr(value, name, None) for name in ("self_attention_cache", "cross_attention_cache")]
     if None not in halves:
         return type(value), tuple(_of(half, depth + 1) for half in halves)
+    if type(value).__name__ == PAGED:  # its pages stay, and what of them is read stands beside it
+        return PAGED
     layers = getattr(value, "layers", None)
     if layers is None or not hasattr(value, "get_seq_length"):
         raise _UnknownError

@@ -53,14 +53,17 @@ def _named_in(function: object) -> Iterator[object]:
 
 def tracing() -> str:
     """Return why nothing can be watched now: calls are being taken down, not made. Empty where they are made."""
-    import torch
-
     mode = innermost_mode()
     if mode is not None and mode.is_infra_mode():
         return "torch was tracing the model"
-    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
-        return "a CUDA graph was being captured"
-    return ""
+    return "a CUDA graph was being captured" if capturing() else ""
+
+
+def capturing() -> bool:
+    """Tell whether what runs now is being captured into a CUDA graph."""
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def compiles_itself(model: nn.Module, kwargs: Mapping[str, Any]) -> str:

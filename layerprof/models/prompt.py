@@ -26,13 +26,14 @@ def prompt_of(model: nn.Module, entrance: str, args: tuple[Any, ...], kwargs: Ma
 
     `generate` brings those of its ids (or embeddings) that are not in the cache it was given; `forward` all of them,
     but 0 where it is given one position and a cache that is filled: a decode step. Of an encoder-decoder it is the
-    decoder's prompt. None where that cannot be told; nothing raises.
+    decoder's prompt, of which `generate` makes at least one position itself; of `generate_batch` the shortest of its
+    prompts. None where that cannot be told; nothing raises.
 
     Several positions given to `forward` with a filled cache may be a chunk of a prompt or a check of drafted tokens,
     and one may be a prompt's last chunk: the arguments are the same, so the first are a prompt and the last is decode.
     """
     try:
-        new = _new_positions(_decodes_apart(model), args, kwargs)
+        new = _new_positions(_decodes_apart(model), entrance, args, kwargs)
         if new is None:
             return None
         found = cached(args, kwargs)
@@ -47,11 +48,13 @@ def prompt_of(model: nn.Module, entrance: str, args: tuple[Any, ...], kwargs: Ma
         return None
 
 
-def _new_positions(decodes_apart: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
+def _new_positions(decodes_apart: bool, entrance: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
+    if entrance == "generate_batch":
+        return min(map(len, kwargs["inputs"] if "inputs" in kwargs else args[0]))
     decoder = "decoder_input_ids" in kwargs or "decoder_inputs_embeds" in kwargs
     prefix = "decoder_" if decoder else ""
     if decodes_apart and not decoder:
-        return None
+        return 1 if entrance == "generate" else None
     given = [kwargs.get(prefix + name) for name in ("inputs_embeds", "input_ids")]
     given += [] if decoder else [kwargs.get("inputs"), *args[:1]]
     for value in given:

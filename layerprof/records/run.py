@@ -202,6 +202,9 @@ class LayerRow(Record):
     `kv_per_call` those whose keys and values its attention may read, cached and new ones, an encoder's beside a
     decoder's own, in all rows. Means over calls; None where a layer has none: no features (rotary), no attention.
 
+    Rows of the phase `mixed` say what entered in their steps, over all of them: `mixed_prefill_tokens` positions of
+    prompts and `mixed_decode_tokens` of answers. Other rows have none.
+
     `memory_peak_bytes` is the most that one call held at once beyond what was there when it began, `memory_kept_bytes`
     what a call left allocated when it returned, as a mean over calls, and `memory_kept_kv_bytes` the part of that which
     lies in the KV cache. `weights_bytes` are those of the layer that lie in memory, whatever the phase.
@@ -225,6 +228,8 @@ class LayerRow(Record):
     bytes_kv: int | None = None
     tokens_per_call: float | None = None
     kv_per_call: float | None = None
+    mixed_prefill_tokens: int | None = None
+    mixed_decode_tokens: int | None = None
     memory_peak_bytes: int | None = None
     memory_kept_bytes: int | None = None
     memory_kept_kv_bytes: int | None = None

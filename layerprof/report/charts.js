@@ -309,5 +309,5 @@ const Layerprof = (() => {
     all();
   }
 
-  return { tint, page, requestBar, requestTable, parts, heat, steps, roofline, table, ledger, differences, show, element };
+  return { PHASES, tint, page, requestBar, requestTable, parts, heat, steps, roofline, table, ledger, differences, show, element };
 })();

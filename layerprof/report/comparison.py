@@ -96,11 +96,11 @@ def _cell(cell: Comparison, look: Look) -> Iterator[RenderableType]:
 def _columns(look: Look, changes: Sequence[Change], names: Sequence[str]) -> list[Column]:
     styles = [_style(change) for change in changes]
     return [
-        Column("", [look.text(name) for name in names], 0, "left"),
+        Column("", [look.text(name) for name in names], 0, "left", wraps=True),
         Column("before", [look.text(_amount(change, 0)) for change in changes]),
         Column("after", [look.text(_amount(change, 1)) for change in changes]),
         Column("change", [look.text(_change(c), style) for c, style in zip(changes, styles, strict=True)]),
-        Column("95 %", [look.text(_interval(change), "dim") for change in changes]),
+        Column("95 %", [look.text(_interval(change), "dim") for change in changes], 1),
         Column("pairs", [look.text(_pairs(change), "dim") for change in changes], 2),
     ]
 

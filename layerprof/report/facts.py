@@ -89,7 +89,7 @@ def end_to_end(run: Run) -> list[Fact]:
         ("first token from file", latency.ttft_request),
         ("time per output token", latency.per_output_token),
     )
-    facts += _throughput(totals)
+    facts += [*_throughput(totals), *_made_ahead(run)]
     facts.append(Fact("FLOPs", units.bound(units.flops(totals.flops), totals.flops_at_least), _work_note(run)))
     facts += energy_facts.facts(run)
     reasons = run.passes.get("reasons")
@@ -190,6 +190,20 @@ def _throughput(totals: Totals) -> Iterator[Fact]:
     if totals.accepted_per_step is not None:
         each = "tokens that a row keeps of a decode step, on average"
         yield Fact("accepted per step", units.number(totals.accepted_per_step), each)
+
+
+def _made_ahead(run: Run) -> Iterator[Fact]:
+    """Yield what making batches ahead saves, where the run walked both ways, or that it is not known."""
+    walked = run.passes.get("prefetch")
+    if not isinstance(walked, Mapping) or not walked.get("ratio"):
+        return
+    if not (ends := walked.get("ratio_ci95")):
+        yield Fact("prefetch", units.MISSING, "not known here: too few batches for an interval")
+        return
+    ahead = units.many(int(walked.get("ahead") or 0), "batch", "es")
+    told = f"the walk with {ahead} made ahead over that without"
+    notes = (f"[{points(ends[0])}, {points(ends[1])}]", told, samples.of_part(run))
+    yield Fact("prefetch", f"{points(walked['ratio'])} %", joined(notes))
 
 
 def _work_note(run: Run) -> str:

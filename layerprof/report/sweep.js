@@ -146,7 +146,7 @@ const LayerprofSweep = (() => {
     const text = z.map((line, nth) => line.map((value, layer) => plain(names[layer]) + "<br>" + plain(rows[nth].label) + "<br>" + quantity.name + ": " + show(value, quantity.unit)));
     draw(target, [{
       type: "heatmap", z, x: names.map((_, nth) => nth), y: rows.map(row => plain(row.label)), text, hovertemplate: "%{text}<extra></extra>",
-      colorscale: "Viridis", xgap: 1, ygap: 1, colorbar: { ...(quantity.unit === "%" ? { tickformat: ".0%" } : { tickformat: "~s", ticksuffix: quantity.unit }), thickness: 12 },
+      colorscale: "Viridis", xgap: 1, ygap: 1, colorbar: { ...(quantity.unit === "%" ? { tickformat: ".0%" } : { tickformat: "~s", ticksuffix: quantity.unit === "tokens" ? "" : quantity.unit }), thickness: 12 },
     }], {
       height: 180 + 26 * rows.length, margin: { l: 200, r: 20, t: 20, b: 130 }, yaxis: { autorange: "reversed", automargin: true, type: "category" },
       xaxis: { tickmode: "array", tickvals: names.map((_, nth) => nth), ticktext: names.map(name => plain(layers.get(name))), tickangle: -60, showgrid: false },
@@ -176,6 +176,8 @@ const LayerprofSweep = (() => {
     options("trade-table", [["", "all"], ...measured.map(table => [table.name, table.title])]);
     for (const id of ["share-table", "heat-table"]) options(id, measured.map(table => [table.name, table.title]));
     options("share-quantity", QUANTITIES.map(([name]) => [name, name]));
+    const seen = new Set(Object.values(data.runs).flatMap(run => run.rows.map(row => row.phase)));
+    options("heat-phase", Layerprof.PHASES.filter(phase => seen.has(phase)).map(phase => [phase, phase]));
     options("heat-quantity", quantities(data).map(quantity => [quantity.key, quantity.name]));
     const cells = new Map();
     for (const table of measured) for (const row of table.rows) if (!cells.has(row.key)) cells.set(row.key, table.title + ": " + row.label);

@@ -54,8 +54,9 @@ def joules(value: float | None) -> str:
 
 
 def size(value: float | None) -> str:
-    """Return bytes in powers of ten, e.g. `154 MB`."""
-    return _scaled(value, "B")
+    """Return bytes in powers of ten, e.g. `154 MB`; a few whole ones as they are, e.g. `64 B`."""
+    few = value is not None and float(value).is_integer() and 0 < abs(value) < 1000
+    return f"{value:.0f} B" if few else _scaled(value, "B")
 
 
 def watts(value: float | None) -> str:

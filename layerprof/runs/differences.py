@@ -14,7 +14,7 @@ Differences = dict[str, tuple[Any, Any]]
 
 NOT_SETTINGS = ("output", "hooks", "convention")
 NOT_THE_MODELS = ("transformers", "torch")
-NOT_THE_DATASETS = ("ids", "name", "source")
+NOT_THE_DATASETS = ("ids", "name", "source", "asked")
 PASSING = ("gpu.temperature_c", "gpu.clock_sm_mhz", "gpu.clock_memory_mhz")
 """Facts of the environment that are different every time and are no change."""
 

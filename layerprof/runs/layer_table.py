@@ -24,6 +24,8 @@ COLUMNS = (
     "bytes_kv",
     "tokens_per_call",
     "kv_per_call",
+    "mixed_prefill_tokens",
+    "mixed_decode_tokens",
     "memory_peak_bytes",
     "memory_kept_bytes",
     "memory_kept_kv_bytes",

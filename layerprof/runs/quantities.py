@@ -16,7 +16,7 @@ from layerprof.runs.changes import Change
 from layerprof.runs.pairing import match
 from layerprof.runs.sides import BatchRate, Paired, Side, rate
 
-PARTS = {"read": "reading images", "process": "making tensors", "copy": "copying to the device"}
+PARTS = ("read", "process", "copy")
 
 
 def totals(a: Side, b: Side, paired: Paired) -> Iterator[Change]:
@@ -25,11 +25,11 @@ def totals(a: Side, b: Side, paired: Paired) -> Iterator[Change]:
     x, y = before.latency_s, after.latency_s
     yield latency(a, b, paired)
     yield from _first_token("time to first token, median", lambda one: one.first_token_s, x.ttft, y.ttft, paired)
-    label = "time to first token from the image file, median"
+    label = "first token from file, median"
     yield from _first_token(label, _from_file, x.ttft_request, y.ttft_request, paired)
     yield from _medians("time per output token, median", x.per_output_token, y.per_output_token)
-    for part, label in PARTS.items():
-        yield from _request(part, label, a, b, paired)
+    for part in PARTS:
+        yield from _request(part, a, b, paired)
     yield from _throughput(a, b, paired)
     yield from _either("tokens kept of a decode step", "tokens", before.accepted_per_step, after.accepted_per_step)
     bounds = before.flops_at_least, after.flops_at_least
@@ -74,12 +74,12 @@ def _from_file(one: BatchTime) -> float | None:
     return None if one.made_s is None or one.first_token_s is None else one.made_s + one.first_token_s
 
 
-def _request(part: str, label: str, a: Side, b: Side, paired: Paired) -> Iterator[Change]:
+def _request(part: str, a: Side, b: Side, paired: Paired) -> Iterator[Change]:
     """Yield one part of the way to the device: a sample where batches were kept with it, else a batch, by medians."""
     before, after = (_by_batch(side, lambda one: getattr(one, f"{part}_s"), _rows_of(side)) for side in (a, b))
-    found = paired.all.compared(f"{label}, per sample", "s", before, after)
+    found = paired.all.compared(f"{part} per sample", "s", before, after)
     parts = [getattr(side.run.totals.request_s, part) if side.run.totals.request_s else None for side in (a, b)]
-    yield from [found] if found else _medians(f"{label}, a batch, median", *parts)
+    yield from [found] if found else _medians(f"{part} per batch, median", *parts)
 
 
 def _throughput(a: Side, b: Side, paired: Paired) -> Iterator[Change]:

@@ -52,7 +52,13 @@ class CellRunner:
             choices = choices | demo
             asked = _settings(choices)
         checked = check.check(asked, resolved=self._source)
-        data = self.dataset(asked.dataset, source=checked.samples_from, count=asked.samples, seed=asked.seed)
+        data = self.dataset(
+            asked.dataset,
+            source=checked.samples_from,
+            count=asked.samples,
+            seed=asked.seed,
+            skip_bad=asked.skip_bad,
+        )
         return identity_of(checked, data, {"padding_side": choices.get("padding_side", "left")})
 
     def run(self, identity: Identity, repeat: int, folder: Path, tell: Tell) -> Guards | None:
@@ -79,13 +85,15 @@ class CellRunner:
 
     # --- the shelf: what `prepare.prepare` asks for ------------------------------------------------------------
 
-    def dataset(self, name: str, *, source: str, count: int | Literal["all"], seed: int) -> Dataset:
+    def dataset(
+        self, name: str, *, source: str, count: int | Literal["all"], seed: int, skip_bad: bool = False
+    ) -> Dataset:
         """Return samples, loaded once: cells of a sweep ask for the same ones again and again."""
         from layerprof.data import datasets
 
-        key = canonical([name, source, count, seed])
+        key = canonical([name, source, count, seed, skip_bad])
         if key not in self._datasets:
-            self._datasets[key] = datasets.load(name, source=source, count=count, seed=seed)
+            self._datasets[key] = datasets.load(name, source=source, count=count, seed=seed, skip_bad=skip_bad)
         return self._datasets[key]
 
     def subject(self, source: ModelSource) -> Subject:

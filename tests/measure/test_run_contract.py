@@ -14,6 +14,7 @@ from layerprof.hooks.base import LayerHook
 
 import layerprof
 from layerprof import registry
+from layerprof.books import cost
 from layerprof.books.evidence import OWN_FACTS
 from layerprof.errors import RequestError, RunFailedError
 from layerprof.measure import check
@@ -174,6 +175,26 @@ def test_the_cost_of_measuring_can_be_derived_from_the_batches(run: Run) -> None
     assert len(ratios) == 2
     assert run.totals.overhead_ratio == pytest.approx(sum(ratios) / 2)
     assert run.totals.overhead_ci95 is None, "two pairs are too few"
+
+
+def test_the_request_and_the_rates_can_be_derived_from_the_batches(run: Run) -> None:
+    """Parts and walls of the batches sum to the books of the request; rates are over these, and over generate()."""
+    rows = list(_batches(run))
+    books = run.ledger.request_s
+    assert books is not None
+    for part, column in (("read", "read_s"), ("process", "process_s"), ("copy", "copy_s"), ("generate", "latency_s")):
+        assert getattr(books, part) == pytest.approx(sum(float(row[column]) for row in rows)), part
+    assert books.total == pytest.approx(sum(float(row["wall_s"]) for row in rows))
+    assert run.totals.samples_per_s == pytest.approx(SAMPLES / sum(float(row["wall_s"]) for row in rows))
+    tokens = sum(int(row["new_tokens"]) for row in rows)
+    assert run.totals.output_tokens_per_s == pytest.approx(tokens / sum(float(row["latency_s"]) for row in rows))
+
+
+def test_captions_have_no_cost_of_a_right_answer(run: Run) -> None:
+    """No metric tells a right caption: None, with that reason or, where nothing measures joules, that one."""
+    energy = run.totals.energy
+    assert energy.per_correct_answer is None
+    assert energy.per_correct_answer_reason == (energy.reason if energy.joules is None else cost.NO_METRIC)
 
 
 def _batches(run: Run) -> Iterator[dict[str, str]]:

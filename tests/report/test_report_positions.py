@@ -91,6 +91,19 @@ def test_documents_and_pages_have_columns_of_them() -> None:
     assert not {"tokens_per_call", "memory_peak_bytes"} & {one["key"] for one in payload(sample_run())["quantities"]}
 
 
+def test_steps_that_mix_prompts_and_answers_are_a_phase_of_their_own() -> None:
+    """Continuous batching: told after decode, with a sign and a colour of its own."""
+    rows = tuple(
+        row.model_copy(update={"phase": Phase.MIXED}) if row.phase is Phase.DECODE else row
+        for row in request_run().layers
+    )
+    text = shown(request_run(layers=rows), 100, tty=False)
+    bar, legend = text.partition("Inside generate()")[2].splitlines()[1:3]
+    assert [sign for sign in "vpdm." if sign in bar] == ["v", "p", "m", "."]
+    assert legend.split("   ")[2] == "m mixed 51.0 %"
+    assert "language * mixed" in text
+
+
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 

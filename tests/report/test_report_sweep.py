@@ -197,6 +197,21 @@ def test_a_comparison_of_other_samples_says_so_in_every_format(tmp_path: Path) -
     assert (totals[0]["apart"], totals[0]["n"]) == ([2, 3], 0)
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_figure_of_a_comparison_is_cut(width: int, tmp_path: Path) -> None:
+    """Names of quantities wrap, pairs and then intervals give way, before a figure is shortened."""
+    save_run(run(0.25), tmp_path / "a", (0.2, 0.3))
+    save_run(run(0.3, batch_size=4), tmp_path / "b", (0.24, 0.36))
+    out = io.StringIO()
+    comparison.render(compare.compare(tmp_path / "a", tmp_path / "b"), Console(file=out, width=width))
+    text = out.getvalue()
+    assert "..." not in text
+    assert "…" not in text
+    assert "+20.0 %" in text
+    if width > 60:
+        assert "[+20.0, +20.0]" in text
+
+
 def test_a_comparison_shows_memory_by_layer_where_both_measured_it(tmp_path: Path) -> None:
     """Peaks of a call stand in a table of their own, which is left out where a run has none."""
     for name, size in (("a", 1_000_000), ("b", 2_000_000), ("c", None)):

@@ -103,7 +103,33 @@ def test_why_a_right_answer_has_no_cost_is_told_once(tmp_path: Path) -> None:
     assert tables.tables(data)[0].rows[0].figures is not None
 
 
+def test_samples_that_were_left_out_are_told_once(tmp_path: Path) -> None:
+    """Two cells left the same two out: how many they are, and the first with its reason."""
+    path = sample_sweep(tmp_path / "sweep")
+    for key in ("aa", "bb"):
+        made = run(0.1)
+        bad = {"1": "1.png: cut off", "7": "7.png: no picture"}
+        store.save(made.model_copy(update={"dataset": made.dataset | {"bad": bad}}), SweepFolder(path).cell_folder(key))
+    text = _text(overview.load(path), "markdown").replace("\\", "")
+    assert text.count("2 samples left out, e.g. 1.png: cut off") == 2, "once a table"
+
+
 def test_plots_of_work_are_a_sample_that_was_instrumented(data: overview.SweepData) -> None:
     """FLOPs, joules and spans of layers are of 4 of the 12 samples, and shown a sample."""
     page = _text(data, "html")
     assert '"instrumented":4' in page.replace(" ", "")
+
+
+def test_an_axis_that_is_a_figure_too_has_one_column(tmp_path: Path) -> None:
+    """What was walked stands where a cell ran, what was asked for where it did not."""
+    path = sample_sweep(tmp_path / "sweep")
+    record = json.loads((path / "sweep.json").read_text())
+    for cell in record["cells"]:
+        for points in cell["points"].values():
+            for point in points:
+                point["instrumented"] = "all"
+    (path / "sweep.json").write_text(json.dumps(record))
+    lines = list(csv.reader(io.StringIO(_text(overview.load(path), "csv"))))
+    assert lines[0].count("instrumented") == 1
+    place = lines[0].index("instrumented")
+    assert [line[place] for line in lines[1:4]] == ["4", "4", "all"]

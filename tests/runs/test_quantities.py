@@ -84,11 +84,11 @@ def kept() -> dict[str, Change]:
 def test_parts_of_the_request_are_paired_by_batches() -> None:
     """25 s of reading five images before and 30.6 s after; making tensors and copying took the same."""
     found = kept()
-    read = found["reading images, per sample"]
+    read = found["read per sample"]
     assert [read.before, read.after, read.n] == pytest.approx([5.0, 6.12, 5])
     before, after = every_resample(READ, OTHER_READ)
     assert holds_95_percent(read.ci95, after / before, RESAMPLES)
-    for name, seconds in (("making tensors, per sample", 0.5), ("copying to the device, per sample", 0.25)):
+    for name, seconds in (("process per sample", 0.5), ("copy per sample", 0.25)):
         assert (found[name].before, found[name].after, found[name].value) == (seconds, seconds, 1.0)
 
 
@@ -117,7 +117,7 @@ def test_first_tokens_are_compared_by_medians_of_pairs() -> None:
     drawn = np.indices([5] * 5).reshape(5, -1)
     ratios = np.median(np.asarray(SECOND)[drawn], axis=0) / np.median(np.asarray(FIRST)[drawn], axis=0)
     assert holds_95_percent(ttft.ci95, ratios, MEDIANS)
-    whole = found["time to first token from the image file, median"]
+    whole = found["first token from file, median"]
     assert (whole.before, whole.after) == (4.0 + 0.75 + 0.125, 6.0 + 0.75 + 0.25), (
         "the making of the third batch is in the middle"
     )
@@ -135,8 +135,8 @@ def test_without_batches_the_totals_stand_without_an_interval() -> None:
     has = Side(run(latency_s=times, **more))
     found = changes((has, Side(sample_run())))
     for name, figure in (
-        ("time to first token from the image file, median", 2.0), ("reading images, a batch, median", 1.0),
-        ("making tensors, a batch, median", 2.0), ("copying to the device, a batch, median", 3.0),
+        ("first token from file, median", 2.0), ("read per batch, median", 1.0),
+        ("process per batch, median", 2.0), ("copy per batch, median", 3.0),
         ("samples per second", 8.0), ("output tokens per second", 80.0), ("tokens kept of a decode step", 2.5),
     ):  # fmt: skip
         assert (found[name].before, found[name].after, found[name].ci95) == (figure, None, None)
@@ -205,6 +205,52 @@ def test_a_cost_that_one_run_lacks_has_no_interval() -> None:
     metrics = ((1.0, 0.0, 1.0, 0.0),) * 2
     found = changes(sides(energy(5.0, 0.1, 10.0), energy(5.0, 0.1), metrics=metrics))["energy per correct answer"]
     assert (found.before, found.after, found.ci95, found.n) == (10.0, None, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("latency per sample, median", {"latency_s": "per_sample"}),
+        ("time to first token, median", {"latency_s": "ttft"}),
+        ("first token from file, median", {"latency_s": "ttft_request"}),
+        ("time per output token, median", {"latency_s": "per_output_token"}),
+        ("read per batch, median", {"request_s": "read"}),
+        ("process per batch, median", {"request_s": "process"}),
+        ("copy per batch, median", {"request_s": "copy"}),
+        ("FLOPs per sample", {"flops_per_sample": ""}),
+        ("energy per sample", {"energy": "per_sample"}),
+        ("energy per correct answer", {"energy": "per_correct_answer"}),
+        ("peak memory", {"peak_memory_bytes": ""}),
+        ("samples per second", {"samples_per_s": ""}),
+        ("output tokens per second", {"output_tokens_per_s": ""}),
+    ],
+)
+def test_each_quantity_is_worse_one_way_only(name: str, change: dict[str, str]) -> None:
+    """Twice as much of what costs is a regression, and half of it none; of what is got in a second the other way."""
+    base = sample_run().totals
+    latency = base.latency_s.model_copy(update={"ttft_request": once(1.0)})
+    energy = base.energy.model_copy(update={"per_correct_answer": 10.0})
+    more = {"latency_s": latency, "energy": energy, "request_s": request(1, 2, 3, 4), "samples_per_s": 8.0}
+    first = base.model_copy(update=more | {"output_tokens_per_s": 80.0})
+    ((field, inner),) = change.items()
+    told = {}
+    for factor in (2, 0.5):
+        value = getattr(first, field)
+        if inner:
+            part = getattr(value, inner)
+            wanted = (
+                part.model_copy(update={"median": factor * part.median})
+                if isinstance(part, Statistic)
+                else factor * part
+            )
+            changed = value.model_copy(update={inner: wanted})
+        else:
+            changed = type(value)(factor * value)
+        second = first.model_copy(update={field: changed})
+        found = two(Side(sample_run(totals=first)), Side(sample_run(totals=second)))
+        told[factor] = [one.quantity for one in found.regressions(10)]
+    worse, better = (0.5, 2) if "second" in name else (2, 0.5)
+    assert (told[worse], told[better]) == ([name], [])
 
 
 # --- layers -----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from layerprof.report.look import PHASE_STYLE, Column, Look
 
 
 def groups(run: Run, look: Look) -> Iterator[RenderableType]:
-    """Yield the tables, one per tower and phase, with what a call held at most as bars."""
+    """Yield the tables, one per tower and phase, with bars of what a call held at most; figures with their units."""
     found = memory.groups(run)
     if not found:
         return
@@ -41,7 +41,5 @@ def _columns(look: Look, group: Group, label_width: int, largest: float) -> list
     ]
     for title, name in memory.COLUMNS:
         figures = [line.each(name) for line in group.lines]
-        fit = units.scale(figures, "B")
-        cells = [look.text(fit.show(value), "" if value else "dim") for value in figures]
-        columns.append(Column(f"{title} {fit.unit}", cells))
+        columns.append(Column(title, [look.text(units.size(value), "" if value else "dim") for value in figures]))
     return columns

@@ -28,7 +28,8 @@ def breakdown(run: Run, look: Look) -> Iterator[RenderableType]:
 def _columns(look: Look, run: Run, parts: list[request.RequestPart]) -> list[Column]:
     total = run.ledger.request_s.total if run.ledger.request_s else None
     whole = units.scale([total, *(part.total_s for part in parts)], "s")
-    each = units.scale([part.each.p95 if part.each else None for part in parts], "s")
+    fits = [units.scale([part.each.median if part.each else None], "s") for part in parts]
+    each = [(fit, part.each) for fit, part in zip(fits, parts, strict=True)]
     blank = Text()
 
     def right(title: str, cells: list[str], last: str = "", gives_way: int = 0) -> Column:
@@ -41,15 +42,15 @@ def _columns(look: Look, run: Run, parts: list[request.RequestPart]) -> list[Col
         look.bar(part.share / largest if part.share and largest else None, width, REQUEST_STYLE[part.name][0])
         for part in parts
     ]
-    ends = [units.bracket(part.each.ci95, each) if part.each else "" for part in parts]
+    ends = [units.bracket(one.ci95, fit) if one else "" for fit, one in each]
     columns = [
         Column("part", [*names, look.text("total", "bold")], 0, "left"),
         Column("", [*bars, blank], 3, "left"),
         right("%", [units.bare_percent(part.share) for part in parts], "100" if total else ""),
         right(whole.unit, [whole.show(part.total_s) for part in parts], whole.show(total)),
-        right(f"{each.unit}/batch", [each.show(part.each.median) if part.each else "" for part in parts]),
+        right("a batch", [units.seconds(part.each.median) if part.each else "" for part in parts]),
         right("95 %", ends, gives_way=2),
-        right("p95", [each.show(part.each.p95) if part.each else "" for part in parts], gives_way=1),
+        right("p95", [fit.show(one.p95) if one else "" for fit, one in each], gives_way=1),
     ]
     return columns if total is not None else [_without_last(column) for column in columns]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from layerprof.books import not_counted
+from layerprof.records import Run
 from layerprof.report import units
 from layerprof.report.facts import METRIC_NAMES
 from layerprof.report.sweep.figures import Ends, Figures
@@ -168,7 +169,7 @@ def without_figures(rows: Sequence[CellRow]) -> list[str]:
 
 
 def not_measured(table: TableView) -> list[str]:
-    """Return why measured cells lack joules, also of a right answer, and which operators FLOPs miss, each once."""
+    """Return why measured cells lack joules, also of a right answer, operators and samples, each reason once."""
     figures = [row.figures for row in table.rows if row.figures]
     reasons = dict.fromkeys(f.energy_reason for f in figures if f.energy_j is None and f.energy_reason)
     missing = dict.fromkeys(not_counted.warning(row.run.ledger.flops) for row in table.rows if row.run)
@@ -177,7 +178,16 @@ def not_measured(table: TableView) -> list[str]:
         *(f"energy not measured: {reason}" for reason in reasons),
         *(f"no joules of a right answer: {reason}" for reason in costs),
         *filter(None, missing),
+        *dict.fromkeys(note for row in table.rows if row.run and (note := _left_out(row.run))),
     ]
+
+
+def _left_out(run: Run) -> str:
+    """Return how many samples a run left out since their pictures could not be read, and why the first of them."""
+    bad = run.dataset.get("bad") or {}
+    if not bad:
+        return ""
+    return f"{units.many(len(bad), 'sample')} left out, e.g. {next(iter(bad.values()))}"
 
 
 def unmatched(table: TableView) -> list[str]:

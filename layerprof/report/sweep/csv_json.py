@@ -64,7 +64,9 @@ SETTINGS = (
 
 def render_csv(data: SweepData, out: IO[str]) -> None:
     """Write the cells with a header line; empty where not measured."""
-    axes = list(dict.fromkeys(axis for table in tables.tables(data) for axis in table.axes if axis not in SETTINGS))
+    axes = list(
+        dict.fromkeys(axis for table in tables.tables(data) for axis in table.axes if axis not in (*SETTINGS, *FIGURES))
+    )
     names = ["table", *SETTINGS, *axes, "status", "reason", *FIGURES, "latency_ci_low_s", "latency_ci_high_s", *MORE]
     names += [*RATES, *(name for part in PARTS for name in _columns(part)), *COSTS]
     names += [*GUARDS, "flags", *(f"report_{name}" for name in REFERENCE), *PAIRED, "cell"]
@@ -135,7 +137,7 @@ def _flat(table: TableView, row: CellRow, choices: dict[str, Any]) -> dict[str, 
         "table": table.planned.name,
         "status": row.status.value if row.status else "",
         "reason": row.reason,
-        **{name: figures.get(name) for name in (*FIGURES, *MORE, *RATES)},
+        **{name: figures.get(name, row.point.get(name)) for name in (*FIGURES, *MORE, *RATES)},
         "latency_ci_low_s": ends[0],
         "latency_ci_high_s": ends[1],
         **_request(figures),
