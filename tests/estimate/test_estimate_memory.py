@@ -7,7 +7,7 @@ from typing import Any
 import families
 import pytest
 import torch
-from families_base import IMAGE
+from families_base import IMAGE, Family
 from layerprof.hooks.allocation import LayerMemory
 
 from layerprof.estimate import ghost
@@ -24,7 +24,7 @@ LITTLE = 1024
 """Bytes that the walk may differ by: whole numbers that `generate()` makes and lets go of."""
 
 
-def like(family: families.Family, got: Estimate) -> dict[str, Any]:
+def like(family: Family, got: Estimate) -> dict[str, Any]:
     """Make real inputs of the estimate's sizes."""
     torch.manual_seed(0)
     image, prompt = got.settings["image_tokens"], got.settings["prompt_tokens"]
