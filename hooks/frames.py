@@ -69,7 +69,7 @@ class Frame:
 
     `tokens` are the positions that it was given, in all rows, of so many `features`. `attended` are those whose keys
     attention in it read, by where the keys lie in memory (beside the keys, which stay there until it ends);
-    `attended_inside` those of calls inside it.
+    `attended_inside` those of calls inside it. `seen` is what attention had done before a call that may hide its own.
     """
 
     path: str
@@ -90,11 +90,12 @@ class Frame:
     features: int = 0
     attended: dict[Hashable, tuple[int, Any]] = field(default_factory=dict)
     attended_inside: int = 0
+    seen: tuple[int, int] | None = None
 
     @property
     def kv_of_call(self) -> int:
         """Bytes of KV cache that the whole call moved."""
-        return self.kv if self.cached else self.kv_inside
+        return self.kv if self.cached or self.kv else self.kv_inside
 
 
 class Frames:

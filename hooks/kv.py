@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from layerprof.machine.internals import times_written
 from layerprof.machine.modules import told
+from layerprof.models.packed import Packed
 
 STATES = ("conv_states", "recurrent_states")
 
@@ -67,6 +68,15 @@ def _note(layer: Any) -> Before:
 def after_call(found: tuple[Before, ...], queries: int) -> int:
     """Bytes read from and written to the cache: all positions that were cached before, and the new ones."""
     return sum(before.read + _written(before, queries) for before in found)
+
+
+def paged(index: int | None, inputs: dict[Any, Any], packed: Packed | None) -> int:
+    """Bytes read from and written to the pages of continuous batching, which hold the positions of all requests."""
+    allocator = (told(inputs.get("cache"), "layer_to_allocator") or {}).get(index)
+    if packed is None or allocator is None:
+        return 0
+    positions = sum(allocator.get_seqlen_k(before, new) for new, before in packed.sequences)
+    return int(positions * allocator.bytes_per_page // allocator.tokens_per_page)
 
 
 def _written(before: Before, queries: int) -> int:

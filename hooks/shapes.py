@@ -29,6 +29,9 @@ from layerprof.flops.operators import GROUPED
 from layerprof.readings import ELSEWHERE, Layer, Uncounted, WorkReading
 from layerprof.records import BLOCK_KINDS, Phase
 
+OF_PAGES = "flash_attn_with_kvcache"
+"""Attention that reads the pages of continuous batching by itself (`block_table`); in some builds no operator."""
+
 
 class ShapesHook(Following):
     """Counts the work of located layers; `reading()` gives a `WorkReading` whose parts add up to its total."""
@@ -197,7 +200,9 @@ class ShapesHook(Following):
         if self.layers[slot].tower == "language":
             frame.queries = self._flops.queries = queries
         frame.cached = kv.before_call(index, inputs)
-        self._frames.cross(frame, boundary_bytes(inputs))
+        self._frames.cross(frame, boundary_bytes(inputs), kv.paged(index, inputs, self.tracker.packed))
+        if frame.owns and inputs.get("block_table") is not None:
+            frame.seen = self._seen(frame)
 
     def _around(self, layer: Layer) -> int:
         """Return the positions of the call that a layer's call is part of, else those that were embedded last."""
@@ -217,6 +222,12 @@ class ShapesHook(Following):
         if frame is None:
             return
         self._frames.cross(frame, boundary_bytes(output), kv.after_call(frame.cached, frame.queries))
+        if frame.seen is not None and frame.seen == self._seen(frame):
+            self._missed(OF_PAGES, frame, None)
+
+    def _seen(self, frame: Frame) -> tuple[int, int]:
+        """Return what grows where attention is seen: its FLOPs in the call's layer, and operators without a formula."""
+        return self._frames.tally(frame).attention, sum(missed.calls for missed in self._uncounted.values())
 
     # --- operators --------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Literal, TypeVar
 
 from layerprof.records import Phase, Tower
@@ -76,9 +77,8 @@ class SpanReading:
 
     `windows_s[b]` is the host wall time of batch b's `generate()`, device synchronised. `gaps_s` is the time inside
     the windows that no layer's span covers, by where it fell (`before the first layer`, `within decode`, `between
-    decode steps`, ...). `disturbed` are the (batch, step) in which something else cost time beside the layers: they are
-    in medians only where there are no others. `mixed[batch, step]` are the positions of prompts and of answers of a
-    step.
+    decode steps`, ...). `disturbed` are the (batch, step) in which something else cost time: they are in medians only
+    where there are no others. `mixed[batch, step]` are the positions of prompts and of answers of a step.
     """
 
     spans: tuple[Span, ...]
@@ -129,17 +129,8 @@ class Work:
 
     def astuple(self) -> tuple[int, ...]:
         """Return the fields in order."""
-        return (
-            self.calls,
-            self.flops,
-            self.flops_useful,
-            self.flops_causal,
-            self.bytes_weights,
-            self.bytes_activations,
-            self.bytes_kv,
-            self.tokens,
-            self.kv,
-        )
+        figures: tuple[int, ...] = _FIGURES(self)
+        return figures
 
     @property
     def bytes(self) -> int:
@@ -156,6 +147,8 @@ class Work:
         """Mean over calls; None where there was no attention in any of them."""
         return self.kv / self.calls if self.kv and self.calls else None
 
+
+_FIGURES = attrgetter(*Work.__slots__)
 
 NOT_WATCHED = "a step whose operators were not watched"
 ELSEWHERE = "a call on another thread, whose operators were not watched"

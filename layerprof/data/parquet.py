@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
@@ -44,8 +45,8 @@ class Table:
         self.folder = files[0].parent
         self.schema = parquet.read_schema(files[0])
         self.groups: list[Group] = []
-        for file in files:
-            found = parquet.read_metadata(file)
+        self._metadata = {file: parquet.read_metadata(file) for file in files}
+        for file, found in self._metadata.items():
             for within in range(found.num_row_groups):
                 self.groups.append(Group(file, within, len(self), found.row_group(within).num_rows))
 
@@ -93,17 +94,15 @@ class Table:
 
     def group_of(self, row: int) -> int:
         """Return the number of the row group that a row is in."""
-        return next(number for number, group in enumerate(self.groups) if row < group.start + group.rows)
+        return bisect.bisect_right(self.groups, row, key=lambda group: group.start) - 1
 
     def empty(self, number: int, image: str) -> list[bool]:
         """Tell which images of a row group are empty: by its statistics, or where they leave it open by reading it.
 
         An image of no bytes is no empty cell by the statistics; it is met when it is opened.
         """
-        from pyarrow import parquet
-
         group = self.groups[number]
-        found = parquet.read_metadata(group.file).row_group(group.within)
+        found = self._metadata[group.file].row_group(group.within)
         columns = [found.column(index) for index in range(found.num_columns)]
         nulls = [
             one.statistics.null_count if one.is_stats_set else None

@@ -8,6 +8,7 @@ from statistics import median
 
 from layerprof.books.ledger import Sum, outermost
 from layerprof.records import LayerRow, Phase, Run
+from layerprof.report import units
 from layerprof.report.run_parts import KIND_NAMES, main_quantity
 
 Alike = Callable[[LayerRow, LayerRow], bool]
@@ -85,6 +86,15 @@ class Group:
     prefix: str
     lines: tuple[LayerLine, ...]
 
+    @property
+    def entered(self) -> str:
+        """What entered in the steps of a mixed phase, e.g. `6 prompt + 2 answer positions`; empty in others."""
+        both = [entered for line in self.lines for row in line.rows if (entered := of_mixed(row))]
+        if not both:
+            return ""
+        prompts, answers = map(units.count, max(both))
+        return f"{prompts} prompt + {answers} answer positions"
+
     def blocks(self, name: str) -> list[float]:
         """Return a figure of one call of the repeated layers: of lines that stand for several, their median."""
         found = (line.each(name) for line in self.lines if line.rows[0].kind in KIND_NAMES)
@@ -94,6 +104,12 @@ class Group:
         """Tell whether a figure of one call is another from one repeated layer to the next, by more than 1 %."""
         values = self.blocks(name)
         return bool(values) and max(values) - min(values) > 0.01 * max(values)
+
+
+def of_mixed(row: LayerRow) -> tuple[int, int] | None:
+    """Return the positions of prompts and of answers that entered in a mixed row's steps; None of other rows."""
+    prompt, answer = row.mixed_prefill_tokens, row.mixed_decode_tokens
+    return None if prompt is None or answer is None else (prompt, answer)
 
 
 def per_call(row: LayerRow, name: str) -> float | None:

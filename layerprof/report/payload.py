@@ -98,6 +98,7 @@ def _row(row: LayerRow, prefix: str, total: float | None) -> dict[str, Any]:
         **{key: layer_lines.per_call(row, key) for key, *_ in QUANTITIES if key != "share"},
         "flops_at_least": row.at_least,
         "uncounted": row.uncounted,
+        "entered": layer_lines.of_mixed(row),
         "energy_quality": row.energy_quality.value,
         "energy_reason": row.energy_reason,
         "kernels": [list(kernel) for kernel in row.top_kernels[:5]],

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 from small_models import checkpoint_folder, picture, samples, subject
+from transformers import BatchFeature
 
 from layerprof.data import batching, features
 from layerprof.errors import RequestError, RunFailedError
 from layerprof.models.subject import Subject
+from layerprof.readings import Made
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +128,27 @@ def test_pixels_come_in_the_models_format(tmp_path: Path, dtype: str) -> None:
     (batch,) = batching.batches(small, samples(["?"]), image_size=56)
     assert batch.tensors["pixel_values"].dtype == small.dtype
     assert batch.tensors["input_ids"].dtype == torch.int64
+
+
+def test_the_parts_of_a_batchs_making_are_told_apart(tiny: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that opening moves by 5 s a picture, the processor by 7 and the copy by 11; hashing counts nowhere."""
+    now = [0.0]
+
+    def passing(seconds: float, work: Any) -> Any:
+        def taking(*args: Any) -> Any:
+            now[0] += seconds
+            return work(*args)
+
+        return taking
+
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(features, "processed", passing(7, features.processed))
+    monkeypatch.setattr(batching, "key", passing(1000, batching.key))
+    monkeypatch.setattr(BatchFeature, "to", passing(11, BatchFeature.to))
+    data = samples(["a?", "b?"])
+    slow = [dataclasses.replace(one, picture=passing(5, picture)) for one in data.examples]
+    (batch,) = batching.batches(tiny, dataclasses.replace(data, examples=tuple(slow)), batch_size=2, image_size=56)
+    assert batch.made == Made(read_s=10, process_s=7, copy_s=11, wall_s=28)
 
 
 # --- prompts ----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 import odd_layouts
 import pytest
 import torch
+import transformers
 from layerprof.hooks.energy.capture import CaptureHook
 from layerprof.hooks.kernels import KernelsHook
 from layerprof.hooks.latency import LatencyHook
@@ -97,3 +98,30 @@ def test_a_block_tells_where_the_model_was_not_called() -> None:
     states, told = torch.zeros(1, 6, 8), given(PASSES[1])
     assert tracker.step_begins((states,), told) is Phase.MIXED
     assert tracker.mixed == {1: (5, 1)}
+
+
+def _unseen(module: Any, query: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, None]:
+    """Attend out of sight, as code does that is no operator of torch's."""
+    return query.transpose(1, 2).contiguous(), None
+
+
+@pytest.mark.parametrize(("block_table", "named"), [(torch.zeros(1, 2, 1), 2), (None, 0)])
+def test_attention_that_reads_pages_out_of_sight_is_named(block_table: torch.Tensor | None, named: int) -> None:
+    """A block table hands attention to code that need be no operator: each layer says that it was not counted."""
+    transformers.AttentionInterface.register("out_of_sight", _unseen)
+    model = odd_layouts.llama().eval()
+    model.set_attn_implementation("out_of_sight")
+    hook = ShapesHook(model, find_layers(model))
+    with hook, hook.batch(0), torch.no_grad():
+        model(**given(PASSES[2]) | {"block_table": block_table})
+    assert hook.reading().uncounted_calls() == ({"flash_attn_with_kvcache": named} if named else {})
+    assert all(phase is Phase.DECODE for _, phase, _ in hook.reading().uncounted)
+
+
+def test_attention_that_is_seen_is_not_named_beside_its_count() -> None:
+    """The same table beside operators that are counted."""
+    model = odd_layouts.llama().eval()
+    hook = ShapesHook(model, find_layers(model))
+    with hook, hook.batch(0), torch.no_grad():
+        model(**given(PASSES[2]) | {"block_table": torch.zeros(1, 2, 1)})
+    assert hook.reading().uncounted_calls() == {}

@@ -71,7 +71,10 @@ def useful(steps: list[list[tuple[int, int]]]) -> int:
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_prompts_and_answers_are_told_apart_with_their_flops(attention: str) -> None:
-    """Seven steps of one call: two prefill, one mixed, four decode, in every layer; answers are those without us."""
+    """Seven steps of one call: two prefill, one mixed, four decode, in every layer; answers are those without us.
+
+    Keys and values of 2 heads x 8 numbers of 4 bytes are read of all positions before, and written of the new ones.
+    """
     batch = model(attention)
     expected = {name: output.generated_tokens for name, output in batched(batch).items()}
     with LayerProfiler(batch) as prof:
@@ -83,6 +86,7 @@ def test_prompts_and_answers_are_told_apart_with_their_flops(attention: str) -> 
         for phase, steps in parts.items():
             line = row(run, name, phase)
             assert (line.calls, line.flops, line.flops_useful) == (len(steps), flops(steps), useful(steps))
+            assert line.bytes_kv == 2 * 2 * 8 * 4 * sum(new + before for step in steps for new, before in step)
     for name in ("model.embed_tokens", "model.norm", "lm_head"):
         assert [row(run, name, phase).calls for phase in parts] == [2, 1, 4]
     assert run.samples == 3
@@ -138,6 +142,7 @@ def test_a_window_is_counted_as_executed() -> None:
         batched(batch)
     steps = [[(7, 0), (1, 0)], [(1, 7), (2, 1), (5, 0)], [(1, 8), (1, 3), (6, 5)]]
     steps += [[(1, 9), (1, 4), (1, 11)], [(1, 10), (1, 5), (1, 12)], [(1, 6), (1, 13)], [(1, 14)], [(1, 15)]]
+    assert row(prof.run, "model.layers.0", Phase.MIXED).bytes_kv == 2 * 2 * 8 * 4 * (12 + 17)
     near = [[(new, min(before, 3)) for new, before in step] for step in steps]
     line = row(prof.run, "model.layers.0", Phase.MIXED)
     assert (line.flops, line.flops_useful) == (flops(near[1:3]), useful(near[1:3]))

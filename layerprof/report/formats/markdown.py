@@ -135,6 +135,7 @@ def _layers(run: Run) -> Iterator[str]:
         where = group.tower if group.tower == group.phase.value else f"{group.tower}, {group.phase.value}"
         yield f"### {where}" + (escape(f" ({group.prefix}.*)") if group.prefix else "")
         yield ""
+        yield from (f"In its steps entered {group.entered}.", "") if group.entered else ()
         titles = (
             "layer",
             "calls",

@@ -100,7 +100,7 @@ def groups(run: Run, look: Look, every_layer: bool = False) -> Iterator[Renderab
         where = f"{group.tower} · {group.phase.value}" if group.tower != group.phase.value else group.tower
         style = f"bold {PHASE_STYLE[group.phase]}"
         columns = _layer_columns(look, group, label_width)
-        beside = [f"{group.prefix}.*" if group.prefix else "", _positions(look, group, columns)]
+        beside = [f"{group.prefix}.*" if group.prefix else "", group.entered, _positions(look, group, columns)]
         dim = look.text("".join(f"  {part}" for part in beside if part), "dim")
         yield Text("\n" if group is not found[0] else "").append_text(look.text(where, style)).append_text(dim)
         yield look.table(columns)
