@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Literal, TypeVar
 
 from layerprof.records import Phase, Tower
@@ -128,17 +129,8 @@ class Work:
 
     def astuple(self) -> tuple[int, ...]:
         """Return the fields in order."""
-        return (
-            self.calls,
-            self.flops,
-            self.flops_useful,
-            self.flops_causal,
-            self.bytes_weights,
-            self.bytes_activations,
-            self.bytes_kv,
-            self.tokens,
-            self.kv,
-        )
+        figures: tuple[int, ...] = _FIGURES(self)
+        return figures
 
     @property
     def bytes(self) -> int:
@@ -155,6 +147,8 @@ class Work:
         """Mean over calls; None where there was no attention in any of them."""
         return self.kv / self.calls if self.kv and self.calls else None
 
+
+_FIGURES = attrgetter(*Work.__slots__)
 
 NOT_WATCHED = "a step whose operators were not watched"
 ELSEWHERE = "a call on another thread, whose operators were not watched"

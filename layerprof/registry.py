@@ -170,6 +170,9 @@ class LayerMemoryHook(Attached, Protocol):
     ) -> AbstractContextManager[Any]:
         """Return a context manager around one batch's `generate()`; `given` are its tensors."""
 
+    def restart(self) -> None:
+        """Forget the walk's peak so far, inside a batch."""
+
     def reading(self) -> MemoryReading:
         """Return what was read so far."""
 

@@ -68,7 +68,7 @@ def _terminal(page: Any, run: Path, folder: Path) -> None:
     around = folder / "terminal.html"
     around.write_text(f'<body style="margin: 0"><img src="{svg.name}" width="{WIDTH}"></body>', encoding="utf-8")
     page.goto(around.as_uri())
-    _save(page, "terminal", height=min(900, round(WIDTH * height / width)))
+    _save(page, "terminal", height=min(1240, round(WIDTH * height / width)))
 
 
 def _report(page: Any, run: Path, folder: Path) -> None:
@@ -78,7 +78,7 @@ def _report(page: Any, run: Path, folder: Path) -> None:
     page.goto(file.as_uri())
     page.wait_for_selector("#heat-plot .hm")
     page.wait_for_timeout(1000)
-    _save(page, "report", height=1500)
+    _save(page, "report", height=1960)
 
 
 def _layers(page: Any, address: str) -> None:
@@ -86,15 +86,16 @@ def _layers(page: Any, address: str) -> None:
     page.goto(f"{address}#layerprof")
     frame = page.frame_locator("iframe")
     frame.locator("#first").select_option("run")
-    frame.locator("article .figures tr.total").wait_for()
+    frame.locator("article .figures tr.total").last.wait_for()
     page.wait_for_timeout(2000)
-    _save(page, "layers-tab", height=1300)
+    _save(page, "layers-tab", height=1720)
     if frame.locator("#second option[value=other]").count():
         frame.locator("#second").select_option("other")
-        frame.locator("article:nth-child(2) .figures tr.total").wait_for()
+        frame.locator("article:nth-child(2) .figures tr.total").last.wait_for()
         frame.locator("#quantity").select_option("median_s")
         heading = frame.locator("h2", has_text="Layer by layer")
         heading.wait_for()
+        page.set_viewport_size({"width": WIDTH, "height": 900})
         page.wait_for_timeout(2000)
         heading.scroll_into_view_if_needed()
         _save(page, "layers-two", height=900)
@@ -118,7 +119,7 @@ def _save(page: Any, name: str, height: int) -> None:
     page.wait_for_timeout(500)
     shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     target = HERE / f"{name}.png"
-    shot.quantize(128, dither=Image.Dither.NONE).save(target, optimize=True)
+    shot.quantize(256, dither=Image.Dither.NONE).save(target, optimize=True)
     print(f"{target.name}: {target.stat().st_size / 1e3:.0f} kB")
 
 

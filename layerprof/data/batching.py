@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from layerprof.data.spec import Dataset, Example
     from layerprof.models.subject import Subject
 
-SMALL = 64
-"""Whole numbers beside a prompt's ids up to this many (grids, sizes of images) are part of a batch's shape."""
-
 
 @dataclass(frozen=True)
 class Batch(Questions):
@@ -196,11 +193,15 @@ def _copied(made: Any, subject: Subject) -> tuple[dict[str, Any], float]:
 
 
 def _shape(made: Any, prompt_tokens: tuple[int, ...]) -> Hashable:
-    """Return what the work of answering depends on, but for the answer: shapes, padding, grids and sizes of images."""
-    shapes = tuple(sorted((name, tuple(value.shape)) for name, value in made.items() if hasattr(value, "shape")))
-    small = tuple(
-        (name, tuple(value.flatten().tolist()))
-        for name, value in sorted(made.items())
-        if name != "input_ids" and hasattr(value, "shape") and not value.is_floating_point() and value.numel() <= SMALL
-    )
-    return shapes, prompt_tokens, small
+    """Return what the work of answering depends on, but for the answer: all but the values of pixels and tokens.
+
+    That is shapes, and whole numbers: padding, grids and sizes of images, where in a prompt an image stands (in some
+    models its tokens see each other).
+    """
+    tensors = sorted((name, value) for name, value in made.items() if hasattr(value, "shape"))
+    shapes = tuple((name, tuple(value.shape)) for name, value in tensors)
+    whole = hashlib.blake2b(digest_size=12)
+    for name, value in tensors:
+        if not value.is_floating_point() and not name.endswith("input_ids") and not name.startswith("pixel_values"):
+            whole.update(name.encode() + value.contiguous().numpy().tobytes())
+    return shapes, prompt_tokens, whole.digest()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from layerprof.data.spec import Dataset, Example
 
 LOOK_ON_S = 5.0
+"""Seconds that other bad pictures are looked for when one ends the run."""
 Taken = tuple[int, "Image.Image | None"]
 """A sample's place among the examples, and its picture as RGB."""
 
@@ -49,13 +50,14 @@ class Order:
         taken = [self._again(place) for place in self._good[start:end]]
         while len(self._good) < end and self._met < len(self._dataset.examples):
             place = self._met
-            self._met += 1
             example = self._dataset.examples[place]
             try:
                 picture = self._open(example)
             except UnreadableImageError as error:
+                self._met += 1
                 self.bad[example.id] = f"{_row(example)}: {error}"
                 continue
+            self._met += 1
             self._good.append(place)
             if len(self._good) > start:
                 taken.append((place, picture))

@@ -40,6 +40,15 @@ def not_finite(session: Session, bad: int, of: int) -> str:
     )
 
 
+def other_lengths(other: int, of: int) -> str:
+    """Return in words that answers had another length when FLOPs were counted than when times were taken."""
+    return (
+        f"In {other} of {of} batches the answer had another length when FLOPs and bytes were counted than when it was "
+        "timed (a compiled or replayed decoder rounds otherwise): FLOPs, bytes and calls of decode differ by that. "
+        "--fixed-tokens makes all answers one length."
+    )
+
+
 def _why_not_finite(session: Session) -> str:
     facts = session.subject.provenance
     used, own = facts.get("dtype"), facts.get("checkpoint_dtype")

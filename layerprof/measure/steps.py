@@ -74,8 +74,8 @@ class Call:
 
 def same(one: WorkReading, other: WorkReading) -> bool:
     """Tell whether two readings are of the same work; times differ."""
-    counted = one.layers == other.layers and one.outside == other.outside and one.total_flops == other.total_flops
-    return counted and one.uncounted_calls() == other.uncounted_calls()
+    counted = one.layers == other.layers and one.outside == other.outside and one.nested == other.nested
+    return counted and one.total_flops == other.total_flops and one.uncounted_calls() == other.uncounted_calls()
 
 
 def times(reading: WorkReading, count: int) -> WorkReading:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from sample_run import large_run, sample_run
+from sample_run import large_run
+from whole_request import request_run
 
 from layerprof.report import log_folder
 from layerprof.report.formats import tensorboard
@@ -27,7 +28,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     from tensorboard import default, program
 
     folder = tmp_path_factory.mktemp("runs")
-    for name, run in (("first", sample_run()), ("second", large_run())):
+    for name, run in (("first", request_run()), ("second", large_run())):
         store.save(run, folder / name)
         tensorboard.write(run, folder / name)
     board = program.TensorBoard(plugins=[*default.get_static_plugins(), LayersPlugin])
@@ -52,12 +53,18 @@ def tab(browser: Browser, address: str) -> Iterator[tuple[FrameLocator, list[str
 
 
 def test_the_tab_shows_a_run_and_a_second_one_beside_it(tab: tuple[FrameLocator, list[str]], address: str) -> None:
-    """Cards, heat map and ledger of the first run; then two columns and the differences; nothing from outside."""
+    """Cards, request, heat map and ledger of the first run; then two columns and the differences; nothing from outside.
+
+    Titles say of how many samples they are.
+    """
     frame, asked = tab
-    frame.locator("article .figures tr.total").wait_for()
+    frame.locator("article .figures tr.total").last.wait_for()
     assert frame.locator("article").count() == 1
     assert "125 ms" in frame.locator(".cards").inner_text()
-    assert frame.locator("tr.residual td").all_inner_texts()[:3] == ["residual", "0", "0"]
+    request, books = frame.locator("tr.residual").all()
+    assert request.locator("td").all_inner_texts()[:3] == ["residual", "9 ms", "1.0 %"]
+    assert books.locator("td").all_inner_texts()[:3] == ["residual", "0", "0"]
+    assert "Inside generate() of 4 of 12 samples" in frame.locator("h2").all_inner_texts()
     frame.locator("#second").select_option("second")
     frame.locator("article:nth-child(2) .figures tr.total").wait_for()
     frame.locator("#quantity").select_option("median_s")

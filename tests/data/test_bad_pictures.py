@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from image_folders import image_folder, png, text_row
+from PIL import Image
 from small_models import checkpoint_folder, subject
 
 from layerprof.data import datasets, order
@@ -101,6 +102,25 @@ def test_a_picture_that_goes_bad_between_walks_ends_the_run(tiny: Subject, tmp_p
     (folder / "1.png").write_bytes(BROKEN)
     with pytest.raises(RequestError, match=r"which could be before: row 1 \(id 1\)"):
         list(made.walk())
+
+
+def test_a_source_that_fails_is_no_bad_picture(tiny: Subject) -> None:
+    """A connection that broke ends the run though bad pictures are skipped, and the sample is met again afterwards."""
+    broken = [True]
+
+    def picture() -> Image.Image:
+        if broken[0]:
+            raise RequestError("The connection broke.", "Mend it.")
+        return read_image(GOOD, None)
+
+    examples = tuple(Example(str(row), picture, "q?", references=("yes",)) for row in range(2))
+    data = Dataset("textvqa", "own", None, "own", None, 16, examples)
+    made = Batches(tiny, data, image_size=56, skip_bad=True)
+    with pytest.raises(RequestError, match="connection"):
+        list(made.walk())
+    broken[0] = False
+    assert [batch.ids for batch in made.walk()] == [("0",), ("1",)]
+    assert made.bad == {}
 
 
 def test_nothing_but_bad_pictures_is_an_error(tiny: Subject) -> None:

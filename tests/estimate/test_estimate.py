@@ -120,6 +120,21 @@ def test_the_whole_answer_is_the_closed_form(rows: int, pixels: int, text: int, 
     assert [r.flops for r in got.layers if r.kind == "vision_block"] == form.vision_blocks
 
 
+@pytest.mark.parametrize(("rows", "pixels", "text", "new_tokens"), [(1, 224, 100, 2), (3, 336, 70, 128)])
+def test_positions_beside_the_layers_of_the_full_size_model(rows: int, pixels: int, text: int, new_tokens: int) -> None:
+    """Patches in the tower, the prompt in the prefill, one position a step, whose keys are those of half the answer."""
+    got = estimate(CONFIG, batch_size=rows, image_size=pixels, text_tokens=text, new_tokens=new_tokens)
+    patches, prompt = (pixels // 14) ** 2, text + (pixels // 28) ** 2
+    shown = {(row.kind, row.phase): (row.tokens_per_call, row.kv_per_call) for row in got.layers}
+    assert shown["patch_embed", Phase.VISION] == shown["merger", Phase.VISION] == (rows * patches, None)
+    assert shown["vision_block", Phase.VISION] == (rows * patches, rows * patches)
+    assert shown["decoder_layer", Phase.PREFILL] == (rows * prompt, rows * prompt)
+    # Steps 1 to n read prompt + step keys: prompt + (n + 1) / 2 on average.
+    assert shown["decoder_layer", Phase.DECODE] == (rows, rows * (prompt + new_tokens / 2))
+    assert shown["lm_head", Phase.PREFILL] == shown["lm_head", Phase.DECODE] == (rows, None)
+    assert shown["rotary", Phase.DECODE] == (None, None)
+
+
 def test_what_both_towers_have_has_two_names() -> None:
     """Each tower's rotary is an account of its own, as in the books of a run, whatever work the version does there."""
     got = estimate("demo", batch_size=2, image_size=112, text_tokens=7, new_tokens=1)
@@ -153,6 +168,7 @@ def test_an_estimate_is_what_a_real_run_counts(name: str) -> None:
         assert (rows[key].calls, rows[key].flops, rows[key].flops_causal) == (work.calls, work.flops, work.flops_causal)
         assert rows[key].bytes_kv == work.bytes_kv
         assert rows[key].bytes_weights == work.bytes_weights
+        assert (rows[key].tokens_per_call, rows[key].kv_per_call) == (work.tokens_per_call, work.kv_per_call)
     assert got.ledger["flops"].residual == 0
 
 
@@ -185,6 +201,8 @@ def test_a_long_answer_under_a_sliding_window_is_exact() -> None:
     decode = sum((w for (_, phase), w in hook.reading().layers.items() if phase is Phase.DECODE), Work())
     assert got.phases[Phase.DECODE].flops == decode.flops
     assert sum(row.bytes_kv for row in got.layers if row.phase is Phase.DECODE) == decode.bytes_kv
+    keys = [row.kv_per_call for row in got.layers if row.phase is Phase.DECODE and row.kv_per_call is not None]
+    assert sum(keys) == decode.kv / 8
 
 
 def test_the_roof_is_the_slower_of_compute_and_memory(golden: Estimate) -> None:

@@ -183,6 +183,6 @@ class TestNotFinite:
         """Only the walk that counts FLOPs looks; finite logits are worth no word."""
         seen = _walks(session, monkeypatch)
         run = ended(session, conduct.conduct(session))
-        assert [probe for _, _, probe in seen] == [False] * (1 + 4) + [True]
+        assert [probe for _, _, probe in seen] == [False] * (1 + 4) + [True] * 2
         assert run.passes["not_finite_batches"] == []
         assert not any("NaN" in warning for warning in run.warnings)
