@@ -52,8 +52,8 @@ def bare_and_latency(session: Session) -> None:
         del read.hooked[len(read.bare) :]
         if read.hooked:
             read.spans = hook.reading(len(read.hooked))
-    for remark in filter(None, (remarks.left_out(asked.batches.bad), other_load.remark(read.other_load))):
-        read.warnings.append(remark)
+        for remark in filter(None, (remarks.left_out(asked.batches.bad), other_load.remark(read.other_load))):
+            read.warnings.append(remark)
     if any(a.generated.answers != b.generated.answers for a, b in zip(read.bare, read.hooked, strict=False)):
         read.warnings.append(
             "The latency pass answered otherwise than the bare pass: the model is not deterministic here, "

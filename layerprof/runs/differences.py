@@ -15,6 +15,9 @@ Differences = dict[str, tuple[Any, Any]]
 NOT_SETTINGS = ("output", "hooks", "convention")
 NOT_THE_MODELS = ("transformers", "torch")
 NOT_THE_DATASETS = ("ids", "name", "source", "asked")
+LATER: Mapping[str, Any] = {"skip_bad": False, "prefetch": 0, "memory": False}
+"""Settings that runs of a format below `WITH_ALL` do not have, and what was done without them."""
+WITH_ALL = 4
 PASSING = ("gpu.temperature_c", "gpu.clock_sm_mhz", "gpu.clock_memory_mhz")
 """Facts of the environment that are different every time and are no change."""
 
@@ -22,11 +25,19 @@ PASSING = ("gpu.temperature_c", "gpu.clock_sm_mhz", "gpu.clock_memory_mhz")
 def settings(a: Run, b: Run) -> Differences:
     """Return what differs of the settings, and under `model.` and `dataset.` of what these turned out to be."""
     told = {*NOT_THE_MODELS, *a.settings, *b.settings} | ({"name"} if "model" in a.settings else set())
+    if (a.format < WITH_ALL) != (b.format < WITH_ALL):
+        told.add("config_sha256")  # of the older one it holds where the model lay
     return {
-        **_differing(a.settings, b.settings, NOT_SETTINGS),
+        **_differing(_asked(a), _asked(b), NOT_SETTINGS),
         **_differing(a.model, b.model, told, "model."),
         **_differing(a.dataset, b.dataset, NOT_THE_DATASETS, "dataset."),
     }
+
+
+def _asked(run: Run) -> Mapping[str, Any]:
+    """Return a run's settings, with those that came later where it is older."""
+    older = run.format < WITH_ALL and "model" in run.settings
+    return {**LATER, **run.settings} if older else run.settings
 
 
 def environment(a: Run, b: Run) -> Differences:

@@ -149,9 +149,31 @@ class TestBadPicture:
         assert (run.status, run.samples, run.instrumented) == ("done", 5, 5)
         assert list(run.dataset["bad"]) == ["3"]
         assert run.dataset["ids"] == ["0", "1", "2", "4", "5"]
-        assert [told for told in run.warnings if "1 sample was left out" in told and "3.png" in told]
+        assert [told for told in run.warnings if "1 sample was left out, whose picture cannot" in told]
         assert run.totals.flops
         assert run.totals.latency_s.per_batch.n == 3
+
+    def test_it_is_named_where_the_run_ends_early_too(self, folder: Path, tmp_path: Path) -> None:
+        """What was left out by then stands in what is saved."""
+        made = session(tmp_path / "r", dataset="textvqa", source=str(folder), samples="all", skip_bad=True)
+        real = made.asked.batches.change = Interrupting(4)
+        run = ended(made, conduct.conduct(made))
+        assert (run.status, run.samples, real.left) == ("interrupted", 4, 0)
+        assert [told for told in run.warnings if "left out" in told and "3.png" in told]
+
+
+class Interrupting:
+    """Lets a number of batches of the walk pass, then Ctrl-C comes; the first one is also that of the warm-up."""
+
+    def __init__(self, batches: int) -> None:
+        self.left = batches + 1
+
+    def __call__(self, batch: Any) -> Any:
+        """Return the batch as it is. Raises KeyboardInterrupt."""
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return batch
 
 
 class TestAhead:
