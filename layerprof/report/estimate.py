@@ -123,7 +123,9 @@ def _memory(it: Estimate, look: Look) -> Iterator[RenderableType]:
 
 
 def _layers(it: Estimate, look: Look) -> Iterator[RenderableType]:
-    yield look.heading("Layers", "figures of one layer over all its calls; equal layers share a line")
+    yield look.heading(
+        "Layers", "figures of one layer over all its calls, tokens and KV of one call; equal layers share a line"
+    )
     for phase in it.phases:
         rows = [row for row in it.layers if row.phase is phase and (row.flops or row.bytes or row.uncounted)]
         lines = [list(group) for group in _alike(rows)]
@@ -150,6 +152,8 @@ def _columns(look: Look, lines: Sequence[Sequence[EstimateRow]], phase: Phase) -
         Column("layer", [look.text(_label(line)) for line in lines], 0, "left", wraps=True),
         _figures(look, "", [f"×{len(line)}" if len(line) > 1 else "" for line in lines]),
         _figures(look, "calls", [units.count(row.calls) for row in firsts], 5),
+        _figures(look, "tokens", [_positions(row.tokens_per_call) for row in firsts], 6),
+        _figures(look, "KV", [_positions(row.kv_per_call) for row in firsts], 6),
         Column("", bars, 4, "left"),
         _figures(look, "%", ["" if bounds else units.bare_percent(share / whole) for share in weight]),
         _figures(look, f"least {time.unit}", [time.show(row.time_bound_s) for row in firsts]),
@@ -161,11 +165,17 @@ def _columns(look: Look, lines: Sequence[Sequence[EstimateRow]], phase: Phase) -
     ]
 
 
+def _positions(value: float | None) -> str:
+    """Write positions of a mean call; nothing where a layer has none."""
+    return "" if value is None else units.positions(value)
+
+
 def _alike(rows: Sequence[EstimateRow]) -> list[list[EstimateRow]]:
     """Gather layers of one kind with the same figures, in the order of their first."""
     found: dict[tuple[object, ...], list[EstimateRow]] = {}
     for row in rows:
-        found.setdefault((row.tower, row.kind, row.calls, row.flops, row.bytes, *row.uncounted.items()), []).append(row)
+        figures = (row.calls, row.flops, row.bytes, row.tokens_per_call, row.kv_per_call)
+        found.setdefault((row.tower, row.kind, *figures, *row.uncounted.items()), []).append(row)
     return list(found.values())
 
 
