@@ -151,6 +151,12 @@ class LayerMemory(Following):
                 self._charge()
                 self._running = []
 
+    def restart(self) -> None:
+        """Forget the walk's peak so far; what layers' calls held stays. For use inside a batch."""
+        self._charge()
+        self._most = self._level.now()
+        self._storages.restart()
+
     @property
     def failure(self) -> Exception | None:
         """What went wrong in following last; the calls went on."""

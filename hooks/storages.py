@@ -124,6 +124,11 @@ class Storages:
         found = {piece.serial: piece for tensor in tensors if (piece := self._piece(tensor)) is not None}
         return [p.size for p in found.values() if p.serial > since and p.account != but]
 
+    def restart(self) -> None:
+        """Forget the peak so far: it is what lives now."""
+        self._settle()
+        self._most, self._high, self._at_peak = self._live, self._live, True
+
     # --- what is told -----------------------------------------------------------------------------------------
 
     def hold(self, tensors: Iterable[Tensor], account: Account) -> int:

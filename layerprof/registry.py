@@ -173,6 +173,9 @@ class LayerMemoryHook(Attached, Protocol):
         `given` are its tensors.
         """
 
+    def restart(self) -> None:
+        """Forget the walk's peak so far, inside a batch."""
+
     def reading(self) -> MemoryReading:
         """Return what was read so far."""
 

@@ -11,6 +11,7 @@ from math import fsum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerprof.books import memory as memory_books
 from layerprof.books import not_counted
 from layerprof.books.ledger import close
 from layerprof.errors import RequestError
@@ -18,7 +19,7 @@ from layerprof.estimate.result import Estimate, EstimateMemory, EstimateRow, Est
 from layerprof.machine.gpus import Gpu, bound_by, gpu_by_name, roof_seconds
 from layerprof.machine.internals import attention_of
 from layerprof.machine.placement import DTYPES, torch_dtype
-from layerprof.readings import Key, Layer, Work
+from layerprof.readings import Key, Layer, MemoryReading, Work
 from layerprof.records import BLOCK_KINDS, Phase
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ def estimate(
     """
     _check(batch_size, image_size, text_tokens, new_tokens, dtype)
     device = gpu_by_name(gpu) if gpu else None
-    from layerprof.estimate import blueprint, rehearsal
-    from layerprof.estimate.ghost import Ghosts
+    from layerprof.estimate import blueprint, memory, rehearsal
+    from layerprof.estimate.ghost import Ghosts, have_sizes
     from layerprof.layers import find
     from layerprof.models import configuration
 
@@ -57,13 +58,14 @@ def estimate(
     with Ghosts() as ghosts:
         live = blueprint.build(config, torch_dtype(dtype))
     found = find.find_layers(live)
-    ran = rehearsal.rehearse(
-        live, found, ghosts, rows=batch_size, image_size=image_size, text_tokens=text_tokens, new_tokens=new_tokens
-    )
+    given = {"rows": batch_size, "image_size": image_size, "text_tokens": text_tokens, "new_tokens": new_tokens}
+    ran = rehearsal.rehearse(live, found, ghosts, **given)
+    held = memory.rehearse(live, found, ghosts, **given) if have_sizes() else None
     missed = not_counted.by_row(ran.work)
-    rows = _rows(found, ran.work.whole, missed, device, dtype)
+    rows = _rows(found, ran.work.whole, missed, device, dtype, held)
     # Where layers call each other, rows hold the same work twice.
     own = _rows(found, ran.work.layers, missed, device, dtype)
+    peak = memory_books.column(found, held)
     return Estimate(
         model={
             "name": str(model) if isinstance(model, (str, Path)) else config.model_type,
@@ -82,9 +84,9 @@ def estimate(
         gpu=_describe(device, dtype),
         totals=_sum(own),
         phases={phase: _sum(of) for phase in Phase if (of := [row for row in own if row.phase is phase])},
-        memory=_memory(live, ran, device),
+        memory=_memory(live, ran, held, device),
         layers=rows,
-        ledger={"flops": close(found, work=ran.work).flops},
+        ledger={"flops": close(found, work=ran.work).flops, **({"memory_bytes": peak} if peak else {})},
         uncounted_ops=ran.work.uncounted_calls(),
         notes=(*ran.notes, *_notes(config, device, dtype, rows)),
     )
@@ -105,10 +107,17 @@ def _check(batch_size: int, image_size: int, text_tokens: int, new_tokens: int, 
 
 
 def _rows(
-    found: Sequence[Layer], work: Mapping[Key, Work], missed: Mapping[Key, dict[str, int]], gpu: Gpu | None, dtype: str
+    found: Sequence[Layer],
+    work: Mapping[Key, Work],
+    missed: Mapping[Key, dict[str, int]],
+    gpu: Gpu | None,
+    dtype: str,
+    held: MemoryReading | None = None,
 ) -> tuple[EstimateRow, ...]:
     keys = [(layer, phase) for layer in found for phase in Phase if (layer.name, phase) in work]
-    return tuple(_row(x, phase, work[x.name, phase], missed.get((x.name, phase), {}), gpu, dtype) for x, phase in keys)
+    weights = memory_books.weights_inside(found, held)
+    rows = [_row(x, phase, work[x.name, phase], missed.get((x.name, phase), {}), gpu, dtype) for x, phase in keys]
+    return tuple(row.model_copy(update=memory_books.row_fields(held, weights, (row.name, row.phase))) for row in rows)
 
 
 def _row(layer: Layer, phase: Phase, work: Work, uncounted: dict[str, int], gpu: Gpu | None, dtype: str) -> EstimateRow:
@@ -152,7 +161,7 @@ def _sum(rows: Sequence[EstimateRow]) -> EstimateTotals:
     )
 
 
-def _memory(model: Any, ran: Rehearsal, gpu: Gpu | None) -> EstimateMemory:
+def _memory(model: Any, ran: Rehearsal, held: MemoryReading | None, gpu: Gpu | None) -> EstimateMemory:
     weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     total = weights + ran.kv_bytes + ran.widest_bytes
     return EstimateMemory(
@@ -160,8 +169,9 @@ def _memory(model: Any, ran: Rehearsal, gpu: Gpu | None) -> EstimateMemory:
         kv_cache=ran.kv_bytes,
         activations=ran.widest_bytes,
         total=total,
+        peak=held.total if held else None,
         device=int(gpu.memory_bytes) if gpu else None,
-        fits=total <= gpu.memory_bytes if gpu else None,
+        fits=(held.total if held else total) <= gpu.memory_bytes if gpu else None,
     )
 
 

@@ -1,7 +1,9 @@
-"""Tensors without storage: a model of any size is built and run in moments, to learn the shapes of what it does.
+"""Tensors without memory: a model of any size is built and run in moments, to learn the shapes of what it does.
 
-Inside `Ghosts()` every large floating-point tensor is one element under any shape (all strides zero). Matrix work,
-attention and elementwise work on such tensors give another of the right shape and compute nothing. Everything a model
+Inside `Ghosts()` every large floating-point tensor lies in one stretch of addresses that nobody ever writes, so that no
+memory stands behind it, however large it is. It has a storage of its own, of the right size, and the strides of a real
+one: what copies and what only looks is as it would be. Matrix work, attention and elementwise work on such tensors give
+another of the right shape and compute nothing. Everything a model
 decides by (token ids, masks, positions, lengths, image grids) is small, is not floating point or has no ghost in
 it, and is computed as ever. So the control flow is the real one, whatever the model.
 
@@ -11,7 +13,9 @@ in turn, so that a mixture of experts is loaded evenly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import mmap
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from math import prod
 from types import TracebackType
@@ -30,25 +34,67 @@ CHOICES = frozenset({"aten::topk", "aten::sort", "aten::argsort"})
 BY_VALUE = frozenset({"aten::index", "aten::masked_select", "aten::nonzero", "aten::repeat_interleave"})
 """Operators whose output's shape may hang on the values of their integer or boolean operands."""
 COMPLEX_VIEWS = {"aten::view_as_complex": torch.view_as_complex, "aten::view_as_real": torch.view_as_real}
-
-
-def ghost(shape: tuple[int, ...] | torch.Size, dtype: torch.dtype) -> Tensor:
-    """Return zeros of a shape on one element of storage, its own."""
-    return torch.zeros((), dtype=dtype).expand(shape)
+SILENT_VIEW = "aten::_unsafe_view"
+"""Looks at its operand's memory, and does not say so."""
+STRETCHES = (1 << 46, 1 << 40, 1 << 36)
+"""Bytes of addresses that are asked for: the first that the system grants holds the largest ghost."""
+UNRESERVED = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+"""Says that no memory need be kept for what is mapped; Python has the name from 3.13 on."""
 
 
 @cache
-def _zero(dtype: torch.dtype) -> Tensor:
-    """Return the storage that all activations of a dtype share; a weight has its own, by which it is known."""
-    with torch.inference_mode(False):
-        return torch.zeros((), dtype=dtype)
+def _stretch() -> mmap.mmap | None:
+    """Return addresses that read as zeros; None where the system grants none."""
+    for size in STRETCHES:
+        try:
+            return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | UNRESERVED)
+        except (OSError, ValueError, OverflowError, AttributeError):
+            continue
+    return None
+
+
+@cache
+def _start() -> int:
+    """Return the address at which every ghost begins; 0 where there are none of that kind."""
+    stretch = _stretch()
+    return 0 if stretch is None else torch.frombuffer(stretch, dtype=torch.uint8, count=1).data_ptr()
+
+
+def ghost(shape: Sequence[int], dtype: torch.dtype, strides: Sequence[int] | None = None) -> Tensor:
+    """Return zeros of a shape that take no memory, in a storage of their own; contiguous where no strides are given.
+
+    Where no addresses are to be had, all of it is one element, and sizes of storages say nothing.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        stretch = _stretch()
+        elements = prod(shape) if strides is None else _extent(shape, strides)
+        if stretch is None or not elements or elements * dtype.itemsize > len(stretch):
+            return torch.zeros((), dtype=dtype).expand(tuple(shape))
+        flat = torch.frombuffer(stretch, dtype=dtype, count=elements)
+        return flat.view(tuple(shape)) if strides is None else flat.as_strided(tuple(shape), tuple(strides))
+
+
+def _extent(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """Return how many elements of storage a tensor reaches over."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) if prod(shape) else 0
 
 
 def is_ghost(tensor: Tensor) -> bool:
-    """Tell whether a floating-point (or complex) tensor shows one element of storage under more than one place."""
-    if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() < 2:
+    """Tell whether a floating-point (or complex) tensor of several elements has no memory behind it."""
+    if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() < 2 or not _strided(tensor):
         return False
+    if _start() and tensor.untyped_storage().data_ptr() == _start():
+        return True
     return not any(stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1)
+
+
+def _strided(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not tensor.is_nested
+
+
+def have_sizes() -> bool:
+    """Tell whether storages of ghosts have the sizes of real ones."""
+    return _stretch() is not None
 
 
 class Ghosts:
@@ -72,10 +118,10 @@ class Ghosts:
         """Run an operator for real, or answer it by the shape of what it would give."""
         told = schema(func)
         assert told is not None  # torch hands operators that take functions to those alone who ask for them
-        if told.view:
+        if told.view or told.name == SILENT_VIEW:
             between = COMPLEX_VIEWS.get(told.name)
-            if between is not None and is_ghost(args[0]):  # one element has no second one for the other part
-                return _stand_in(between(args[0].to("meta")), None)
+            if between is not None and is_ghost(args[0]) and not any(args[0].stride()):
+                return _stand_in(between(args[0].to("meta")), None)  # one element has no second one for the other part
             return func(*args, **kwargs)
         if told.written and args and isinstance(args[0], Tensor) and is_ghost(args[0]):
             return args[0]
@@ -131,7 +177,7 @@ def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
 def _trait(leaf: Any) -> Any:
     """Say what an answer depends on: shapes and types of tensors, values of everything else."""
     if isinstance(leaf, Tensor):
-        return tuple(leaf.shape), leaf.dtype
+        return tuple(leaf.shape), leaf.stride() if _strided(leaf) else leaf.layout, leaf.dtype
     return type(leaf), leaf if isinstance(leaf, (int, float, str, torch.dtype)) else repr(leaf)
 
 
@@ -139,8 +185,10 @@ def _template(func: Any, told: Schema, args: tuple[Any, ...], kwargs: dict[str, 
     """Give the operator's outputs on the meta device; where shapes hang on values, run it and keep its shapes."""
 
     def abstract(value: Any) -> Any:
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and not _strided(value):
             return torch.empty(value.shape, dtype=value.dtype, device="meta")
+        if isinstance(value, Tensor):
+            return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
         return torch.device("meta") if isinstance(value, torch.device) else value
 
     if told.name == "aten::_grouped_mm" and args[1].ndim == 3:  # its own rule asks for real memory layouts
@@ -156,7 +204,7 @@ def _template(func: Any, told: Schema, args: tuple[Any, ...], kwargs: dict[str, 
 
 def _stand_in(template: Tensor, choices: int | None) -> Tensor:
     if template.is_floating_point() or template.is_complex():
-        return _zero(template.dtype).expand(template.shape)
+        return ghost(template.shape, template.dtype, template.stride())
     if choices:
         return (torch.arange(template.numel(), dtype=template.dtype) % choices).view(template.shape)
     return torch.zeros(template.shape, dtype=template.dtype)

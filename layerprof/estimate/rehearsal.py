@@ -71,7 +71,7 @@ def rehearse(
     first = steps(text_tokens, min(new_tokens, FIRST_STEPS))
     last, widest = None, ghosts.widest_bytes
     decode_steps = new_tokens - 1 if len(first.readings) > 1 else 0
-    if decode_steps > 2 and _slides(model.config):
+    if decode_steps > 2 and slides(model.config):
         last = steps(text_tokens + decode_steps - 2, FIRST_STEPS)
     return Rehearsal(
         work=WorkReading(
@@ -94,11 +94,11 @@ def _steps(model: Any, layers: Sequence[Layer], made: blueprint.PromptInputs, to
     hook = registry.load(registry.SHAPES)(model, layers)
     readings: list[WorkReading] = []
     with hook, hook.batch(0, attention_mask=made.tensors.get("attention_mask")):
-        cache = _answer(model, made, tokens, lambda: readings.append(hook.reading()))
+        cache = answer(model, made, tokens, lambda: readings.append(hook.reading()))
     return _Steps(tuple(readings), cache, made)
 
 
-def _answer(model: Any, made: blueprint.PromptInputs, new_tokens: int, after_token: Callable[[], None]) -> Any:
+def answer(model: Any, made: blueprint.PromptInputs, new_tokens: int, after_token: Callable[[], None]) -> Any:
     """Generate greedily, `after_token` after each; return the cache. An encoder is called once."""
     import torch
     from transformers import StoppingCriteria
@@ -199,7 +199,7 @@ def _total(reading: WorkReading) -> dict[Key, Work]:
     return {("", Phase.DECODE): Work(flops=reading.total_flops)}
 
 
-def _slides(config: Any) -> bool:
+def slides(config: Any) -> bool:
     """Tell whether any part of a configuration limits attention to a window."""
     parts = [config, *(getattr(config, name, None) for name in ("text_config", "decoder", "language_config"))]
     return any(

@@ -16,6 +16,8 @@ class EstimateRow(Record):
     `tokens_per_call` and `kv_per_call` are those of a run's rows (`records.LayerRow`): means over calls, None where a
     layer has none.
 
+    `memory_*` and `weights_bytes` are what the memory pass of a run on a CPU would read (`records.LayerRow`).
+
     `uncounted` are the calls of operators that may do matrix work and have no formula. Where there are any, FLOPs and
     the time are lower bounds (FLOPs None where nothing was counted), and what needs all of them is None.
     """
@@ -34,6 +36,10 @@ class EstimateRow(Record):
     bytes_kv: int
     tokens_per_call: float | None = None
     kv_per_call: float | None = None
+    memory_peak_bytes: int | None = None
+    memory_kept_bytes: int | None = None
+    memory_kept_kv_bytes: int | None = None
+    weights_bytes: int | None = None
     flops_per_byte: float | None
     time_bound_s: float | None = None
     bound: Bound | None = None
@@ -60,12 +66,17 @@ class EstimateTotals(Record):
 
 
 class EstimateMemory(Record):
-    """Bytes needed at the end of the answer; `activations` is the most that one operator reads and writes."""
+    """Bytes needed at the end of the answer; `activations` is the most that one operator reads and writes.
+
+    `peak` is the most that is held at once in all of it, None where that cannot be told here; it decides whether the
+    answer `fits`.
+    """
 
     weights: int
     kv_cache: int
     activations: int
     total: int
+    peak: int | None = None
     device: int | None = None
     fits: bool | None = None
 
@@ -81,7 +92,7 @@ class Estimate(Record):
     phases: dict[Phase, EstimateTotals]
     memory: EstimateMemory
     layers: tuple[EstimateRow, ...]
-    ledger: dict[Literal["flops"], LedgerColumn]
+    ledger: dict[Literal["flops", "memory_bytes"], LedgerColumn]
     uncounted_ops: dict[str, int]
     notes: tuple[str, ...]
 

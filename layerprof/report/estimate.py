@@ -27,7 +27,7 @@ def render(estimate: Estimate, out: Console | IO[str]) -> None:
     """Print an estimate on a Rich console, or write it to a text stream."""
     console = console_on(out, 100)
     look = Look.of(console)
-    for section in (_header, _phases, _memory, _layers, _books, _notes):
+    for section in (_header, _phases, _memory, _layers, _held, _books, _notes):
         pieces = list(section(estimate, look))
         for piece in pieces:
             console.print(piece, highlight=False)
@@ -114,6 +114,7 @@ def _memory(it: Estimate, look: Look) -> Iterator[RenderableType]:
         f"KV cache {units.size(memory.kv_cache)}",
         f"widest operator {units.size(memory.activations)}",
         f"together {units.size(memory.total)}",
+        *([f"at the peak {units.size(memory.peak)}"] if memory.peak is not None else []),
     ]
     if memory.device is not None:
         parts.append(f"{'fits in' if memory.fits else 'does NOT fit in'} {units.size(memory.device)}")
@@ -122,7 +123,9 @@ def _memory(it: Estimate, look: Look) -> Iterator[RenderableType]:
 
 
 def _layers(it: Estimate, look: Look) -> Iterator[RenderableType]:
-    yield look.heading("Layers", "figures of one layer over all its calls; equal layers share a line")
+    yield look.heading(
+        "Layers", "figures of one layer over all its calls, tokens and KV of one call; equal layers share a line"
+    )
     for phase in it.phases:
         rows = [row for row in it.layers if row.phase is phase and (row.flops or row.bytes or row.uncounted)]
         lines = [list(group) for group in _alike(rows)]
@@ -149,6 +152,8 @@ def _columns(look: Look, lines: Sequence[Sequence[EstimateRow]], phase: Phase) -
         Column("layer", [look.text(_label(line)) for line in lines], 0, "left", wraps=True),
         _figures(look, "", [f"×{len(line)}" if len(line) > 1 else "" for line in lines]),
         _figures(look, "calls", [units.count(row.calls) for row in firsts], 5),
+        _figures(look, "tokens", [_positions(row.tokens_per_call) for row in firsts], 6),
+        _figures(look, "KV", [_positions(row.kv_per_call) for row in firsts], 6),
         Column("", bars, 4, "left"),
         _figures(look, "%", ["" if bounds else units.bare_percent(share / whole) for share in weight]),
         _figures(look, f"least {time.unit}", [time.show(row.time_bound_s) for row in firsts]),
@@ -160,11 +165,17 @@ def _columns(look: Look, lines: Sequence[Sequence[EstimateRow]], phase: Phase) -
     ]
 
 
+def _positions(value: float | None) -> str:
+    """Write positions of a mean call; nothing where a layer has none."""
+    return "" if value is None else units.positions(value)
+
+
 def _alike(rows: Sequence[EstimateRow]) -> list[list[EstimateRow]]:
     """Gather layers of one kind with the same figures, in the order of their first."""
     found: dict[tuple[object, ...], list[EstimateRow]] = {}
     for row in rows:
-        found.setdefault((row.tower, row.kind, row.calls, row.flops, row.bytes, *row.uncounted.items()), []).append(row)
+        figures = (row.calls, row.flops, row.bytes, row.tokens_per_call, row.kv_per_call)
+        found.setdefault((row.tower, row.kind, *figures, *row.uncounted.items()), []).append(row)
     return list(found.values())
 
 
@@ -177,6 +188,38 @@ def _ranges(indices: Sequence[int]) -> str:
     """Write indices shortly: `0-6, 8-14`."""
     runs = [[i for _, i in run] for _, run in groupby(enumerate(indices), lambda pair: pair[1] - pair[0])]
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _held(it: Estimate, look: Look) -> Iterator[RenderableType]:
+    """Show what calls hold at most and leave in each phase; layers alike in all of them share a line."""
+    rows: dict[str, dict[Phase, EstimateRow]] = {}
+    for row in it.layers:
+        if row.memory_peak_bytes is not None or row.weights_bytes:
+            rows.setdefault(row.name, {})[row.phase] = row
+    lines: dict[tuple[object, ...], list[EstimateRow]] = {}
+    for of in rows.values():
+        first = next(iter(of.values()))
+        figures = ((phase, row.memory_peak_bytes, row.memory_kept_bytes) for phase, row in of.items())
+        lines.setdefault((first.tower, first.kind, first.weights_bytes, *figures), []).append(first)
+    if not lines:
+        return
+    shown = list(lines.values())
+
+    def cells(phase: Phase, name: str) -> list[str]:
+        found = [rows[line[0].name].get(phase) for line in shown]
+        return ["" if row is None else units.size(getattr(row, name)) for row in found]
+
+    keeping = [phase for phase in it.phases if any(r.memory_kept_bytes for r in it.layers if r.phase is phase)]
+    yield look.heading("Memory by layer", "what one call holds at most, and leaves; weights as they lie in memory")
+    yield look.table(
+        [
+            Column("layer", [look.text(_label(line)) for line in shown], 0, "left", wraps=True),
+            _figures(look, "", [f"×{len(line)}" if len(line) > 1 else "" for line in shown]),
+            _figures(look, "weights", [units.size(line[0].weights_bytes) for line in shown]),
+            *(_figures(look, f"{phase} peak", cells(phase, "memory_peak_bytes")) for phase in it.phases),
+            *(_figures(look, f"{phase} kept", cells(phase, "memory_kept_bytes"), 1) for phase in keeping),
+        ]
+    )
 
 
 def _books(it: Estimate, look: Look) -> Iterator[RenderableType]:

@@ -122,7 +122,7 @@ def _cost_of_measuring(run: Run, ratio: float) -> Fact:
         return Fact(label, units.MISSING, "not known here: too few batches for an interval")
     if known_overhead(run) is None:
         return Fact(label, units.MISSING, f"not known here: {interval} %, since times vary by more than it takes")
-    return Fact(label, figure, f"{interval}, {what}")
+    return Fact(label, figure, joined([interval, what, samples.of_part(run)]))
 
 
 def overhead_interval(run: Run) -> str:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own documentation calls it so
 from families_base import Family
 from layerprof.hooks.shapes import ShapesHook
+from paths import ROOT
 from pruned_vlm import PATCH, PrunedVlm, block_flops
 from torch import nn
 
@@ -213,6 +214,19 @@ def test_without_pruning_all_layers_are_alike() -> None:
     """The same model that drops nothing: its later layers do what its first do."""
     layers = [w for (name, phase), w in pruned(keep_after=None).whole.items() if "layers" in name and phase is PREFILL]
     assert [(w.tokens_per_call, w.flops) for w in layers] == [(42, block_flops(42, 2 * 21**2))] * 4
+
+
+def test_the_example_of_the_docs_is_this_model() -> None:
+    """The table of docs/flops.md is what is counted here."""
+    lines = (ROOT / "docs" / "flops.md").read_text().splitlines()
+    example = [
+        line for line in lines if line.startswith(("| vision block ", "| decoder layer ")) and line.count("|") == 7
+    ]
+    found = pruned().whole
+    names = ("visual.blocks.0", "visual.blocks.2", "layers.1", "layers.3")
+    rows = [next(work for (name, phase), work in found.items() if name == n and phase is not DECODE) for n in names]
+    figures = [(w.tokens, w.kv, w.flops, w.flops // w.tokens) for w in rows]
+    assert [tuple(int(c.replace(",", "")) for c in line.split("|")[3:7]) for line in example] == figures
 
 
 # --- means ----------------------------------------------------------------------------------------------------------
