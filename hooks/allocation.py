@@ -63,11 +63,11 @@ class _Sums:
     kept_kv: dict[Key, int] = field(default_factory=dict)
     calls: dict[Key, int] = field(default_factory=dict)
 
-    def add(self, key: Key, peak: int, kept: int, kept_kv: int) -> None:
-        """Add a call."""
+    def add(self, key: Key, peak: int, kept: int, kept_kv: int, times: int) -> None:
+        """Add a call that stands for so many."""
         self.peak[key] = max(self.peak.get(key, 0), peak)
         for sums, amount in ((self.kept, kept), (self.kept_kv, kept_kv), (self.calls, 1)):
-            sums[key] = sums.get(key, 0) + amount
+            sums[key] = sums.get(key, 0) + times * amount
 
 
 class LayerMemory(Following):
@@ -99,6 +99,7 @@ class LayerMemory(Following):
         self._tied: dict[str, str] = {}
         self._before: int | None = None
         self._most = 0
+        self._times = 1
 
     # --- attaching --------------------------------------------------------------------------------------------
 
@@ -132,8 +133,14 @@ class LayerMemory(Following):
     # --- one batch --------------------------------------------------------------------------------------------
 
     @contextmanager
-    def batch(self, index: int, prompt: int | None = None, *, given: Mapping[str, Any] | None = None) -> Iterator[None]:
-        """Follow one `generate()`; `given` are its tensors, which lie there before it begins."""
+    def batch(
+        self, index: int, prompt: int | None = None, *, given: Mapping[str, Any] | None = None, times: int = 1
+    ) -> Iterator[None]:
+        """Follow one `generate()`, which stands for so many `times` as much.
+
+        `given` are its tensors, which lie there before it begins.
+        """
+        self._times = times
         self._storages.hold(_parts(given or {}), INPUTS)
         with super().batch(index, prompt), operators_visible():
             self._begin()
@@ -218,7 +225,7 @@ class LayerMemory(Following):
         outer.inside_kv += call.kept_kv if call.slot is not None else call.inside_kv
         if call.slot is not None and call.kept is not None:
             key = (call.path, call.phase or self.tracker.phase)
-            self._sums.add(key, call.high - call.began, call.kept, call.kept_kv)
+            self._sums.add(key, call.high - call.began, call.kept, call.kept_kv, self._times)
 
     def _charge(self) -> None:
         """Give what was held since the last boundary to the innermost call."""

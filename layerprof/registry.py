@@ -166,9 +166,12 @@ class LayerMemoryHook(Attached, Protocol):
         """What went wrong."""
 
     def batch(
-        self, index: int, prompt: int | None = None, *, given: Mapping[str, Any] | None = None
+        self, index: int, prompt: int | None = None, *, given: Mapping[str, Any] | None = None, times: int = 1
     ) -> AbstractContextManager[Any]:
-        """Return a context manager around one batch's `generate()`; `given` are its tensors."""
+        """Return a context manager around one batch's `generate()`, which stands for so many `times` as much.
+
+        `given` are its tensors.
+        """
 
     def restart(self) -> None:
         """Forget the walk's peak so far, inside a batch."""

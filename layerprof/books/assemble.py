@@ -64,7 +64,7 @@ def books_of(asked: Asked, read: Read, energy: rows.LayerEnergy) -> tuple[tuple[
         total_energy_j=joules.end_to_end(read.energy),
         reasons=reasons,
     )
-    why = read.reasons.get("memory", "") if asked.settings.memory else ""
+    why = read.reasons.get("memory", "the memory pass did not run") if asked.settings.memory else ""
     more = {
         "request_s": request.close(read.made, read.bare),
         "memory_bytes": memory.column(asked.layers, read.memory, why),

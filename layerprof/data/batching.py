@@ -196,12 +196,20 @@ def _shape(made: Any, prompt_tokens: tuple[int, ...]) -> Hashable:
     """Return what the work of answering depends on, but for the answer: all but the values of pixels and tokens.
 
     That is shapes, and whole numbers: padding, grids and sizes of images, where in a prompt an image stands (in some
-    models its tokens see each other).
+    models its tokens see each other). Some processors give a list of tensors for a name, one for each image.
     """
-    tensors = sorted((name, value) for name, value in made.items() if hasattr(value, "shape"))
+    tensors = [(name, value) for name in sorted(made) for value in _tensors_in(made[name])]
     shapes = tuple((name, tuple(value.shape)) for name, value in tensors)
     whole = hashlib.blake2b(digest_size=12)
     for name, value in tensors:
         if not value.is_floating_point() and not name.endswith("input_ids") and not name.startswith("pixel_values"):
             whole.update(name.encode() + value.contiguous().numpy().tobytes())
     return shapes, prompt_tokens, whole.digest()
+
+
+def _tensors_in(value: Any) -> Iterator[Any]:
+    if hasattr(value, "shape"):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _tensors_in(part)

@@ -47,8 +47,7 @@ def answer(
     """Run one `generate()`; the device is idle before the clock starts and after it stops.
 
     With `probe`, logits of every token are looked at, which costs a little; else those of the last, when no clock runs.
-    With `fixed`, or where the settings
-    ask for it, every row writes exactly `max_new_tokens`.
+    With `fixed`, or where the settings ask for it, every row writes exactly `max_new_tokens`.
     """
     from layerprof.measure import generation
 

@@ -49,11 +49,12 @@ def bare_and_latency(session: Session) -> None:
                 del batch  # before the next one is made
     finally:
         # Spans are of batches that were answered both ways, or totals and layers would be of different work.
-        del read.hooked[len(read.bare) :]
+        for kept in (read.hooked, read.questions, read.made, read.bare_cpu_s):
+            del kept[len(read.bare) :]
         if read.hooked:
             read.spans = hook.reading(len(read.hooked))
-        for remark in filter(None, (remarks.left_out(asked.batches.bad), other_load.remark(read.other_load))):
-            read.warnings.append(remark)
+        told = remarks.left_out(asked.batches.bad), other_load.remark(read.other_load)
+        read.warnings += filter(None, told)
     if any(a.generated.answers != b.generated.answers for a, b in zip(read.bare, read.hooked, strict=False)):
         read.warnings.append(
             "The latency pass answered otherwise than the bare pass: the model is not deterministic here, "

@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 def run(session: Session) -> None:
     """Answer one batch of each signature, call by call, with the memory of layers followed.
 
+    What its calls keep counts as often as the signature comes, so that means are over the calls of all batches.
     Raises what went wrong in following: figures that miss an allocation would be wrong, not incomplete.
     """
     asked = session.asked
     hook = registry.load(registry.LAYER_MEMORY)(session.subject.model, asked.layers, device=asked.device)
-    numbers = [batches[0] for batches in work_pass.by_signature(session).values()]
+    times = {batches[0]: len(batches) for batches in work_pass.by_signature(session).values()}
+    numbers = list(times)
 
     def around(batch: Batch) -> AbstractContextManager[Any]:
-        return hook.batch(batch.index, given=batch.tensors)
+        return hook.batch(batch.index, given=batch.tensors, times=times[batch.index])
 
     # What a compiled region holds inside is seen by nobody, and a graph's memory is a pool of its own.
     with optimize.as_written(session), hook:

@@ -61,11 +61,15 @@ def _walk(session: Session, title: str, batches: Iterable[Batch]) -> list[float]
 
 
 class Ahead:
-    """Takes what an iterator makes in a thread of its own, up to `most` ahead of who asks; raises what it raised."""
+    """Takes what an iterator makes in a thread of its own, up to `most` ahead of who asks; raises what it raised.
+
+    The one that is being made counts, so that no more than `most` are there beside the one that was handed out.
+    """
 
     def __init__(self, batches: Iterator[Batch], most: int) -> None:
         self._batches = batches
-        self._made: queue.Queue[Any] = queue.Queue(most)
+        self._room = threading.Semaphore(most)
+        self._made: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._make, name="prefetch", daemon=True)
 
@@ -75,29 +79,21 @@ class Ahead:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        while self._thread.is_alive():
-            self._drain()
-            self._thread.join(0.01)
-        self._drain()
+        self._room.release()  # it may wait for room
+        self._thread.join()
+        self._made = queue.SimpleQueue()  # what nobody took is not held
 
     def _taken(self) -> Iterator[Batch]:
         while (made := self._made.get()) is not END:
             if isinstance(made, BaseException):
                 raise made
+            self._room.release()
             yield made
             del made
 
     def _make(self) -> None:
         try:
-            for batch in self._batches:
-                self._made.put(batch)
-                del batch
-                if self._over.is_set():
-                    return
-            self._made.put(END)
+            while self._room.acquire() and not self._over.is_set():
+                self._made.put(next(self._batches, END))
         except BaseException as error:  # it is raised where the batches are taken
             self._made.put(error)
-
-    def _drain(self) -> None:
-        while not self._made.empty():
-            self._made.get_nowait()

@@ -196,3 +196,21 @@ def test_a_model_without_chat_template_gets_image_token_and_text(tiny: Subject) 
         assert features.chat(dataclasses.replace(tiny, processor=Plain()), "Hi?", with_image=True) == "<image>\nHi?\n"
     finally:
         tiny.tokenizer.chat_template = kept
+
+
+# --- what the work depends on -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [
+        ("pixel_values", [[torch.zeros(3, 10, 10)]], [[torch.zeros(3, 20, 10)]]),
+        ("tgt_sizes", [torch.tensor([[2, 6]])], [torch.tensor([[3, 4]])]),
+    ],
+)
+def test_tensors_in_lists_are_told_apart(name: str, one: Any, other: Any) -> None:
+    """MiniCPM-V's processor gives a list for each sample: pictures of other sizes are other work."""
+    ids = {"input_ids": torch.zeros(1, 5, dtype=torch.long)}
+    shape = batching._shape(ids | {name: one}, (5,))
+    assert shape != batching._shape(ids | {name: other}, (5,))
+    assert shape == batching._shape(ids | {name: one}, (5,))
