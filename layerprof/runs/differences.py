@@ -15,29 +15,26 @@ Differences = dict[str, tuple[Any, Any]]
 NOT_SETTINGS = ("output", "hooks", "convention")
 NOT_THE_MODELS = ("transformers", "torch")
 NOT_THE_DATASETS = ("ids", "name", "source", "asked")
-LATER: Mapping[str, Any] = {"skip_bad": False, "prefetch": 0, "memory": False}
-"""Settings that runs of a format below `WITH_ALL` do not have, and what was done without them."""
-WITH_ALL = 4
+WITHOUT_PATHS = 4
+"""Format since which the hash of a configuration holds no path."""
 PASSING = ("gpu.temperature_c", "gpu.clock_sm_mhz", "gpu.clock_memory_mhz")
 """Facts of the environment that are different every time and are no change."""
 
 
 def settings(a: Run, b: Run) -> Differences:
-    """Return what differs of the settings, and under `model.` and `dataset.` of what these turned out to be."""
+    """Return what differs of the settings, and under `model.` and `dataset.` of what these turned out to be.
+
+    A setting that an older run does not know, and that the other run does not use, is no difference.
+    """
+    newer = {name for name in a.settings.keys() ^ b.settings.keys() if not (a.settings | b.settings)[name]}
     told = {*NOT_THE_MODELS, *a.settings, *b.settings} | ({"name"} if "model" in a.settings else set())
-    if (a.format < WITH_ALL) != (b.format < WITH_ALL):
-        told.add("config_sha256")  # of the older one it holds where the model lay
+    if (a.format < WITHOUT_PATHS) != (b.format < WITHOUT_PATHS):
+        told.add("config_sha256")
     return {
-        **_differing(_asked(a), _asked(b), NOT_SETTINGS),
+        **_differing(a.settings, b.settings, {*NOT_SETTINGS, *newer}),
         **_differing(a.model, b.model, told, "model."),
         **_differing(a.dataset, b.dataset, NOT_THE_DATASETS, "dataset."),
     }
-
-
-def _asked(run: Run) -> Mapping[str, Any]:
-    """Return a run's settings, with those that came later where it is older."""
-    older = run.format < WITH_ALL and "model" in run.settings
-    return {**LATER, **run.settings} if older else run.settings
 
 
 def environment(a: Run, b: Run) -> Differences:
@@ -81,10 +78,8 @@ def notes(a: Side, b: Side, paired: Paired) -> Iterator[str]:
     if a.samples and b.samples:
         yield from _pairing(a, b, paired)
     yield from _instrumented(a, b)
-    if bool(a.run.settings.get("fixed_tokens")) is False or bool(b.run.settings.get("fixed_tokens")) is False:
-        x, y = a.run.totals.output_tokens, b.run.totals.output_tokens
-        if x != y:
-            yield f"The runs wrote {x} and {y} tokens; compare runs with --fixed-tokens for the same work."
+    if not (a.run.settings.get("fixed_tokens") and b.run.settings.get("fixed_tokens")):
+        yield from _lengths(a, b, paired)
 
 
 def _pairing(a: Side, b: Side, paired: Paired) -> Iterator[str]:
@@ -104,6 +99,17 @@ def _pairing(a: Side, b: Side, paired: Paired) -> Iterator[str]:
         yield f"The runs share {paired.shared} of {counts} samples; pairs are of these."
         if a.batches and b.batches and not paired.all.bundles:
             yield "The samples that the runs share are not in whole batches of their own, so latency is not paired."
+
+
+def _lengths(a: Side, b: Side, paired: Paired) -> Iterator[str]:
+    """Yield that answers to the same samples have another length, with end marks where all samples are the same."""
+    x, y = a.run.totals.output_tokens, b.run.totals.output_tokens
+    of = ""
+    if a.samples and b.samples and not paired.match.same:
+        x, y = (sum(len(pair[side].answer_tokens) for pair in paired.samples()) for side in (0, 1))
+        of = " for the samples that they share"
+    if x != y:
+        yield f"The runs wrote {x} and {y} tokens{of}; compare runs with --fixed-tokens for the same work."
 
 
 def _instrumented(a: Side, b: Side) -> Iterator[str]:

@@ -120,7 +120,6 @@ class Batched:
     """
 
     def __init__(self, samples: Both[Mapping[Name, int]], every: Both[Iterable[int]]) -> None:
-        self.every = sorted(every[0]), sorted(every[1])
         bundled = bundles(*samples)
         same = samples[0].keys() == samples[1].keys()
         self.bundles: tuple[Bundle[Name], ...] = bundled if len(bundled) > 1 or same else ()
@@ -128,7 +127,7 @@ class Batched:
         if self.bundles:
             self.units = [bundle.before for bundle in self.bundles], [bundle.after for bundle in self.bundles]
         else:
-            self.units = [[batch] for batch in self.every[0]], [[batch] for batch in self.every[1]]
+            self.units = [[batch] for batch in sorted(every[0])], [[batch] for batch in sorted(every[1])]
 
     def compared(
         self, quantity: str, unit: str, before: BatchRate, after: BatchRate, *, higher_is_worse: bool = True
@@ -150,10 +149,10 @@ class Batched:
     def medians(self, quantity: str, before: Mapping[int, float], after: Mapping[int, float]) -> Change | None:
         """Return how the median over batches changed: over pairs where each is of one batch on both sides.
 
-        None where a batch has no figure.
+        Both are of the same samples wherever batches of the same are there. None where a batch has no figure.
         """
         paired = bool(self.bundles) and all(len(unit) == 1 for units in self.units for unit in units)
-        batches = [[unit[0] for unit in units] for units in self.units] if paired else self.every
+        batches = [[batch for unit in units for batch in unit] for units in self.units]
         if not all(
             units and all(batch in known for batch in units)
             for units, known in zip(batches, (before, after), strict=True)

@@ -221,3 +221,41 @@ def test_spans_are_paired_over_the_batches_that_both_walked() -> None:
     span = next(layer.span for layer in found.layers if (layer.name, layer.phase) == key)
     assert (span.before, span.after, span.n) == (2.0, 3.0, 2)
     assert change(found, "latency per sample").n == 4, "end-to-end times are of all batches"
+
+
+# --- of the same samples only -----------------------------------------------------------------------------------
+
+
+def _first_tokens(keys: str, rows: int, *seconds: float) -> Side:
+    times = tuple(BatchTime(place, rows, 9.0, it, 5) for place, it in enumerate(seconds))
+    return Side(sample_run(), tuple(sample(key, key, place // rows) for place, key in enumerate(keys)), times)
+
+
+def test_medians_are_over_batches_of_the_shared_samples() -> None:
+    """Twos against ones: no pairs, but the second run's batches of samples that the first has not are in no median."""
+    found = change(
+        two(_first_tokens("abcd", 2, 1.0, 3.0), _first_tokens("xabcdy", 1, 90.0, 1.0, 2.0, 3.0, 5.0, 90.0)),
+        "time to first token, median",
+    )
+    assert (found.before, found.after, found.n, found.apart) == (2.0, 2.5, 0, (2, 4))
+
+
+def test_lengths_of_answers_are_compared_over_the_shared_samples() -> None:
+    """Answers of one token each; the second run has a sample more, which is no difference in length."""
+    written = sample_run().totals
+    first, second = (
+        Side(sample_run(totals=written.model_copy(update={"output_tokens": n})), samples(*keys))
+        for keys, n in (("xy", 4), ("xyz", 6))
+    )
+    assert not [note for note in two(first, second).notes if "--fixed-tokens" in note]
+    longer = Side(second.run, tuple(one.model_copy(update={"answer_tokens": (1, 2)}) for one in second.samples))
+    said = "The runs wrote 2 and 4 tokens for the samples that they share; compare runs with --fixed-tokens"
+    assert [note for note in two(first, longer).notes if note.startswith(said)]
+
+
+def test_a_setting_that_an_older_run_does_not_know_is_no_difference_until_it_is_used() -> None:
+    """Before `--prefetch` there was none; one batch made ahead is another setting."""
+    older, newer = (sample_run() for _ in range(2))
+    for ahead, told in ((0, {}), (1, {"prefetch": (None, 1)})):
+        run = newer.model_copy(update={"settings": newer.settings | {"prefetch": ahead}})
+        assert two(Side(older), Side(run)).settings == told
