@@ -28,8 +28,10 @@ def left_out(bad: Mapping[str, str]) -> str | None:
     if not bad:
         return None
     named = "; ".join(list(bad.values())[:NAMED]) + (f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else "")
-    count = "1 sample was" if len(bad) == 1 else f"{len(bad)} samples were"
-    return f"{count} left out, whose pictures cannot be read: {named}."
+    count = (
+        "1 sample was left out, whose picture" if len(bad) == 1 else f"{len(bad)} samples were left out, whose pictures"
+    )
+    return f"{count} cannot be read: {named}."
 
 
 def not_finite(session: Session, bad: int, of: int) -> str:

@@ -11,6 +11,8 @@ from layerprof.machine import internals
 if TYPE_CHECKING:
     from layerprof.models.source import ModelSource
 
+NOT_THE_MODELS = ("_name_or_path", "transformers_version")
+
 
 def of_source(source: ModelSource, model: Any) -> dict[str, Any]:
     """Return what a model was asked for as, and what it turned out to be."""
@@ -31,13 +33,20 @@ def of_source(source: ModelSource, model: Any) -> dict[str, Any]:
     return own | facts(model)
 
 
+def _own(config: Any) -> Any:
+    """Return what of a configuration is the model's, at every depth: not where it lay, nor what read it."""
+    if isinstance(config, dict):
+        return {name: _own(value) for name, value in config.items() if name not in NOT_THE_MODELS}
+    return [_own(value) for value in config] if isinstance(config, (list, tuple)) else config
+
+
 def facts(model: Any) -> dict[str, Any]:
     """Return what can be read off a live model, whoever loaded it."""
     import torch
     import transformers
 
     config = model.config.to_dict() if hasattr(model.config, "to_dict") else {}
-    text = json.dumps(config, sort_keys=True, default=str)
+    text = json.dumps(_own(config), sort_keys=True, default=str)
     return {
         "architecture": type(model).__name__,
         "model_type": config.get("model_type"),

@@ -158,7 +158,7 @@ def energy_label(run: Run) -> str:
 
 def _wer(wer: Wer) -> Fact:
     edits = wer.substitutions + wer.deletions + wer.insertions
-    count = f"{edits} {'edit' if edits == 1 else 'edits'} in {units.count(wer.reference_words)} words"
+    count = f"{units.many(edits, 'edit')} in {units.many(wer.reference_words, 'word')}"
     notes = [_percent_interval(wer.ci95), count]
     notes += (
         [f"first reference {units.percent(wer.corpus_first)}"] if wer.corpus_first not in (None, wer.corpus_min) else []

@@ -15,6 +15,8 @@ Differences = dict[str, tuple[Any, Any]]
 NOT_SETTINGS = ("output", "hooks", "convention")
 NOT_THE_MODELS = ("transformers", "torch")
 NOT_THE_DATASETS = ("ids", "name", "source", "asked")
+WITHOUT_PATHS = 4
+"""Format since which the hash of a configuration holds no path."""
 PASSING = ("gpu.temperature_c", "gpu.clock_sm_mhz", "gpu.clock_memory_mhz")
 """Facts of the environment that are different every time and are no change."""
 
@@ -26,6 +28,8 @@ def settings(a: Run, b: Run) -> Differences:
     """
     newer = {name for name in a.settings.keys() ^ b.settings.keys() if not (a.settings | b.settings)[name]}
     told = {*NOT_THE_MODELS, *a.settings, *b.settings} | ({"name"} if "model" in a.settings else set())
+    if (a.format < WITHOUT_PATHS) != (b.format < WITHOUT_PATHS):
+        told.add("config_sha256")
     return {
         **_differing(a.settings, b.settings, {*NOT_SETTINGS, *newer}),
         **_differing(a.model, b.model, told, "model."),

@@ -15,7 +15,7 @@ from small_models import PARAMETERS, checkpoint_folder, config_folder, subject
 
 from layerprof.errors import RequestError
 from layerprof.machine import placement
-from layerprof.models import checkpoint
+from layerprof.models import checkpoint, provenance
 from layerprof.models.load import load_model
 from layerprof.models.source import resolve
 
@@ -66,6 +66,16 @@ def test_a_whole_checkpoint_loads_and_tells_where_it_came_from(whole: Path) -> N
     assert (told["kind"], told["weights"]) == ("folder", "pretrained")
     assert (told["dtype"], told["attention"]) == ("fp32", "eager")
     assert len(told["config_sha256"]) == 64
+
+
+def test_a_configuration_is_the_same_wherever_it_lies(whole: Path, tmp_path: Path) -> None:
+    """Its hash holds no path, at no depth; another value is another configuration."""
+    moved = Path(shutil.copytree(whole, tmp_path / "moved"))
+    hashes = [subject(place).provenance["config_sha256"] for place in (whole, moved)]
+    assert hashes[0] == hashes[1]
+    model = subject(moved).model
+    model.config.text_config.rms_norm_eps *= 2
+    assert provenance.facts(model)["config_sha256"] != hashes[0]
 
 
 @pytest.mark.parametrize(("optimization", "attention"), [("eager", "eager"), ("sdpa", "sdpa")])

@@ -229,6 +229,16 @@ def test_spans_of_batches_are_paired_layer_by_layer() -> None:
 # --- what else is different -------------------------------------------------------------------------------------
 
 
+def test_the_configuration_of_an_older_run_is_not_compared() -> None:
+    """Its hash held where the model lay."""
+    base = sample_run()
+    first = base.model_copy(update={"format": 3, "model": base.model | {"config_sha256": "a"}})
+    second = base.model_copy(update={"model": base.model | {"config_sha256": "b"}})
+    assert two(Side(first), Side(second)).settings == two(Side(second), Side(first)).settings == {}
+    third = base.model_copy(update={"model": base.model | {"config_sha256": "c"}})
+    assert two(Side(second), Side(third)).settings == {"model.config_sha256": ("b", "c")}
+
+
 def test_settings_and_surroundings_that_differ_are_told_and_passing_facts_are_not() -> None:
     """Nested blocks by their path, a setting that one run lacks, facts of model and dataset; no heat, no sample ids."""
     base = sample_run()
