@@ -104,11 +104,6 @@ class Storages:
         """The most bytes that lived at once."""
         return self._most + self._discovered
 
-    @property
-    def discovered(self) -> int:
-        """Bytes that were there before, and not told of."""
-        return self._discovered
-
     def at_peak(self) -> Mapping[Account, int]:
         """Return who held what at the moment of the peak."""
         held = self._held if self._at_peak else self._snapshot

@@ -283,6 +283,11 @@ class Run(Record):
     warnings: tuple[str, ...] = ()
     files: dict[str, str] = Field(default_factory=dict)
 
+    @property
+    def walked(self) -> int:
+        """How many samples the instruments walked."""
+        return self.samples if self.instrumented is None else self.instrumented
+
 
 class Sample(Record):
     """One line of `samples.jsonl`: what was asked, what was answered, and how it was scored.

@@ -16,7 +16,7 @@ def facts(run: Run) -> Iterator[Fact]:
         yield Fact("energy", units.MISSING, joined([*energy.flags, energy.reason or "not measured"]))
     else:
         yield Fact("energy", units.joules(energy.joules), joined([_note(energy), part]))
-        yield from _by_phase(energy, samples.instrumented(run), part)
+        yield from _by_phase(energy, run.walked, part)
     yield from _per_correct_answer(energy, part)
     if energy.host_joules is not None:
         notes = (half_width(energy.host_ci95), f"measured: {energy.host_source}", "not added to the above", part)

@@ -51,8 +51,7 @@ def settings(run: Run) -> list[str]:
 
 
 def _samples(run: Run) -> str:
-    walked = samples.instrumented(run)
-    part = f" ({units.count(walked)} instrumented)" if walked != run.samples else ""
+    part = f" ({units.count(run.walked)} instrumented)" if run.walked != run.samples else ""
     return units.many(run.samples, "sample") + part
 
 

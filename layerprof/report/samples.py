@@ -6,15 +6,10 @@ from layerprof.records import Run
 from layerprof.report import units
 
 
-def instrumented(run: Run) -> int:
-    """Return how many samples the instruments walked; in runs that do not say, all."""
-    return run.samples if run.instrumented is None else run.instrumented
-
-
 def part(run: Run) -> str:
     """Return the part of the samples that the instruments walked, e.g. `64 of 5 000 samples`; empty where it is all."""
-    walked = instrumented(run)
-    return "" if walked == run.samples else f"{units.count(walked)} of {units.many(run.samples, 'sample')}"
+    whole = run.walked == run.samples
+    return "" if whole else f"{units.count(run.walked)} of {units.many(run.samples, 'sample')}"
 
 
 def of_part(run: Run) -> str:

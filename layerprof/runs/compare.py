@@ -48,7 +48,7 @@ def _layers(a: Side, b: Side, paired: Paired) -> Iterator[LayerChange]:
 def _layer(
     key: tuple[str, Phase], x: LayerRow | None, y: LayerRow | None, a: Side, b: Side, paired: Paired
 ) -> LayerChange:
-    counts = a.instrumented, b.instrumented
+    counts = a.run.walked, b.run.walked
     bounds = bool(x and x.at_least), bool(y and y.at_least)
     span = paired.hooked.compared("span per sample", "s", _spans(a, key), _spans(b, key))
     totals = [row.span_s.total if row and row.span_s else None for row in (x, y)]

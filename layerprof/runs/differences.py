@@ -115,6 +115,6 @@ def _lengths(a: Side, b: Side, paired: Paired) -> Iterator[str]:
 def _instrumented(a: Side, b: Side) -> Iterator[str]:
     """Yield of how many samples work, energy and layers are, where that is a part."""
     for name, side in (("first", a), ("second", b)):
-        if side.instrumented < side.run.samples:
-            part = f"{side.instrumented} of its {side.run.samples} samples"
+        if side.run.walked < side.run.samples:
+            part = f"{side.run.walked} of its {side.run.samples} samples"
             yield f"FLOPs, energy and layers of the {name} run are of the first {part}."

@@ -134,7 +134,7 @@ def _energy(a: Side, b: Side) -> Iterator[Change]:
 
 def _rights(a: Side, b: Side) -> tuple[tuple[Floats, Floats] | None, int, tuple[int, int] | None]:
     """Return resampled rates of right answers of both runs' instrumented samples, in pairs where these are the same."""
-    samples = [side.samples[: side.instrumented] for side in (a, b)]
+    samples = [side.samples[: side.run.walked] for side in (a, b)]
     found = match(*samples)
     if found.same:
         pairs = [(samples[0][x].metric, samples[1][y].metric) for x, y in zip(*found.places, strict=True)]

@@ -46,12 +46,6 @@ class Side:
             batch_files.load_spans(folder),
         )
 
-    @property
-    def instrumented(self) -> int:
-        """How many samples the instruments walked, the first ones."""
-        run = self.run
-        return run.samples if run.instrumented is None else run.instrumented
-
     @cached_property
     def rows(self) -> Mapping[int, int]:
         """Samples by batch."""

@@ -62,7 +62,7 @@ def test_an_interrupt_in_the_walk_for_flops_leaves_no_part_of_them(
     run = ended(session, conduct.conduct(session))
     assert (run.status, run.samples) == ("interrupted", 2)
     assert run.totals.flops is run.totals.flops_per_sample is None
-    assert run.ledger.flops.reason == "interrupted after 1 of 2 kinds of batches"
+    assert run.ledger.flops.reason == "interrupted after 1 of 2 batches to count"
     assert {row.flops for row in run.layers} == {None}
     assert run.ledger.span_s.total
 
@@ -72,7 +72,7 @@ def test_an_interrupt_in_the_trace_keeps_the_batches_that_were_recorded(
     session: Session, monkeypatch: pytest.MonkeyPatch, traced: int, kept: bool
 ) -> None:
     """Their files are named, and their kernels in the books; without one there is no figure, not a zero."""
-    _stop_after(monkeypatch, 1 + 4 + 1 + traced, KeyboardInterrupt())
+    _stop_after(monkeypatch, 1 + 4 + 2 + traced, KeyboardInterrupt())
     ask_setting(session, trace=True)
     run = ended(session, conduct.conduct(session))
     assert ("trace_0" in run.files) == kept

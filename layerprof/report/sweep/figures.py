@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from layerprof.records import RequestTotals, Run, Statistic
-from layerprof.report import request, samples
+from layerprof.report import request
 
 Ends = tuple[float, float] | None
 
@@ -72,7 +72,7 @@ def figures(runs: Sequence[Run]) -> Figures:
     )
     return Figures(
         samples=runs[0].samples,
-        instrumented=samples.instrumented(runs[0]),
+        instrumented=runs[0].walked,
         repeats=len(runs),
         wer=_median([wer.corpus_min for wer in wers]),
         wer_ci=_joined([(wer.corpus_min, wer.ci95) for wer in wers])[1],
