@@ -51,6 +51,15 @@ class TraceError(RequestError):
     """A profiler trace that is truncated, malformed, or not a trace."""
 
 
+def described(error: BaseException) -> str:
+    """Return an error's class and message, e.g. `KeyError: 'x'`; the class alone where it has none that can be told."""
+    try:
+        message = str(error).strip()
+    except Exception:  # an error of the user's own, of any kind
+        message = ""
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
 def nearest(name: object, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
     """Return the known names that are nearest to what was written, the nearest first; none below the cutoff."""
     return difflib.get_close_matches(str(name), list(known), n=most, cutoff=cutoff)

@@ -11,6 +11,7 @@ from layerprof.hooks.energy.state import difference, outputs
 from torch import nn
 
 from layerprof.energy.instruments import Clock
+from layerprof.errors import described
 
 SAME = 1e-3
 """Largest difference between a replayed output and the original, over the original's largest value."""
@@ -101,7 +102,7 @@ def verify(captured: Captured, device: str, clock: Clock) -> str | None:
             worst = _worst(captured, device, clock)
     except Exception as error:
         # Whatever a model's own code throws when it is called outside its model: no figure, with that reason.
-        return f"it cannot be called on its own ({type(error).__name__}: {error})"
+        return f"it cannot be called on its own ({described(error)})"
     if worst <= SAME:
         return None
     return f"its replayed output differs from the original by {worst:.2g} of its size, so it is not the same call"

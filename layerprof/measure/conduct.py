@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from layerprof.errors import LayerprofError, NothingFinishedError, RequestError, RunFailedError, out_of_memory
+from layerprof.errors import (
+    LayerprofError,
+    NothingFinishedError,
+    RequestError,
+    RunFailedError,
+    described,
+    out_of_memory,
+)
 from layerprof.measure import (
     bare_walk,
     energy_pass,
@@ -68,8 +75,8 @@ def optional(session: Session, name: str, work: Callable[[Session], None], wante
             read.reasons.setdefault(name, "the pass was interrupted")
         raise
     except Exception as error:
-        read.reasons[name] = f"the pass failed: {type(error).__name__}: {error}"
-        read.warnings.append(f"The {name} pass failed ({type(error).__name__}: {error}); its columns are empty.")
+        read.reasons[name] = f"the pass failed: {described(error)}"
+        read.warnings.append(f"The {name} pass failed ({described(error)}); its columns are empty.")
 
 
 def own_hooks(session: Session) -> None:
@@ -83,7 +90,7 @@ def own_hooks(session: Session) -> None:
             raise
         name = next(name for name in session.asked.settings.hooks if name not in session.read.passes)
         raise _caused(
-            f"The hook '{name}' failed: {type(error).__name__}: {error}",
+            f"The hook '{name}' failed: {described(error)}",
             "Correct it (docs/hooks.md) or leave it out; what was measured before it is saved.",
             error,
         ) from error
@@ -100,7 +107,7 @@ def _failure(error: Exception) -> RunFailedError:
         problem = "The device ran out of memory."
         return _caused(problem, "Lower --batch-size, --image-size or --max-new-tokens, or use --dtype fp16.", error)
     return _caused(
-        f"The model failed while it was being measured: {type(error).__name__}: {error}",
+        f"The model failed while it was being measured: {described(error)}",
         "Try --model demo; if that works, the model or its inputs are at fault: measure it in your own loop with "
         "layerprof.LayerProfiler.",
         error,

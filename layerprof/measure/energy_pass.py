@@ -23,6 +23,7 @@ from layerprof.energy.replay_plan import SETTLE_S
 from layerprof.energy.replayed import ReplayReading
 from layerprof.energy.typical import Size, Typical, typical
 from layerprof.energy.windows import EnergyReading
+from layerprof.errors import described
 from layerprof.layers.nesting import whole_layers
 from layerprof.measure import answering, optimize
 from layerprof.measure.session import Session
@@ -128,7 +129,7 @@ def _replayed(session: Session, data: EnergyData, replay: Replays | None) -> Non
         reading, captured = _replay(session, data, replay)
     except Exception as error:
         read.warnings.append(
-            f"The energy replay failed ({type(error).__name__}: {error}); layers' joules are shared by time instead."
+            f"The energy replay failed ({described(error)}); layers' joules are shared by time instead."
         )
         return
     read.energy = replace(data, replayed=reading, captured=captured)

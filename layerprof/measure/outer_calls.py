@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
+from layerprof.errors import described
 from layerprof.machine import internals
 from layerprof.machine.modules import told
 from layerprof.models.arguments import rows_of
@@ -132,7 +133,7 @@ class Calls:
                 return output
         except BaseException as error:
             if outermost:
-                self.failed.append(_told(error))
+                self.failed.append(described(error))
             raise
         finally:
             if outermost:
@@ -205,10 +206,3 @@ class _Beside:
             except Exception as trouble:
                 if trouble is not error:
                     self._troubles.append(trouble)
-
-
-def _told(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}".strip(": ")
-    except Exception:  # an error that cannot be told is still the user's
-        return type(error).__name__

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from layerprof import registry
-from layerprof.errors import RequestError
+from layerprof.errors import RequestError, described
 from layerprof.machine.internals import unseen
 from layerprof.machine.modules import size
 from layerprof.machine.placement import dtype_name
@@ -134,7 +134,7 @@ class LayerProfiler:
                 self._stack.close()
             self._run = self._read(error)
         except Exception as trouble:  # the block's outcome is the user's
-            self._why_none = f"reading what was measured failed ({type(trouble).__name__}: {trouble})"
+            self._why_none = f"reading what was measured failed ({described(trouble)})"
         if self._interrupt is not None:
             raise self._interrupt
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from layerprof.errors import described
 from layerprof.measure import steps
 
 
@@ -37,7 +38,7 @@ class Facts:
 def remarks(facts: Facts) -> Iterator[str]:
     """Yield the sentences."""
     if facts.error is not None:
-        yield f"The block ended with {type(facts.error).__name__}: {facts.error}"
+        yield f"The block ended with {described(facts.error)}"
     caught = len(facts.failed) - (facts.error is not None and bool(facts.failed))
     if caught > 0:
         yield f"{caught} of the calls failed ({facts.failed[0]}): what they did is in no figure."
@@ -62,11 +63,11 @@ def remarks(facts: Facts) -> Iterator[str]:
     if facts.steps is not None:
         yield from _of_steps(facts, facts.steps)
     if facts.failure is not None:
-        told = f"{type(facts.failure).__name__}: {facts.failure}"
+        told = described(facts.failure)
         yield f"Counting met what it does not know ({told}); FLOPs may be short."
     if facts.troubles:
         first = facts.troubles[0]
-        yield f"Measuring failed {len(facts.troubles)} times ({type(first).__name__}: {first}); figures may be short."
+        yield f"Measuring failed {len(facts.troubles)} times ({described(first)}); figures may be short."
 
 
 def _of_steps(facts: Facts, counted: steps.Facts) -> Iterator[str]:

@@ -15,6 +15,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from layerprof import registry
+from layerprof.errors import described
 from layerprof.machine.internals import modes_aside, storage_key
 from layerprof.machine.modules import told
 from layerprof.measure.fingerprint import CONTAINERS, PLAIN, fingerprint, parts
@@ -68,7 +69,7 @@ class Repeats:
                 with modes_aside():
                     self._hold(model, entrance, args, kwargs)
         except Exception as trouble:  # arguments are the user's, and may refuse anything
-            self.why = f"a call could not be held for a repeat ({type(trouble).__name__}: {trouble})"
+            self.why = f"a call could not be held for a repeat ({described(trouble)})"
         if self.why:
             self.calls.clear()
 
@@ -115,7 +116,7 @@ class Repeats:
         except _Refused as refused:
             return None, str(refused)
         except Exception as failure:  # the user's figures are taken; a repeat that fails must not lose them
-            return None, f"repeating the calls failed: {type(failure).__name__}: {failure}"
+            return None, f"repeating the calls failed: {described(failure)}"
         return hook.reading(), ""
 
     def _make_again(self, model: nn.Module, hook: registry.ShapeHook) -> None:
