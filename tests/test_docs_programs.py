@@ -20,9 +20,12 @@ from attributions import holding, stacked
 from docs_commands import ROOT, Block
 from layerprof.hooks.base import LayerHook
 from rich.console import Console
+from shown import shown
+from whole_request import request_run
 
 import layerprof
 from layerprof import registry
+from layerprof.books import memory
 from layerprof.data import batching, datasets
 from layerprof.models.load import load_model
 from layerprof.models.source import resolve
@@ -225,7 +228,8 @@ def test_the_summary_in_the_readme_is_what_is_printed(workplace: Path) -> None:
     assert {"End to end", "Where it goes", "Hot spots", "Layers", "Ledger", "Files"} <= set(headings)
     for heading in ("End to end", "Ledger"):
         assert _labels(block.text, heading) == _labels(printed, heading)
-    assert [heading for heading in headings if f"\n{heading}  " not in printed and heading[0] != "F"] == []
+    lines = [line.partition("  ")[0] for line in printed.splitlines()]
+    assert [heading for heading in headings if heading not in lines and heading[0] != "F"] == []
 
 
 def test_books_balance_as_the_pages_write_it(workplace: Path) -> None:
@@ -237,6 +241,22 @@ def test_books_balance_as_the_pages_write_it(workplace: Path) -> None:
         assert column.layers is not None
         assert column.residual is not None
         assert column.layers + sum(column.rest.values()) + column.residual == pytest.approx(column.total)
+
+
+PARTS = "part                     %    ms  a batch           95 %   p95"
+
+
+def test_the_parts_of_a_request_are_what_is_printed() -> None:
+    """Six batches of two rows, on a terminal of 80 columns."""
+    (block,) = (block for block in docs.blocks("") if block.text.startswith(PARTS))
+    assert block.text.strip() in "\n".join(line.rstrip() for line in shown(request_run(), 80).splitlines())
+
+
+def test_the_books_of_memory_are_named_as_they_are() -> None:
+    """Every line that is no layer's stands in the formula."""
+    (block,) = (block for block in docs.blocks("") if block.page == "docs/memory.md")
+    named = (memory.WEIGHTS_ELSEWHERE, memory.KV_CACHE, memory.INPUTS, memory.BEFORE, memory.OUTSIDE)
+    assert [name for name in named if name not in block.text] == []
 
 
 TREE = "layer                     time µs     %            own µs  each µs  busy/span %"
@@ -278,6 +298,10 @@ PLAIN = {
     "README.md: layerprof demo on textvqa": test_the_summary_in_the_readme_is_what_is_printed,
     "docs/datasets.md: samples/": test_a_row_and_its_folder_are_samples,
     "docs/latency.md: sum of self times + gaps + residual = sum of windows": _spans,
+    "docs/memory.md: layers (their weights, and what their calls had made and not yet freed)": (
+        test_the_books_of_memory_are_named_as_they_are
+    ),
+    "docs/reading.md: " + PARTS: test_the_parts_of_a_request_are_what_is_printed,
     "docs/reading.md: layers + rest + residual = total": test_books_balance_as_the_pages_write_it,
     "docs/traces.md: kernel --correlation--> launch (cuda_runtime or cuda_driver) --time on its thread--> "
     "innermost range open there": _attributed,

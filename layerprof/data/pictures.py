@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 ORIENTATION = 0x0112
 """EXIF tag of how the camera was held."""
+LONGEST_NAME = 200
+LONGEST_PATH = 4095
+"""Bytes that Linux takes for one; images as base64 text are longer."""
 
 
 class UnreadableImageError(Exception):
@@ -48,7 +51,9 @@ def read_image(value: Any, folder: Path | None) -> Image.Image:
     try:
         return _decoded(_bytes_of(value, folder))
     except UnreadableImageError as error:
-        raise UnreadableImageError(f"{value}: {error}" if isinstance(value, (str, Path)) else str(error)) from None
+        raise UnreadableImageError(
+            f"{_named(value)}: {error}" if isinstance(value, (str, Path)) else str(error)
+        ) from None
 
 
 def trouble(value: Any, folder: Path | None) -> str | None:
@@ -60,10 +65,10 @@ def trouble(value: Any, folder: Path | None) -> str | None:
         with _reported():
             found = _path_of(value, folder).stat()
     except UnreadableImageError as error:
-        return f"{value}: {error}"
+        return f"{_named(value)}: {error}"
     if stat.S_ISDIR(found.st_mode):
-        return f"{value}: is a folder"
-    return None if found.st_size else f"{value}: empty file (0 bytes)"
+        return f"{_named(value)}: is a folder"
+    return None if found.st_size else f"{_named(value)}: empty file (0 bytes)"
 
 
 def opened(picture: Picture) -> Image.Image:
@@ -77,12 +82,20 @@ def _bytes_of(value: Any, folder: Path | None) -> bytes:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     if not isinstance(value, (str, Path)):
-        raise UnreadableImageError(f"a {type(value).__name__} is not an image")
+        raise UnreadableImageError(f"a cell of type {type(value).__name__} is not an image")
     with _reported():
         return _path_of(value, folder).read_bytes()
 
 
+def _named(value: str | Path) -> str:
+    """Return a path as it is named in a message: a cell may hold a whole file as text."""
+    text = str(value)
+    return text if len(text) <= LONGEST_NAME else f"{text[:24]}... ({len(text)} characters)"
+
+
 def _path_of(value: str | Path, folder: Path | None) -> Path:
+    if len(str(value)) > LONGEST_PATH or str(value).startswith("data:"):
+        raise UnreadableImageError("this is no path, and text is not decoded; store the file, or its bytes in parquet")
     if "://" in str(value):
         raise UnreadableImageError("addresses are not fetched; download it")
     path = Path(value).expanduser()

@@ -63,6 +63,10 @@ def optional(session: Session, name: str, work: Callable[[Session], None], wante
         work(session)
     except RequestError:
         raise
+    except KeyboardInterrupt:
+        if name not in read.passes and getattr(read, name, None) is None:
+            read.reasons.setdefault(name, "the pass was interrupted")
+        raise
     except Exception as error:
         read.reasons[name] = f"the pass failed: {type(error).__name__}: {error}"
         read.warnings.append(f"The {name} pass failed ({type(error).__name__}: {error}); its columns are empty.")

@@ -192,9 +192,13 @@ def _throughput(totals: Totals) -> Iterator[Fact]:
 
 
 def _made_ahead(run: Run) -> Iterator[Fact]:
-    """Yield what making batches ahead saves, where the run walked both ways, or that it is not known."""
+    """Yield what making batches ahead saves, where that was asked for, or why it is not known."""
     walked = run.passes.get("prefetch")
     if not isinstance(walked, Mapping) or not walked.get("ratio"):
+        if run.settings.get("prefetch"):
+            reasons = run.passes.get("reasons")
+            why = reasons.get("prefetch") if isinstance(reasons, Mapping) else None
+            yield Fact("prefetch", units.MISSING, why or "its walk did not run")
         return
     if not (ends := walked.get("ratio_ci95")):
         yield Fact("prefetch", units.MISSING, "not known here: too few batches for an interval")

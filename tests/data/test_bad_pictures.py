@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from functools import partial
 from pathlib import Path
 
@@ -49,6 +50,25 @@ def test_broken_files_are_told_when_met_with_the_others(tiny: Subject, tmp_path:
     assert f"2 images of {folder} cannot be read: row 1 (id 1): 1.png: " in caught.value.problem
     assert "row 3 (id 3): 3.png: cannot identify" in caught.value.problem
     assert "--skip-bad" in caught.value.remedy
+
+
+@pytest.mark.parametrize("cell", ["iVBORw0KGgo" * 900, "data:image/png;base64,iVBORw0KGgo"])
+def test_an_image_as_text_is_told_in_short(cell: str, tmp_path: Path) -> None:
+    """Base64 of a file is longer than any message should be, and what to do is said."""
+    folder = image_folder(tmp_path)
+    (folder / "metadata.jsonl").write_text(json.dumps(text_row(0, file_name=cell)))
+    with pytest.raises(RequestError, match="no path, and text is not decoded; store the file") as caught:
+        datasets.load("textvqa", source=folder, count=1)
+    assert len(caught.value.problem) < 300 + len(str(folder))
+    found = datasets.load("textvqa", source=_beside(folder, cell), count=2, skip_bad=True)
+    assert [len(why) < 200 for why in found.bad.values()] == [True]
+
+
+def _beside(folder: Path, cell: str) -> Path:
+    """Write a table with the cell and a good row after it."""
+    rows = [text_row(0, file_name=cell), text_row(1)]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
 
 
 def test_looking_on_for_others_has_an_end(tiny: Subject, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,5 +41,5 @@ def test_an_operator_without_a_formula_makes_bounds(monkeypatch: pytest.MonkeyPa
     out = io.StringIO()
     render(got, out)
     assert "FLOPs are at least those given: " in out.getvalue()
-    assert re.search(r"decoder_layer 0-5 +x6 +4 +[\d.]+ +>= ", out.getvalue())
+    assert re.search(r"decoder_layer 0-5 +x6 +4 .*>= ", out.getvalue())
     assert "residual" not in out.getvalue().split("which is counted operator by operator")[1]

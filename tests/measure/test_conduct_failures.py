@@ -15,7 +15,7 @@ from sessions import ask_setting, ended, two_batches
 import layerprof
 from layerprof.data import batching
 from layerprof.errors import NothingFinishedError, RunFailedError
-from layerprof.measure import answering, conduct, passes
+from layerprof.measure import answering, conduct, memory_pass, passes
 from layerprof.measure.session import Session
 from layerprof.report.formats import tensorboard
 
@@ -80,6 +80,22 @@ def test_an_interrupt_in_the_trace_keeps_the_batches_that_were_recorded(
     assert (run.ledger.busy_s.total is not None) == kept
     if not kept:
         assert run.ledger.busy_s.reason == "interrupted before the first batch was recorded"
+
+
+def test_a_pass_that_was_interrupted_says_so(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the pass of memory: its books say that, and what came after did not run."""
+
+    def interrupted(_: Session) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(memory_pass, "run", interrupted)
+    ask_setting(session, memory=True, prefetch=1)
+    run = ended(session, conduct.conduct(session))
+    assert run.status == "interrupted"
+    assert run.ledger.memory_bytes is not None
+    assert run.ledger.memory_bytes.reason == run.passes["reasons"]["memory"] == "the pass was interrupted"
+    assert "prefetch" not in run.passes["reasons"]
+    assert run.totals.flops
 
 
 def test_an_interrupt_before_the_first_answer_leaves_nothing(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

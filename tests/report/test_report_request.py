@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from goldens import assert_golden
@@ -119,6 +120,17 @@ def test_what_making_batches_ahead_saves_is_told() -> None:
     assert note == "[-12.0, -7.0], the walk with 2 batches made ahead over that without, of 4 of 12 samples"
     few = fact(request_run(passes={"prefetch": walked | {"ratio_ci95": None}}), "prefetch")
     assert few == ("–", "not known here: too few batches for an interval")
+
+
+@pytest.mark.parametrize(
+    ("passes", "why"), [({"reasons": {"prefetch": "interrupted"}}, "interrupted"), ({}, "its walk did not run")]
+)
+def test_a_walk_ahead_that_was_asked_for_and_is_not_there_says_why(passes: dict[str, Any], why: str) -> None:
+    """Where nobody asked there is no line."""
+    run = request_run(passes=passes, settings=request_run().settings | {"prefetch": 2})
+    assert fact(run, "prefetch") == ("–", why)
+    nobody = request_run(passes=passes)
+    assert "prefetch" not in {one.label for one in facts.end_to_end(nobody)}
 
 
 def test_steps_that_give_several_tokens_say_how_many_on_average() -> None:
