@@ -40,7 +40,9 @@ def profile(
     samples: Annotated[str, typer.Option(metavar="N|all", help="How many samples to answer.")] = "32",
     instrumented: Annotated[
         str | None,
-        typer.Option(metavar="N|all", help="How many of them the instruments walk. Default: all, at most 64."),
+        typer.Option(
+            metavar="N|all", help="How many of them the instruments walk, in whole batches. Default: all, up to 64."
+        ),
     ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave samples out whose picture cannot be read, and say which.")
