@@ -72,11 +72,25 @@ def after_call(found: tuple[Before, ...], queries: int) -> int:
 
 def paged(index: int | None, inputs: dict[Any, Any], packed: Packed | None) -> int:
     """Bytes read from and written to the pages of continuous batching, which hold the positions of all requests."""
-    allocator = (told(inputs.get("cache"), "layer_to_allocator") or {}).get(index)
-    if packed is None or allocator is None:
+    cache = inputs.get("cache")
+    if packed is None or cache is None or index is None:
         return 0
-    positions = sum(allocator.get_seqlen_k(before, new) for new, before in packed.sequences)
-    return int(positions * allocator.bytes_per_page // allocator.tokens_per_page)
+    allocator = (told(cache, "layer_to_allocator") or {}).get(index)
+    if allocator is not None:
+        positions = sum(allocator.get_seqlen_k(before, new) for new, before in packed.sequences)
+        return int(positions * allocator.bytes_per_page // allocator.tokens_per_page)
+    return _in_older_pages(cache, index, packed)
+
+
+def _in_older_pages(cache: Any, index: int, packed: Packed) -> int:
+    """Return the bytes where layers share tables, as in transformers 5.17; a window of one stands for none there."""
+    place = (told(cache, "layer_index_to_group_indices") or {}).get(index)
+    if place is None:
+        return 0
+    window = cache.sliding_windows[index]
+    positions = sum(new + (before if window == 1 else min(before, window - 1)) for new, before in packed.sequences)
+    tables = cache.key_cache[place[1]], cache.value_cache[place[1]]  # (positions, heads, width)
+    return int(positions * sum(one[0].numel() * one.element_size() for one in tables))
 
 
 def _written(before: Before, queries: int) -> int:

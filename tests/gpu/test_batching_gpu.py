@@ -6,6 +6,7 @@ from typing import Any
 
 import odd_layouts
 import pytest
+from page_sizes import page_size
 
 from layerprof import LayerProfiler
 from layerprof.records import Phase
@@ -22,7 +23,7 @@ def batched(model: Any, **how: Any) -> dict[str, list[int]]:
     """Generate five new tokens for each prompt, at most 8 positions a step."""
     from transformers import ContinuousBatchingConfig, GenerationConfig
 
-    sizes = {"max_batch_tokens": 8, "num_blocks": 32, "page_size": 16, "auto_switch_to_flash": False} | how
+    sizes = {"max_batch_tokens": 8, "num_blocks": 32, "auto_switch_to_flash": False} | page_size(16) | how
     config: Any = GenerationConfig(max_new_tokens=5, do_sample=False, eos_token_id=-1)  # type: ignore[no-untyped-call]  # untyped there
     made = model.generate_batch(
         PROMPTS, generation_config=config, continuous_batching_config=ContinuousBatchingConfig(**sizes)

@@ -17,6 +17,7 @@ import odd_layouts
 import pytest
 import torch
 import transformers
+from page_sizes import page_size
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from layerprof import LayerProfiler
@@ -36,7 +37,7 @@ def batched(model: Any, prompts: list[list[int]] | None = None, **more: Any) -> 
     made: dict[str, Any] = model.generate_batch(
         PROMPTS if prompts is None else prompts,
         generation_config=CONFIG,
-        continuous_batching_config=ContinuousBatchingConfig(max_batch_tokens=8, num_blocks=32, page_size=16),
+        continuous_batching_config=ContinuousBatchingConfig(max_batch_tokens=8, num_blocks=32, **page_size(16)),
         **more,
     )
     return made
