@@ -203,9 +203,13 @@ def _made_ahead(run: Run) -> Iterator[Fact]:
     if not (ends := walked.get("ratio_ci95")):
         yield Fact("prefetch", units.MISSING, "not known here: too few batches for an interval")
         return
+    interval = f"[{points(ends[0])}, {points(ends[1])}]"
+    if ends[0] <= 1 <= ends[1] and 100 * (ends[1] - ends[0]) > WIDEST_POINTS:
+        yield Fact("prefetch", units.MISSING, f"not known here: {interval} %, since times vary by more than it saves")
+        return
     ahead = units.many(int(walked.get("ahead") or 0), "batch", "es")
     told = f"the walk with {ahead} made ahead over that without"
-    notes = (f"[{points(ends[0])}, {points(ends[1])}]", told, samples.of_part(run))
+    notes = (interval, told, samples.of_part(run))
     yield Fact("prefetch", f"{points(walked['ratio'])} %", joined(notes))
 
 

@@ -118,6 +118,8 @@ def test_what_making_batches_ahead_saves_is_told() -> None:
     value, note = fact(request_run(passes={"prefetch": walked}), "prefetch")
     assert value == "-10.0 %"
     assert note == "[-12.0, -7.0], the walk with 2 batches made ahead over that without, of 4 of 12 samples"
+    noisy = fact(request_run(passes={"prefetch": walked | {"ratio_ci95": (0.81, 1.12)}}), "prefetch")
+    assert noisy == ("–", "not known here: [-19.0, +12.0] %, since times vary by more than it saves")
     few = fact(request_run(passes={"prefetch": walked | {"ratio_ci95": None}}), "prefetch")
     assert few == ("–", "not known here: too few batches for an interval")
 
