@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 from transformers import ContinuousBatchingConfig
 
 
-def page_size(positions: int) -> dict[str, int]:
+def page_size(positions: int) -> dict[str, Any]:
     """Return it as an argument of `ContinuousBatchingConfig`: `page_size`, or `block_size` as of old."""
     names = {field.name for field in fields(ContinuousBatchingConfig)}
     return {"page_size" if "page_size" in names else "block_size": positions}
