@@ -27,6 +27,13 @@ Weights = Annotated[str, typer.Option(help="pretrained, or random (no download; 
 Device = Annotated[str, typer.Option(help="auto, cuda, cuda:N or cpu.")]
 Dtype = Annotated[str, typer.Option(help="auto (fp16 on a GPU, fp32 on a CPU), fp16, bf16 or fp32.")]
 
+Quantization = Annotated[
+    str, typer.Option(help="none, or int8, int4, nf4, fp8: the format that weights are stored in as they are loaded.")
+]
+QuantizationSkip = Annotated[
+    str | None, typer.Option(metavar="SELECTOR", help="Layers that --quantization leaves as they are.")
+]
+
 
 @app.command()
 def profile(
@@ -56,11 +63,26 @@ def profile(
     ] = "all",
     device: Device = "auto",
     dtype: Dtype = "auto",
+    quantization: Quantization = "none",
+    quantization_skip: QuantizationSkip = None,
+    attention: Annotated[
+        str, typer.Option(help="eager, sdpa or flash, for both towers or each: vision=sdpa,language=flash.")
+    ] = "auto",
     optimization: Annotated[str, typer.Option(help="eager, sdpa, flash, compile or graph.")] = "eager",
     batch_size: Annotated[int, typer.Option(help="Rows per generate().")] = 1,
     image_size: Annotated[
-        int, typer.Option(help="Pixels a side; Qwen-VL: a multiple of its cell (28 or 32), a token each.")
-    ] = 224,
+        str,
+        typer.Option(
+            metavar="N|native",
+            help="Pixels a side; Qwen-VL: a multiple of its cell (28 or 32), a token each. native: as pictures come.",
+        ),
+    ] = "224",
+    min_pixels: Annotated[
+        int | None, typer.Option(help="With --image-size native: the fewest pixels of a picture.")
+    ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(help="With --image-size native: the most pixels of a picture.")
+    ] = None,
     max_input_len: Annotated[
         int, typer.Option(help="Budget of the question's tokens; never cuts image or options.")
     ] = 200,
@@ -69,6 +91,9 @@ def profile(
         bool, typer.Option(help="Always write max-new-tokens tokens, so that runs compare.")
     ] = False,
     energy: Annotated[str, typer.Option(help="auto, replay, attributed or off.")] = "auto",
+    energy_sensor: Annotated[
+        str, typer.Option(help="auto, nvml, rapl, amdsmi, or zeus: whose energy counter is read.")
+    ] = "auto",
     energy_budget: Annotated[
         float | None, typer.Option(help="Seconds that --energy replay may take. Default: 120.")
     ] = None,

@@ -15,6 +15,10 @@ Weights = Literal["pretrained", "random"]
 Dtype = Literal["auto", "fp16", "bf16", "fp32"]
 Optimization = Literal["eager", "sdpa", "flash", "compile", "graph"]
 EnergyMode = Literal["auto", "replay", "attributed", "off"]
+EnergySensor = Literal["auto", "nvml", "rapl", "zeus", "amdsmi"]
+Quantization = Literal["none", "int8", "int4", "nf4", "fp8"]
+ImageSize = int | Literal["native"]
+"""Pixels a side, or `native`: the size that the processor's own rule gives a picture, its shape kept."""
 
 DATASETS = ("textvqa", "scienceqa", "coco")
 """What is known of each stands in `data.datasets.SPECS`, how its bundled rows are drawn in `demo.tasks`."""
@@ -25,7 +29,8 @@ AT_LEAST_ONE = (
     "samples",
     "instrumented",
     "batch_size",
-    "image_size",
+    "min_pixels",
+    "max_pixels",
     "max_input_len",
     "max_new_tokens",
     "trace_batches",
@@ -38,6 +43,11 @@ class Settings(BaseModel):
     `samples` are answered, `instrumented` of them walked by the instruments (None: all up to `INSTRUMENTED`). A picture
     that cannot be read ends the run, or with `skip_bad` is left out. `prefetch` batches are made ahead in a walk of its
     own, to show what that saves. `memory` adds the pass of memory by layer.
+
+    `quantization` stores the weights in another format as they are loaded, but for the layers that
+    `quantization_skip`, a selector, takes. `attention` names the implementation for both towers (`sdpa`) or for each
+    (`vision=sdpa,language=flash`); `auto` leaves it to `optimization`. `min_pixels` and `max_pixels` bound what a
+    picture of `native` size may have. `energy_sensor` says whose counter is read.
 
     `samples`, `max_new_tokens` and `source` may be None: then the dataset or the model decides (32 samples; 16 tokens
     for textvqa and scienceqa, 64 for coco; bundled images for a demo model, the hub for any other). `energy_budget`
@@ -57,13 +67,19 @@ class Settings(BaseModel):
     layers: str = "all"
     device: str = "auto"
     dtype: Dtype = "auto"
+    quantization: Quantization = "none"
+    quantization_skip: str | None = None
+    attention: str = "auto"
     optimization: Optimization = "eager"
     batch_size: int = 1
-    image_size: int = 224
+    image_size: ImageSize = 224
+    min_pixels: int | None = None
+    max_pixels: int | None = None
     max_input_len: int = 200
     max_new_tokens: int | None = None
     fixed_tokens: bool = False
     energy: EnergyMode = "auto"
+    energy_sensor: EnergySensor = "auto"
     energy_budget: float | None = None
     assume_watts: float | None = None
     memory: bool = False
@@ -94,6 +110,8 @@ def build(**values: Any) -> Settings:
                 _check_at_least_one(name, value)
     for name in ("samples", "instrumented"):
         values |= {name: _counted(name, values[name])} if values.get(name) is not None else {}
+    if values.get("image_size") is not None:
+        values |= {"image_size": _sized(values["image_size"])}
     try:
         settings = Settings(**values)
     except ValidationError as error:
@@ -106,6 +124,7 @@ def build(**values: Any) -> Settings:
         raise RequestError(f"--hook {doubled[0]} is given twice.", "Name each hook once.")
     _check_above_zero("--energy-budget", settings.energy_budget, "seconds that replay may take, such as 300")
     _check_above_zero("--assume-watts", settings.assume_watts, "watts, such as 65")
+    _check_together(settings)
     if settings.prefetch < 0:
         raise RequestError(f"--prefetch is {settings.prefetch}.", "Give --prefetch 1 or more, or leave it out.")
     source = settings.source or "bundled"
@@ -153,6 +172,37 @@ def _counted(name: str, value: Any) -> Any:
         raise RequestError(f"--{name} is '{value}', which is no number of samples.", f"Give --{name} 32, or all.")
     _check_at_least_one(name, int(text))
     return int(text)
+
+
+def _sized(value: Any) -> Any:
+    """Return a size of images as it may be written, `native` or pixels a side; at least 1."""
+    text = str(value).strip().lower()
+    if text == "native":
+        return text
+    if isinstance(value, bool) or not text.lstrip("+-").isdecimal():
+        raise RequestError(f"--image-size is '{value}', which is no size.", "Give --image-size 224, or native.")
+    _check_at_least_one("image_size", int(text))
+    return int(text)
+
+
+def _check_together(settings: Settings) -> None:
+    """Refuse what has no meaning without another setting, or against it."""
+    for name in ("min_pixels", "max_pixels"):
+        if getattr(settings, name) is not None and settings.image_size != "native":
+            option = "--" + name.replace("_", "-")
+            raise RequestError(
+                f"{option} bounds pictures of native size, and --image-size is {settings.image_size}.",
+                f"Give --image-size native with it, or leave {option} out.",
+            )
+    if settings.min_pixels and settings.max_pixels and settings.min_pixels > settings.max_pixels:
+        raise RequestError(
+            f"--min-pixels {settings.min_pixels} is above --max-pixels {settings.max_pixels}.", "Swap the two."
+        )
+    if settings.quantization_skip is not None and settings.quantization == "none":
+        raise RequestError(
+            "--quantization-skip leaves layers out of a quantization, and none is asked for.",
+            "Give --quantization int8, int4, nf4 or fp8 with it.",
+        )
 
 
 def _check_above_zero(option: str, value: float | None, example: str) -> None:

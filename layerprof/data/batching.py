@@ -15,6 +15,7 @@ from layerprof.data.prompt_budget import fit
 from layerprof.errors import RequestError
 from layerprof.models.source import check_cells
 from layerprof.readings import Made, Questions
+from layerprof.settings import ImageSize
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -58,7 +59,7 @@ class Batches:
         dataset: Dataset,
         *,
         batch_size: int = 1,
-        image_size: int = 224,
+        image_size: ImageSize = 224,
         max_input_len: int | None = 200,
         skip_bad: bool = False,
     ) -> None:
@@ -159,7 +160,12 @@ class Batches:
 
 
 def batches(
-    subject: Subject, dataset: Dataset, *, batch_size: int = 1, image_size: int = 224, max_input_len: int | None = 200
+    subject: Subject,
+    dataset: Dataset,
+    *,
+    batch_size: int = 1,
+    image_size: ImageSize = 224,
+    max_input_len: int | None = 200,
 ) -> Iterator[Batch]:
     """Make the samples into batches in their order, one at a time. Raises as `Batches` and its `walk` do."""
     made = Batches(subject, dataset, batch_size=batch_size, image_size=image_size, max_input_len=max_input_len)

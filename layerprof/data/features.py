@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerprof.data.pictures import square
 from layerprof.errors import RequestError, RunFailedError
+from layerprof.settings import ImageSize
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -182,8 +183,10 @@ def _patch(subject: Subject) -> int:
     return int(subject.processor.image_processor.patch_size)
 
 
-def side_of(subject: Subject, image_size: int) -> int | None:
+def side_of(subject: Subject, image_size: ImageSize) -> int | None:
     """Return the side that images are given, None where the processor's output does not depend on it."""
+    if image_size == "native":
+        return None
     if not subject.takes_images or subject.is_qwen_vl:
         return image_size
     one, other = (_image_shapes(subject, side) for side in (image_size, 3 * image_size))

@@ -40,6 +40,7 @@ class EstimateRow(Record):
     memory_kept_bytes: int | None = None
     memory_kept_kv_bytes: int | None = None
     weights_bytes: int | None = None
+    weights_dtype: str | None = None
     flops_per_byte: float | None
     time_bound_s: float | None = None
     bound: Bound | None = None

@@ -10,6 +10,7 @@ from layerprof.errors import RequestError
 from layerprof.machine import placement
 from layerprof.models import family, find
 from layerprof.models.find import Found
+from layerprof.settings import ImageSize
 
 QWEN_VL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
 """Families whose images are cut into cells of patch x merge pixels, one token a cell."""
@@ -116,13 +117,15 @@ def _cell_px(config: Any) -> int | None:
     return int(vision.patch_size) * int(vision.spatial_merge_size)
 
 
-def check_image_size(source: ModelSource, image_size: int) -> None:
+def check_image_size(source: ModelSource, image_size: ImageSize) -> None:
     """Raise RequestError for a size that the model's vision tower cannot take as it is; before anything is loaded."""
     check_cells(image_size, source.cell_px)
 
 
-def check_cells(image_size: int, cell_px: int | None) -> None:
+def check_cells(image_size: ImageSize, cell_px: int | None) -> None:
     """Raise RequestError unless a square image of this side is a whole number of cells, and not too few or too many."""
+    if image_size == "native":
+        return
     if cell_px is None:
         if image_size < 1:
             raise RequestError(f"--image-size is {image_size}.", "Give --image-size 1 or more.")

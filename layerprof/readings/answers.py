@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from layerprof.records import Fed
+
 
 @dataclass(frozen=True, slots=True)
 class Generated:
@@ -30,9 +32,9 @@ class Questions:
     """What a batch was asked, row by row, without pictures and tensors: what is kept of a batch that is over.
 
     `prompts` is the user's text, `prompt_tokens` the real tokens (images included), `pad_tokens` the padding on the
-    left, `image_tokens` those that stand for the image, `question_cut` the tokens that the budget cut, `keys` what
-    tells the same sample in another run (`records.Sample`). `shape` is equal for batches whose inputs have equal
-    shapes, image grids and padding.
+    left, `image_tokens` those that stand for its images and videos, `fed` what these are (in the order of the prompt),
+    `question_cut` the tokens that the budget cut, `keys` what tells the same sample in another run (`records.Sample`).
+    `shape` is equal for batches whose inputs have equal shapes, image grids and padding.
     """
 
     index: int
@@ -45,6 +47,7 @@ class Questions:
     image_tokens: tuple[int, ...]
     question_cut: tuple[int, ...]
     keys: tuple[str, ...] = ()
+    fed: tuple[tuple[Fed, ...], ...] = ()
     shape: Hashable = None
 
     @property

@@ -10,13 +10,15 @@ from pydantic import Field
 from layerprof.records.ledgers import EnergyClosure, Ledger
 from layerprof.records.terms import Phase, Quality, Record, Tower
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 """Version of `run.json`; older ones stay readable.
 
 History: 1 = first; 2 = `overhead_ci95`, `ledger.busy_s.not_recorded`; 3 = FLOPs that miss an operator say so:
 `layers[].uncounted`, `totals.flops_at_least`, `ledger.flops.not_counted` and `at_least`; rows of shared modules:
 `layers[].apart`; 4 = the request (`totals.request_s`, `ledger.request_s`), `instrumented`, tokens and memory of layers,
-`ledger.memory_bytes`, throughput, joules per correct answer, `samples.jsonl` with keys.
+`ledger.memory_bytes`, throughput, joules per correct answer, `samples.jsonl` with keys; 5 = what was fed
+(`totals.fed`, `fed` of samples), formats of weights (`layers[].weights_dtype`, `model.quantization`), each tower's
+attention (`model.attention`).
 """
 
 
@@ -132,6 +134,31 @@ class EnergyEstimate(Record):
     inputs: dict[str, Any]
 
 
+class Range(Record):
+    """Least, median and most of some figure."""
+
+    least: int
+    median: float
+    most: int
+
+
+class FedTotals(Record):
+    """What the model was given beside text, over all samples.
+
+    `images` are single pictures, `videos` those of `frames` frames; `without` counts samples that had neither. `width`
+    and `height` are pixels as the processor handed them on, `tokens` what one image or video became in the prompt (None
+    where the family does not tell).
+    """
+
+    images: int
+    videos: int = 0
+    frames: int = 0
+    without: int = 0
+    width: Range | None = None
+    height: Range | None = None
+    tokens: Range | None = None
+
+
 class Totals(Record):
     """The run end to end, from the bare pass.
 
@@ -167,6 +194,7 @@ class Totals(Record):
     prompt_tokens: int | None
     pad_tokens: int | None
     image_tokens: int | None
+    fed: FedTotals | None = None
 
 
 class Apart(Record):
@@ -208,6 +236,7 @@ class LayerRow(Record):
     `memory_peak_bytes` is the most that one call held at once beyond what was there when it began, `memory_kept_bytes`
     what a call left allocated when it returned, as a mean over calls, and `memory_kept_kv_bytes` the part of that which
     lies in the KV cache. `weights_bytes` are those of the layer that lie in memory, whatever the phase.
+    `weights_dtype` is the format that its weights are stored in, the one of most bytes first (`int8 + fp16`).
 
     Joules are over all calls. Beside replayed ones stand `energy_active_j` (above the power of the resident, idle
     model), `energy_hot_j` (weights still in the cache) and `energy_reconciled_j` (scaled so that no residual is left).
@@ -234,6 +263,7 @@ class LayerRow(Record):
     memory_kept_bytes: int | None = None
     memory_kept_kv_bytes: int | None = None
     weights_bytes: int | None = None
+    weights_dtype: str | None = None
     span_s: SpanStatistic | None
     busy_s: float | None
     busy_calls: int | None = None
@@ -265,7 +295,7 @@ class Run(Record):
     `samples` were answered; `instrumented` of them, the first ones, the instruments walked (None in older runs: all).
     """
 
-    format: Literal[1, 2, 3, 4] = FORMAT
+    format: Literal[1, 2, 3, 4, 5] = FORMAT
     created: str
     status: Literal["done", "interrupted", "failed"] = "done"
     settings: dict[str, Any]
@@ -289,6 +319,15 @@ class Run(Record):
         return self.samples if self.instrumented is None else self.instrumented
 
 
+class Fed(Record):
+    """An image (`frames` None) or a video, as the processor handed it on: pixels, and the tokens that stand for it."""
+
+    width: int
+    height: int
+    frames: int | None = None
+    tokens: int | None = None
+
+
 class Sample(Record):
     """One line of `samples.jsonl`: what was asked, what was answered, and how it was scored.
 
@@ -308,5 +347,6 @@ class Sample(Record):
     image_tokens: int
     pad_tokens: int
     question_cut: int = 0
+    fed: tuple[Fed, ...] = ()
     wer: float | None = None
     metric: float | None = None

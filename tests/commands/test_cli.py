@@ -203,7 +203,7 @@ def test_a_dash_as_file_is_standard_output(run_cli: Cli, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     code, out, _ = run_cli("report", "run", "--format", "json", "-o", "-")
     assert code == 0
-    assert json.loads(out)["format"] == 4
+    assert json.loads(out)["format"] == 5
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

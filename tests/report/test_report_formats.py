@@ -65,7 +65,7 @@ def test_without_a_file_the_report_goes_to_the_console() -> None:
     assert "Ledger" in screen.file.getvalue()  # type: ignore[attr-defined]  # it is a StringIO
     screen = console()
     write.write(sample_run(), kinds.run(), "json", None, screen)
-    assert json.loads(screen.file.getvalue())["format"] == 4  # type: ignore[attr-defined]  # it is a StringIO
+    assert json.loads(screen.file.getvalue())["format"] == 5  # type: ignore[attr-defined]  # it is a StringIO
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_run_json_is_the_contract(tmp_path: Path) -> None:
     """Other programs read the figures by the documented names."""
     store.save(sample_run(), tmp_path)
     data = json.loads((tmp_path / "run.json").read_bytes())
-    assert data["format"] == 4
+    assert data["format"] == 5
     assert data["totals"]["latency_s"]["per_batch"]["median"] == 0.125
     assert data["totals"]["energy"]["per_sample"] == 5.0
     assert data["layers"][1]["span_s"] == {"total": 0.01, "median": 0.005, "p95": 0.0055}
@@ -218,7 +218,7 @@ def test_a_newer_format_asks_for_an_upgrade(tmp_path: Path) -> None:
     """A file of a later layerprof is not half understood."""
     store.save(sample_run(), tmp_path)
     file = tmp_path / "run.json"
-    file.write_text(file.read_text().replace('"format": 4', '"format": 99', 1))
+    file.write_text(file.read_text().replace('"format": 5', '"format": 99', 1))
     error = refusal(tmp_path)
     assert "99" in error.problem
     assert "pgrade" in error.remedy
