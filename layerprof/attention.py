@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from layerprof.errors import RequestError, did_you_mean
+from layerprof.records import Tower
 
 NAMES: Mapping[str, str] = MappingProxyType(
     {
@@ -21,7 +22,7 @@ NAMES: Mapping[str, str] = MappingProxyType(
 """Our names, and those of transformers."""
 OUR_NAMES = {theirs: ours for ours, theirs in NAMES.items()}
 AUTO = "auto"
-TOWERS = ("vision", "language")
+TOWERS: tuple[Tower, ...] = ("vision", "language")
 KERNEL = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?(:[\w.-]+)?", re.ASCII)
 """A kernel of the hub, as transformers takes it: `owner/name`, with a revision and a function where wanted."""
 

@@ -10,6 +10,7 @@ from typing import Any
 from layerprof.attention import TOWERS, TowerAttention, theirs
 from layerprof.errors import RequestError
 from layerprof.machine import placement
+from layerprof.records import Tower
 
 SEES_PIXELS = re.compile(r"(^|_)(visual|vision|vit|image|img|pixel|video|vq|vqvae|q_?former|perceiver)(_|\d|$)")
 """Names of the parts of a configuration that belong to the vision tower, connectors with an attention included."""
@@ -31,14 +32,14 @@ class Plan:
     vision: str | None
     language: str | None
     told: str | dict[str, Any]
-    options: dict[str, str]
+    options: Mapping[Tower, str]
 
     def __str__(self) -> str:
         """Return it as `--attention` takes it, every `auto` resolved."""
         towers = {tower: name for tower in TOWERS if (name := getattr(self, tower))}
         return str(TowerAttention(**towers)) if len(towers) > 1 else next(iter(towers.values()))
 
-    def of(self) -> Iterator[tuple[str, str]]:
+    def of(self) -> Iterator[tuple[Tower, str]]:
         """Yield each tower with its attention."""
         for tower in TOWERS:
             if name := getattr(self, tower):
@@ -87,7 +88,7 @@ def check_dtype(planned: Plan, chosen: str) -> None:
         placement.check_attention_dtype(name, planned.options[tower], chosen)
 
 
-def differences(planned: Plan, ran: Mapping[str, str]) -> Iterator[str]:
+def differences(planned: Plan, ran: Mapping[Tower, str]) -> Iterator[str]:
     """Yield a sentence for each tower that runs another attention than it was told; one without any says nothing."""
     for tower, name in planned.of():
         if (runs := ran.get(tower, name)) != name:

@@ -1,4 +1,4 @@
-"""`--attention`: what may be asked of each tower, what is refused before anything is loaded, and what then really runs."""
+"""`--attention`: what may be asked of each tower, what is refused before a model is loaded, what really runs."""
 
 from __future__ import annotations
 
@@ -178,15 +178,15 @@ def test_a_tower_that_mixes_implementations_names_both() -> None:
 
 
 def test_models_of_other_makers_tell_it_too() -> None:
-    """timm's blocks by their switch, torchvision's and torch's own by what they are."""
+    """Blocks of timm by their switch, those of torchvision and torch by what they are."""
     import timm
-    import torchvision
+    import torchvision  # type: ignore[import-untyped]  # it has no stubs
 
     fused = timm.create_model("vit_tiny_patch16_224")
     assert attention(fused) == {"vision": "sdpa"}
     for module in fused.modules():
         if hasattr(module, "fused_attn"):
-            module.fused_attn = False
+            setattr(module, "fused_attn", False)  # noqa: B010 - torch's types do not let it be assigned
     assert attention(fused) == {"vision": "eager"}
     assert attention(torchvision.models.swin_t()) == {"vision": "eager"}
     assert attention(torchvision.models.vit_b_16()) == {"vision": "nn.MultiheadAttention"}
@@ -238,9 +238,7 @@ def test_a_model_without_such_an_attention_is_refused_before_it_is_loaded(asked:
 
 
 @pytest.mark.parametrize("optimization", ["compile", "graph"])
-def test_steps_of_a_fixed_length_take_eager_and_sdpa_alone(
-    optimization: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_steps_of_a_fixed_length_take_eager_and_sdpa_alone(optimization: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The vision tower is free: it has no cache."""
     config = families.FAMILIES["llava"]().model.config
     monkeypatch.setattr(placement, "check_attention", lambda *_: None)
