@@ -132,7 +132,7 @@ def build(**values: Any) -> Settings:
     if not named and not Path(source).expanduser().exists():
         raise RequestError(
             f"--source {settings.source} is neither 'bundled', 'hub' nor a folder.",
-            "Give --source bundled, bundled@mixed, hub, or the path of a folder with your own samples (docs/datasets.md).",
+            "Give --source bundled, bundled@mixed, hub, or a folder with your own samples (docs/datasets.md).",
         )
     return settings
 
