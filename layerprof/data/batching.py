@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from layerprof.data import features
+from layerprof.data.fed import fed, tokens_by_row
 from layerprof.data.order import Order, Taken
 from layerprof.data.prompt_budget import fit
+from layerprof.data.spec import Shown
 from layerprof.errors import RequestError
 from layerprof.models.source import check_cells
 from layerprof.readings import Made, Questions
@@ -132,9 +134,8 @@ class Batches:
         processed = time.perf_counter()
         tensors, copy_s = _copied(made, subject)
         copied = time.perf_counter()
-        mask, ids = made["attention_mask"], made["input_ids"]
-        token = subject.image_token_id
-        pictured = (ids == token).sum(1).tolist() if token is not None and pictures else [0] * len(examples)
+        mask = made["attention_mask"]
+        shown = [Shown(() if picture is None else (picture,)) for _, picture in taken]
         prompt_tokens = tuple(mask.sum(1).tolist())
         return Batch(
             index=index,
@@ -144,8 +145,9 @@ class Batches:
             prompts=tuple(row.text for row in fitted),
             prompt_tokens=prompt_tokens,
             pad_tokens=tuple((mask == 0).sum(1).tolist()),
-            image_tokens=tuple(pictured),
+            image_tokens=tuple(tokens_by_row(subject, made) or [0] * len(examples)),
             question_cut=tuple(row.cut for row in fitted),
+            fed=fed(subject, made, shown),
             keys=tuple(self._key(one) for one in taken),
             shape=_shape(made, prompt_tokens),
             tensors=tensors,

@@ -33,6 +33,14 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """What a sample shows, opened as RGB: its images, and the frames of its video (none: no video)."""
+
+    images: tuple[Image.Image, ...] = ()
+    frames: tuple[Image.Image, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Dataset:
     """Samples with where they came from.
 

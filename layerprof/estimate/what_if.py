@@ -282,8 +282,8 @@ def _assumed(change: Change, roofs: _Roofs, rows: Sequence[LayerRow]) -> list[st
     said = [
         "At most: all of a layer's busy time goes into moving its bytes, at the pace at which it moved them"
         + (", and none of it beyond the roof of the device." if known else "; the device's peaks are not known."),
-        "All weights of the layers change their format, norms and biases too; the scales of rows and groups take no room, "
-        "and unpacking the codes costs nothing.",
+        "All weights of the layers change their format, norms and biases too; the scales of rows and groups take no "
+        "room, and unpacking the codes costs nothing.",
     ]
     if any(row.busy_share is not None for row in rows):
         said.append("What a layer waits for its host, by the trace, stays.")
