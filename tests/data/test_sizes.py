@@ -15,7 +15,7 @@ from transformers import BatchFeature
 
 from layerprof.data import batching, sizes
 from layerprof.data.sizes import Sizing
-from layerprof.data.spec import Dataset
+from layerprof.data.spec import Dataset, Shown
 from layerprof.errors import RequestError, RunFailedError
 from layerprof.models.subject import Subject
 from layerprof.records import Fed
@@ -106,7 +106,7 @@ def test_the_checkpoint_s_own_bounds_hold(bounded: Subject) -> None:
     assert batch.fed == ((Fed(width=308, height=224, tokens=88),),)
 
 
-def made(tiny: Subject, data: Dataset, **bounds: int) -> list[tuple[Fed, ...]]:
+def made(tiny: Subject, data: Dataset, **bounds: Any) -> list[tuple[Fed, ...]]:
     """Return what is fed of native pictures within bounds."""
     batches = batching.Batches(tiny, data, image_size="native", **bounds)
     return [fed for batch in batches.walk() for fed in batch.fed]
@@ -149,7 +149,7 @@ def test_a_bound_below_one_token_is_refused(tiny: Subject) -> None:
 
 @pytest.mark.parametrize("bounds", [{"min_pixels": 9}, {"max_pixels": 9}])
 @pytest.mark.parametrize("name", ["llava_next", "idefics3", "gemma3"])
-def test_bounds_are_refused_where_the_processor_has_no_such_setting(name: str, bounds: dict[str, int]) -> None:
+def test_bounds_are_refused_where_the_processor_has_no_such_setting(name: str, bounds: dict[str, Any]) -> None:
     """Ignored, they would be believed."""
     with pytest.raises(RequestError, match="no such setting") as caught:
         batching.Batches(pictured_families.build(name), of((56, 56)), image_size="native", **bounds)
@@ -182,6 +182,6 @@ def test_other_families_get_the_picture_as_it_is() -> None:
     """The tiles are then those of its own shape: wide and high pictures differ, which a square does not."""
     asked = pictured_families.build("llava_next")
     shown = [Image.new("RGB", size) for size in ((112, 56), (56, 112))]
-    assert [sizes.sized(asked, sizes.Shown((one,)), Sizing()).images[0].size for one in shown] == [(112, 56), (56, 112)]
+    assert [sizes.sized(asked, Shown((one,)), Sizing()).images[0].size for one in shown] == [(112, 56), (56, 112)]
     wide, high = (batch.fed[0][0] for batch in batching.batches(asked, of((112, 56), (56, 112)), image_size="native"))
     assert (wide.width, wide.height, high.width, high.height) == (112, 56, 56, 112)
