@@ -22,6 +22,7 @@ SPECIAL = {
 }
 """Ids in a Qwen configuration, and the tokens they stand for."""
 
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """Where a model lies. `location` and `processor` are what `from_pretrained` takes: a folder or a hub id.

@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_models import CONFIG, PARAMETERS, checkpoint_folder, config_folder, subject
 
-from layerprof.models import family, find
+from layerprof.models import family, find, names
 
 
 @pytest.fixture(scope="module")
