@@ -110,6 +110,7 @@ class CellRunner:
                 source.dtype,
                 source.optimization,
                 source.seed,
+                str(source.quantized),
             ]
         )
         if self._subject is None or self._subject[0] != key:
@@ -119,7 +120,7 @@ class CellRunner:
         return self._subject[1]
 
     def _source(self, asked: Settings) -> ModelSource:
-        names = ("model", "weights", "device", "dtype", "optimization", "seed")
+        names = ("model", "weights", "device", "dtype", "optimization", "seed", "quantization", "quantization_skip")
         key = canonical([getattr(asked, name) for name in names])
         if key not in self._sources:
             self._sources[key] = check.resolve(asked)
