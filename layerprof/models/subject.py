@@ -70,8 +70,16 @@ class Subject:
     @property
     def image_token_id(self) -> int | None:
         """Id that stands for one image token in a prompt."""
+        return self._token("image")
+
+    @property
+    def video_token_id(self) -> int | None:
+        """Id that stands for one token of a video in a prompt; None where the family has none of its own."""
+        return self._token("video")
+
+    def _token(self, kind: str) -> int | None:
         for owner in (self.model.config, self.processor):
-            for name in ("image_token_id", "image_token_index"):
+            for name in (f"{kind}_token_id", f"{kind}_token_index"):
                 value = getattr(owner, name, None)
                 if value is not None:
                     return int(value)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import IO, Any
 
 from layerprof.report import csv_text, request
-from layerprof.report.sweep import overview, tables
+from layerprof.report.sweep import layers, overview, tables
 from layerprof.report.sweep.overview import SweepData
 from layerprof.report.sweep.tables import CellRow, TableView
 
@@ -25,7 +25,7 @@ FIGURES = (
     "token_s",
     "energy_j",
 )
-MORE = ("energy_quality", "flops", "flops_at_least", "memory")
+MORE = ("energy_quality", "flops", "flops_at_least", "bytes", "weights", "memory")
 RATES = ("samples_per_s", "output_tokens_per_s", "accepted_per_step")
 PARTS = ("ttft_request", *request.PARTS)
 """Times with an interval, beside those that stand in `FIGURES`."""
@@ -99,6 +99,7 @@ def plain(data: SweepData) -> dict[str, Any]:
                 "about": table.planned.about,
                 "axes": list(table.axes),
                 "rows": [_row(row) for row in table.rows],
+                "layers": layers.plain(layers.lines(data, table)),
                 "only_in_report": list(table.unmatched),
                 "reasons": list(table.planned.reasons),
             }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -16,6 +16,8 @@ Ends = tuple[float, float] | None
 @dataclass(frozen=True, slots=True)
 class Figures:
     """A cell's figures in SI units, medians over its repeats; None where not measured. Energy and FLOPs are per sample.
+
+    `weights` are the bytes that all weights lie in, told where the memory pass ran.
 
     A field that ends in `_ci` is the interval of one run's figure, or the range over repeats. Work, energy and layers
     are of the `instrumented` samples, all else of all `samples`. `read_s`, `process_s`, `copy_s` and `generate_s` are
@@ -57,6 +59,8 @@ class Figures:
     correct_reason: str | None
     flops: float | None
     flops_at_least: bool
+    bytes: float | None
+    weights: int | None
     memory: int | None
 
 
@@ -96,6 +100,8 @@ def figures(runs: Sequence[Run]) -> Figures:
         correct_reason=first.energy.per_correct_answer_reason,
         flops=_median([total.flops_per_sample for total in totals]),
         flops_at_least=any(total.flops_at_least for total in totals),
+        bytes=_median([run.totals.bytes / run.walked if run.totals.bytes and run.walked else None for run in runs]),
+        weights=weights_bytes(runs[0]),
         memory=first.peak_memory_bytes,
     )
 
@@ -128,3 +134,10 @@ def _joined(found: Sequence[tuple[float | None, Ends]]) -> tuple[float | None, E
 def _median(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return median(known) if known else None
+
+
+def weights_bytes(run: Run) -> int | None:
+    """Return the bytes that a run's weights lie in, shared ones once, where its memory pass has told them."""
+    found = run.passes.get("memory")
+    known = found.get("weights_bytes") if isinstance(found, Mapping) else None
+    return int(known) if isinstance(known, (int, float)) else None
