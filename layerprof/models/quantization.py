@@ -21,7 +21,7 @@ from layerprof.errors import RequestError
 from layerprof.machine import environment, placement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from torch import nn
 
@@ -179,7 +179,7 @@ def plan(model: nn.Module, asked: str, *, on: str, dtype: str, leave: Iterable[s
         )
     own = set(_left_by_transformers(model))
     open_to_it = {name: module for name, module in linears.items() if name not in in_kept | own}
-    scheme = _scheme(asked, package, [module.in_features for module in open_to_it.values()])
+    scheme = scheme_of(asked, package, [module.in_features for module in open_to_it.values()])
     taken = {name: module for name, module in open_to_it.items() if scheme.takes(module.in_features)}
     if not taken:
         raise RequestError(
@@ -212,7 +212,8 @@ def _left_by_transformers(model: nn.Module) -> list[str]:
     return found
 
 
-def _scheme(asked: str, package: str, columns: list[int]) -> Scheme:
+def scheme_of(asked: str, package: str, columns: Sequence[int]) -> Scheme:
+    """Return how a package stores matrices of these widths in a format: with one group for all where it has groups."""
     if asked == "int8":
         return Scheme(asked, package, "8-bit integers, a scale and a zero point a row")
     if asked == "fp8":

@@ -145,7 +145,7 @@ def _check_stored(stored: Published, name: str, on: str, quantization: str) -> N
     """Raise RequestError where a checkpoint's format is not to be had here, or is to be replaced by another."""
     if quantization != "none":
         raise RequestError(
-            f"--quantization {quantization} cannot be had: the weights of {name} are quantized already ({stored.told}).",
+            f"--quantization {quantization} cannot be had: {name} is quantized already ({stored.told}).",
             "Leave --quantization out, or give the unquantized checkpoint.",
         )
     published.check(stored, name, on)
