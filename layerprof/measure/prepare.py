@@ -69,7 +69,7 @@ def prepare(checked: Checked, progress: Progress, *, shelf: Shelf | None = None)
         store.discard_folder(folder)
         raise
     session = Session(asked=asked, subject=subject, folder=folder, progress=progress)
-    for remark in filter(None, (checked.remark, dataset.remark)):
+    for remark in filter(None, (checked.source.remark, checked.remark, dataset.remark)):
         progress.note(remark)
         session.read.warnings.append(remark)
     return session

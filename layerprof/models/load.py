@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from layerprof.errors import RequestError
 from layerprof.machine import placement
 from layerprof.models import family, provenance, quantization, quantized, random_weights
+from layerprof.models.published import Published
 from layerprof.models.quantization import Plan
 from layerprof.models.subject import Subject
 
@@ -62,6 +64,11 @@ def _stored(source: ModelSource, model: Any) -> dict[str, Any] | None:
             "Leave --quantization out, or check that the versions of transformers and "
             f"{found['package']} go together (`pip install 'layerprof[quantization]'`).",
         )
+    if found["package"] == "bitsandbytes":
+        quantized.speak_once()
+    if isinstance(source.quantized, Published) and source.quantized.unpacked:
+        quantized.unpack(model)
+        found["run_as"] = source.dtype
     return found
 
 
@@ -87,7 +94,7 @@ def _pretrained(source: ModelSource, config: Any) -> Any:
         stored["quantization_config"] = quantization.configuration(source.quantized, dtype)
     if source.quantized is not None:
         stored["device_map"] = {"": source.device}  # packed weights are laid out for the device that they are put on
-    with _no_bars():
+    with _no_bars(), _no_bars_of_others(source):
         model, info = family.auto_class(config).from_pretrained(
             found.location,
             config=config,
@@ -109,7 +116,7 @@ def _pretrained(source: ModelSource, config: Any) -> Any:
     return model if source.quantized is not None else model.to(source.device)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _no_bars() -> Iterator[None]:
     """Silence transformers' bar of loaded tensors; the hub client's bar of downloads stays."""
     import transformers.utils.logging
@@ -123,6 +130,12 @@ def _no_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+def _no_bars_of_others(source: ModelSource) -> contextlib.AbstractContextManager[Any]:
+    """Silence the bars of compressed-tensors, which cannot be turned off."""
+    unpacked = isinstance(source.quantized, Published) and source.quantized.unpacked
+    return contextlib.redirect_stderr(io.StringIO()) if unpacked else contextlib.nullcontext()
 
 
 def _failed(source: ModelSource, error: Exception) -> RequestError:

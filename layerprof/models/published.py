@@ -73,7 +73,8 @@ class Published:
     @property
     def why(self) -> str:
         """What the checkpoint is, in words."""
-        return f"its weights are stored as {self.format} ({self.told})"
+        unpacked = ", which unpacks them before they run" if self.unpacked else ""
+        return f"its weights are stored as {self.format} ({self.told}{unpacked})"
 
 
 def of_config(config: Any) -> Published | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from layerprof.machine import environment
-from layerprof.models.quantization import SHOWN, Plan, listed, torchao_config
+from layerprof.models.quantization import SHOWN, Plan, torchao_config
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -73,7 +74,7 @@ _BY_PACKAGE: dict[str, Callable[[nn.Module, Plan, str], None]] = {
 }
 
 
-@contextmanager
+@contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence what the packages log below errors, about faster kernels and enumerations of their own."""
     before = {name: logging.getLogger(name).level for name in TALKATIVE}
@@ -86,6 +87,28 @@ def quiet() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
+class _Once(logging.Filter):
+    """Lets each message through once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a message is new."""
+        message = record.getMessage()
+        new = message not in self.seen
+        self.seen.add(message)
+        return new
+
+
+def speak_once() -> None:
+    """Have bitsandbytes say once, and not at each product, that its 8-bit products cast what they are given to fp16."""
+    logger = logging.getLogger("bitsandbytes.autograd._functions")
+    if not any(isinstance(one, _Once) for one in logger.filters):
+        logger.addFilter(_Once())
+
+
 # --- what is there ------------------------------------------------------------------------------------------------
 
 
@@ -93,7 +116,8 @@ def facts(model: nn.Module, asked: Plan | Published) -> dict[str, Any]:
     """Return how a model's weights are stored, as a run keeps it, read off its modules.
 
     `layers` counts the modules whose weights are codes, `left` those with a matrix of ordinary numbers; the first of
-    these are named. `layers` is 0 where nothing turned out to be stored in a format.
+    these are named. `layers` is 0 where nothing turned out to be stored in a format. `run_as` is the dtype that the
+    layers are unpacked to before they run; None where the codes are what is run on.
     """
     coded, plain = survey(model)
     package = _package(model, coded) or asked.package
@@ -109,12 +133,13 @@ def facts(model: nn.Module, asked: Plan | Published) -> dict[str, Any]:
     }
 
 
-def told(found: dict[str, Any]) -> str:
-    """Return what `facts` found, in words."""
-    rest = listed(found["left_names"])
-    more = found["left"] - len(found["left_names"])
-    left = f", left as they are: {rest}" + (f" and {more} more" if more > 0 else "") if rest else ""
-    return f"{found['layers']} layers stored as {found['format']} by {found['package']} ({found['scheme']}){left}"
+def unpack(model: Any) -> None:
+    """Unpack the weights of a compressed-tensors model now, which it would do itself when it is first called.
+
+    So every walk is of the same model.
+    """
+    with contextlib.redirect_stderr(io.StringIO()):  # its bars
+        model.hf_quantizer.compressor.decompress_model(model)
 
 
 def survey(model: nn.Module) -> tuple[list[str], list[str]]:

@@ -57,6 +57,16 @@ class ModelSource:
         return self.name.rstrip("/").rpartition("/")[2] + ("-random" if self.weights == "random" else "") + stored
 
     @property
+    def remark(self) -> str | None:
+        """What is to be known of the figures of a model that does not run on its weights as they are stored."""
+        if not isinstance(self.quantized, Published) or not self.quantized.unpacked:
+            return None
+        return (
+            f"The weights of {self.name} are stored as {self.quantized.format}, and {self.quantized.package} unpacks "
+            f"them to {self.dtype} before they run: bytes, memory and times are those of {self.dtype}."
+        )
+
+    @property
     def is_demo(self) -> bool:
         """Whether the bundled samples are its natural data: the bundled model, or any model with its tokenizer."""
         return self.found.processor == str(MODEL_FOLDER)
