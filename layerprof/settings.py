@@ -128,10 +128,11 @@ def build(**values: Any) -> Settings:
     if settings.prefetch < 0:
         raise RequestError(f"--prefetch is {settings.prefetch}.", "Give --prefetch 1 or more, or leave it out.")
     source = settings.source or "bundled"
-    if source not in ("bundled", "hub") and not source.startswith("hub@") and not Path(source).expanduser().exists():
+    named = source in ("bundled", "bundled@mixed", "hub") or source.startswith("hub@")
+    if not named and not Path(source).expanduser().exists():
         raise RequestError(
             f"--source {settings.source} is neither 'bundled', 'hub' nor a folder.",
-            "Give --source bundled, --source hub, or the path of a folder with your own samples (docs/datasets.md).",
+            "Give --source bundled, bundled@mixed, hub, or a folder with your own samples (docs/datasets.md).",
         )
     return settings
 

@@ -91,6 +91,8 @@ def ask(settings: Settings, subject: Subject, dataset: Dataset, selector: Select
         dataset,
         batch_size=settings.batch_size,
         image_size=settings.image_size,
+        min_pixels=settings.min_pixels,
+        max_pixels=settings.max_pixels,
         max_input_len=settings.max_input_len,
         skip_bad=settings.skip_bad,
     )

@@ -71,6 +71,7 @@ def _model(source: ModelSource) -> dict[str, Any]:
 def _data(data: Dataset) -> dict[str, Any]:
     asked = [[example.question, example.choices, example.hint, example.references] for example in data.examples]
     folder = Path(data.source)
+    own = data.source not in ("bundled", "bundled@mixed", "hub") and folder.exists()
     return {
         "name": data.name,
         "source": data.source,
@@ -78,7 +79,7 @@ def _data(data: Dataset) -> dict[str, Any]:
         "prompt_id": data.prompt_id,
         "ids": [example.id for example in data.examples],
         "texts": hashlib.sha256(canonical(asked).encode()).hexdigest()[:16],
-        "content": _content(folder) if data.source not in ("bundled", "hub") and folder.exists() else None,
+        "content": _content(folder) if own else None,
     }
 
 
