@@ -30,7 +30,9 @@ def test_a_format_has_all_the_work_of_the_model_as_it_was(tmp_path: Path) -> Non
     assert stored["weights_dtype"].startswith("int8")
     assert 0.25 <= stored["weights"] / first["weights"] < 0.6  # scales, biases and norms are as they were
     text = page.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
     assert "| vit " in text
 
 
