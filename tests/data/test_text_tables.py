@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import LlamaConfig
@@ -49,7 +50,7 @@ def test_images_that_are_not_there_are_no_trouble_where_nobody_looks(tmp_path: P
 
 def test_a_text_model_is_profiled_on_a_text_table(tmp_path: Path) -> None:
     """The run answers all rows, has no vision tower, and its header says that there were no images."""
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape: Any = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
     LlamaConfig(vocab_size=600, **shape).save_pretrained(tmp_path / "model")
     run = layerprof.profile(
         model=str(tmp_path / "model"),
