@@ -229,7 +229,7 @@ def _collect(
         name = as_text(fields.get("id")) or str(row.number)
         seen[name] += 1
         name = name if seen[name] == 1 else f"{name}#{seen[name]}"  # one image may have several questions
-        missing = pictured and row.images is None and not row.frames and not chosen.pictureless
+        missing = pictured and row.images is None and row.trouble is None and not chosen.pictureless
         made = "no image" if missing else chosen.to_example(fields, name)
         if not isinstance(made, Example):
             found.dropped[made] += 1

@@ -15,9 +15,10 @@ from layerprof.errors import RequestError
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row's texts by column, and what opens its images: None for an empty cell, () for a list of none.
+    """A row's texts by column, and what opens its images: None where one is missing, () where there are to be none.
 
-    `number` is the row's place in the source, from 0. `frames` are those of its video. `trouble` says why a picture
+    `number` is the row's place in the source, from 0. `frames` are those of its video, beside which no image is
+    missing. `trouble` says why a picture
     cannot be read, as far as that can be told without opening it.
     """
 

@@ -65,6 +65,7 @@ class Loading:
 
 def prepare(checked: Checked, progress: Progress, *, shelf: Shelf | None = None) -> Session:
     """Load model and samples, or take them from the shelf; where that fails, no folder is left behind."""
+    from layerprof.models.attention import differences
     from layerprof.runs import store
 
     settings, shelf = checked.settings, shelf or Loading()
@@ -84,7 +85,8 @@ def prepare(checked: Checked, progress: Progress, *, shelf: Shelf | None = None)
         store.discard_folder(folder)
         raise
     session = Session(asked=asked, subject=subject, folder=folder, progress=progress)
-    for remark in filter(None, (checked.remark, dataset.remark)):
+    ran = differences(subject.attention, asked.model["attention"]) if subject.attention else ()
+    for remark in filter(None, (checked.remark, dataset.remark, *ran)):
         progress.note(remark)
         session.read.warnings.append(remark)
     return session
@@ -96,6 +98,7 @@ def ask(settings: Settings, subject: Subject, dataset: Dataset, selector: Select
     Hooks sit on every located layer, so that phases and the rest are known; the selection decides what gets a row.
     """
     from layerprof.data import batching
+    from layerprof.layers.attention import attention
     from layerprof.layers.find import find_layers
     from layerprof.layers.selector import select
 
@@ -111,9 +114,11 @@ def ask(settings: Settings, subject: Subject, dataset: Dataset, selector: Select
         max_input_len=settings.max_input_len,
         skip_bad=settings.skip_bad,
     )
+    if subject.attention is not None:
+        settings = settings.model_copy(update={"attention": str(subject.attention)})
     return Asked(
         settings=settings,
-        model=subject.provenance,
+        model={**subject.provenance, "attention": attention(subject.model)},
         device=subject.device,
         dataset=dataset,
         batches=batches,
