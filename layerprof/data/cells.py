@@ -36,7 +36,7 @@ def row(
     cell is read, None for an empty one.
     """
     images: tuple[Picture, ...] | None = None
-    frames: tuple[Picture, ...] = ()
+    frames: tuple[Picture, ...] | None = None
     wrong = also = None
     if "image" in beside:
         images, wrong = _images(texts.get(beside["image"]), folder)
@@ -45,8 +45,9 @@ def row(
     if (one := inside.get("image")) is not None:
         images = _within(*one, folder)
     if (one := inside.get("video")) is not None:
-        frames, also = ((), NO_VIDEO_FILE) if one[1] is None else (_within(*one, folder), None)
-    return Row(number, texts, images, frames, wrong or also)
+        frames, also = (None, NO_VIDEO_FILE) if one[1] is None else (_within(*one, folder), None)
+    images = () if images is None and frames is not None else images
+    return Row(number, texts, images, frames or (), wrong or also)
 
 
 def listed(cell: Any) -> list[Any] | None:
@@ -73,24 +74,24 @@ def _images(cell: Any, folder: Path | None) -> tuple[tuple[Picture, ...] | None,
     return _opening(found, folder), _trouble(found, folder, "image")
 
 
-def _frames(cell: Any, folder: Path | None) -> tuple[tuple[Picture, ...], str | None]:
-    """Return what opens the frames of a cell's video, and why one cannot be read as far as its path tells.
+def _frames(cell: Any, folder: Path | None) -> tuple[tuple[Picture, ...] | None, str | None]:
+    """Return what opens the frames of a cell's video (None: none), and why one cannot be read as its path tells.
 
     The cell is a list of frames, or the path of a folder that holds them, in the order of their names.
     """
     found = listed(cell)
     if found is None:
-        return (), None
+        return None, None
     if isinstance(cell, (list, tuple)) or found != [cell]:
         return _opening(found, folder), _trouble(found, folder, "frame")
     named = held(cell)
     if not isinstance(named, (str, Path)):
-        return (), NO_VIDEO_FILE
+        return None, NO_VIDEO_FILE
     wrong = trouble(named, folder)
     if wrong is None:
-        return (), f"{named}: {NO_VIDEO_FILE}"
+        return None, f"{named}: {NO_VIDEO_FILE}"
     if not wrong.endswith(": is a folder"):
-        return (), wrong
+        return None, wrong
     beside = (folder or Path()) / Path(named).expanduser()
     files = sorted(file for file in beside.iterdir() if file.suffix.lower() in FRAME_SUFFIXES)
     return _opening(files, folder), None if files else f"{named}: holds no images"

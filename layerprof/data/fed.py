@@ -9,6 +9,7 @@ processor was given it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from layerprof.records import Fed
@@ -29,34 +30,43 @@ def fed(subject: Subject, made: Any, shown: Sequence[Shown]) -> tuple[tuple[Fed,
     """
     images = _images(subject, made, shown)
     videos = _videos(subject, made, shown)
-    counted = tokens_by_row(subject, made)
+    runs = _runs(subject, made)
     rows = []
     for place, one in enumerate(shown):
         row = [next(images) for _ in one.images] + [next(videos) for _ in one.frames[:1]]
-        rows.append(_shared(row, counted[place] if counted is not None else None))
+        rows.append(_shared(row, runs[place] if runs is not None else []))
     return tuple(rows)
 
 
 def tokens_by_row(subject: Subject, made: Any) -> list[int] | None:
     """Return how many tokens of each prompt stand for images and videos; None where the family does not tell."""
-    ids = made["input_ids"]
+    runs = _runs(subject, made)
+    return None if runs is None else [sum(row) for row in runs]
+
+
+def _runs(subject: Subject, made: Any) -> list[list[int]] | None:
+    """Return how many tokens of images and videos stand in a row, for each time they do, for each prompt."""
     known = {token for token in (subject.image_token_id, subject.video_token_id) if token is not None}
     if not known:
         return None
-    return [sum(token in known for token in row) for row in ids.tolist()]
+    marked = ([token in known for token in row] for row in made["input_ids"].tolist())
+    return [[sum(run) for held, run in groupby(row) if held] for row in marked]
 
 
-def _shared(row: list[Fed], tokens: int | None) -> tuple[Fed, ...]:
-    """Give each image its share of the row's tokens, where it can be told."""
-    if not tokens or not row:
-        return tuple(one.model_copy(update={"tokens": None}) for one in row)
-    if len(row) == 1:
-        return (row[0].model_copy(update={"tokens": tokens}),)
+def _shared(row: list[Fed], runs: list[int]) -> tuple[Fed, ...]:
+    """Give each image its share of the row's tokens, where it can be told: by grids, or as many runs as images."""
+    tokens = sum(runs)
     told = [one.tokens for one in row if one.tokens is not None]
     if len(told) == len(row) and sum(told) == tokens:
         return tuple(row)
-    same = len({(one.width, one.height, one.frames) for one in row}) == 1 and tokens % len(row) == 0
-    return tuple(one.model_copy(update={"tokens": tokens // len(row) if same else None}) for one in row)
+    shares: list[int | None] = [None] * len(row)
+    if len(row) == 1 and tokens:
+        shares = [tokens]
+    elif len(runs) == len(row):
+        shares = [*runs]
+    elif row and tokens % len(row) == 0 and len({(one.width, one.height, one.frames) for one in row}) == 1:
+        shares = [tokens // len(row) or None] * len(row)
+    return tuple(one.model_copy(update={"tokens": share}) for one, share in zip(row, shares, strict=True))
 
 
 def _images(subject: Subject, made: Any, shown: Sequence[Shown]) -> Any:

@@ -79,10 +79,10 @@ def _alone(subject: Subject, kind: Kind, example: Example, mark: str, sizing: Si
         (tokens,) = _tokens(subject, [kind], mark, sizing)
     except (RequestError, RunFailedError) as error:
         raise _not_taken(subject, kind, example, _cause(error)) from error
-    if not frames and of_one is not None and tokens != images * of_one:
-        raise _not_taken(subject, kind, example, f"its prompt holds {tokens} image tokens, {images * of_one} were due")
-    if frames and subject.video_token_id is not None and tokens is not None and tokens <= images * (of_one or 0):
-        raise _not_taken(subject, kind, example, "its prompt holds no tokens of the video")
+    if images > 1 and not frames and tokens == of_one:
+        raise _not_taken(subject, kind, example, f"its prompt holds {tokens} image tokens, as many as for one")
+    if (images or frames) and tokens == 0 and of_one:
+        raise _not_taken(subject, kind, example, "its prompt holds no tokens of it")
     return tokens
 
 

@@ -15,9 +15,10 @@ from layerprof.errors import RequestError
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row's texts by column, and what opens its images: None for an empty cell, () for a list of none.
+    """A row's texts by column, and what opens its images: None where one is missing, () where there are to be none.
 
-    `number` is the row's place in the source, from 0. `frames` are those of its video. `trouble` says why a picture
+    `number` is the row's place in the source, from 0. `frames` are those of its video, beside which no image is
+    missing. `trouble` says why a picture
     cannot be read, as far as that can be told without opening it.
     """
 
@@ -42,8 +43,8 @@ class Opened:
     rows: Callable[[Sequence[str], Mapping[str, str]], Iterator[Row]]
 
 
-def match_columns(spec: Spec, opened: Opened) -> dict[str, str]:
-    """Return field -> column; of `image` and `video` one is enough.
+def match_columns(spec: Spec, opened: Opened, *, pictured: bool = True) -> dict[str, str]:
+    """Return field -> column; of `image` and `video` one is enough, and none where samples need not be `pictured`.
 
     Raises RequestError naming the missing columns and those found.
     """
@@ -51,7 +52,7 @@ def match_columns(spec: Spec, opened: Opened) -> dict[str, str]:
     fields = {**spec.columns, **spec.optional}
     columns = {field: next((found[name] for name in names if name in found), None) for field, names in fields.items()}
     matched = {field: column for field, column in columns.items() if column is not None}
-    needed = [field for field in spec.columns if field != "image" or "video" not in matched]
+    needed = [field for field in spec.columns if field != "image" or (pictured and "video" not in matched)]
     missing = [" or ".join(f"'{name}'" for name in fields[field]) for field in needed if field not in matched]
     if missing:
         found_columns = ", ".join(opened.columns) or "none"

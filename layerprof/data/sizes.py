@@ -60,18 +60,21 @@ def sizing_of(subject: Subject, image_size: ImageSize, fewest: int | None = None
 
 
 def sized(subject: Subject, shown: Shown, sizing: Sizing) -> Shown:
-    """Return a sample's pictures as the processor is given them; of shapes that `unfit` finds nothing against."""
+    """Return a sample's pictures as the processor is given them; of shapes that `unfit` finds nothing against.
+
+    All frames of a video have one size: that of the first, or what the rule makes of it.
+    """
     if sizing.side is not None:
         side, patch = sizing.side, _patch(subject) if subject.is_qwen_vl else None
         return Shown(*(tuple(square(one, side, patch=patch) for one in part) for part in (shown.images, shown.frames)))
     if not subject.is_qwen_vl:
-        return shown
+        return Shown(shown.images, tuple(_resized(one, shown.frames[0].size) for one in shown.frames))
     patch, bounds = _patch(subject), image_bounds(subject, sizing)
     images = tuple(resized_by_qwen(one, patch, bounds) for one in shown.images)
     frames = shown.frames
     if frames:
-        width, height = frame_size(subject, frames, sizing)
-        frames = tuple(one.resize((width, height), _bicubic()) for one in frames)
+        size = frame_size(subject, frames, sizing)
+        frames = tuple(_resized(one, size) for one in frames)
     return Shown(images, frames)
 
 
@@ -88,20 +91,27 @@ def settings_of(subject: Subject, sizing: Sizing) -> dict[str, Any]:
 # --- Qwen's rule ------------------------------------------------------------------------------------------------
 
 
-def rule(width: int, height: int, cell: int, bounds: Bounds) -> tuple[int, int]:
+def rule(width: int, height: int, cell: int, bounds: Bounds, frames: int | None = None) -> tuple[int, int]:
     """Return the width and height that Qwen's rule gives a picture.
 
     Both are the nearest multiples of `cell`, one at least; where the product leaves the bounds, both sides are scaled
     by the root of bound over pixels first, and rounded down (up) to stay within (`smart_resize` of qwen-vl-utils).
+    With `frames` the bounds are those of a whole video, whose frames count in pairs, and a frame smaller than a cell
+    is scaled up to one first (`smart_resize` of Qwen3-VL's video processor).
     """
     fewest, most = bounds
+    count, paired = (1, 1) if frames is None else (frames, max(2, round(frames / 2) * 2))
+    if frames is not None and min(width, height) < cell:
+        width, height = (int(side * cell / min(width, height)) for side in (width, height))
     sides = [max(cell, round(side / cell) * cell) for side in (width, height)]
-    scale = math.sqrt(width * height / (most if math.prod(sides) > most else fewest))
-    if math.prod(sides) > most:
+    pixels = paired * math.prod(sides)
+    if pixels > most:
+        scale = math.sqrt(count * width * height / most)
         sides = [math.floor(side / scale / cell) * cell for side in (width, height)]
-    elif math.prod(sides) < fewest:
-        sides = [math.ceil(side / scale / cell) * cell for side in (width, height)]
-    return sides[0], sides[1]
+    elif pixels < fewest:
+        scale = math.sqrt(fewest / (count * width * height))
+        sides = [math.ceil(side * scale / cell) * cell for side in (width, height)]
+    return (sides[0], sides[1]) if frames is None else (max(cell, sides[0]), max(cell, sides[1]))
 
 
 def image_bounds(subject: Subject, sizing: Sizing) -> Bounds:
@@ -116,16 +126,11 @@ def frame_size(subject: Subject, frames: Sequence[Image.Image], sizing: Sizing) 
     Bounds that were asked for are those of each frame. Else they are the checkpoint's: of a frame up to Qwen2.5-VL, of
     the whole video from Qwen3-VL on.
     """
-    first, cell = frames[0], subject.cell_px or 1
-    if sizing.fewest is None and sizing.most is None:
-        fewest, most = _bounds_of(subject.processor.video_processor)
-        if subject.model.config.model_type.startswith("qwen3"):
-            steps = 2 * math.ceil(len(frames) / 2)
-            fewest, most = math.ceil(fewest / steps), most // steps
-        bounds = fewest, most
-    else:
-        bounds = image_bounds(subject, sizing)
-    return rule(*first.size, cell, bounds)
+    size, cell = frames[0].size, subject.cell_px or 1
+    if sizing.fewest is not None or sizing.most is not None:
+        return rule(*size, cell, image_bounds(subject, sizing))
+    whole = subject.model.config.model_type.startswith("qwen3")
+    return rule(*size, cell, _bounds_of(subject.processor.video_processor), len(frames) if whole else None)
 
 
 def unfit(subject: Subject, shown: Shown, sizing: Sizing) -> str | None:
@@ -185,10 +190,10 @@ def _patch(subject: Subject) -> int:
     return int(subject.processor.image_processor.patch_size)
 
 
-def _bicubic() -> Any:
+def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     from PIL import Image
 
-    return Image.Resampling.BICUBIC
+    return picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC)
 
 
 def _bounds_of(processor: Any) -> Bounds:

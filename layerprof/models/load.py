@@ -12,7 +12,7 @@ from layerprof.errors import RequestError
 from layerprof.machine import placement
 from layerprof.models import family, provenance, quantization, quantized, random_weights
 from layerprof.models.published import Published
-from layerprof.models.quantization import Plan
+from layerprof.models.quantization import StoragePlan
 from layerprof.models.subject import Subject
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def load_model(source: ModelSource) -> Subject:
         raise _failed(source, error) from error
     model.eval()
     told = provenance.of_source(source, model) | {"quantization": stored}
-    return Subject(model, processor, told, source.optimization)
+    return Subject(model, processor, told, source.optimization, source.attention)
 
 
 def wrap(model: Any, processor: Any, *, name: str = "own model", optimization: str = "eager") -> Subject:
@@ -80,9 +80,9 @@ def _random(source: ModelSource, config: Any) -> Any:
         config,
         dtype=placement.torch_dtype(source.dtype),
         device=source.device,
-        attention=placement.ATTENTION[source.optimization],
+        attention=source.attention.told,
         seed=source.seed,
-        plan=source.quantized if isinstance(source.quantized, Plan) else None,
+        plan=source.quantized if isinstance(source.quantized, StoragePlan) else None,
     )
 
 
@@ -90,7 +90,7 @@ def _pretrained(source: ModelSource, config: Any) -> Any:
     found = source.found
     dtype = placement.torch_dtype(source.dtype)
     stored: dict[str, Any] = {}
-    if isinstance(source.quantized, Plan):
+    if isinstance(source.quantized, StoragePlan):
         stored["quantization_config"] = quantization.configuration(source.quantized, dtype)
     if source.quantized is not None:
         stored["device_map"] = {"": source.device}  # packed weights are laid out for the device that they are put on
@@ -102,7 +102,7 @@ def _pretrained(source: ModelSource, config: Any) -> Any:
             local_files_only=found.cached,
             trust_remote_code=False,
             dtype=dtype,
-            attn_implementation=placement.ATTENTION[source.optimization],
+            attn_implementation=source.attention.told,
             output_loading_info=True,
             **stored,
         )
@@ -143,7 +143,7 @@ def _failed(source: ModelSource, error: Exception) -> RequestError:
     if isinstance(error, ImportError):
         remedy = "Install the package that the message names."
     elif "attn_implementation" in cause or "attention" in cause.lower():
-        remedy = "Use --optimization eager."
+        remedy = "Use --attention eager."
     else:
         remedy = "Check that its files belong together and are whole, or use --weights random."
     return RequestError(f"The model {source.name} cannot be loaded ({type(error).__name__}: {cause}).", remedy)

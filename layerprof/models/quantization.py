@@ -70,7 +70,7 @@ class Scheme:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StoragePlan:
     """Which linear layers of a model will be stored in a format, and which are left as they are, by their names.
 
     `bytes` is what all of the model's weights take then.
@@ -161,7 +161,7 @@ def need(what: str, packages: Iterable[str]) -> None:
     )
 
 
-def plan(model: nn.Module, asked: str, *, on: str, dtype: str, leave: Iterable[str] = ()) -> Plan:
+def plan(model: nn.Module, asked: str, *, on: str, dtype: str, leave: Iterable[str] = ()) -> StoragePlan:
     """Return which linear layers of a model (it may have no memory) are to be stored in a format.
 
     Those in the modules of `leave` are left, and those that transformers leaves: the output head and what is tied to
@@ -191,7 +191,9 @@ def plan(model: nn.Module, asked: str, *, on: str, dtype: str, leave: Iterable[s
     weights = {id(weight): weight.numel() * itemsize for weight in model.parameters()}
     for module in taken.values():
         weights[id(module.weight)] = scheme.stored_bytes(module.out_features, module.in_features, itemsize)
-    return Plan(scheme, tuple(taken), tuple(name for name in linears if name not in taken), sum(weights.values()))
+    return StoragePlan(
+        scheme, tuple(taken), tuple(name for name in linears if name not in taken), sum(weights.values())
+    )
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
@@ -229,7 +231,7 @@ def scheme_of(asked: str, package: str, columns: Sequence[int]) -> Scheme:
     return Scheme(asked, package, f"4-bit integers, a scale and a zero point for {told} columns of a row")
 
 
-def configuration(plan: Plan, dtype: Any) -> Any:
+def configuration(plan: StoragePlan, dtype: Any) -> Any:
     """Return transformers' configuration that loads weights as a plan says, layer by layer; `dtype` is torch's."""
     import re
 

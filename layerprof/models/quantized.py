@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from layerprof.machine import environment
-from layerprof.models.quantization import SHOWN, Plan, torchao_config
+from layerprof.models.quantization import SHOWN, StoragePlan, torchao_config
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,19 +24,19 @@ FEWEST = 16
 """Bytes from which matrices of small integers are taken for codes."""
 
 
-def store(model: nn.Module, plan: Plan, name: str) -> None:
+def store(model: nn.Module, plan: StoragePlan, name: str) -> None:
     """Store the weights of one of a plan's layers in its format, in place, on the device where they are."""
     with quiet():
         _BY_PACKAGE[plan.scheme.package](model, plan, name)
 
 
-def _by_torchao(model: nn.Module, plan: Plan, name: str) -> None:
+def _by_torchao(model: nn.Module, plan: StoragePlan, name: str) -> None:
     from torchao.quantization import quantize_
 
     quantize_(model.get_submodule(name), torchao_config(plan.scheme))
 
 
-def _by_bitsandbytes(model: nn.Module, plan: Plan, name: str) -> None:
+def _by_bitsandbytes(model: nn.Module, plan: StoragePlan, name: str) -> None:
     import importlib
 
     import torch
@@ -59,7 +59,7 @@ def _by_bitsandbytes(model: nn.Module, plan: Plan, name: str) -> None:
     model.set_submodule(name, new)
 
 
-def _by_quanto(model: nn.Module, plan: Plan, name: str) -> None:
+def _by_quanto(model: nn.Module, plan: StoragePlan, name: str) -> None:
     from optimum import quanto
 
     new = quanto.QLinear.from_module(model.get_submodule(name), weights=getattr(quanto, f"q{plan.scheme.format}"))
@@ -67,7 +67,7 @@ def _by_quanto(model: nn.Module, plan: Plan, name: str) -> None:
     model.set_submodule(name, new)
 
 
-_BY_PACKAGE: dict[str, Callable[[nn.Module, Plan, str], None]] = {
+_BY_PACKAGE: dict[str, Callable[[nn.Module, StoragePlan, str], None]] = {
     "torchao": _by_torchao,
     "bitsandbytes": _by_bitsandbytes,
     "optimum-quanto": _by_quanto,
@@ -112,7 +112,7 @@ def speak_once() -> None:
 # --- what is there ------------------------------------------------------------------------------------------------
 
 
-def facts(model: nn.Module, asked: Plan | Published) -> dict[str, Any]:
+def facts(model: nn.Module, asked: StoragePlan | Published) -> dict[str, Any]:
     """Return how a model's weights are stored, as a run keeps it, read off its modules.
 
     `layers` counts the modules whose weights are codes, `left` those with a matrix of ordinary numbers; the first of

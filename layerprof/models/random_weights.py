@@ -16,8 +16,10 @@ from layerprof.models import quantized
 if TYPE_CHECKING:
     import torch
 
-    from layerprof.models.quantization import Plan
+    from layerprof.models.quantization import StoragePlan
 
+Attention = str | dict[str, Any]
+"""An attention implementation as transformers takes it, one or by the parts of a configuration."""
 STD = 0.02
 BLOCK = 8_388_593
 """Numbers drawn once and laid end to end from another place for each matrix: a prime, so no row repeats as it is."""
@@ -34,9 +36,9 @@ def build(
     *,
     dtype: torch.dtype,
     device: str,
-    attention: str,
+    attention: Attention,
     seed: int,
-    plan: Plan | None = None,
+    plan: StoragePlan | None = None,
 ) -> Any:
     """Return a model of this configuration with seeded random weights, in `dtype` on `device`.
 
@@ -52,22 +54,27 @@ def build(
     return model.eval()
 
 
-def skeleton(auto_class: Any, config: Any) -> Any:
-    """Return a model of a configuration whose weights have shapes and no memory."""
+def skeleton(auto_class: Any, config: Any, attention: Attention | None = None) -> Any:
+    """Return a model of a configuration whose weights have shapes and no memory.
+
+    Raises what transformers does where its model cannot be made, with this attention where one is given.
+    """
     import copy
 
     import torch
 
     with torch.device("meta"):
-        return auto_class.from_config(copy.deepcopy(config))
+        return auto_class.from_config(
+            copy.deepcopy(config), **({"attn_implementation": attention} if attention else {})
+        )
 
 
-def parameter_count(auto_class: Any, config: Any) -> int:
-    """Return how many parameters a configuration has, tied ones once, without allocating them."""
-    return sum(weight.numel() for weight in skeleton(auto_class, config).parameters())
+def parameter_count(auto_class: Any, config: Any, attention: Attention | None = None) -> int:
+    """Return how many parameters a configuration has, tied ones once. Raises as `skeleton`."""
+    return sum(weight.numel() for weight in skeleton(auto_class, config, attention).parameters())
 
 
-def _shapes(auto_class: Any, config: Any, plan: Plan | None) -> frozenset[tuple[int, ...]]:
+def _shapes(auto_class: Any, config: Any, plan: StoragePlan | None) -> frozenset[tuple[int, ...]]:
     """Return the shapes of the matrices that a plan stores in another format, and that no other weight has."""
     if plan is None:
         return frozenset()
@@ -102,7 +109,7 @@ def _untouched(let_go: frozenset[tuple[int, ...]]) -> Iterator[list[torch.Tensor
         yield skipped
 
 
-def _fill(model: Any, skipped: list[torch.Tensor], seed: int, plan: Plan | None) -> None:
+def _fill(model: Any, skipped: list[torch.Tensor], seed: int, plan: StoragePlan | None) -> None:
     """Give every parameter that asked for random numbers its share of them: matrices normal, vectors zero.
 
     What a plan stores in another format is stored so as soon as it is filled.

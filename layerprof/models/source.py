@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from layerprof.attention import parse
 from layerprof.demo import MODEL_FOLDER
 from layerprof.errors import RequestError
 from layerprof.machine import placement
+from layerprof.models import attention as attentions
 from layerprof.models import family, find, published
 from layerprof.models import quantization as formats
+from layerprof.models.attention import Plan
 from layerprof.models.find import Found
 from layerprof.models.published import Published
-from layerprof.models.quantization import Plan
+from layerprof.models.quantization import StoragePlan
 from layerprof.models.quantized import quiet
 from layerprof.settings import ImageSize
 
@@ -33,8 +36,9 @@ class ModelSource:
 
     `checkpoint_dtype` is the number format that the weights are published in, None where the configuration is silent.
     `parameters` counts the configuration's weights, tied ones once. `cell_px` is the side of the square of pixels that
-    one image token stands for; None where the family has no such rule. `quantized` is how the weights are stored where
-    they are no ordinary numbers: by a plan, as they are loaded, or in the checkpoint already.
+    one image token stands for; None where the family has no such rule. `attention` is what each tower is to run.
+    `quantized` is how the weights are stored where they are no ordinary numbers: by a plan, as they are loaded, or in
+    the checkpoint already.
     """
 
     name: str
@@ -43,17 +47,18 @@ class ModelSource:
     device: str
     dtype: str
     optimization: str
+    attention: Plan
     parameters: int
     cell_px: int | None
     why: str
     seed: int = 0
     checkpoint_dtype: str | None = None
-    quantized: Plan | Published | None = None
+    quantized: StoragePlan | Published | None = None
 
     @property
     def label(self) -> str:
         """A short name for folders and titles."""
-        stored = f"-{self.quantized.format}" if isinstance(self.quantized, Plan) else ""
+        stored = f"-{self.quantized.format}" if isinstance(self.quantized, StoragePlan) else ""
         return self.name.rstrip("/").rpartition("/")[2] + ("-random" if self.weights == "random" else "") + stored
 
     @property
@@ -65,6 +70,11 @@ class ModelSource:
             f"The weights of {self.name} are stored as {self.quantized.format}, and {self.quantized.package} unpacks "
             f"them to {self.dtype} before they run: bytes, memory and times are those of {self.dtype}."
         )
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the model is asked with images, and not by text alone."""
+        return family.reads_images(self.found.config)
 
     @property
     def is_demo(self) -> bool:
@@ -80,6 +90,7 @@ def resolve(
     device: str = "auto",
     dtype: str = "auto",
     optimization: str = "eager",
+    attention: str = "auto",
     seed: int = 0,
     quantization: str = "none",
     leave: Leave | None = None,
@@ -87,25 +98,29 @@ def resolve(
     """Return what to load for `auto`, `demo`, `qwen2.5-vl-3b`, a hub id (`owner/name[@revision]`) or a folder.
 
     Nothing is loaded but the configuration. Raises RequestError for an unknown name (with the nearest), an incomplete
-    folder (with what it lacks), a hub model that is not cached where there is no network, a device, dtype or
-    optimisation that is unknown or not there, a family that cannot be loaded, and weights larger than the memory.
-    `leave` picks what `quantization` leaves as it is: the names of modules of a model, which has no memory. What the
-    format asked for, or the one that a checkpoint is stored in, cannot be had with is refused, too.
+    folder (with what it lacks), a hub model that is not cached where there is no network, a device, dtype, optimisation
+    or attention that is unknown or not there, a family that cannot be loaded, and weights larger than the memory.
+    `leave` picks what `quantization` leaves as it is: the names of modules of a model, which has no memory. Where the
+    format asked for, or that of the checkpoint, is not to be had here, that is refused, too.
     """
     if weights not in ("pretrained", "random"):
         raise RequestError(f"Unknown weights '{weights}'.", "Choose pretrained or random.")
     placement.check_names(optimization, dtype)
     optimization = optimization.strip().lower()
+    asked = parse(attention)
     on = placement.device(device)
+    placement.check_optimization(optimization, on)
     chosen, reason = _automatic(on, weights) if name.strip().lower() == "auto" else (name, "")
     found = find.find(chosen, weights)
-    parameters = find.parameter_count(found)
+    planned = attentions.plan(asked, optimization, found.config)
+    attentions.check(planned, optimization, on)
+    parameters = find.parameter_count(found, planned)
     own = placement.checkpoint_dtype(found.config)
     stored = published.of_config(found.config) if weights == "pretrained" else None
     if stored is not None:
         _check_stored(stored, found.name, on, quantization)
     number, dtype_reason = _dtype(dtype, on, parameters, quantization, own if stored else None)
-    placement.check_optimization(optimization, on, number)
+    attentions.check_dtype(planned, number)
     if optimization == "graph":
         family.check_static_cache(found.config)
     if stored is not None:
@@ -123,6 +138,7 @@ def resolve(
         device=on,
         dtype=number,
         optimization=optimization,
+        attention=planned,
         parameters=parameters,
         cell_px=_cell_px(found.config),
         why=f"{why}: {told}" if told else why,
@@ -143,7 +159,7 @@ def _dtype(asked: str, on: str, parameters: int, quantization: str, stored_in: s
     return placement.dtype(asked, on, parameters)
 
 
-def _plan(found: Found, quantization: str, on: str, dtype: str, leave: Leave | None) -> Plan | None:
+def _plan(found: Found, quantization: str, on: str, dtype: str, leave: Leave | None) -> StoragePlan | None:
     if quantization == "none":
         return None
     formats.check(quantization, on, dtype)
@@ -161,9 +177,11 @@ def _check_stored(stored: Published, name: str, on: str, quantization: str) -> N
     published.check(stored, name, on)
 
 
-def _check_memory(found: Found, quantized: Plan | Published | None, parameters: int, dtype: str, on: str) -> None:
+def _check_memory(
+    found: Found, quantized: StoragePlan | Published | None, parameters: int, dtype: str, on: str
+) -> None:
     """Raise RequestError when the weights, as they will be stored, are larger than the device's free memory."""
-    stored = quantized.bytes if isinstance(quantized, Plan) else None
+    stored = quantized.bytes if isinstance(quantized, StoragePlan) else None
     if isinstance(quantized, Published) and not quantized.unpacked:
         stored = find.weight_bytes(found)
         if stored is None:

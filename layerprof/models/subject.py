@@ -6,17 +6,22 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from layerprof.models.attention import Plan
 from layerprof.models.source import QWEN_VL
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is profiled: a live model, what prepares its inputs, and where they came from."""
+    """What is profiled: a live model, what prepares its inputs, and where they came from.
+
+    `attention` is what its towers were told to run; None where somebody else loaded it.
+    """
 
     model: Any
     processor: Any
     provenance: dict[str, Any] = field(default_factory=dict)
     optimization: str = "eager"
+    attention: Plan | None = None
 
     @property
     def tokenizer(self) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from layerprof import attention
 from layerprof.books import not_counted
 from layerprof.flops.formulas import CONVENTION
 from layerprof.records import Run, Statistic, Totals, Wer
@@ -37,6 +38,7 @@ def settings(run: Run) -> list[str]:
         run.environment.get("device_name") or run.environment.get("device") or get("device"),
         _dtype(run),
         get("optimization"),
+        filled(attention.shown(run.model.get("attention")) or None, "attention {}"),
         "random weights" if weights == "random" else None,
         filled(run.environment.get("torch"), "torch {}"),
         filled(run.environment.get("transformers"), "transformers {}"),

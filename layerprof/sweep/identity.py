@@ -34,6 +34,7 @@ def identity_of(checked: Checked, data: Dataset, besides: dict[str, Any]) -> Ide
         "model": source.name if asked.model.strip().lower() == "auto" else asked.model,
         "device": source.device,
         "dtype": source.dtype,
+        "attention": str(source.attention),
         "source": checked.samples_from,
         "max_new_tokens": asked.max_new_tokens or data.max_new_tokens,
         "instrumented": _instrumented(asked, len(data.examples)),

@@ -39,10 +39,10 @@ def asked(**how: object) -> ModelSource:
     return check.resolve(settings.build(**{"model": "demo", "device": "cpu"} | how))
 
 
-def plan(**how: object) -> quantization.Plan:
+def plan(**how: object) -> quantization.StoragePlan:
     """Return the plan of the bundled model's weights."""
     quantized = asked(**how).quantized
-    assert isinstance(quantized, quantization.Plan)
+    assert isinstance(quantized, quantization.StoragePlan)
     return quantized
 
 

@@ -32,7 +32,15 @@ class TextColumn:
 
 def columns(table: TableView) -> list[TextColumn]:
     """Return a table's columns: where a cell stands, its figures, the earlier report's figures, and its guards."""
-    found = [*_places(table), *_quality(table), *_time(table), *_request(table), *_throughput(table), *_cost(table)]
+    found = [
+        *_places(table),
+        *_quality(table),
+        *_time(table),
+        *_towers(table),
+        *_request(table),
+        *_throughput(table),
+        *_cost(table),
+    ]
     if table.planned.reference:
         found += _reference(table)
     found += _guards(table)
@@ -73,6 +81,18 @@ def _time(table: TableView) -> list[TextColumn]:
         TextColumn("per sample ×", times, 4, group=name),
         TextColumn("95 %", [interval(c.ci95 if c else None) for c in changes], 7, group=name, aside=True),
     ]
+
+
+def _towers(table: TableView) -> list[TextColumn]:
+    """Return the time of a sample in the layers of each tower, the language tower's by phase, and its ratios."""
+    parts = ("vision", "prefill", "decode")
+    scale = units.scale([value for part in parts for value in _all(table, f"{part}_span_s")], "s")
+    found = []
+    for part in parts:
+        name = f"{part}_span_s"
+        found += _with_ends(table, f"{scale.unit} {part}", name, f"{part}_span_ci", scale, 5, "a sample in layers")
+        found.append(TextColumn(f"{part} ×", _times(table.ratios(name)), 4, group="a sample in layers"))
+    return found
 
 
 def _request(table: TableView) -> list[TextColumn]:
@@ -160,7 +180,8 @@ def _guards(table: TableView) -> list[TextColumn]:
 LEGEND = (
     "×: over the first row of its dataset that can be compared; per sample × and Δ WER: against the first measured row "
     "of its dataset, paired on the same samples, with 95 % intervals; alone: answered the same as in the batch; "
-    "cut: at the token limit; words: of an answer / of its reference; read, process, copy, to token: medians over "
+    "cut: at the token limit; words: of an answer / of its reference; vision, prefill, decode: in the layers of the "
+    "vision tower and, by phase, of the language tower; read, process, copy, to token: medians over "
     "batches; J/right answer: joules of a sample over the task metric"
 )
 
