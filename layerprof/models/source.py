@@ -51,6 +51,11 @@ class ModelSource:
         return self.name.rstrip("/").rpartition("/")[2] + ("-random" if self.weights == "random" else "")
 
     @property
+    def reads_images(self) -> bool:
+        """Whether the model is asked with images, and not by text alone."""
+        return family.reads_images(self.found.config)
+
+    @property
     def is_demo(self) -> bool:
         """Whether the bundled samples are its natural data: the bundled model, or any model with its tokenizer."""
         return self.found.processor == str(MODEL_FOLDER)
