@@ -118,11 +118,9 @@ def check_energy(settings: Settings, device: str) -> str | None:
     if named or settings.energy == "replay":
         with registry.load(METER)(device, sensor=settings.energy_sensor) as meter:
             if not meter.available:
-                asked = (
-                    "--energy replay" if settings.energy == "replay" else f"--energy-sensor {settings.energy_sensor}"
-                )
+                unread = f"--energy-sensor {settings.energy_sensor} cannot be read"
                 raise RequestError(
-                    f"{asked} cannot run: {meter.reason}.",
+                    f"{'--energy replay cannot run' if settings.energy == 'replay' else unread}: {meter.reason}.",
                     "With --energy auto everything else is measured; `layerprof doctor` shows what this machine has.",
                 )
     if settings.energy != "replay" and settings.energy_budget is not None:
