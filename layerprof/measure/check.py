@@ -41,6 +41,7 @@ def resolve(settings: Settings) -> ModelSource:
         device=settings.device,
         dtype=settings.dtype,
         optimization=settings.optimization,
+        attention=settings.attention,
         seed=settings.seed,
     )
 

@@ -51,6 +51,7 @@ class Loading:
 
 def prepare(checked: Checked, progress: Progress, *, shelf: Shelf | None = None) -> Session:
     """Load model and samples, or take them from the shelf; where that fails, no folder is left behind."""
+    from layerprof.models.attention import differences
     from layerprof.runs import store
 
     settings, shelf = checked.settings, shelf or Loading()
@@ -69,7 +70,8 @@ def prepare(checked: Checked, progress: Progress, *, shelf: Shelf | None = None)
         store.discard_folder(folder)
         raise
     session = Session(asked=asked, subject=subject, folder=folder, progress=progress)
-    for remark in filter(None, (checked.remark, dataset.remark)):
+    ran = differences(subject.attention, asked.model["attention"]) if subject.attention else ()
+    for remark in filter(None, (checked.remark, dataset.remark, *ran)):
         progress.note(remark)
         session.read.warnings.append(remark)
     return session
@@ -81,6 +83,7 @@ def ask(settings: Settings, subject: Subject, dataset: Dataset, selector: Select
     Hooks sit on every located layer, so that phases and the rest are known; the selection decides what gets a row.
     """
     from layerprof.data import batching
+    from layerprof.layers.attention import attention
     from layerprof.layers.find import find_layers
     from layerprof.layers.selector import select
 
@@ -91,12 +94,16 @@ def ask(settings: Settings, subject: Subject, dataset: Dataset, selector: Select
         dataset,
         batch_size=settings.batch_size,
         image_size=settings.image_size,
+        min_pixels=settings.min_pixels,
+        max_pixels=settings.max_pixels,
         max_input_len=settings.max_input_len,
         skip_bad=settings.skip_bad,
     )
+    if subject.attention is not None:
+        settings = settings.model_copy(update={"attention": str(subject.attention)})
     return Asked(
         settings=settings,
-        model=subject.provenance,
+        model={**subject.provenance, "attention": attention(subject.model)},
         device=subject.device,
         dataset=dataset,
         batches=batches,

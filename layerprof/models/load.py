@@ -31,7 +31,7 @@ def load_model(source: ModelSource) -> Subject:
     except Exception as error:  # missing packages, shapes that do not fit, unreadable files: each has its own class
         raise _failed(source, error) from error
     model.eval()
-    return Subject(model, processor, provenance.of_source(source, model), source.optimization)
+    return Subject(model, processor, provenance.of_source(source, model), source.optimization, source.attention)
 
 
 def wrap(model: Any, processor: Any, *, name: str = "own model", optimization: str = "eager") -> Subject:
@@ -50,7 +50,7 @@ def _random(source: ModelSource, config: Any) -> Any:
         config,
         dtype=placement.torch_dtype(source.dtype),
         device=source.device,
-        attention=placement.ATTENTION[source.optimization],
+        attention=source.attention.told,
         seed=source.seed,
     )
 
@@ -65,7 +65,7 @@ def _pretrained(source: ModelSource, config: Any) -> Any:
             local_files_only=found.cached,
             trust_remote_code=False,
             dtype=placement.torch_dtype(source.dtype),
-            attn_implementation=placement.ATTENTION[source.optimization],
+            attn_implementation=source.attention.told,
             output_loading_info=True,
         )
     absent = sorted(info["missing_keys"])
@@ -99,7 +99,7 @@ def _failed(source: ModelSource, error: Exception) -> RequestError:
     if isinstance(error, ImportError):
         remedy = "Install the package that the message names."
     elif "attn_implementation" in cause or "attention" in cause.lower():
-        remedy = "Use --optimization eager."
+        remedy = "Use --attention eager."
     else:
         remedy = "Check that its files belong together and are whole, or use --weights random."
     return RequestError(f"The model {source.name} cannot be loaded ({type(error).__name__}: {cause}).", remedy)

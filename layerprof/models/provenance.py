@@ -6,8 +6,6 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from layerprof.machine import internals
-
 if TYPE_CHECKING:
     from layerprof.models.source import ModelSource
 
@@ -51,7 +49,6 @@ def facts(model: Any) -> dict[str, Any]:
         "architecture": type(model).__name__,
         "model_type": config.get("model_type"),
         "parameters": sum(weight.numel() for weight in model.parameters()),
-        "attention": internals.attention_of(model.config),
         "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "transformers": transformers.__version__,
         "torch": torch.__version__,

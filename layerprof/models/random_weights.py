@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+Attention = str | dict[str, Any]
+"""An attention implementation as transformers takes it, one or by the parts of a configuration."""
 STD = 0.02
 BLOCK = 8_388_593
 """Numbers drawn once and laid end to end from another place for each matrix: a prime, so no row repeats as it is."""
@@ -23,7 +25,7 @@ RANDOM_FILLS = frozenset(
 )
 
 
-def build(auto_class: Any, config: Any, *, dtype: torch.dtype, device: str, attention: str, seed: int) -> Any:
+def build(auto_class: Any, config: Any, *, dtype: torch.dtype, device: str, attention: Attention, seed: int) -> Any:
     """Return a model of this configuration with seeded random weights, in `dtype` on `device`.
 
     Weights are allocated once, in their final format; the constructors' own initialisation, which would take minutes at
@@ -37,14 +39,19 @@ def build(auto_class: Any, config: Any, *, dtype: torch.dtype, device: str, atte
     return model.eval()
 
 
-def parameter_count(auto_class: Any, config: Any) -> int:
-    """Return how many parameters a configuration has, tied ones once, without allocating them."""
+def parameter_count(auto_class: Any, config: Any, attention: Attention | None = None) -> int:
+    """Return how many parameters a configuration has, tied ones once, without allocating them.
+
+    Raises what transformers does where its model cannot be made, with this attention where one is given.
+    """
     import copy
 
     import torch
 
     with torch.device("meta"):
-        model = auto_class.from_config(copy.deepcopy(config))
+        model = auto_class.from_config(
+            copy.deepcopy(config), **({"attn_implementation": attention} if attention else {})
+        )
     return sum(weight.numel() for weight in model.parameters())
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from layerprof.attention import parse
 from layerprof.demo import MODEL_FOLDER
 from layerprof.errors import RequestError
 from layerprof.machine import placement
+from layerprof.models import attention as attentions
 from layerprof.models import family, find
+from layerprof.models.attention import Plan
 from layerprof.models.find import Found
 from layerprof.settings import ImageSize
 
@@ -26,7 +29,7 @@ class ModelSource:
 
     `checkpoint_dtype` is the number format that the weights are published in, None where the configuration is silent.
     `parameters` counts the configuration's weights, tied ones once. `cell_px` is the side of the square of pixels that
-    one image token stands for; None where the family has no such rule.
+    one image token stands for; None where the family has no such rule. `attention` is what each tower is to run.
     """
 
     name: str
@@ -35,6 +38,7 @@ class ModelSource:
     device: str
     dtype: str
     optimization: str
+    attention: Plan
     parameters: int
     cell_px: int | None
     why: str
@@ -59,25 +63,30 @@ def resolve(
     device: str = "auto",
     dtype: str = "auto",
     optimization: str = "eager",
+    attention: str = "auto",
     seed: int = 0,
 ) -> ModelSource:
     """Return what to load for `auto`, `demo`, `qwen2.5-vl-3b`, a hub id (`owner/name[@revision]`) or a folder.
 
     Nothing is loaded but the configuration. Raises RequestError for an unknown name (with the nearest), an incomplete
-    folder (with what it lacks), a hub model that is not cached where there is no network, a device, dtype or
-    optimisation that is unknown or not there, a family that cannot be loaded, and weights larger than the memory.
+    folder (with what it lacks), a hub model that is not cached where there is no network, a device, dtype, optimisation
+    or attention that is unknown or not there, a family that cannot be loaded, and weights larger than the memory.
     """
     if weights not in ("pretrained", "random"):
         raise RequestError(f"Unknown weights '{weights}'.", "Choose pretrained or random.")
     placement.check_names(optimization, dtype)
     optimization = optimization.strip().lower()
+    asked = parse(attention)
     on = placement.device(device)
+    placement.check_optimization(optimization, on)
     chosen, reason = _automatic(on, weights) if name.strip().lower() == "auto" else (name, "")
     found = find.find(chosen, weights)
-    parameters = find.parameter_count(found)
+    planned = attentions.plan(asked, optimization, found.config)
+    attentions.check(planned, optimization, on)
+    parameters = find.parameter_count(found, planned)
     number, dtype_reason = placement.dtype(dtype, on, parameters)
     own = placement.checkpoint_dtype(found.config)
-    placement.check_optimization(optimization, on, number)
+    attentions.check_dtype(planned, number)
     if optimization == "graph":
         family.check_static_cache(found.config)
     placement.check_memory(parameters, number, on)
@@ -91,6 +100,7 @@ def resolve(
         device=on,
         dtype=number,
         optimization=optimization,
+        attention=planned,
         parameters=parameters,
         cell_px=_cell_px(found.config),
         why=f"{why}: {told}" if told else why,

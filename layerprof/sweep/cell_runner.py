@@ -109,6 +109,7 @@ class CellRunner:
                 source.device,
                 source.dtype,
                 source.optimization,
+                str(source.attention),
                 source.seed,
             ]
         )
@@ -119,7 +120,7 @@ class CellRunner:
         return self._subject[1]
 
     def _source(self, asked: Settings) -> ModelSource:
-        names = ("model", "weights", "device", "dtype", "optimization", "seed")
+        names = ("model", "weights", "device", "dtype", "optimization", "attention", "seed")
         key = canonical([getattr(asked, name) for name in names])
         if key not in self._sources:
             self._sources[key] = check.resolve(asked)

@@ -53,7 +53,7 @@ def _model(step: Step) -> str:
     """Return what two cells must have in common to share a loaded model, as text."""
     if isinstance(step.who, Refusal):
         return ""
-    names = ("model", "weights", "device", "dtype", "optimization", "seed")
+    names = ("model", "weights", "device", "dtype", "optimization", "attention", "seed")
     return "|".join(str(step.who.choices.get(name)) for name in names)
 
 
