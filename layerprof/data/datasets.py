@@ -150,6 +150,7 @@ def load(
     count: int | Literal["all"] = 32,
     seed: int = 0,
     skip_bad: bool = False,
+    pictured: bool = True,
 ) -> Dataset:
     """Return `count` samples of a dataset: the first that can be scored, or with a seed other than 0 a drawn choice.
 
@@ -158,7 +159,8 @@ def load(
     folder (docs/datasets.md). Texts are read now, images when they are asked for. Rows without a non-empty reference or
     without an answer among the choices are passed over and counted in `dropped`, and so are those whose image is
     missing, unless the dataset asks without one, too; an empty list of images is none missing. Where there are fewer
-    than asked for, all are taken, and `remark` says so.
+    than asked for, all are taken, and `remark` says so. For a model that reads no images samples need not be
+    `pictured`: texts alone are taken, of a table without a column of images, too.
 
     Raises RequestError for an unknown dataset or source, missing columns, no network, where there is no sample at all,
     and for image files that are not there (all of them named, up to ten); with `skip_bad` those are left out.
@@ -167,7 +169,7 @@ def load(
     if count != "all" and count < 1:
         raise RequestError(f"{count} samples were asked for.", "Give --samples 1 or more.")
     opened = _open(chosen, source, count=count, seed=seed)
-    found = _collect(chosen, opened, match_columns(chosen, opened), count, skip_bad)
+    found = _collect(chosen, opened, match_columns(chosen, opened, pictured=pictured), count, skip_bad, pictured)
     if found.bad and not skip_bad:
         raise unreadable(opened.label, list(found.bad.values()))
     if not found.examples:
@@ -210,19 +212,24 @@ class _Found:
 
 
 def _collect(
-    chosen: Spec, opened: Opened, columns: Mapping[str, str], count: int | Literal["all"], skip_bad: bool
+    chosen: Spec,
+    opened: Opened,
+    columns: Mapping[str, str],
+    count: int | Literal["all"],
+    skip_bad: bool,
+    pictured: bool,
 ) -> _Found:
     """Convert rows until there are `count` samples, bad ones among them unless they are skipped."""
     found = _Found()
     seen: Counter[str] = Counter()
-    pictured = {name: columns[name] for name in PICTURED if name in columns}
+    pictures = {name: columns[name] for name in PICTURED if name in columns and pictured}
     texts = list(dict.fromkeys(column for name, column in columns.items() if name not in PICTURED))
-    for row in opened.rows(texts, pictured):
+    for row in opened.rows(texts, pictures):
         fields = {name: row.texts.get(column) for name, column in columns.items()}
         name = as_text(fields.get("id")) or str(row.number)
         seen[name] += 1
         name = name if seen[name] == 1 else f"{name}#{seen[name]}"  # one image may have several questions
-        missing = row.images is None and row.trouble is None and not chosen.pictureless
+        missing = pictured and row.images is None and row.trouble is None and not chosen.pictureless
         made = "no image" if missing else chosen.to_example(fields, name)
         if not isinstance(made, Example):
             found.dropped[made] += 1

@@ -43,8 +43,8 @@ class Opened:
     rows: Callable[[Sequence[str], Mapping[str, str]], Iterator[Row]]
 
 
-def match_columns(spec: Spec, opened: Opened) -> dict[str, str]:
-    """Return field -> column; of `image` and `video` one is enough.
+def match_columns(spec: Spec, opened: Opened, *, pictured: bool = True) -> dict[str, str]:
+    """Return field -> column; of `image` and `video` one is enough, and none where samples need not be `pictured`.
 
     Raises RequestError naming the missing columns and those found.
     """
@@ -52,7 +52,7 @@ def match_columns(spec: Spec, opened: Opened) -> dict[str, str]:
     fields = {**spec.columns, **spec.optional}
     columns = {field: next((found[name] for name in names if name in found), None) for field, names in fields.items()}
     matched = {field: column for field, column in columns.items() if column is not None}
-    needed = [field for field in spec.columns if field != "image" or "video" not in matched]
+    needed = [field for field in spec.columns if field != "image" or (pictured and "video" not in matched)]
     missing = [" or ".join(f"'{name}'" for name in fields[field]) for field in needed if field not in matched]
     if missing:
         found_columns = ", ".join(opened.columns) or "none"

@@ -23,7 +23,14 @@ class Shelf(Protocol):
     """Hands out models and samples, loaded now or before."""
 
     def dataset(
-        self, name: str, *, source: str, count: int | Literal["all"], seed: int, skip_bad: bool = False
+        self,
+        name: str,
+        *,
+        source: str,
+        count: int | Literal["all"],
+        seed: int,
+        skip_bad: bool = False,
+        pictured: bool = True,
     ) -> Dataset:
         """Return samples as `datasets.load` does."""
 
@@ -35,12 +42,19 @@ class Loading:
     """The shelf with nothing on it: everything is loaded when it is asked for."""
 
     def dataset(
-        self, name: str, *, source: str, count: int | Literal["all"], seed: int, skip_bad: bool = False
+        self,
+        name: str,
+        *,
+        source: str,
+        count: int | Literal["all"],
+        seed: int,
+        skip_bad: bool = False,
+        pictured: bool = True,
     ) -> Dataset:
         """Return samples. Raises RequestError (see `datasets.load`)."""
         from layerprof.data import datasets
 
-        return datasets.load(name, source=source, count=count, seed=seed, skip_bad=skip_bad)
+        return datasets.load(name, source=source, count=count, seed=seed, skip_bad=skip_bad, pictured=pictured)
 
     def subject(self, source: ModelSource) -> Subject:
         """Return a loaded model. Raises RequestError (see `load_model`)."""
@@ -63,6 +77,7 @@ def prepare(checked: Checked, progress: Progress, *, shelf: Shelf | None = None)
             count=settings.samples,
             seed=settings.seed,
             skip_bad=settings.skip_bad,
+            pictured=checked.source.reads_images,
         )
         subject = shelf.subject(checked.source)
         asked = ask(settings, subject, dataset, checked.selector, folder)
@@ -71,7 +86,7 @@ def prepare(checked: Checked, progress: Progress, *, shelf: Shelf | None = None)
         raise
     session = Session(asked=asked, subject=subject, folder=folder, progress=progress)
     ran = differences(subject.attention, asked.model["attention"]) if subject.attention else ()
-    for remark in filter(None, (checked.remark, dataset.remark, *ran)):
+    for remark in filter(None, (checked.source.remark, checked.remark, dataset.remark, *ran)):
         progress.note(remark)
         session.read.warnings.append(remark)
     return session
