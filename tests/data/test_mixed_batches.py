@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from functools import partial
 from typing import Any
 
 import pictured_families
 import pytest
-from small_models import checkpoint_folder, picture, samples, subject
+from pictured_samples import ALL, BOTH, FILM, NONE, ONE, TAKEN, TWO, example, of
+from small_models import checkpoint_folder, picture, subject
 
 from layerprof import demo
 from layerprof.data import batching, datasets
-from layerprof.data.spec import Dataset, Example, Shown
+from layerprof.data.spec import Example, Shown
 from layerprof.errors import RequestError
 from layerprof.measure import generation
 from layerprof.models.subject import Subject
@@ -24,26 +23,6 @@ from layerprof.settings import ImageSize
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     """Load a random Qwen2.5-VL whose answers turn on the whole prompt."""
     return subject(checkpoint_folder(tmp_path_factory.mktemp("tiny") / "model"))
-
-
-def example(name: str, *shapes: tuple[int, int], frames: int = 0, shape: tuple[int, int] = (84, 112)) -> Example:
-    """Make a sample of images of these shapes, and of a video."""
-    pictures = tuple(partial(picture, *one) for one in shapes)
-    film = tuple(partial(picture, shape[0] + step, shape[1]) for step in range(frames))
-    return Example(name, pictures, f"what is {name} about?", references=("yes",), frames=film)
-
-
-TWO = example("two", (168, 112), (56, 140))
-NONE = example("none")
-FILM = example("film", frames=3)
-ONE = example("one", (112, 252))
-BOTH = example("both", (84, 84), frames=2)
-ALL = (TWO, NONE, FILM, ONE, BOTH)
-
-
-def of(*examples: Example) -> Dataset:
-    """Make a dataset of these."""
-    return dataclasses.replace(samples([]), examples=examples)
 
 
 def ids(batch: batching.Batch, row: int) -> list[int]:
@@ -148,15 +127,6 @@ def test_keys_do_not_depend_on_the_size_that_is_asked_for(tiny: Subject) -> None
 
 
 # --- other families ---------------------------------------------------------------------------------------------
-
-TAKEN: dict[str, tuple[Example, ...]] = {
-    "llava_next": (TWO, NONE, ONE),
-    "llava_onevision": (TWO, NONE, FILM, ONE),
-    "internvl": (TWO, NONE, FILM, ONE),
-    "gemma3": (TWO, NONE, ONE),
-    "idefics3": (TWO, NONE, ONE),
-    "qwen3_vl": ALL,
-}
 
 
 @pytest.mark.parametrize("name", TAKEN)
