@@ -18,7 +18,7 @@ from layerprof.hooks.energy.integral import PowerIntegral
 from layerprof.energy.counter import CounterRead, Unwrapper
 from layerprof.energy.fit import LAG_MAX_S
 from layerprof.energy.instruments import Sensor
-from layerprof.energy.sensor_record import INTEGRAL, State
+from layerprof.energy.sensor_record import State
 
 QUARTER_DUTY = 0.25
 """A100 and H100 look at the power for 25 ms of every 100 ms (Yang et al., arXiv:2312.02741)."""
@@ -128,7 +128,7 @@ class NvmlSensor:
         self._unwrapper = Unwrapper()
         self._integral = PowerIntegral()
         self._counts = self._call("nvmlDeviceGetTotalEnergyConsumption") is not None
-        self.source = "nvml_counter" if self._counts else f"nvml{INTEGRAL}"
+        self.source = "nvml_counter" if self._counts else "nvml_power_integral"
         # On Grace superchips the counter covers processor and memory too.
         self.scope = "module" if any(n in card for n in ("GH200", "GB200", "GB300")) else "board"
         self.with_power = power or not self._counts

@@ -25,7 +25,7 @@ from layerprof.hooks.energy.integral import PowerIntegral
 from layerprof.energy.counter import CounterRead, Unwrapper
 from layerprof.energy.fit import LAG_MAX_S
 from layerprof.energy.instruments import Sensor
-from layerprof.energy.sensor_record import INTEGRAL, State
+from layerprof.energy.sensor_record import State
 
 SOC_UPDATE_S = 0.1
 """How often Zeus looks at a Jetson's power."""
@@ -126,15 +126,21 @@ def card(device: str, zeus: Any, *, power: bool = False) -> ZeusSensor:
     gpus = _asked("cards", zeus.get_gpus)
     amd = type(gpus).__name__.startswith("AMD")
     found = _card_of(device, list(gpus.gpus), amd=amd)
-    source = "zeus_amdsmi" if amd else "zeus_nvml"
     name = str(_tried(found.get_name) or "a card")
     counts = bool(_tried(found.supports_get_total_energy_consumption))
     if counts and _tried(found.get_total_energy_consumption) is not None:
         watts = found.get_instant_power_usage if power else None
-        return ZeusSensor(name, source, "board", millijoules=found.get_total_energy_consumption, power=watts)
+        return ZeusSensor(
+            name,
+            "zeus_amdsmi" if amd else "zeus_nvml",
+            "board",
+            millijoules=found.get_total_energy_consumption,
+            power=watts,
+        )
+    source = "zeus_amdsmi_power_integral" if amd else "zeus_nvml_power_integral"
     for read in (found.get_instant_power_usage, found.get_average_power_usage):
         if _tried(read) is not None:
-            return ZeusSensor(name, source + INTEGRAL, "board", power=read)
+            return ZeusSensor(name, source, "board", power=read)
     raise NoSensorError(
         f"zeus reads neither energy nor power of {name}", "measure on another card, or use --energy-sensor auto"
     )
@@ -181,7 +187,7 @@ def chip(zeus: Any) -> ZeusSensor:
     if _tried(total) is None:
         raise NoSensorError(f"zeus reads no energy of this {kind}", "look whether its power rails can be read")
     polled = kind == "Jetson"
-    source = "zeus_soc" + (INTEGRAL if polled else "")
+    source = "zeus_soc_power_integral" if polled else "zeus_soc"
     scope = "chip, power looked at every 0.1 s" if polled else "chip"
     update_s = SOC_UPDATE_S if polled else None
     return ZeusSensor(kind, source, scope, millijoules=total, update_s=update_s)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from layerprof import registry
 from layerprof.books.evidence import OWN_FACTS
@@ -43,7 +44,23 @@ def resolve(settings: Settings) -> ModelSource:
         optimization=settings.optimization,
         attention=settings.attention,
         seed=settings.seed,
+        quantization=settings.quantization,
+        leave=_left(settings.quantization_skip),
     )
+
+
+def _left(selector: str | None) -> Callable[[Any], tuple[str, ...]] | None:
+    """Return what picks the modules that `--quantization-skip` takes, by the layers that are found in a model.
+
+    Raises SelectorError for a selector that cannot be read.
+    """
+    from layerprof.layers.find import find_layers
+    from layerprof.layers.selector import parse_selector, select
+
+    if selector is None:
+        return None
+    parsed = parse_selector(selector)
+    return lambda model: tuple(layer.name for layer in select(find_layers(model), parsed, model))
 
 
 def check(
@@ -101,11 +118,9 @@ def check_energy(settings: Settings, device: str) -> str | None:
     if named or settings.energy == "replay":
         with registry.load(METER)(device, sensor=settings.energy_sensor) as meter:
             if not meter.available:
-                asked = (
-                    "--energy replay" if settings.energy == "replay" else f"--energy-sensor {settings.energy_sensor}"
-                )
+                unread = f"--energy-sensor {settings.energy_sensor} cannot be read"
                 raise RequestError(
-                    f"{asked} cannot run: {meter.reason}.",
+                    f"{'--energy replay cannot run' if settings.energy == 'replay' else unread}: {meter.reason}.",
                     "With --energy auto everything else is measured; `layerprof doctor` shows what this machine has.",
                 )
     if settings.energy != "replay" and settings.energy_budget is not None:
