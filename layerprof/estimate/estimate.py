@@ -45,8 +45,9 @@ def estimate(
 ) -> Estimate:
     """Estimate one `generate()`: `batch_size` rows of one image and `text_tokens` of text, `new_tokens` written each.
 
-    `model` is a name as `layerprof profile` takes it, a folder or file with a configuration, or a configuration. Raises
-    RequestError for what cannot be: an unknown model, dtype or device, sizes below 1, an image that does not divide.
+    `model` is a name as `layerprof profile` takes it, a folder or file with a configuration, or a configuration;
+    what `auto` chose stands in `model` with the reason. Raises RequestError for what cannot be: an unknown model, dtype
+    or device, sizes below 1, an image that does not divide.
     """
     image_size = square_side(image_size)
     _check(batch_size, image_size, text_tokens, new_tokens, dtype)
@@ -56,7 +57,8 @@ def estimate(
     from layerprof.layers import find
     from layerprof.models import configuration
 
-    config = configuration.read(model)
+    configured = configuration.find(model)
+    config = configured.config
     with Ghosts() as ghosts:
         live = blueprint.build(config, torch_dtype(dtype))
     found = find.find_layers(live)
@@ -70,7 +72,8 @@ def estimate(
     peak = memory_books.column(found, held)
     return Estimate(
         model={
-            "name": str(model) if isinstance(model, (str, Path)) else config.model_type,
+            "name": configured.name,
+            "why": configured.why,
             "architecture": type(live).__name__,
             "parameters": sum(p.numel() for p in live.parameters()),
             "dtype": dtype,
