@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layerprof.hooks.storages import has_storage, parts_of
 from torch import Tensor, nn
 
+from layerprof.machine import stored
 from layerprof.machine.internals import storage_key
 from layerprof.machine.modules import named
+from layerprof.machine.tensors import has_storage
 from layerprof.readings import Layer
 
 ELSEWHERE = ""
@@ -16,10 +17,10 @@ ELSEWHERE = ""
 
 
 def by_layer(model: nn.Module, layers: Sequence[Layer]) -> tuple[dict[str, list[Tensor]], dict[str, str]]:
-    """Return the parameters and buffers of each located layer, and of `ELSEWHERE`; and what is tied to what.
+    """Return what the weights of each located layer, and of `ELSEWHERE`, are stored as; and what is tied to what.
 
     A storage that several have is the first's, in the order of the model's tree; the others are tied to that one. A
-    subclass that wraps tensors (quantised weights) is given as those inside it, in the form in which they lie.
+    quantised weight is given as the tensors that it lies in: codes, scales, zero points.
     """
     located = {layer.name for layer in layers}
     owned: dict[str, list[Tensor]] = {name: [] for name in (*(layer.name for layer in layers), ELSEWHERE)}
@@ -27,8 +28,8 @@ def by_layer(model: nn.Module, layers: Sequence[Layer]) -> tuple[dict[str, list[
     tied: dict[str, str] = {}
     for path, module in named(model).items():
         owner = _innermost(path, located)
-        held = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        for part in (part for _, tensor in held for part in parts_of(tensor) if has_storage(part)):
+        held = [tensor for weight in stored.of_module(module) for tensor in weight.tensors]
+        for part in filter(has_storage, held):
             first = owners.setdefault(storage_key(part), owner)
             if first == owner:
                 owned[owner].append(part)
