@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from layerprof.layers.nesting import innermost
 from layerprof.machine import stored
 from layerprof.machine.internals import storage_key
 from layerprof.machine.modules import named
@@ -27,7 +28,7 @@ def by_layer(model: nn.Module, layers: Sequence[Layer]) -> tuple[dict[str, list[
     owners: dict[int, str] = {}
     tied: dict[str, str] = {}
     for path, module in named(model).items():
-        owner = _innermost(path, located)
+        owner = innermost(path, located)
         held = [tensor for weight in stored.of_module(module) for tensor in weight.tensors]
         for part in filter(has_storage, held):
             first = owners.setdefault(storage_key(part), owner)
@@ -36,10 +37,3 @@ def by_layer(model: nn.Module, layers: Sequence[Layer]) -> tuple[dict[str, list[
             elif owner != ELSEWHERE:
                 tied.setdefault(owner, first)
     return owned, tied
-
-
-def _innermost(path: str, located: set[str]) -> str:
-    """Return the located layer with the longest name around a module path; `ELSEWHERE` where there is none."""
-    while path and path not in located:
-        path = path.rpartition(".")[0]
-    return path

@@ -117,7 +117,6 @@ class ShapesHook(Following):
             yield
             return
         self._frames.begin()
-        self._weights.refresh()
         try:
             with self._attending(), self._dispatch:
                 yield

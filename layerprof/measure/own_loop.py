@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from layerprof import registry
 from layerprof.errors import RequestError, described
+from layerprof.layers import weights
 from layerprof.machine.internals import unseen
-from layerprof.machine.modules import size
 from layerprof.machine.placement import dtype_name
 from layerprof.measure import own_remarks, unwatched
 from layerprof.measure.drafts import Drafts
@@ -199,9 +199,9 @@ class LayerProfiler:
         from layerprof.books.own_calls import OwnCalls
 
         with unseen():
-            parameters, dtype = size(self.model), _dtype(self.model)
+            dtype, stored = _dtype(self.model), weights.read(self.model, self.layers)
         return OwnCalls(
-            model={"name": type(self.model).__name__, "parameters": parameters},
+            model={"name": type(self.model).__name__, "parameters": stored.parameters},
             layers=self.layers,
             selected=self.selected,
             selector=self.selector,
@@ -209,6 +209,7 @@ class LayerProfiler:
             dtype=dtype,
             rows=self.rows,
             accepted_per_step=self._drafts.per_step,
+            weights=stored,
         )
 
     # --- what is told of calls ----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from layerprof.machine import internals
+from layerprof.machine import internals, stored
 
 if TYPE_CHECKING:
     from layerprof.models.source import ModelSource
@@ -50,7 +50,7 @@ def facts(model: Any) -> dict[str, Any]:
     return {
         "architecture": type(model).__name__,
         "model_type": config.get("model_type"),
-        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "parameters": stored.size(model),
         "attention": internals.attention_of(model.config),
         "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "transformers": transformers.__version__,
