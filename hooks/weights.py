@@ -17,6 +17,9 @@ from layerprof.machine.tensors import inside, nbytes, view_key
 Read = dict[tuple[Any, ...], int]
 """Views read so far in one call of a layer -> their bytes."""
 
+View = tuple[int, int, int]
+"""A part of a piece of memory: storage, offset, size in bytes."""
+
 ROWS = 3
 """Where a view of single rows has the bytes of all of them, behind the word `rows`."""
 PACKED = torch.uint8
@@ -24,10 +27,11 @@ PACKED = torch.uint8
 
 
 class Weights:
-    """What a model's weights are stored as, told by the storage that an operand lives in.
+    """What a model's weights are stored as, told by the storage that an operand lies in.
 
     Telling by storage finds a weight through its transposed, sliced and detached views, and counts one expert's slice
-    of a stacked weight as that slice only. Quantised ones are read piece by piece: codes, scales, zero points.
+    of a stacked weight as that slice only. A quantised weight is read when its codes are, with all that it is stored
+    as: scales and zero points in their share of the codes.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -38,8 +42,17 @@ class Weights:
     def refresh(self) -> None:
         """Look at the model anew: some packages rewrite or unpack their weights in the model's first call."""
         self._pending = [tensor for tensor in _held(self._model) if is_uninitialised(tensor)]
-        pieces = [piece for module in self._model.modules() for piece in stored.of_module(module)]
-        self._storages = {_storage(tensor) for piece in pieces for tensor in piece.tensors}
+        self._codes: dict[int, tuple[View, int]] = {}
+        plain, beside = set[int](), set[int]()
+        for weight in (weight for module in self._model.modules() for weight in stored.of_module(module)):
+            codes = weight.codes
+            if codes is None:
+                plain.update(map(_storage, weight.tensors))
+            else:
+                self._codes[_storage(codes)] = view_key(codes), weight.bytes
+                beside.update(map(_storage, weight.tensors))
+        self._plain = plain - self._codes.keys()
+        self._beside = beside - self._codes.keys() - self._plain
         moving = [parameter for parameter in self._model.parameters() if _may_move(parameter)]
         self._moving = [(parameter, _storage(parameter)) for parameter in moving]
 
@@ -53,11 +66,25 @@ class Weights:
 
     def _read(self, tensor: Tensor, seen: Read) -> None:
         storage = _storage(tensor)
-        if storage not in self._storages and self._moving and tensor.dtype is PACKED and self._moved():
-            self.refresh()
-        if storage in self._storages:
+        if storage in self._plain:
             key = view_key(tensor)
             seen[key] = key[-1]
+        elif storage in self._codes:
+            self._read_codes(storage, view_key(tensor), seen)
+        elif self._moving and tensor.dtype is PACKED and storage not in self._beside and self._moved():
+            self.refresh()
+            for old in [view for view in seen if view[0] not in self._plain | self._codes.keys()]:
+                del seen[old]  # what it was made of, in the same call
+            self._read(tensor, seen)
+
+    def _read_codes(self, storage: int, view: View, seen: Read) -> None:
+        """Note a part of a weight's codes, or all of them: then its parts are no reads of their own."""
+        whole, size = self._codes[storage]
+        if view == whole:
+            for part in [other for other in seen if other[0] == storage]:
+                del seen[part]
+        if whole not in seen:
+            seen[view] = _part(size, view[-1], whole[-1])
 
     def _moved(self) -> bool:
         return any(_storage(parameter) != storage for parameter, storage in self._moving)
@@ -76,23 +103,36 @@ class Weights:
 
         `ends` (groups,) is where each group's rows end, as grouped products are given it.
         """
-        for part in inside(weight):
-            storage, offset, size = view_key(part)
-            if storage in self._storages:
-                rows = torch.diff(ends, prepend=ends.new_zeros(1))
-                seen[storage, offset, "groups"] = size * int((rows > 0).sum()) // len(ends)
+        rows = torch.diff(ends, prepend=ends.new_zeros(1))
+        for storage, offset, size in self._known(weight):
+            seen[storage, offset, "groups"] = _part(size, int((rows > 0).sum()), len(ends))
 
     def gather(self, source: Tensor, gathered: Tensor, seen: Read) -> bool:
         """Note the rows that an indexing operator takes from a weight; True when the source is one.
 
         As many rows as were asked for, at most the whole weight.
         """
-        known = [part for part in inside(source) if _storage(part) in self._storages]
-        for part in known:
-            storage, offset, most = view_key(part)
-            taken = most * gathered.numel() // source.numel() if source.numel() else 0
+        known = self._known(source)
+        for storage, offset, most in known:
+            taken = _part(most, gathered.numel(), source.numel())
             merge(seen, {(storage, offset, "rows", most): min(taken, most)})
         return bool(known)
+
+    def _known(self, tensor: Tensor) -> list[View]:
+        """Return the weight that a tensor is, or is a view of, with the bytes that it is stored in."""
+        found = []
+        for storage, offset, size in map(view_key, inside(tensor)):
+            if storage in self._plain:
+                found.append((storage, offset, size))
+            elif storage in self._codes:
+                whole, stored_size = self._codes[storage]
+                found.append((storage, offset, _part(stored_size, size, whole[-1])))
+        return found
+
+
+def _part(size: int, part: int, of: int) -> int:
+    """Return a share of bytes; all of them where the whole is nothing."""
+    return size * part // of if of else size
 
 
 def _held(model: nn.Module) -> list[Tensor]:
