@@ -22,7 +22,7 @@ set -u
 cd "$(dirname "$0")/.." || exit
 PYTHON=${PYTHON:-python3}
 DEVICE=${DEVICE:-cuda}
-STAGES="machine probe tests traces batch1 batch16 graph request compiled teardown peers sweep"
+STAGES="machine probe tests traces batch1 batch16 graph request formats towers compiled teardown peers sweep"
 
 # Minutes on a data-centre card, loading included.
 minutes() {
@@ -35,6 +35,8 @@ minutes() {
     batch16) echo 4 ;;
     graph) echo 3 ;;
     request) echo 3 ;;
+    formats) echo 6 ;;
+    towers) echo 4 ;;
     compiled) echo 2 ;;
     teardown) echo 1 ;;
     peers) echo 8 ;;
@@ -94,6 +96,16 @@ profile() {
         --fixed-tokens --trace-batches 1 --output "$results/$run" "$@"
 }
 
+# A sweep of few samples over one experiment, and its tables.
+cells() {
+    table=$1 limit=$2
+    if [ "$DEVICE" = cpu ]; then model=demo; else model=qwen2.5-vl-3b; fi
+    keep "$table.txt" "$limit" "$PYTHON" -m layerprof sweep "experiments/$table.toml" --model "$model" --weights random \
+        --samples 16 --set source=bundled --output "$results/$table" --timeout 120
+    keep "$table-report.txt" 60 "$PYTHON" -m layerprof report "$results/$table" -o "$results/$table.md"
+    keep "$table-report.txt" 60 "$PYTHON" -m layerprof report "$results/$table" -o "$results/$table.csv"
+}
+
 stage() {
     case $1 in
     machine)
@@ -135,6 +147,12 @@ stage() {
             --dataset textvqa --device "$DEVICE" --samples 96 --instrumented 16 --image-size 448 --batch-size 4 \
             --max-new-tokens 16 --fixed-tokens --energy off --no-trace --memory --prefetch 2 --output "$results/request"
         ;;
+    formats)
+        # Weights in each format whose package is here: the others are cells that say so.
+        keep tests-formats.txt 120 "$PYTHON" -m pytest -m gpu -q -ra --basetemp "$results/tests" tests/gpu/test_formats_gpu.py
+        cells quantization 300
+        ;;
+    towers) cells attention 240 ;;
     compiled)
         keep compiled.txt 180 "$PYTHON" -m layerprof profile --model demo --device "$DEVICE" --optimization compile \
             --samples 2 --max-new-tokens 4 --fixed-tokens --energy off --trace-batches 1 --output "$results/compiled"

@@ -200,6 +200,7 @@ def layers(
 
 @app.command()
 def estimate(
+    context: typer.Context,
     model: Model = "auto",
     batch_size: Annotated[int, typer.Option(help="Rows.")] = 1,
     image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 224,
@@ -209,14 +210,30 @@ def estimate(
     gpu: Annotated[
         str | None, typer.Option(help="H200, H100, A100, L4, RTX4090, ...: adds time and energy bounds.")
     ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="RUN", help="What if: bounds on what a change saves of a measured run's time."),
+    ] = None,
+    layers: Annotated[str, typer.Option(help="With --from: the layers that change.")] = "all",
+    quantization: Quantization = "none",
+    quantization_skip: QuantizationSkip = None,
+    speedup: Annotated[
+        float | None, typer.Option(help="With --from: how many times as fast they are. Default: they cost nothing.")
+    ] = None,
     json: Annotated[str | None, typer.Option("--json", help="Write JSON to a file, or - for standard output.")] = None,
 ) -> None:
     """Predict FLOPs, bytes, memory and roofline bounds per layer of a model that is never loaded."""
-    from layerprof.commands.estimate import show
+    from layerprof.commands import estimate
 
-    show(
+    given = [name for name in context.params if ending.was_given(context, name)]
+    if run is not None:
+        asked = estimate.Asked(layers, quantization, quantization_skip, speedup)
+        estimate.show_what_if(run, json, given, asked)
+        return
+    estimate.show(
         model,
         json,
+        given,
         batch_size=batch_size,
         image_size=image_size,
         text_tokens=text_tokens,

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from layerprof import attention
 from layerprof.errors import RequestError, did_you_mean
 
 Weights = Literal["pretrained", "random"]
@@ -108,10 +109,7 @@ def build(**values: Any) -> Settings:
             _check_not_empty(name, value)
             if name in AT_LEAST_ONE and value is not None:
                 _check_at_least_one(name, value)
-    for name in ("samples", "instrumented"):
-        values |= {name: _counted(name, values[name])} if values.get(name) is not None else {}
-    if values.get("image_size") is not None:
-        values |= {"image_size": _sized(values["image_size"])}
+    values |= _normal(values)
     try:
         settings = Settings(**values)
     except ValidationError as error:
@@ -128,10 +126,11 @@ def build(**values: Any) -> Settings:
     if settings.prefetch < 0:
         raise RequestError(f"--prefetch is {settings.prefetch}.", "Give --prefetch 1 or more, or leave it out.")
     source = settings.source or "bundled"
-    if source not in ("bundled", "hub") and not source.startswith("hub@") and not Path(source).expanduser().exists():
+    named = source in ("bundled", "bundled@mixed", "hub") or source.startswith("hub@")
+    if not named and not Path(source).expanduser().exists():
         raise RequestError(
             f"--source {settings.source} is neither 'bundled', 'hub' nor a folder.",
-            "Give --source bundled, --source hub, or the path of a folder with your own samples (docs/datasets.md).",
+            "Give --source bundled, bundled@mixed, hub, or a folder with your own samples (docs/datasets.md).",
         )
     return settings
 
@@ -161,6 +160,17 @@ def _check_at_least_one(name: str, value: object) -> None:
     if isinstance(value, int) and value < 1:
         option = "--" + name.replace("_", "-")
         raise RequestError(f"{option} is {value}; it must be at least 1.", f"Give {option} 1 or more.")
+
+
+def _normal(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that may be written in several ways, each in one."""
+    given = {name: value for name, value in values.items() if value is not None}
+    found: dict[str, Any] = {name: _counted(name, given[name]) for name in ("samples", "instrumented") if name in given}
+    if "image_size" in given:
+        found["image_size"] = _sized(given["image_size"])
+    if isinstance(given.get("attention"), str):
+        found["attention"] = str(attention.parse(given["attention"]))
+    return found
 
 
 def _counted(name: str, value: Any) -> Any:

@@ -73,7 +73,7 @@ class FakeCard:
             return partial(found, meter=self.meter("cpu"), clock=self.clock, cache=100_000)
         return self.meter if name == "meter" else found
 
-    def meter(self, device: str) -> EnergyMeter:
+    def meter(self, device: str, **_: Any) -> EnergyMeter:
         """Return the product's meter over this card's counter."""
         if not self.sensor:
             return EnergyMeter(device, [AbsentSensor("cpu", "no counter here", "measure on bare metal")], self.clock)

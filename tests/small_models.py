@@ -97,7 +97,7 @@ def picture(width: int = 64, height: int = 48) -> Image.Image:
 def samples(questions: list[str], name: str = "textvqa", **more: Any) -> Dataset:
     """Make samples with these questions."""
     examples = tuple(
-        Example(str(number), picture, question, references=("yes",), **more)
+        Example(str(number), (picture,), question, references=("yes",), **more)
         for number, question in enumerate(questions)
     )
     return Dataset(name, "own", None, "own", None, 16, examples)

@@ -66,7 +66,7 @@ class TestDryRun:
         assert done.returncode == 0
         stages = re.findall(r"^== (\w+), about (\d+) min$", done.stdout, re.M)
         first = ["machine", "probe", "tests", "traces", "batch1", "batch16"]
-        last = ["graph", "request", "compiled", "teardown", "peers", "sweep"]
+        last = ["graph", "request", "formats", "towers", "compiled", "teardown", "peers", "sweep"]
         assert [name for name, _ in stages] == first + last
         assert f"== {sum(int(minutes) for _, minutes in stages)} min in all" in done.stdout
         for part in done.stdout.split("\n== ")[:-1]:

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Self
 from layerprof.hooks.energy.clock import HostClock
 
 from layerprof.energy.counter import CounterRead, find_ticks
-from layerprof.energy.instruments import Clock, Meter, Sensor
+from layerprof.energy.instruments import Clock, MakesMeter, Sensor, misfit
 from layerprof.energy.sensor_record import SensorRecord, State
 from layerprof.energy.windows import EnergyReading, Window, read_window
+from layerprof.settings import EnergySensor
 
 QUIET_S = 1.0
 """Rest before and after a window that is not steady, seconds: the baseline is read there, and the lag passes."""
@@ -94,9 +95,10 @@ class Channel:
 class EnergyMeter:
     """Joules of windows of host time, on the device and on the host beside it.
 
-    `device` is a torch device or its name. `sensors` replaces the search: the first is the device's, the second (if
-    any) the host's. Entering starts the polling, leaving ends it; `reading()` may be called at any time after the
-    windows of interest. A meter without any sensor costs nothing and gives readings that say why.
+    `device` is a torch device or its name, `sensor` whose counter of it is read. `sensors` replaces the search: the
+    first is the device's, the second (if any) the host's. Entering starts the polling, leaving ends it; `reading()` may
+    be called at any time after the windows of interest. A meter without any sensor costs nothing and gives readings
+    that say why.
     """
 
     def __init__(
@@ -105,10 +107,12 @@ class EnergyMeter:
         sensors: Sequence[Sensor] | None = None,
         clock: Clock | None = None,
         poll_s: float = POLL_S,
+        *,
+        sensor: EnergySensor = "auto",
     ) -> None:
         self.device = str(device)
         self.clock: Clock = clock or HostClock()
-        chosen = list(sensors) if sensors is not None else find_sensors(self.device)
+        chosen = list(sensors) if sensors is not None else find_sensors(self.device, sensor)
         self.channels = [Channel(s, self.clock, poll_s) for s in chosen[:2]]
         self._windows: list[Window] = []
         self._open = 0
@@ -196,20 +200,45 @@ class EnergyMeter:
                 torch.cuda.synchronize(self.device)
 
 
-def find_sensors(device: str) -> list[Sensor]:
-    """Return the device's sensor and, for a GPU, the host's beside it; a missing one is an object with a reason."""
+def find_sensors(device: str, sensor: EnergySensor = "auto") -> list[Sensor]:
+    """Return the device's sensor and, for a GPU, the host's beside it; a missing one is an object with a reason.
+
+    `auto` is the counter of the card's maker, and on a CPU RAPL.
+    """
     from layerprof.hooks.energy.absent import AbsentSensor
     from layerprof.hooks.energy.rapl import find_rapl
 
-    if device.startswith("cuda"):
-        from layerprof.hooks.energy.nvml import find_nvml
+    on_card = device.startswith("cuda")
+    if not on_card and not device.startswith("cpu"):
+        problem = f"layerprof knows no energy sensor for a {device} device"
+        return [AbsentSensor(device, problem, "pass one as sensors=[...]")]
+    if wrong := misfit(sensor, device):
+        return [AbsentSensor(device, *wrong)]
+    if not on_card:
+        return [_named(device, sensor)] if sensor == "zeus" else [find_rapl()]
+    chosen = ("amdsmi" if _is_amd() else "nvml") if sensor == "auto" else sensor
+    return [_named(device, chosen), find_rapl()]
 
-        return [find_nvml(device), find_rapl()]
-    if device.startswith("cpu"):
-        return [find_rapl()]
-    problem = f"layerprof knows no energy sensor for a {device} device"
-    return [AbsentSensor(device, problem, "pass one as sensors=[...]")]
+
+def _named(device: str, sensor: str) -> Sensor:
+    if sensor == "zeus":
+        from layerprof.hooks.energy.zeus import find_zeus
+
+        return find_zeus(device)
+    if sensor == "amdsmi":
+        from layerprof.hooks.energy.amdsmi import find_amdsmi
+
+        return find_amdsmi(device)
+    from layerprof.hooks.energy.nvml import find_nvml
+
+    return find_nvml(device)
+
+
+def _is_amd() -> bool:
+    import torch
+
+    return torch.version.hip is not None
 
 
 if TYPE_CHECKING:
-    _: Callable[[str], Meter] = EnergyMeter
+    _: MakesMeter = EnergyMeter

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from layerprof.hooks.energy.absent import AbsentSensor, NoSensorError
+from layerprof.hooks.energy.integral import PowerIntegral
 
 from layerprof.energy.counter import CounterRead, Unwrapper
 from layerprof.energy.fit import LAG_MAX_S
@@ -87,7 +88,7 @@ def device_uuid(device: str) -> str:
     import torch
 
     if torch.version.hip is not None:
-        raise NoSensorError("layerprof does not read the counters of AMD cards", "pass an own sensor as sensors=[...]")
+        raise NoSensorError("this torch is built for AMD cards", "use --energy-sensor auto or amdsmi")
     if not torch.cuda.is_available():
         raise NoSensorError("torch sees no CUDA device", "`layerprof doctor` says why")
     return str(torch.cuda.get_device_properties(torch.device(device)).uuid)
@@ -125,7 +126,7 @@ class NvmlSensor:
         card = self._text("nvmlDeviceGetName") or "NVIDIA card"
         self.name = f"{card} ({self.uuid})"
         self._unwrapper = Unwrapper()
-        self._integral: tuple[float, float, float] | None = None
+        self._integral = PowerIntegral()
         self._counts = self._call("nvmlDeviceGetTotalEnergyConsumption") is not None
         self.source = "nvml_counter" if self._counts else "nvml_power_integral"
         # On Grace superchips the counter covers processor and memory too.
@@ -145,7 +146,7 @@ class NvmlSensor:
         """Read joules (and, if asked for, instant watts); the time is the middle of the call, which takes a while."""
         before = self._now()
         power = self._power() if self.with_power else None
-        raw = self._joules() if self._counts else self._integrate(before, power)
+        raw = self._joules() if self._counts else self._integral.add(before, power)
         t_s = (before + self._now()) / 2
         step = self._unwrapper.feed(t_s, raw)
         return CounterRead(t_s, step.joules, power, step.event)
@@ -247,17 +248,6 @@ class NvmlSensor:
             return float(values[0].value.uiVal) / 1000
         milliwatts = self._call("nvmlDeviceGetPowerUsage")
         return None if milliwatts is None else milliwatts / 1000
-
-    def _integrate(self, t_s: float, power: float | None) -> float | None:
-        """Joules so far from the trapezoids between good reads."""
-        if power is None:
-            return None
-        if self._integral is None:
-            self._integral = (t_s, power, 1e-9)
-        else:
-            before, last, joules = self._integral
-            self._integral = (t_s, power, joules + (power + last) / 2 * (t_s - before))
-        return self._integral[2]
 
     def _throttle(self) -> tuple[str, ...]:
         nvml = self._nvml

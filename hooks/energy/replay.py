@@ -35,6 +35,7 @@ from layerprof.energy.replayed import INTERRUPTED, ReplayReading
 from layerprof.energy.summary import CallWindows, summarise
 from layerprof.readings import Key, Layer
 from layerprof.records import Phase
+from layerprof.settings import EnergySensor
 
 CONTEXT, GAP = "context", "gap"
 GAP_STEP_S = 2e-4
@@ -64,7 +65,9 @@ class _Work:
 
 
 class Replay:
-    """Captures calls, then measures them. `meter` and `clock` replace the device's own; `cache` is its L2 in bytes.
+    """Captures calls, then measures them.
+
+    `sensor` says whose counter is read; `meter` and `clock` replace the device's own; `cache` is its L2 in bytes.
 
     `decode_step` should be the middle of the answer (see `CaptureHook`). `budget_s` bounds the measuring (None: 5 to 10
     rounds of everything); one that cannot hold three rounds measures one call of each kind for all of its kind.
@@ -82,10 +85,11 @@ class Replay:
         clock: Clock | None = None,
         cache: int | None = None,
         seed: int = 0,
+        sensor: EnergySensor = "auto",
     ) -> None:
         self.device = str(device)
         self.clock: Clock = clock or HostClock()
-        self.meter: Meter = meter or EnergyMeter(self.device, clock=self.clock)
+        self.meter: Meter = meter or EnergyMeter(self.device, clock=self.clock, sensor=sensor)
         self.budget_s = budget_s
         self.cache = cache
         self._random = random.Random(seed)

@@ -47,6 +47,7 @@ def score(asked: Asked, questions: Sequence[Questions], walked: Sequence[Walked]
             image_tokens=batch.image_tokens[row],
             pad_tokens=batch.pad_tokens[row],
             question_cut=batch.question_cut[row],
+            fed=batch.fed[row] if batch.fed else (),
             wer=scored.wer,
             metric=scored.metric,
         )

@@ -5,7 +5,19 @@ from __future__ import annotations
 import datetime
 from typing import Any, Literal
 
-from layerprof.books import cost, joules, layer_joules, ledger, memory, not_counted, request, rows, throughput, totals
+from layerprof.books import (
+    cost,
+    fed,
+    joules,
+    layer_joules,
+    ledger,
+    memory,
+    not_counted,
+    request,
+    rows,
+    throughput,
+    totals,
+)
 from layerprof.books.answers import Scored
 from layerprof.books.device import roof, surroundings
 from layerprof.books.evidence import Asked, Read
@@ -132,6 +144,7 @@ def _totals(asked: Asked, read: Read, scored: Scored, estimate: EnergyEstimate |
         prompt_tokens=sum(sum(batch.prompt_tokens) for batch in done),
         pad_tokens=sum(sum(batch.pad_tokens) for batch in done),
         image_tokens=sum(sum(batch.image_tokens) for batch in done),
+        fed=fed.totals(done),
     )
 
 

@@ -76,5 +76,6 @@ def _parts(layers: Sequence[Layer], reading: MemoryReading) -> Iterator[tuple[st
 
 
 def facts(reading: MemoryReading) -> dict[str, Any]:
-    """Return what the rows do not say: where amounts come from, and which layers' weights are another's."""
-    return {"source": reading.source, "tied": dict(reading.tied)}
+    """Return what the rows do not say: where amounts come from, whose weights are another's, and all weights' bytes."""
+    weights = sum(reading.weights.values()) + reading.weights_elsewhere
+    return {"source": reading.source, "tied": dict(reading.tied), "weights_bytes": weights}

@@ -40,6 +40,12 @@ class JsonMayStandAlone(TyperCommand):
         return super().parse_args(ctx, told)
 
 
+def was_given(context: typer.Context, name: str) -> bool:
+    """Tell whether a parameter stood on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _option(word: str) -> bool:
     return word.startswith("-") and word != "-"
 

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from layerprof.data import features
+from layerprof.data import features, reach, sizes
+from layerprof.data.chat import chat, image_mark
+from layerprof.data.fed import fed, tokens_by_row
 from layerprof.data.order import Order, Taken
 from layerprof.data.prompt_budget import fit
 from layerprof.errors import RequestError
@@ -20,9 +22,7 @@ from layerprof.settings import ImageSize
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from PIL import Image
-
-    from layerprof.data.spec import Dataset, Example
+    from layerprof.data.spec import Dataset, Example, Shown
     from layerprof.models.subject import Subject
 
 
@@ -47,10 +47,10 @@ class Batches:
     All texts are fitted and checked when this is made; pictures are opened when their batch's turn comes.
     `max_input_len` is a budget on the tokens of a user's text (hint, question, options, instruction; not the image, not
     the chat template): the hint, then the question are cut from their ends; None cuts nothing. A model without a
-    processor for images is asked without them.
+    processor for images is asked without them. `min_pixels` and `max_pixels` bound pictures of `native` size.
 
     Raises NotEnoughTokensError when the budget would cut options or instruction, RequestError for an image size that
-    the model does not take.
+    the model does not take, and for samples that it cannot be asked about (`reach`).
     """
 
     def __init__(
@@ -60,6 +60,8 @@ class Batches:
         *,
         batch_size: int = 1,
         image_size: ImageSize = 224,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
         max_input_len: int | None = 200,
         skip_bad: bool = False,
     ) -> None:
@@ -67,12 +69,18 @@ class Batches:
             raise RequestError(f"--batch-size is {batch_size}.", "Give --batch-size 1 or more.")
         check_cells(image_size, subject.cell_px)
         self.subject, self.dataset, self.batch_size = subject, dataset, batch_size
-        self._order = Order(dataset, pictured=subject.takes_images, skip_bad=skip_bad)
+        self._sizing = sizes.sizing_of(subject, image_size, min_pixels, max_pixels)
+        self._order = Order(
+            dataset,
+            pictured=subject.takes_images,
+            skip_bad=skip_bad,
+            unfit=lambda shown: sizes.unfit(subject, shown, self._sizing),
+        )
         self._keys: dict[int, str] = {}
         self.change: Callable[[Batch], Batch] | None = None
         self._fitted = fit(subject.tokenizer, dataset.name, dataset.examples, max_input_len)
-        self._sizing = features.side_of(subject, image_size)
-        self._mark = features.image_mark(subject)
+        self._mark = image_mark(subject, lambda text: features.image_tokens_in(subject, text))
+        reach.check(subject, dataset.examples, self._mark, self._sizing, batch_size > 1)
 
     @property
     def samples(self) -> int:
@@ -126,15 +134,16 @@ class Batches:
         read = time.perf_counter()
         examples = [self.dataset.examples[place] for place, _ in taken]
         fitted = [self._fitted[place] for place, _ in taken]
-        pictures = [picture for _, picture in taken if picture is not None]
-        texts = [features.chat(subject, row.text, bool(pictures), self._mark) for row in fitted]
-        made = features.features(subject, texts, pictures, self._sizing)
+        shown = [one for _, one in taken]
+        texts = [
+            chat(subject, row.text, len(one.images), len(one.frames) > 0, self._mark)
+            for row, one in zip(fitted, shown, strict=True)
+        ]
+        made = features.features(subject, texts, shown, self._sizing)
         processed = time.perf_counter()
         tensors, copy_s = _copied(made, subject)
         copied = time.perf_counter()
-        mask, ids = made["attention_mask"], made["input_ids"]
-        token = subject.image_token_id
-        pictured = (ids == token).sum(1).tolist() if token is not None and pictures else [0] * len(examples)
+        mask = made["attention_mask"]
         prompt_tokens = tuple(mask.sum(1).tolist())
         return Batch(
             index=index,
@@ -144,8 +153,9 @@ class Batches:
             prompts=tuple(row.text for row in fitted),
             prompt_tokens=prompt_tokens,
             pad_tokens=tuple((mask == 0).sum(1).tolist()),
-            image_tokens=tuple(pictured),
+            image_tokens=tuple(tokens_by_row(subject, made) or [0] * len(examples)),
             question_cut=tuple(row.cut for row in fitted),
+            fed=fed(subject, made, shown),
             keys=tuple(self._key(one) for one in taken),
             shape=_shape(made, prompt_tokens),
             tensors=tensors,
@@ -153,9 +163,9 @@ class Batches:
         )
 
     def _key(self, taken: Taken) -> str:
-        place, picture = taken
+        place, shown = taken
         if place not in self._keys:
-            self._keys[place] = key(self.dataset.examples[place], picture)
+            self._keys[place] = key(self.dataset.examples[place], shown)
         return self._keys[place]
 
 
@@ -172,13 +182,15 @@ def batches(
     return made.walk()
 
 
-def key(example: Example, picture: Image.Image | None) -> str:
-    """Return what tells a sample: a hash of its question, options, hint and references, and of its picture's pixels."""
+def key(example: Example, shown: Shown) -> str:
+    """Return what tells a sample: a hash of its question, options, hint and references, and of its pictures' pixels."""
     digest = hashlib.blake2b(digest_size=12)
     for part in (example.question, *example.choices, example.hint, *example.references):
         digest.update(part.encode("utf-8", "replace") + b"\0")
-    if picture is not None:
+    for picture in shown.images:
         digest.update(f"{picture.size}".encode() + picture.tobytes())
+    for frame in shown.frames:
+        digest.update(f"frame {frame.size}".encode() + frame.tobytes())
     return digest.hexdigest()
 
 

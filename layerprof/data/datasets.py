@@ -17,7 +17,7 @@ from layerprof.data.bundled import open_bundled
 from layerprof.data.folder import open_folder
 from layerprof.data.hub import open_hub
 from layerprof.data.rows import Opened, as_list, as_text, match_columns
-from layerprof.data.spec import Dataset, Example, Picture, Prompt, Spec
+from layerprof.data.spec import Dataset, Example, Prompt, Spec
 from layerprof.errors import RequestError, did_you_mean
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -25,30 +25,33 @@ REPAIR = (
     "Repair or remove these rows (row 0 is the first), or give --skip-bad to leave them out; images may be files next "
     "to the table or bytes inside it."
 )
-IMAGE = ("image", "file_name", "image_path", "path", "img")
+IMAGE = ("image", "images", "file_name", "image_path", "path", "img")
+VIDEO = ("video", "frames")
+PICTURED = ("image", "video")
+"""Fields that hold pictures."""
 
 
-def _textvqa(row: Mapping[str, Any], name: str, picture: Picture | None) -> Example | str:
+def _textvqa(row: Mapping[str, Any], name: str) -> Example | str:
     answers = tuple(as_text(answer) for answer in as_list(row["answers"]))
     if not any(answer.strip() for answer in answers):
         return "empty references"
-    return Example(name, picture, as_text(row["question"]), references=answers)
+    return Example(name, (), as_text(row["question"]), references=answers)
 
 
-def _scienceqa(row: Mapping[str, Any], name: str, picture: Picture | None) -> Example | str:
+def _scienceqa(row: Mapping[str, Any], name: str) -> Example | str:
     choices = tuple(as_text(choice) for choice in as_list(row["choices"]))
     right = option_index(row["answer"], choices)
     if right is None:
         return "no answer among the choices"
     hint = as_text(row.get("hint"))
-    return Example(name, picture, as_text(row["question"]), choices, hint, (LETTERS[right],))
+    return Example(name, (), as_text(row["question"]), choices, hint, (LETTERS[right],))
 
 
-def _coco(row: Mapping[str, Any], name: str, picture: Picture | None) -> Example | str:
+def _coco(row: Mapping[str, Any], name: str) -> Example | str:
     captions = tuple(as_text(caption) for caption in as_list(row["answer"]))
     if not any(caption.strip() for caption in captions):
         return "empty references"
-    return Example(name, picture, as_text(row.get("question")), references=captions)
+    return Example(name, (), as_text(row.get("question")), references=captions)
 
 
 def option_index(answer: Any, choices: Sequence[str]) -> int | None:
@@ -88,7 +91,7 @@ _KNOWN = (
         config=None,
         split="validation",  # the test split's answers are empty strings
         columns={"image": IMAGE, "question": ("question",), "answers": ("answers", "answer")},
-        optional={"id": ("question_id", "image_id", "id")},
+        optional={"video": VIDEO, "id": ("question_id", "image_id", "id")},
         to_example=_textvqa,
         prompt=_ask_textvqa,
         prompt_id="lmms-eval/textvqa_val",
@@ -101,12 +104,13 @@ _KNOWN = (
         config="ScienceQA-IMG",
         split="test",
         columns={"image": IMAGE, "question": ("question",), "choices": ("choices", "options"), "answer": ("answer",)},
-        optional={"hint": ("hint",), "id": ("question_id", "id", "image_id")},
+        optional={"video": VIDEO, "hint": ("hint",), "id": ("question_id", "id", "image_id")},
         to_example=_scienceqa,
         prompt=_ask_scienceqa,
         prompt_id="lmms-eval/scienceqa_img",
         metric="exact_match",
         max_new_tokens=16,
+        pictureless=True,
     ),
     Spec(
         name="coco",
@@ -114,7 +118,7 @@ _KNOWN = (
         config=None,
         split="val",  # not `validation`; the test split has no captions
         columns={"image": IMAGE, "answer": ("answer", "answers", "captions", "caption")},
-        optional={"question": ("question",), "id": ("question_id", "id", "image_id", "file_name")},
+        optional={"video": VIDEO, "question": ("question",), "id": ("question_id", "id", "image_id", "file_name")},
         to_example=_coco,
         prompt=_ask_coco,
         prompt_id="lmms-eval/coco2017_cap_val",
@@ -146,13 +150,17 @@ def load(
     count: int | Literal["all"] = 32,
     seed: int = 0,
     skip_bad: bool = False,
+    pictured: bool = True,
 ) -> Dataset:
     """Return `count` samples of a dataset: the first that can be scored, or with a seed other than 0 a drawn choice.
 
-    `source` is `bundled` (drawn, no network), `hub` or `hub@REVISION` (a commit, tag or branch of the hub dataset;
-    streamed, so only the rows in use are downloaded), or a folder (docs/datasets.md). Texts are read now, images when
-    they are asked for. Rows without an image, without a non-empty reference or without an answer among the choices are
-    passed over and counted in `dropped`. Where there are fewer than asked for, all are taken, and `remark` says so.
+    `source` is `bundled` (drawn, no network), `bundled@mixed` (the same with pictures as they come), `hub` or
+    `hub@REVISION` (a commit, tag or branch of the hub dataset; streamed, so only the rows in use are downloaded), or a
+    folder (docs/datasets.md). Texts are read now, images when they are asked for. Rows without a non-empty reference or
+    without an answer among the choices are passed over and counted in `dropped`, and so are those whose image is
+    missing, unless the dataset asks without one, too; an empty list of images is none missing. Where there are fewer
+    than asked for, all are taken, and `remark` says so. For a model that reads no images samples need not be
+    `pictured`: texts alone are taken, of a table without a column of images, too.
 
     Raises RequestError for an unknown dataset or source, missing columns, no network, where there is no sample at all,
     and for image files that are not there (all of them named, up to ten); with `skip_bad` those are left out.
@@ -161,7 +169,7 @@ def load(
     if count != "all" and count < 1:
         raise RequestError(f"{count} samples were asked for.", "Give --samples 1 or more.")
     opened = _open(chosen, source, count=count, seed=seed)
-    found = _collect(chosen, opened, match_columns(chosen, opened), count, skip_bad)
+    found = _collect(chosen, opened, match_columns(chosen, opened, pictured=pictured), count, skip_bad, pictured)
     if found.bad and not skip_bad:
         raise unreadable(opened.label, list(found.bad.values()))
     if not found.examples:
@@ -187,8 +195,8 @@ def load(
 def _open(chosen: Spec, source: str | Path, *, count: int | Literal["all"], seed: int) -> Opened:
     """Return the rows of a source, unread."""
     text = str(source)
-    if text == "bundled":
-        return open_bundled(chosen, count, seed)
+    if text == "bundled" or text.startswith("bundled@"):
+        return open_bundled(chosen, text.partition("@")[2], count, seed)
     if text == "hub" or text.startswith("hub@"):
         return open_hub(chosen, text.partition("@")[2] or None, count, seed)
     return open_folder(chosen, Path(text).expanduser(), seed)
@@ -204,24 +212,31 @@ class _Found:
 
 
 def _collect(
-    chosen: Spec, opened: Opened, columns: Mapping[str, str], count: int | Literal["all"], skip_bad: bool
+    chosen: Spec,
+    opened: Opened,
+    columns: Mapping[str, str],
+    count: int | Literal["all"],
+    skip_bad: bool,
+    pictured: bool,
 ) -> _Found:
     """Convert rows until there are `count` samples, bad ones among them unless they are skipped."""
     found = _Found()
     seen: Counter[str] = Counter()
-    texts = list(dict.fromkeys(column for name, column in columns.items() if name != "image"))
-    for row in opened.rows(texts, columns["image"]):
+    pictures = {name: columns[name] for name in PICTURED if name in columns and pictured}
+    texts = list(dict.fromkeys(column for name, column in columns.items() if name not in PICTURED))
+    for row in opened.rows(texts, pictures):
         fields = {name: row.texts.get(column) for name, column in columns.items()}
         name = as_text(fields.get("id")) or str(row.number)
         seen[name] += 1
         name = name if seen[name] == 1 else f"{name}#{seen[name]}"  # one image may have several questions
-        made = "no image" if row.picture is None else chosen.to_example(fields, name, row.picture)
+        missing = pictured and row.images is None and row.trouble is None and not chosen.pictureless
+        made = "no image" if missing else chosen.to_example(fields, name)
         if not isinstance(made, Example):
             found.dropped[made] += 1
         elif row.trouble is not None:
             found.bad[name] = f"row {row.number} (id {name}): {row.trouble}"
         else:
-            found.examples.append(replace(made, row=row.number))
+            found.examples.append(replace(made, row=row.number, pictures=row.images or (), frames=row.frames))
         if len(found.examples) + (0 if skip_bad else len(found.bad)) == count:
             break
     return found

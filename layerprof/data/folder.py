@@ -6,13 +6,12 @@ import csv
 import io
 import json
 import random
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from layerprof.data import cells
 from layerprof.data.parquet import Table
-from layerprof.data.pictures import held, read_image, trouble
 from layerprof.data.rows import Opened, Row
 from layerprof.data.saved import is_saved, open_saved
 from layerprof.data.spec import EVALUATION_SPLITS, Spec
@@ -99,9 +98,9 @@ def _one_split(spec: Spec, files: list[Path], path: Path) -> list[Path]:
 def _parquet(path: Path, files: Sequence[Path], seed: int) -> Opened:
     table = Table(files)
 
-    def rows(texts: Sequence[str], image: str) -> Iterator[Row]:
+    def rows(texts: Sequence[str], pictured: Mapping[str, str]) -> Iterator[Row]:
         try:
-            yield from table.rows(texts, image, _order(len(table), seed))
+            yield from table.rows(texts, pictured, _order(len(table), seed))
         except (OSError, ValueError) as error:
             raise _unreadable(path, error) from None
 
@@ -116,13 +115,10 @@ def _text(path: Path, file: Path, seed: int) -> Opened:
     if not listed:
         raise ValueError(f"{file.name} has no rows")
 
-    def rows(texts: Sequence[str], image: str) -> Iterator[Row]:
+    def rows(_texts: Sequence[str], pictured: Mapping[str, str]) -> Iterator[Row]:
         order = _order(len(listed), seed)
         for number in range(len(listed)) if order is None else order:
-            row = listed[number]
-            cell = held(row.get(image))
-            picture = None if cell is None else partial(read_image, cell, file.parent)
-            yield Row(number, {name: row.get(name) for name in texts}, picture, trouble(cell, file.parent))
+            yield cells.row(number, listed[number], pictured, {}, file.parent)
 
     return Opened(str(path), None, tuple(columns), rows)
 

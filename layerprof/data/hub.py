@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from layerprof.data.pictures import read_image
+from layerprof.data import arrow, cells
 from layerprof.data.rows import Opened, Row
 from layerprof.data.spec import Spec
 from layerprof.data.spool import Spool
 from layerprof.errors import RequestError
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 SHUFFLE_ROWS = 2000
 """How many streamed rows a seeded choice is drawn from, unless more are asked for."""
@@ -30,24 +27,30 @@ def open_hub(spec: Spec, revision: str | None, count: int | Literal["all"], seed
     # Whatever goes wrong here comes from three libraries and the network, each with its own error classes.
     try:
         commit = _commit(spec.hub_id, revision)
-        columns = _columns(spec, commit)
+        columns, lists = _columns(spec, commit)
     except Exception as error:
         raise _unreachable(spec.hub_id, error) from error
 
-    def rows(texts: Sequence[str], image: str) -> Iterator[Row]:
+    def rows(texts: Sequence[str], pictured: Mapping[str, str]) -> Iterator[Row]:
         def stream(names: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
             return enumerate(_connected(lambda: _stream(spec, commit, names), spec.hub_id))
 
-        spool = Spool(lambda: ((number, row.get(image)) for number, row in stream([image])))
-        for number, row in _drawn(stream([name for name in texts if name != image]), count, seed):
-            spool.want(number)
-            yield Row(number, row, partial(_downloaded, spool, number))
+        def spool(name: str) -> Spool:
+            return Spool(lambda: ((number, row.get(name)) for number, row in stream([name])))
+
+        spools = {field: spool(name) for field, name in pictured.items()}
+        for number, row in _drawn(stream([name for name in texts if name not in pictured.values()]), count, seed):
+            parts = {field: _part(one, number, pictured[field] in lists) for field, one in spools.items()}
+            yield cells.row(number, row, {}, parts, None)
 
     return Opened(f"hub:{spec.hub_id}", commit, columns, rows)
 
 
-def _downloaded(spool: Spool, number: int) -> Image.Image:
-    return read_image(spool.cell(number), None)
+def _part(spool: Spool, number: int, lists: bool) -> cells.Inside | None:
+    """Return how a row's cell is read; None for an empty list. How many a list has is not known until it is there."""
+    spool.want(number)
+    found = spool.cell(number) if lists else ()
+    return None if found is None else (partial(spool.cell, number), len(found) if lists else None)
 
 
 def _drawn(
@@ -91,22 +94,25 @@ def _commit(hub_id: str, revision: str | None) -> str:
     return str(HfApi().dataset_info(hub_id, revision=revision, timeout=20).sha)
 
 
-def _columns(spec: Spec, commit: str) -> tuple[str, ...]:
+def _columns(spec: Spec, commit: str) -> tuple[tuple[str, ...], set[str]]:
+    """Return the names of the columns, and which of them list images."""
+    import datasets
+
     stream = _load(spec, commit)
-    return tuple(stream.column_names or next(iter(stream), {}))
+    kinds = stream.features or {}
+    lists = {name for name, kind in kinds.items() if isinstance(kind, datasets.List) and arrow.undecoded(kind)}
+    return tuple(stream.column_names or next(iter(stream), {})), lists
 
 
 def _stream(spec: Spec, commit: str, names: Sequence[str]) -> Iterable[dict[str, Any]]:
     """Stream these columns alone. Of parquet files, which most datasets are, nothing else is downloaded."""
-    import datasets
-
     try:
         stream = _load(spec, commit, columns=list(names))
     except (TypeError, ValueError):  # files of another kind take no such option
         stream = _load(spec, commit)
     for name, feature in (stream.features or {}).items():
-        if name in names and isinstance(feature, datasets.Image):
-            stream = stream.cast_column(name, datasets.Image(decode=False))
+        if name in names and (bare := arrow.undecoded(feature)) is not None:
+            stream = stream.cast_column(name, bare)
     chosen: Iterable[dict[str, Any]] = stream.select_columns(list(names))
     return chosen
 

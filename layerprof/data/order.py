@@ -8,29 +8,37 @@ from typing import TYPE_CHECKING
 
 from layerprof.data.datasets import REPAIR, unreadable
 from layerprof.data.pictures import UnreadableImageError, opened
+from layerprof.data.spec import Shown
 from layerprof.errors import LayerprofError, RequestError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from layerprof.data.spec import Dataset, Example
+    from layerprof.data.spec import Dataset, Example, Picture
 
 LOOK_ON_S = 5.0
 """Seconds that other bad pictures are looked for when one ends the run."""
-Taken = tuple[int, "Image.Image | None"]
-"""A sample's place among the examples, and its picture as RGB."""
+Taken = tuple[int, Shown]
+"""A sample's place among the examples, and its pictures as RGB."""
 
 
 class Order:
     """The order in which samples are asked; `bad` gives, by id, why those that were met and left out cannot be read.
 
     What was found in one walk holds for every other: a sample that is left out stays out, and one whose picture could
-    be read once is never left out later, so that all walks are of the same samples.
+    be read once is never left out later, so that all walks are of the same samples. `unfit` says why a model cannot
+    take pictures of these shapes, which counts as one that cannot be read; without `pictured` none is opened.
     """
 
-    def __init__(self, dataset: Dataset, *, pictured: bool, skip_bad: bool) -> None:
-        self._dataset, self._skip_bad = dataset, skip_bad
-        self._open: Callable[[Example], Image.Image | None] = _opened if pictured else lambda _example: None
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        pictured: bool,
+        skip_bad: bool,
+        unfit: Callable[[Shown], str | None] = lambda _shown: None,
+    ) -> None:
+        self._dataset, self._skip_bad, self._pictured, self._unfit = dataset, skip_bad, pictured, unfit
         self.bad: dict[str, str] = dict(dataset.bad)
         self._good: list[int] = []
         self._met = 0
@@ -52,7 +60,7 @@ class Order:
             place = self._met
             example = self._dataset.examples[place]
             try:
-                picture = self._open(example)
+                shown = self._open(example)
             except UnreadableImageError as error:
                 self._met += 1
                 self.bad[example.id] = f"{_row(example)}: {error}"
@@ -60,7 +68,7 @@ class Order:
             self._met += 1
             self._good.append(place)
             if len(self._good) > start:
-                taken.append((place, picture))
+                taken.append((place, shown))
         if not self._good and end > 0:
             raise self._nothing()
         return taken
@@ -88,6 +96,17 @@ class Order:
             except LayerprofError:  # the source itself fails, which is not what is to be told here
                 return
 
+    def _open(self, example: Example) -> Shown:
+        if not self._pictured:
+            return Shown()
+        several = len(example.pictures) > 1
+        images = (_opened(one, f"image {n}" if several else "") for n, one in enumerate(example.pictures, 1))
+        frames = (_opened(one, f"frame {n}") for n, one in enumerate(example.frames, 1))
+        shown = Shown(tuple(images), tuple(frames))
+        if (why := self._unfit(shown)) is not None:
+            raise UnreadableImageError(why)
+        return shown
+
     def _nothing(self) -> RequestError:
         first = "; ".join(list(self.bad.values())[:10])
         return RequestError(
@@ -96,10 +115,11 @@ class Order:
         )
 
 
-def _opened(example: Example) -> Image.Image:
-    if example.picture is None:
-        raise UnreadableImageError("no image")
-    return opened(example.picture)
+def _opened(picture: Picture, name: str) -> Image.Image:
+    try:
+        return opened(picture)
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"{name}: {error}" if name else str(error)) from None
 
 
 def _row(example: Example) -> str:

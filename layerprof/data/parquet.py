@@ -5,19 +5,17 @@ from __future__ import annotations
 import bisect
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from layerprof.data import arrow
-from layerprof.data.pictures import UnreadableImageError, held, read_image, trouble
+from layerprof.data import arrow, cells
+from layerprof.data.cells import Inside
+from layerprof.data.pictures import UnreadableImageError
 from layerprof.data.rows import Row
 from layerprof.data.spool import Spool
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 TEXTS_AT_ONCE = 1024
 AT_ONCE = 8
@@ -53,25 +51,18 @@ class Table:
     def __len__(self) -> int:
         return self.groups[-1].start + self.groups[-1].rows if self.groups else 0
 
-    def rows(self, texts: Sequence[str], image: str, order: Sequence[int] | None) -> Iterator[Row]:
+    def rows(self, texts: Sequence[str], pictured: Mapping[str, str], order: Sequence[int] | None) -> Iterator[Row]:
         """Yield the rows with their texts, in an order of one's own where it is given. No image is read for it.
 
         Images inside the table are read where they lie, as long as the order is the table's. In another one the files
         are read through once, and the images in use kept in a temporary file.
         """
-        if arrow.is_text(self.schema.field(image).type):
-            for number, row in self._texts(list(dict.fromkeys([*texts, image])), order):
-                path = held(row[image])
-                picture = None if path is None else partial(read_image, path, self.folder)
-                yield Row(number, row, picture, trouble(path, self.folder))
-            return
-        cells = Cells(self, image)
-        spool = None if order is None else Spool(cells.forward)
-        for number, row in self._texts([name for name in texts if name != image], order):
-            if spool is not None:
-                spool.want(number)
-            picture = None if cells.empty(number) else partial(_within, spool or cells, number, self.folder)
-            yield Row(number, row, picture)
+        beside = {field: name for field, name in pictured.items() if arrow.is_text(self.schema.field(name).type)}
+        columns = {field: _Column(self, name, order) for field, name in pictured.items() if field not in beside}
+        read = [name for name in texts if name not in {pictured[field] for field in columns}]
+        for number, row in self._texts(list(dict.fromkeys([*read, *beside.values()])), order):
+            inside = {field: column.at(number) for field, column in columns.items()}
+            yield cells.row(number, row, beside, inside, self.folder)
 
     def _texts(self, columns: Sequence[str], order: Sequence[int] | None) -> Iterator[tuple[int, dict[str, Any]]]:
         rows = (row for batch in self.batches(columns, TEXTS_AT_ONCE, self.groups) for row in batch.to_pylist())
@@ -114,23 +105,59 @@ class Table:
         batches = self.batches([image], AT_ONCE, [group])
         return [empty for batch in batches for empty in arrow.empty(batch.column(0))]
 
+    def lengths(self, number: int, image: str) -> list[int | None]:
+        """Tell how many images the cells of a row group list, None for an empty cell.
+
+        That is read from their paths where they have some: those are small, and no pixels need be read for it.
+        """
+        group = self.groups[number]
+        found = self._metadata[group.file].row_group(group.within)
+        names = [found.column(index).path_in_schema for index in range(found.num_columns)]
+        paths = [name for name in names if name.startswith(f"{image}.") and name.endswith(".path")]
+        batches = self.batches(paths[:1] or [image], AT_ONCE, [group])
+        return [count for batch in batches for count in arrow.lengths(batch.column(0))]
+
+
+class _Column:
+    """A column of images inside a table, while its rows are listed."""
+
+    def __init__(self, table: Table, name: str, order: Sequence[int] | None) -> None:
+        self._lists = arrow.is_list(table.schema.field(name).type)
+        self._cells = Cells(table, name)
+        self._spool = None if order is None else Spool(self._cells.forward)
+
+    def at(self, number: int) -> Inside | None:
+        """Return how a row's cell is read; None for an empty one."""
+        if self._spool is not None:
+            self._spool.want(number)
+        count = self._cells.known(number)
+        if count is None:
+            return None
+        return partial(_read, self._spool or self._cells, number), count if self._lists else None
+
 
 class Cells:
     """The cells of a column of images, one at a time; quick as long as they are asked for in order."""
 
     def __init__(self, table: Table, image: str) -> None:
         self._table, self._image = table, image
-        self._empty: tuple[int, list[bool]] = (-1, [])
+        self._lists = arrow.is_list(table.schema.field(image).type)
+        self._known: tuple[int, list[int | None]] = (-1, [])
+        self._last: tuple[int, Any] = (-1, None)
         self._ahead: Iterator[tuple[int, Any]] = iter(())
         self._next, self._group = -1, -1
         self._lock = threading.Lock()
 
-    def empty(self, row: int) -> bool:
-        """Tell whether a row has no image."""
+    def known(self, row: int) -> int | None:
+        """Tell how many images a row has: one unless they are listed. None for an empty cell."""
         group = self._table.group_of(row)
-        if self._empty[0] != group:
-            self._empty = group, self._table.empty(group, self._image)
-        return self._empty[1][row - self._table.groups[group].start]
+        if self._known[0] != group:
+            if self._lists:
+                found = self._table.lengths(group, self._image)
+            else:
+                found = [None if lost else 1 for lost in self._table.empty(group, self._image)]
+            self._known = group, found
+        return self._known[1][row - self._table.groups[group].start]
 
     def forward(self, group: int = 0) -> Iterator[tuple[int, Any]]:
         """Yield the number and the cell of each row, from a row group on."""
@@ -141,20 +168,25 @@ class Cells:
             yield number, cell.as_py()
 
     def cell(self, row: int) -> Any:
-        """Return a row's cell: on from the one before where that is near, else from the beginning of its row group."""
+        """Return a row's cell: on from the one before where that is near, else from the beginning of its row group.
+
+        A list is kept until the next row is asked for: its images are opened one by one.
+        """
         with self._lock:
+            if self._last[0] == row:
+                return self._last[1]
             group = self._table.group_of(row)
             if row < self._next or (group != self._group and row != self._next):
                 self._ahead = self.forward(group)
             self._next = self._group = -1  # where the file breaks here, the next call begins anew
             number, cell = next((one for one in self._ahead if one[0] == row), (row, None))
             self._next, self._group = number + 1, group
+            self._last = (row, cell) if self._lists else self._last
             return cell
 
 
-def _within(cells: Spool | Cells, row: int, folder: Path) -> Image.Image:
+def _read(cells: Spool | Cells, row: int) -> Any:
     try:
-        cell = cells.cell(row)
+        return cells.cell(row)
     except (OSError, ValueError) as error:
         raise UnreadableImageError(f"the parquet file cannot be read there: {error}") from None
-    return read_image(cell, folder)

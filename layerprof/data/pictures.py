@@ -28,12 +28,12 @@ class UnreadableImageError(Exception):
 
 
 def held(value: Any) -> Any:
-    """Return what an image's cell holds: an image, a file's bytes or a path; None for an empty cell.
+    """Return what is held where an image should be: an image, a file's bytes or a path; None for nothing.
 
-    The cell may be one of these, `{"bytes", "path"}` as `datasets` stores them, or a list of one.
+    It may be one of these, `{"bytes", "path"}` as `datasets` stores them, or a list of one.
     """
     if isinstance(value, (list, tuple)):
-        value = value[0] if value else None
+        value = value[0] if len(value) == 1 else None
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     return None if is_empty(value) else value
@@ -169,8 +169,16 @@ def square(image: Image.Image, side: int, *, patch: int | None = None) -> Image.
     picture = rgb(image)
     if patch is None:
         return picture.resize((side, side), Image.Resampling.BICUBIC)
+    return _fetched({"image": picture, "resized_height": side, "resized_width": side}, patch)
+
+
+def resized_by_qwen(image: Image.Image, patch: int, bounds: tuple[int, int]) -> Image.Image:
+    """Return a picture in the size that Qwen's own rule gives it, within fewest and most pixels, by qwen-vl-utils."""
+    return _fetched({"image": rgb(image), "min_pixels": bounds[0], "max_pixels": bounds[1]}, patch)
+
+
+def _fetched(asked: dict[str, Any], patch: int) -> Image.Image:
     from qwen_vl_utils import vision_process  # type: ignore[import-untyped]  # ships no types
 
-    asked = {"image": picture, "resized_height": side, "resized_width": side}
     resized: Image.Image = vision_process.fetch_image(asked, image_patch_size=patch)
     return resized

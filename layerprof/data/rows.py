@@ -15,15 +15,17 @@ from layerprof.errors import RequestError
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row's texts by column, and what opens its image; None for an empty cell.
+    """A row's texts by column, and what opens its images: None where one is missing, () where there are to be none.
 
-    `number` is the row's place in the source, from 0. `trouble` says why the image cannot be read, as far as that can
-    be told without opening it.
+    `number` is the row's place in the source, from 0. `frames` are those of its video, beside which no image is
+    missing. `trouble` says why a picture
+    cannot be read, as far as that can be told without opening it.
     """
 
     number: int
     texts: Mapping[str, Any]
-    picture: Picture | None
+    images: tuple[Picture, ...] | None
+    frames: tuple[Picture, ...] = ()
     trouble: str | None = None
 
 
@@ -31,25 +33,27 @@ class Row:
 class Opened:
     """An opened source, its rows unread. `columns` are the names found.
 
-    `rows` is called with the columns of text to read and the column of images, of which nothing is opened.
+    `rows` is called with the columns of text to read, and with those of pictures by field (`image`, `video`), of which
+    nothing is opened.
     """
 
     label: str
     revision: str | None
     columns: tuple[str, ...]
-    rows: Callable[[Sequence[str], str], Iterator[Row]]
+    rows: Callable[[Sequence[str], Mapping[str, str]], Iterator[Row]]
 
 
-def match_columns(spec: Spec, opened: Opened) -> dict[str, str]:
-    """Return field -> column. Raises RequestError naming the missing columns and those found."""
+def match_columns(spec: Spec, opened: Opened, *, pictured: bool = True) -> dict[str, str]:
+    """Return field -> column; of `image` and `video` one is enough, and none where samples need not be `pictured`.
+
+    Raises RequestError naming the missing columns and those found.
+    """
     found = {name.lower(): name for name in reversed(opened.columns)}
-    matched, missing = {}, []
-    for field, names in {**spec.columns, **spec.optional}.items():
-        column = next((found[name] for name in names if name in found), None)
-        if column is not None:
-            matched[field] = column
-        elif field in spec.columns:
-            missing.append(" or ".join(f"'{name}'" for name in names))
+    fields = {**spec.columns, **spec.optional}
+    columns = {field: next((found[name] for name in names if name in found), None) for field, names in fields.items()}
+    matched = {field: column for field, column in columns.items() if column is not None}
+    needed = [field for field in spec.columns if field != "image" or (pictured and "video" not in matched)]
+    missing = [" or ".join(f"'{name}'" for name in fields[field]) for field in needed if field not in matched]
     if missing:
         found_columns = ", ".join(opened.columns) or "none"
         raise RequestError(

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from layerprof.data import arrow
-from layerprof.data.pictures import held, read_image, trouble
+from layerprof.data import arrow, cells
+from layerprof.data.pictures import held
 from layerprof.data.rows import Opened, Row
 from layerprof.data.spec import EVALUATION_SPLITS, Spec
 from layerprof.errors import RequestError
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 MAPPED = 64 << 20
 """Bytes of images that are read through one mapping of the files: it counts as memory of the process until it ends."""
@@ -30,28 +27,41 @@ def open_saved(spec: Spec, path: Path, seed: int) -> Opened:
     """Return the rows of a saved dataset, or of its evaluation split. Raises RequestError where that cannot be told."""
     loaded = _load(spec, path)
 
-    def rows(texts: Sequence[str], image: str) -> Iterator[Row]:
+    def rows(texts: Sequence[str], pictured: Mapping[str, str]) -> Iterator[Row]:
         order = _order(len(loaded), seed)
-        if image in texts or arrow.is_text(loaded.features.arrow_schema.field(image).type):
-            yield from _beside(loaded, texts, image, order, path)
-            return
-        cells = Cells(spec, path, image)
-        empty = _empty(loaded, image)
-        chosen = loaded.select_columns(list(texts))
+        schema = loaded.features.arrow_schema
+        beside = {
+            field: name for field, name in pictured.items() if name in texts or arrow.is_text(schema.field(name).type)
+        }
+        columns = {field: _Column(spec, path, loaded, name) for field, name in pictured.items() if field not in beside}
+        chosen = loaded.select_columns(list(dict.fromkeys([*texts, *beside.values()])))
         for number in order:
-            picture = None if empty and empty[number] else partial(_inside, cells, number, path)
-            yield Row(number, chosen[number], picture)
+            row = chosen[number]
+            inside = {field: column.at(number) for field, column in columns.items()}
+            yield cells.row(number, row, beside, inside, path)
 
     return Opened(str(path), None, tuple(loaded.column_names), rows)
 
 
-def _beside(loaded: Any, texts: Sequence[str], image: str, order: Sequence[int], path: Path) -> Iterator[Row]:
-    """Yield rows whose images are files."""
-    chosen = loaded.select_columns(list(dict.fromkeys([*texts, image])))
-    for number in order:
-        row = chosen[number]
-        cell = held(row[image])
-        yield Row(number, row, None if cell is None else partial(read_image, cell, path), trouble(cell, path))
+class _Column:
+    """A column of images inside a saved dataset, while its rows are listed."""
+
+    def __init__(self, spec: Spec, path: Path, loaded: Any, name: str) -> None:
+        self._cells = Cells(spec, path, name)
+        self._lists = arrow.is_list(loaded.features.arrow_schema.field(name).type)
+        self._known = _known(loaded, name, self._lists)
+
+    def at(self, number: int) -> cells.Inside | None:
+        """Return how a row's cell is read; None for an empty one."""
+        cell = partial(self._cells.cell, number)
+        if self._known is not None:
+            count = self._known[number]
+        else:  # one by one; single images that are missing are met when they are opened
+            found = cell() if self._lists else ()
+            count = None if found is None else len(found)
+        if count is None and (self._lists or self._known is not None):
+            return None
+        return cell, count if self._lists else None
 
 
 def _load(spec: Spec, path: Path) -> Any:
@@ -61,8 +71,8 @@ def _load(spec: Spec, path: Path) -> Any:
     if isinstance(loaded, datasets.DatasetDict):
         loaded = loaded[_split(spec, list(loaded), path)]
     for name, feature in loaded.features.items():
-        if isinstance(feature, datasets.Image):
-            loaded = loaded.cast_column(name, datasets.Image(decode=False))
+        if (bare := arrow.undecoded(feature)) is not None:
+            loaded = loaded.cast_column(name, bare)
     return loaded
 
 
@@ -87,12 +97,14 @@ def _order(rows: int, seed: int) -> Sequence[int]:
     return list(datasets.Dataset.from_dict({"row": range(rows)}).shuffle(seed=seed)["row"])
 
 
-def _empty(loaded: Any, image: str) -> list[bool] | None:
-    """Tell which rows have no image; None where rows stand in another order than in the file (they are met later)."""
+def _known(loaded: Any, image: str, lists: bool) -> list[int | None] | None:
+    """Tell how many images each row has, None for an empty cell; None where rows are in another order than the file."""
     column = loaded.data.column(image)
     if len(column) != len(loaded):
         return None
-    return [one for chunk in column.chunks for one in arrow.empty(chunk)]
+    if lists:
+        return [one for chunk in column.chunks for one in arrow.lengths(chunk)]
+    return [None if lost else 1 for chunk in column.chunks for lost in arrow.empty(chunk)]
 
 
 class Cells:
@@ -110,10 +122,7 @@ class Cells:
             if self._loaded is None or self._read > MAPPED:
                 self._loaded, self._read = _load(self._spec, self._path).select_columns([self._image]), 0
             cell = self._loaded[row][self._image]
-            data = held(cell)
-            self._read += len(data) if isinstance(data, bytes) else 0
+            for one in cell if isinstance(cell, list) else [cell]:
+                data = held(one)
+                self._read += len(data) if isinstance(data, bytes) else 0
             return cell
-
-
-def _inside(cells: Cells, row: int, folder: Path) -> Image.Image:
-    return read_image(cells.cell(row), folder)

@@ -10,26 +10,36 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Picture = Callable[[], "Image.Image"]
-"""Opens a sample's image, anew each time, and holds no pixels itself. Raises UnreadableImageError."""
+"""Opens an image, anew each time, and holds no pixels itself. Raises UnreadableImageError."""
 EVALUATION_SPLITS = ("validation", "val", "test", "train")
 """Which split is taken of one's own data, where the dataset's is not there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One sample: its texts, and what opens its image when it is needed (None for a sample that has none).
+    """One sample: its texts, and what opens its images when they are needed, none or several.
 
-    `references` are in the dataset's order and may hold empty strings; scoring drops those. `row` is where the sample
-    stands in its source, from 0; None where it comes from none.
+    `frames` are those of a short video, in order; none where the sample has no video. `references` are in the dataset's
+    order and may hold empty strings; scoring drops those. `row` is where the sample stands in its source, from 0; None
+    where it comes from none.
     """
 
     id: str
-    picture: Picture | None
+    pictures: tuple[Picture, ...]
     question: str
     choices: tuple[str, ...] = ()
     hint: str = ""
     references: tuple[str, ...] = ()
     row: int | None = None
+    frames: tuple[Picture, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a sample shows, opened as RGB: its images, and the frames of its video (none: no video)."""
+
+    images: tuple[Image.Image, ...] = ()
+    frames: tuple[Image.Image, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +86,9 @@ class Prompt:
 class Spec:
     """A dataset: hub address, columns (with the names accepted for each), conversion, prompt and metric.
 
-    `columns` lists the needed fields; `optional` those that may be missing. `to_example(fields, id, picture)` returns
-    an example, or the reason for which the row is dropped.
+    `columns` lists the needed fields; `optional` those that may be missing; `image` and `video` among them hold
+    pictures. `to_example(fields, id)` returns an example, its pictures left out, or the reason for which the row is
+    dropped. `pictureless` says that a row whose image is missing is still a question.
     """
 
     name: str
@@ -86,8 +97,9 @@ class Spec:
     split: str
     columns: Mapping[str, tuple[str, ...]]
     optional: Mapping[str, tuple[str, ...]]
-    to_example: Callable[[Mapping[str, Any], str, Picture | None], Example | str]
+    to_example: Callable[[Mapping[str, Any], str], Example | str]
     prompt: Callable[[Example], Prompt]
     prompt_id: str
     metric: str | None
     max_new_tokens: int
+    pictureless: bool = False

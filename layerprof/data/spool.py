@@ -6,6 +6,7 @@ import io
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -21,8 +22,7 @@ class Spool:
         self._stream: Iterator[tuple[int, Any]] | None = None
         self._wanted: set[int] = set()
         self._file: Any = None
-        self._at: dict[int, tuple[int, int]] = {}
-        self._small: dict[int, Any] = {}
+        self._kept: dict[int, list[_Slice | Any] | _Slice | Any] = {}
         self._lock = threading.Lock()
 
     def want(self, row: int) -> None:
@@ -32,45 +32,54 @@ class Spool:
     def cell(self, row: int) -> Any:
         """Return a wanted row's cell; None where the stream has no such row. Raises what the stream raises."""
         with self._lock:
-            if row not in self._at and row not in self._small:
+            if row not in self._kept:
                 self._forward(row)
-            if row not in self._at:
-                return self._small.get(row)
-            start, length = self._at[row]
-            self._file.seek(start)
-            return self._file.read(length)
+            kept = self._kept.get(row)
+            return [self._again(one) for one in kept] if isinstance(kept, list) else self._again(kept)
+
+    def _again(self, kept: _Slice | Any) -> Any:
+        if not isinstance(kept, _Slice):
+            return kept
+        self._file.seek(kept.start)
+        return self._file.read(kept.length)
 
     def _forward(self, row: int) -> None:
         if self._stream is None:
             self._stream = self._begin()
         try:
             for number, cell in self._stream:
-                if number in self._wanted and number not in self._at:
-                    self._keep(number, cell)
+                if number in self._wanted and number not in self._kept:
+                    listed = isinstance(cell, (list, tuple))
+                    self._kept[number] = [self._keep(one) for one in cell] if listed else self._keep(cell)
                 if number == row:
                     return
         except BaseException:
             self._stream = None  # a broken stream ends as if there were no more; the next call begins a new one
             raise
 
-    def _keep(self, number: int, cell: Any) -> None:
+    def _keep(self, cell: Any) -> _Slice | Any:
         data = _bytes_in(cell)
         if data is None:
-            self._small[number] = cell
-            return
+            return cell
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="layerprof-")  # noqa: SIM115 -- gone with this object
         start = self._file.seek(0, io.SEEK_END)
         self._file.write(data)
-        self._at[number] = (start, len(data))
+        return _Slice(start, len(data))
+
+
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """Where an image's bytes stand in the file."""
+
+    start: int
+    length: int
 
 
 def _bytes_in(cell: Any) -> bytes | None:
     """Return the file's bytes that a cell holds, of a picture those of a lossless one; None for a path or nothing."""
     from PIL import Image
 
-    if isinstance(cell, (list, tuple)) and len(cell):
-        return _bytes_in(cell[0])
     if isinstance(cell, dict):
         cell = cell.get("bytes")
     if isinstance(cell, Image.Image):

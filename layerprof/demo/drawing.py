@@ -163,6 +163,19 @@ def _write(canvas: Pixels, word: Word) -> None:
         canvas[word.y : word.y + ink.shape[0], left : left + ink.shape[1]][ink] = word.color
 
 
+def scaled(pixels: Pixels, side: int) -> Pixels:
+    """Return a square drawing with another side: each pixel is the nearest one of the drawing."""
+    nearest = np.arange(side) * len(pixels) // side
+    return np.ascontiguousarray(pixels[nearest][:, nearest])
+
+
+def plain(width: int, height: int, color: Color) -> Pixels:
+    """Fill a canvas of its own size."""
+    canvas = np.empty((height, width, 3), np.uint8)
+    canvas[:] = color
+    return canvas
+
+
 def image(scene: Scene) -> Image.Image:
     """Draw a scene as the RGB image a dataset row holds."""
     return Image.fromarray(render(scene))

@@ -200,7 +200,8 @@ def _coco(rng: random.Random, index: int, split: str) -> DrawnSample:
     return DrawnSample(scene, fields)
 
 
-def _phrase(things: Sequence[Thing], joint: str = " and ") -> str:
+def phrase(things: Sequence[Thing], joint: str = " and ") -> str:
+    """Name the things."""
     return joint.join(f"a {thing.color} {thing.shape}" for thing in things)
 
 
@@ -211,12 +212,12 @@ def captions(scene: Scene) -> list[str]:
     """
     things = sorted(scene.things, key=lambda thing: thing.color)
     ground = f"{scene.background} background"
-    plain = [f"{_phrase(order)} on a {ground}" for order in itertools.permutations(things)]
-    listed = _phrase(things, ", ")
+    plain = [f"{phrase(order)} on a {ground}" for order in itertools.permutations(things)]
+    listed = phrase(things, ", ")
     return [
         *plain,
-        f"a {ground} with {_phrase(things)}",
-        f"there is {_phrase(things)} on a {ground}",
+        f"a {ground} with {phrase(things)}",
+        f"there is {phrase(things)} on a {ground}",
         f"a picture of {listed} on {scene.background}",
         f"{listed} in front of a {ground}",
     ]

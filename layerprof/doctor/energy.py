@@ -7,8 +7,9 @@ from functools import partial
 
 from layerprof import registry
 from layerprof.doctor.findings import Finding, guarded
-from layerprof.energy.instruments import NVML, RAPL, SELF_TEST, Sensor
+from layerprof.energy.instruments import AMDSMI, NVML, RAPL, SELF_TEST, ZEUS, Sensor
 from layerprof.energy.sensor_record import State
+from layerprof.machine.environment import package_version
 
 
 def host() -> list[Finding]:
@@ -32,8 +33,28 @@ def cards(self_test: bool) -> list[Finding]:
     return [found for name in names for found in guarded("energy", name, partial(_counter, name, self_test))]
 
 
+def zeus() -> list[Finding]:
+    """Look at what Zeus reads of the first card, or without one of this machine: `--energy-sensor zeus`."""
+    import torch
+
+    if package_version("zeus") is None:
+        text = "not installed; it reads Jetson and Apple chips, too (--energy-sensor zeus)"
+        return [Finding("energy", "zeus", "info", text, "pip install 'layerprof[zeus]'")]
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    sensor = registry.load(ZEUS)(device)
+    try:
+        if not sensor.available:
+            return [Finding("energy", "zeus", "no", sensor.problem, sensor.remedy)]
+        text = f"{sensor.source} of {sensor.name}, scope {sensor.scope}, with --energy-sensor zeus"
+        return [Finding("energy", "zeus", "yes", text, None, sensor.facts())]
+    finally:
+        sensor.close()
+
+
 def _counter(device: str, self_test: bool) -> list[Finding]:
-    sensor = registry.load(NVML)(device, power=True)
+    import torch
+
+    sensor = registry.load(AMDSMI if torch.version.hip else NVML)(device, power=True)
     if not sensor.available:
         return [Finding("energy", device, "no", sensor.problem, sensor.remedy)]
     try:

@@ -25,6 +25,7 @@ def examine(self_test: bool = True) -> Examination:
         *guarded("device", "CUDA", devices),
         *guarded("energy", "host", energy.host),
         *guarded("energy", "card", lambda: energy.cards(self_test)),
+        *guarded("energy", "zeus", energy.zeus),
         *guarded("profiler", "activities", profiler),
         *guarded("software", "packages", software.packages),
         *guarded("software", "TensorBoard plugins", software.plugins),

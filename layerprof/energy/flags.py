@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from layerprof.energy.amount import TOLERANCE
 from layerprof.energy.counter import Ticks
 from layerprof.energy.fit import ENOUGH_TICKS
-from layerprof.energy.sensor_record import SensorRecord, State
+from layerprof.energy.sensor_record import INTEGRAL, SensorRecord, State
 
 TOO_SHORT = "too short for the counter"
 FOREIGN = "foreign process"
@@ -16,6 +16,7 @@ CLOCK_DRIFT = "clock drift"
 RESET = "counter reset"
 FAILED_READS = "failed reads"
 UNSTEADY = "unsteady load"
+INTEGRATED = "power integrated"
 
 REMARKS = {
     TOO_SHORT: f"fewer than {ENOUGH_TICKS} counter updates fell into the window, see its interval",
@@ -25,6 +26,7 @@ REMARKS = {
     RESET: "the counter was reset",
     FAILED_READS: "some reads of the counter failed",
     UNSTEADY: "the load was not constant, so the counter was read at the window's edges",
+    INTEGRATED: "the device has no counter: its power was looked at now and then, and added up",
 }
 
 
@@ -39,6 +41,7 @@ def disturbances(record: SensorRecord, start_s: float, end_s: float) -> tuple[st
         FOREIGN: any(pids for t, pids in record.foreign if inside(t)),
         THROTTLED: any(s.throttle for s in states),
         CLOCK_DRIFT: _drifted(states),
+        INTEGRATED: record.source.endswith(INTEGRAL),
         FAILED_READS: any(read.event == "failed" for read in record.reads if inside(read.t_s)),
     }
     return tuple(name for name, there in found.items() if there)

@@ -14,6 +14,7 @@ from layerprof.energy.sensor_record import State
 from layerprof.energy.windows import EnergyReading
 from layerprof.readings import Key, Layer
 from layerprof.registry import Attached, Kind
+from layerprof.settings import EnergySensor
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,6 +93,13 @@ class Meter(Attached, Protocol):
         """Return what was read. Valid after the block."""
 
 
+class MakesMeter(Protocol):
+    """`device` is 'cuda:N' or 'cpu', `sensor` whose counter of it is read."""
+
+    def __call__(self, device: str, *, sensor: EnergySensor = "auto") -> Meter:
+        """Return the instrument."""
+
+
 class Replays(Protocol):
     """Makes each layer's captured calls again, long enough for the counter."""
 
@@ -117,19 +125,35 @@ class MakesReplay(Protocol):
         budget_s: float,
         decode_step: int,
         seed: int,
+        sensor: EnergySensor = "auto",
     ) -> Replays:
         """Return the instrument."""
 
 
 class MakesCardSensor(Protocol):
-    """`device` is 'cuda:N'; with `power` the instant power is read, too."""
+    """`device` is 'cuda:N' (for Zeus 'cpu', too); with `power` the instant power is read, too."""
 
     def __call__(self, device: str, *, power: bool = False) -> Sensor:
         """Return the instrument."""
 
 
-METER: Kind[Callable[[str], Meter]] = Kind("meter")
+METER: Kind[MakesMeter] = Kind("meter")
 REPLAY: Kind[MakesReplay] = Kind("replay")
 NVML: Kind[MakesCardSensor] = Kind("nvml")
+AMDSMI: Kind[MakesCardSensor] = Kind("amdsmi")
+ZEUS: Kind[MakesCardSensor] = Kind("zeus")
 RAPL: Kind[Callable[[], Sensor]] = Kind("rapl")
 SELF_TEST: Kind[Callable[[str, Sensor], SelfTest]] = Kind("selftest")
+
+
+def misfit(sensor: EnergySensor, device: str) -> tuple[str, str] | None:
+    """Return problem and remedy where a sensor cannot be of a device, whatever the machine; None where it can."""
+    on_card = device.startswith("cuda")
+    if sensor in ("nvml", "amdsmi") and not on_card:
+        return (f"{sensor} reads cards, and the device is {device}", "use --energy-sensor auto, rapl or zeus")
+    if sensor == "rapl" and on_card:
+        return (
+            f"rapl reads the processor, and the device is {device}",
+            "use --energy-sensor auto: the processor is read beside the card",
+        )
+    return None

@@ -8,6 +8,9 @@ from typing import Any
 
 from layerprof.energy.counter import CounterRead
 
+INTEGRAL = "_power_integral"
+"""The end of the `source` of what states its power alone: joules are an integral over the reads, and no counter's."""
+
 
 @dataclass(frozen=True, slots=True)
 class State:

@@ -13,8 +13,10 @@ from layerprof.errors import RequestError, did_you_mean
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 """Our names (`settings.Dtype` without `auto`) and torch's."""
 ALIASES = {"half": "fp16", "float": "fp32", **{torch_name: name for name, torch_name in DTYPES.items()}}
-ATTENTION = {"eager": "eager", "sdpa": "sdpa", "flash": "flash_attention_2", "compile": "sdpa", "graph": "sdpa"}
-"""Optimisation -> attention implementation of transformers; `compile` and `graph` do theirs on top of sdpa."""
+ATTENTION = {"eager": "eager", "sdpa": "sdpa", "flash": "flash", "compile": "sdpa", "graph": "sdpa"}
+"""Optimisation -> attention (`layerprof.attention.NAMES`); `compile` and `graph` do theirs on top of sdpa."""
+PACKAGES = {"flash": ("flash-attn", "flash_attn"), "flash3": ("flash-attn-3", "flash_attn_interface")}
+"""Attention -> the package that it needs, and the module by which that is found."""
 
 
 def device(name: str) -> str:
@@ -96,14 +98,19 @@ def free_bytes(on: str) -> int | None:
         return None
 
 
-def check_memory(parameters: int, chosen: str, on: str) -> None:
-    """Raise RequestError when the weights alone are larger than the device's free memory."""
-    needed, free = parameters * torch_dtype(chosen).itemsize, free_bytes(on)
+def check_memory(parameters: int, chosen: str, on: str, *, stored: int | None = None, stored_as: str = "") -> None:
+    """Raise RequestError when the weights alone are larger than the device's free memory.
+
+    `stored` are their bytes where they are not all stored in the chosen format, and `stored_as` says in which.
+    """
+    needed = parameters * torch_dtype(chosen).itemsize if stored is None else stored
+    free = free_bytes(on)
     if free is None or needed <= free:
         return
-    smaller = "--dtype bf16, " if chosen == "fp32" else ""
+    smaller = "--dtype bf16, " if chosen == "fp32" and stored is None else ""
+    smaller += "" if stored_as else "--quantization nf4, "
     raise RequestError(
-        f"{parameters / 1e9:.2f} billion parameters in {chosen} need {needed / 1e9:.1f} GB, "
+        f"{parameters / 1e9:.2f} billion parameters in {stored_as or chosen} need {needed / 1e9:.1f} GB, "
         f"and {on} has {free / 1e9:.1f} GB free.",
         f"Use {smaller}a smaller model (--model demo) or a device with more memory.",
     )
@@ -120,12 +127,10 @@ def check_names(optimization: str, dtype_name: str) -> None:
         raise RequestError(f"Unknown {option} '{name}'.", f"{guess}Choose one of: {', '.join(allowed)}.")
 
 
-def check_optimization(name: str, on: str, chosen: str) -> None:
-    """Raise RequestError when what a known optimisation needs is not there."""
-    if name == "flash":
-        _check_flash(on, chosen)
+def check_optimization(name: str, on: str) -> None:
+    """Raise RequestError when what a known optimisation needs is not there; its attention is checked on its own."""
     if name == "compile":
-        _check_compile(on)
+        _check_compile("--optimization compile", on)
     if name == "graph" and (why := why_no_graphs(on)):
         raise RequestError(f"--optimization graph needs an NVIDIA GPU: {why}.", "Use --optimization sdpa.")
 
@@ -143,35 +148,57 @@ def why_no_graphs(on: str) -> str:
     return "CUDA graphs are captured on CUDA devices, and torch sees none here"
 
 
-def _check_flash(on: str, chosen: str) -> None:
-    if importlib.util.find_spec("flash_attn") is None:
+def check_attention(name: str, option: str, on: str) -> None:
+    """Raise RequestError when what an attention needs is not there: a device first, then a package.
+
+    `option` is how it was asked for. Kernels of the hub, and FlashAttention without its own package, come by `kernels`.
+    """
+    if name in PACKAGES and on == "cpu":
         raise RequestError(
-            "--optimization flash needs the package flash-attn, which is not installed.",
-            "Install it (`pip install flash-attn --no-build-isolation`, which compiles CUDA code) or use sdpa.",
+            f"{option} runs on CUDA devices only, and the run is on the CPU.",
+            "Use sdpa in its place, or --device cuda with --dtype fp16.",
         )
-    if on == "cpu" or chosen == "fp32":
-        why = "runs on CUDA devices only" if on == "cpu" else "takes fp16 or bf16, not fp32"
-        remedy = "Use --optimization sdpa, or --device cuda with --dtype fp16."
-        raise RequestError(f"--optimization flash {why}.", remedy)
+    if name == "flex":
+        _check_compile(option, on)
+    if importlib.util.find_spec("kernels") is not None:
+        return
+    package, module = PACKAGES.get(name, ("", ""))
+    if package and importlib.util.find_spec(module) is None:
+        raise RequestError(
+            f"{option} needs the package {package}, which is not installed.",
+            "Install it (for flash `pip install flash-attn --no-build-isolation`, which compiles CUDA code), or the "
+            "package kernels, which loads it from the hub; or use sdpa.",
+        )
+    if "/" in name:
+        raise RequestError(
+            f"{option} needs the package kernels, which is not installed.", "Install it (`pip install kernels`)."
+        )
 
 
-def _check_compile(on: str) -> None:
+def check_attention_dtype(name: str, option: str, chosen: str) -> None:
+    """Raise RequestError when an attention does not take a number format."""
+    if name in PACKAGES and chosen == "fp32":
+        raise RequestError(f"{option} takes fp16 or bf16, not fp32.", "Use sdpa in its place, or --dtype fp16.")
+
+
+def _check_compile(option: str, on: str) -> None:
+    """Raise RequestError when what torch needs to compile is not there."""
+    remedy = f"use {option.split(maxsplit=1)[0]} sdpa"
     compiler = os.environ.get("CXX") or "g++"
     if on == "cpu" and not any(shutil.which(name) for name in (compiler, "g++", "clang++", "c++")):
         raise RequestError(
-            "--optimization compile needs a C++ compiler, and there is none on the PATH.",
-            "Install g++ (Debian: `apt install g++`) or use --optimization sdpa.",
+            f"{option} needs a C++ compiler, and there is none on the PATH.",
+            f"Install g++ (Debian: `apt install g++`) or {remedy}.",
         )
     if on != "cpu" and not any(shutil.which(name) for name in (os.environ.get("CC") or "gcc", "gcc", "clang")):
         raise RequestError(
-            "--optimization compile needs a C compiler, with which Triton builds its launchers, and there is none on "
-            "the PATH.",
-            "Install gcc (Debian: `apt install gcc`) or use --optimization sdpa.",
+            f"{option} needs a C compiler, with which Triton builds its launchers, and there is none on the PATH.",
+            f"Install gcc (Debian: `apt install gcc`) or {remedy}.",
         )
     if on != "cpu" and importlib.util.find_spec("triton") is None:
         raise RequestError(
-            "--optimization compile needs the package triton, which is not installed.",
-            "Install the torch build that comes with it, or use --optimization sdpa.",
+            f"{option} needs the package triton, which is not installed.",
+            f"Install the torch build that comes with it, or {remedy}.",
         )
 
 

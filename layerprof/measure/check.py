@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from layerprof import registry
 from layerprof.books.evidence import OWN_FACTS
-from layerprof.energy.instruments import METER
+from layerprof.energy.instruments import METER, misfit
 from layerprof.errors import RequestError
 from layerprof.layers.selector import Selector
 from layerprof.models.source import ModelSource
@@ -41,8 +42,25 @@ def resolve(settings: Settings) -> ModelSource:
         device=settings.device,
         dtype=settings.dtype,
         optimization=settings.optimization,
+        attention=settings.attention,
         seed=settings.seed,
+        quantization=settings.quantization,
+        leave=_left(settings.quantization_skip),
     )
+
+
+def _left(selector: str | None) -> Callable[[Any], tuple[str, ...]] | None:
+    """Return what picks the modules that `--quantization-skip` takes, by the layers that are found in a model.
+
+    Raises SelectorError for a selector that cannot be read.
+    """
+    from layerprof.layers.find import find_layers
+    from layerprof.layers.selector import parse_selector, select
+
+    if selector is None:
+        return None
+    parsed = parse_selector(selector)
+    return lambda model: tuple(layer.name for layer in select(find_layers(model), parsed, model))
 
 
 def check(
@@ -84,18 +102,27 @@ def samples_from(settings: Settings, source: ModelSource) -> str:
 
 
 def check_energy(settings: Settings, device: str) -> str | None:
-    """Refuse a replay without a sensor; return a remark on settings without effect, None where there are none.
+    """Refuse a sensor that is asked for and not there, and a replay without any; return a remark on what has no effect.
 
-    Raises RequestError with what was tried.
+    The remark is on settings, None where there are none. Raises RequestError with what was tried.
     """
-    if settings.energy != "replay":
-        if settings.energy_budget is None:
-            return None
+    named = settings.energy_sensor != "auto"
+    if settings.energy == "off":
+        given = {"--energy-sensor": named, "--energy-budget": settings.energy_budget is not None}
+        idle = " and ".join(option for option, there in given.items() if there)
+        return f"{idle} {'has' if sum(given.values()) == 1 else 'have'} no effect with --energy off." if idle else None
+    if named and (wrong := misfit(settings.energy_sensor, device)):
+        raise RequestError(
+            f"--energy-sensor {settings.energy_sensor}: {wrong[0]}.", f"{wrong[1][0].upper()}{wrong[1][1:]}."
+        )
+    if named or settings.energy == "replay":
+        with registry.load(METER)(device, sensor=settings.energy_sensor) as meter:
+            if not meter.available:
+                unread = f"--energy-sensor {settings.energy_sensor} cannot be read"
+                raise RequestError(
+                    f"{'--energy replay cannot run' if settings.energy == 'replay' else unread}: {meter.reason}.",
+                    "With --energy auto everything else is measured; `layerprof doctor` shows what this machine has.",
+                )
+    if settings.energy != "replay" and settings.energy_budget is not None:
         return f"--energy-budget has no effect with --energy {settings.energy}; replay takes it: --energy replay."
-    with registry.load(METER)(device) as meter:
-        if not meter.available:
-            raise RequestError(
-                f"--energy replay cannot run: {meter.reason}.",
-                "With --energy auto everything else is measured; `layerprof doctor` shows what this machine has.",
-            )
     return None

@@ -53,7 +53,7 @@ def run(session: Session, meter: Meter | None = None, replay: Replays | None = N
     replay keeps the windows and what was replayed.
     """
     asked, read = session.asked, session.read
-    meter = meter or registry.load(METER)(asked.device)
+    meter = meter or registry.load(METER)(asked.device, sensor=asked.settings.energy_sensor)
     if not meter.available:
         read.reasons["energy"] = str(meter.reason)
         return
@@ -156,6 +156,7 @@ def _replay(session: Session, data: EnergyData, replay: Replays | None) -> tuple
         budget_s=asked.settings.energy_budget or BUDGET_S,
         decode_step=chosen.step,
         seed=asked.settings.seed,
+        sensor=asked.settings.energy_sensor,
     )
     (batch,) = asked.batches.some((chosen.batch,))
     with replay.capture(), optimize.called(session):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from layerprof import registry
 from layerprof.errors import RequestError, described
 from layerprof.layers import weights
+from layerprof.layers.attention import joined
 from layerprof.machine.internals import unseen
 from layerprof.machine.placement import dtype_name
 from layerprof.measure import own_remarks, unwatched
@@ -53,6 +54,7 @@ class LayerProfiler:
     """
 
     def __init__(self, model: nn.Module, layers: str = "all", *, flops: Flops = "once") -> None:
+        from layerprof.layers.attention import AttentionModules
         from layerprof.layers.find import find_layers
         from layerprof.layers.selector import parse_selector, select
 
@@ -72,6 +74,7 @@ class LayerProfiler:
             self.found = find_layers(model)
             self.selected = select(self.found, selector, model)
             self.device = _device(model)
+            self._attention = AttentionModules(model)
         self.layers = tuple(dict.fromkeys((*self.found, *self.selected)))
         self.selector = layers
         self.flops = flops
@@ -117,7 +120,7 @@ class LayerProfiler:
         self._active, self._run, self._why_none = True, None, ""
         self._stamp = Stamp(self.model)
         self._taken_down, self._untimed, self._later = "", list[str](), 0
-        self._drafts, self._graphs = Drafts(), 0
+        self._drafts, self._graphs, self._attended = Drafts(), 0, self._attention.now()
         return self
 
     def _watching(self, hook: registry.ShapeHook) -> Watch:
@@ -200,8 +203,9 @@ class LayerProfiler:
 
         with unseen():
             dtype, stored = _dtype(self.model), weights.read(self.model, self.layers)
+        model = {"name": type(self.model).__name__, "parameters": stored.parameters}
         return OwnCalls(
-            model={"name": type(self.model).__name__, "parameters": stored.parameters},
+            model=model | ({"attention": ran} if (ran := joined(self._attended)) else {}),
             layers=self.layers,
             selected=self.selected,
             selector=self.selector,
@@ -224,6 +228,8 @@ class LayerProfiler:
             return
         if self._repeats is not None:
             self._repeats.note(self.model, entrance, args, kwargs)
+        for tower, ran in self._attention.now().items():
+            self._attended[tower] |= ran
         self._latency.refresh()
         if self._shapes is not None:
             self._shapes.refresh()

@@ -23,7 +23,14 @@ class Shelf(Protocol):
     """Hands out models and samples, loaded now or before."""
 
     def dataset(
-        self, name: str, *, source: str, count: int | Literal["all"], seed: int, skip_bad: bool = False
+        self,
+        name: str,
+        *,
+        source: str,
+        count: int | Literal["all"],
+        seed: int,
+        skip_bad: bool = False,
+        pictured: bool = True,
     ) -> Dataset:
         """Return samples as `datasets.load` does."""
 
@@ -35,12 +42,19 @@ class Loading:
     """The shelf with nothing on it: everything is loaded when it is asked for."""
 
     def dataset(
-        self, name: str, *, source: str, count: int | Literal["all"], seed: int, skip_bad: bool = False
+        self,
+        name: str,
+        *,
+        source: str,
+        count: int | Literal["all"],
+        seed: int,
+        skip_bad: bool = False,
+        pictured: bool = True,
     ) -> Dataset:
         """Return samples. Raises RequestError (see `datasets.load`)."""
         from layerprof.data import datasets
 
-        return datasets.load(name, source=source, count=count, seed=seed, skip_bad=skip_bad)
+        return datasets.load(name, source=source, count=count, seed=seed, skip_bad=skip_bad, pictured=pictured)
 
     def subject(self, source: ModelSource) -> Subject:
         """Return a loaded model. Raises RequestError (see `load_model`)."""
@@ -51,6 +65,7 @@ class Loading:
 
 def prepare(checked: Checked, progress: Progress, *, shelf: Shelf | None = None) -> Session:
     """Load model and samples, or take them from the shelf; where that fails, no folder is left behind."""
+    from layerprof.models.attention import differences
     from layerprof.runs import store
 
     settings, shelf = checked.settings, shelf or Loading()
@@ -62,6 +77,7 @@ def prepare(checked: Checked, progress: Progress, *, shelf: Shelf | None = None)
             count=settings.samples,
             seed=settings.seed,
             skip_bad=settings.skip_bad,
+            pictured=checked.source.reads_images,
         )
         subject = shelf.subject(checked.source)
         asked = ask(settings, subject, dataset, checked.selector, folder)
@@ -69,7 +85,8 @@ def prepare(checked: Checked, progress: Progress, *, shelf: Shelf | None = None)
         store.discard_folder(folder)
         raise
     session = Session(asked=asked, subject=subject, folder=folder, progress=progress)
-    for remark in filter(None, (checked.remark, dataset.remark)):
+    ran = differences(subject.attention, asked.model["attention"]) if subject.attention else ()
+    for remark in filter(None, (checked.source.remark, checked.remark, dataset.remark, *ran)):
         progress.note(remark)
         session.read.warnings.append(remark)
     return session
@@ -81,6 +98,7 @@ def ask(settings: Settings, subject: Subject, dataset: Dataset, selector: Select
     Hooks sit on every located layer, so that phases and the rest are known; the selection decides what gets a row.
     """
     from layerprof.data import batching
+    from layerprof.layers.attention import attention
     from layerprof.layers.find import find_layers
     from layerprof.layers.selector import select
 
@@ -91,12 +109,16 @@ def ask(settings: Settings, subject: Subject, dataset: Dataset, selector: Select
         dataset,
         batch_size=settings.batch_size,
         image_size=settings.image_size,
+        min_pixels=settings.min_pixels,
+        max_pixels=settings.max_pixels,
         max_input_len=settings.max_input_len,
         skip_bad=settings.skip_bad,
     )
+    if subject.attention is not None:
+        settings = settings.model_copy(update={"attention": str(subject.attention)})
     return Asked(
         settings=settings,
-        model=subject.provenance,
+        model={**subject.provenance, "attention": attention(subject.model)},
         device=subject.device,
         dataset=dataset,
         batches=batches,

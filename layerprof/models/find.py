@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from layerprof.demo import MODEL_FOLDER
 from layerprof.errors import RequestError, did_you_mean, nearest, suggestion
-from layerprof.models import checkpoint, random_weights
+from layerprof.models import attention, checkpoint, random_weights
+from layerprof.models.attention import Plan
 from layerprof.models.family import auto_class, reads_images
 
 ARCHITECTURE = "qwen2.5-vl-3b"
@@ -190,12 +191,30 @@ def borrow_ids(config: Any) -> None:
     text.eos_token_id = ids["<|im_end|>"]
 
 
-def parameter_count(found: Found) -> int:
-    """Return the configuration's parameters, tied ones once. Raises RequestError when no model can be made of it."""
+def skeleton(found: Found) -> Any:
+    """Return a model of what was found, whose weights have shapes and no memory."""
+    return random_weights.skeleton(auto_class(found.config), found.config)
+
+
+def weight_bytes(found: Found) -> int | None:
+    """Return the bytes of the weight files of what was found; None where they are not on this machine."""
+    if found.kind == "hub":
+        return checkpoint.weight_bytes(checkpoint.in_cache(found.location, found.revision))
+    place = Path(found.location)
+    return checkpoint.weight_bytes(checkpoint.in_folder(place)) if place.is_dir() else None
+
+
+def parameter_count(found: Found, planned: Plan | None = None) -> int:
+    """Return the configuration's parameters, tied ones once.
+
+    Raises RequestError when no model can be made of it, or none with the attention that is planned.
+    """
     family = auto_class(found.config)
     try:
-        return random_weights.parameter_count(family, found.config)
+        return random_weights.parameter_count(family, found.config, planned.told if planned else None)
     except Exception as error:
+        if planned and (refused := attention.unsupported(planned, found.name, error)):
+            raise refused from None
         cause = " ".join(str(error).split())[:200]
         raise RequestError(
             f"No model can be made of the configuration of {found.name} ({type(error).__name__}: {cause}).",

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from layerprof.machine import internals, stored
+from layerprof.machine import stored
 
 if TYPE_CHECKING:
     from layerprof.models.source import ModelSource
@@ -51,7 +51,6 @@ def facts(model: Any) -> dict[str, Any]:
         "architecture": type(model).__name__,
         "model_type": config.get("model_type"),
         "parameters": stored.size(model),
-        "attention": internals.attention_of(model.config),
         "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "transformers": transformers.__version__,
         "torch": torch.__version__,

@@ -6,17 +6,22 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from layerprof.models.attention import Plan
 from layerprof.models.source import QWEN_VL
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is profiled: a live model, what prepares its inputs, and where they came from."""
+    """What is profiled: a live model, what prepares its inputs, and where they came from.
+
+    `attention` is what its towers were told to run; None where somebody else loaded it.
+    """
 
     model: Any
     processor: Any
     provenance: dict[str, Any] = field(default_factory=dict)
     optimization: str = "eager"
+    attention: Plan | None = None
 
     @property
     def tokenizer(self) -> Any:
@@ -70,8 +75,16 @@ class Subject:
     @property
     def image_token_id(self) -> int | None:
         """Id that stands for one image token in a prompt."""
+        return self._token("image")
+
+    @property
+    def video_token_id(self) -> int | None:
+        """Id that stands for one token of a video in a prompt; None where the family has none of its own."""
+        return self._token("video")
+
+    def _token(self, kind: str) -> int | None:
         for owner in (self.model.config, self.processor):
-            for name in ("image_token_id", "image_token_index"):
+            for name in (f"{kind}_token_id", f"{kind}_token_index"):
                 value = getattr(owner, name, None)
                 if value is not None:
                     return int(value)

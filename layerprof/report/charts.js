@@ -145,6 +145,7 @@ const Layerprof = (() => {
   function tip(run, row) {
     const lines = ["<b>" + plain(row.name) + "</b> · " + row.phase, show(row.calls, "") + "calls"];
     for (const quantity of run.quantities) lines.push(quantity.name + ": " + amount(row, quantity.key, quantity.unit));
+    if (row.weights) lines.push("weights: " + plain(row.weights));
     if (row.flops_at_least) lines.push("FLOPs: " + plain(uncounted(row)));
     if (row.entered) lines.push("entered: " + row.entered[0] + " positions of prompts, " + row.entered[1] + " of answers");
     if (row.energy_j === null && row.energy_reason) lines.push("energy: " + plain(row.energy_reason));

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from layerprof import attention
 from layerprof.books import not_counted
 from layerprof.flops.formulas import CONVENTION
 from layerprof.records import Run, Statistic, Totals, Wer
-from layerprof.report import energy_facts, samples, units
+from layerprof.report import energy_facts, fed, samples, units
 from layerprof.report.fact import Fact, filled, joined
 
 WIDEST_POINTS = 10.0
@@ -37,12 +38,13 @@ def settings(run: Run) -> list[str]:
         run.environment.get("device_name") or run.environment.get("device") or get("device"),
         _dtype(run),
         get("optimization"),
+        filled(attention.shown(run.model.get("attention")) or None, "attention {}"),
         "random weights" if weights == "random" else None,
         filled(run.environment.get("torch"), "torch {}"),
         filled(run.environment.get("transformers"), "transformers {}"),
         _samples(run),
         filled(get("batch_size"), "batch {}"),
-        _image(run),
+        fed.told(run),
         filled(get("max_input_len"), "question ≤ {} tokens"),
         filled(get("max_new_tokens"), "answer {} {} tokens", "=" if get("fixed_tokens") else "≤"),
         f"layers {get('layers')}" if get("layers") not in (None, "all") else None,
@@ -53,18 +55,6 @@ def settings(run: Run) -> list[str]:
 def _samples(run: Run) -> str:
     part = f" ({units.count(run.walked)} instrumented)" if run.walked != run.samples else ""
     return units.many(run.samples, "sample") + part
-
-
-def _image(run: Run) -> str | None:
-    """Return the images' size, and how many tokens of a prompt stand for one's, as they were counted."""
-    size, tokens = run.settings.get("image_size"), run.totals.image_tokens
-    if not isinstance(size, int):
-        return None
-    if not tokens or not run.samples:
-        return f"{size} px"
-    each = tokens / run.samples
-    counted = f"{each:.0f} image tokens" if each.is_integer() else f"{units.number(each)} image tokens on average"
-    return f"{size} px ({counted})"
 
 
 def _dtype(run: Run) -> str | None:

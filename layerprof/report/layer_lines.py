@@ -238,7 +238,7 @@ def _by_time(rows: Sequence[LayerRow]) -> Alike:
         usual[kind] = median(medians) if medians else 0.0
 
     def alike(a: LayerRow, b: LayerRow) -> bool:
-        same = a.calls == b.calls and a.uncounted == b.uncounted
+        same = (a.calls, a.uncounted, a.weights_dtype) == (b.calls, b.uncounted, b.weights_dtype)
         if not same or not near(a, b, "flops", "tokens_per_call", "kv_per_call"):
             return False
         spans = [row.span_s.median for row in (a, b) if row.span_s]

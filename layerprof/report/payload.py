@@ -96,6 +96,7 @@ def _row(row: LayerRow, prefix: str, total: float | None) -> dict[str, Any]:
         "calls": row.calls,
         "share": row.span_s.total / total if row.span_s and total else None,
         **{key: layer_lines.per_call(row, key) for key, *_ in QUANTITIES if key != "share"},
+        "weights": row.weights_dtype,
         "flops_at_least": row.at_least,
         "uncounted": row.uncounted,
         "entered": layer_lines.of_mixed(row),

@@ -28,7 +28,7 @@ def two(a: Side, b: Side, title: str = "") -> Comparison:
     return Comparison(
         title=title,
         totals=tuple(quantities.totals(a, b, paired)),
-        layers=tuple(_layers(a, b, paired)),
+        layers=tuple(layers(a, b, paired)),
         settings=differences.settings(a.run, b.run),
         environment=differences.environment(a.run, b.run),
         shared_samples=paired.shared,
@@ -37,7 +37,7 @@ def two(a: Side, b: Side, title: str = "") -> Comparison:
     )
 
 
-def _layers(a: Side, b: Side, paired: Paired) -> Iterator[LayerChange]:
+def layers(a: Side, b: Side, paired: Paired) -> Iterator[LayerChange]:
     """Yield the layers of the first run and those that only the second has; of what both timed, the heaviest first."""
     first = {(row.name, row.phase): row for row in a.run.layers}
     second = {(row.name, row.phase): row for row in b.run.layers}

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from layerprof.attention import TOWERS, ours
 from layerprof.books import not_counted
 from layerprof.records import Run
 from layerprof.runs import batch_files
 from layerprof.runs.sides import Paired, Side
+from layerprof.settings import Settings
 
 Differences = dict[str, tuple[Any, Any]]
 
@@ -26,15 +28,30 @@ def settings(a: Run, b: Run) -> Differences:
 
     A setting that an older run does not know, and that the other run does not use, is no difference.
     """
-    newer = {name for name in a.settings.keys() ^ b.settings.keys() if not (a.settings | b.settings)[name]}
+    newer = {name for name in a.settings.keys() ^ b.settings.keys() if _unused(name, (a.settings | b.settings)[name])}
+    if ("attention" in a.settings) != ("attention" in b.settings):
+        newer.add("attention")  # what ran is told below
     told = {*NOT_THE_MODELS, *a.settings, *b.settings} | ({"name"} if "model" in a.settings else set())
     if (a.format < WITHOUT_PATHS) != (b.format < WITHOUT_PATHS):
         told.add("config_sha256")
     return {
         **_differing(a.settings, b.settings, {*NOT_SETTINGS, *newer}),
-        **_differing(a.model, b.model, told, "model."),
+        **_differing(_by_tower(a.model, b.model), _by_tower(b.model, a.model), told, "model."),
         **_differing(a.dataset, b.dataset, NOT_THE_DATASETS, "dataset."),
     }
+
+
+def _unused(name: str, value: Any) -> bool:
+    """Tell whether a setting is as it is where nobody asks for it."""
+    known = Settings.model_fields.get(name)
+    return not value or (known is not None and value == known.default)
+
+
+def _by_tower(model: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's facts with its attention by tower; an older run tells one, of the whole model."""
+    ran, beside = model.get("attention"), other.get("attention")
+    towers = beside if isinstance(beside, Mapping) else TOWERS
+    return {**model, "attention": dict.fromkeys(towers, ours(ran))} if isinstance(ran, str) else {**model}
 
 
 def environment(a: Run, b: Run) -> Differences:

@@ -30,6 +30,7 @@ COLUMNS = (
     "memory_kept_bytes",
     "memory_kept_kv_bytes",
     "weights_bytes",
+    "weights_dtype",
     "span_total_s",
     "span_median_s",
     "span_p95_s",

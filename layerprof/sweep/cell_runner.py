@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from layerprof import registry, settings
 from layerprof.measure import check
 from layerprof.sweep import quality_walk
-from layerprof.sweep.cells import Guards, Identity, canonical
+from layerprof.sweep.cells import LOADED_BY, Guards, Identity, canonical
 from layerprof.sweep.identity import identity_of
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class CellRunner:
             count=asked.samples,
             seed=asked.seed,
             skip_bad=asked.skip_bad,
+            pictured=checked.source.reads_images,
         )
         return identity_of(checked, data, {"padding_side": choices.get("padding_side", "left")})
 
@@ -86,14 +87,23 @@ class CellRunner:
     # --- the shelf: what `prepare.prepare` asks for ------------------------------------------------------------
 
     def dataset(
-        self, name: str, *, source: str, count: int | Literal["all"], seed: int, skip_bad: bool = False
+        self,
+        name: str,
+        *,
+        source: str,
+        count: int | Literal["all"],
+        seed: int,
+        skip_bad: bool = False,
+        pictured: bool = True,
     ) -> Dataset:
         """Return samples, loaded once: cells of a sweep ask for the same ones again and again."""
         from layerprof.data import datasets
 
-        key = canonical([name, source, count, seed, skip_bad])
+        asked: dict[str, Any] = {"source": source, "count": count, "seed": seed}
+        asked |= {"skip_bad": skip_bad, "pictured": pictured}
+        key = canonical([name, asked])
         if key not in self._datasets:
-            self._datasets[key] = datasets.load(name, source=source, count=count, seed=seed, skip_bad=skip_bad)
+            self._datasets[key] = datasets.load(name, **asked)
         return self._datasets[key]
 
     def subject(self, source: ModelSource) -> Subject:
@@ -109,7 +119,9 @@ class CellRunner:
                 source.device,
                 source.dtype,
                 source.optimization,
+                str(source.attention),
                 source.seed,
+                str(source.quantized),
             ]
         )
         if self._subject is None or self._subject[0] != key:
@@ -119,8 +131,7 @@ class CellRunner:
         return self._subject[1]
 
     def _source(self, asked: Settings) -> ModelSource:
-        names = ("model", "weights", "device", "dtype", "optimization", "seed")
-        key = canonical([getattr(asked, name) for name in names])
+        key = canonical([getattr(asked, name) for name in LOADED_BY])
         if key not in self._sources:
             self._sources[key] = check.resolve(asked)
         return self._sources[key]

@@ -16,7 +16,7 @@ CHOICES = (*(name for name in settings.Settings.model_fields if name not in NOT_
 
 
 def parse_assignments(pairs: list[str] | None, option: str) -> dict[str, tuple[str, ...]]:
-    """Return `NAME=VALUE[,VALUE...]` pairs as they were typed.
+    """Return `NAME=VALUE[,VALUE...]` pairs as they were typed; `vision=NAME,language=NAME` is one value of attention.
 
     Raises RequestError for one without `=` or with an unknown name.
     """
@@ -28,7 +28,21 @@ def parse_assignments(pairs: list[str] | None, option: str) -> dict[str, tuple[s
             raise RequestError(f"{option} {pair} is not of the form NAME=VALUE.", f"Write e.g. {option} batch_size=16.")
         if name not in CHOICES:
             raise settings.unknown_choice("setting", name, CHOICES)
-        found[name] = (*found.get(name, ()), *(value.strip() for value in values.split(",")))
+        split = _by_value(values) if name == "attention" else [value.strip() for value in values.split(",")]
+        found[name] = (*found.get(name, ()), *split)
+    return found
+
+
+def _by_value(text: str) -> list[str]:
+    """Return the attentions that commas join: the second tower's goes with the first one's, as far as it follows it."""
+    found: list[str] = []
+    for part in (one.strip() for one in text.split(",")):
+        tower, sign, _ = part.partition("=")
+        before = found[-1] if found else ""
+        if sign and "=" in before and "," not in before and not before.startswith(tower):
+            found[-1] = f"{before},{part}"
+        else:
+            found.append(part)
     return found
 
 

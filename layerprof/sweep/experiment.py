@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from layerprof import attention
 from layerprof.errors import RequestError
 from layerprof.sweep.cells import Cell
 
+DEFAULT = "default"
+"""What stands for a setting that a cell does not name."""
 DEFAULT_TIMEOUT_S = 3600.0
 MOST_CELLS = 100_000
 
@@ -51,7 +54,8 @@ def cells(
     """Return the experiment's cells in the order of the file, those of several tables once, first repeats first.
 
     `overrides` replace base settings (never an axis); `only` keeps the cells whose setting is, as text, among the
-    values. Raises RequestError for an override of an axis, an unknown setting, and an `only` that leaves nothing.
+    values. Raises RequestError for an override of an axis, an unknown setting or attention, and an `only` that leaves
+    nothing.
     """
     overrides = dict(overrides or {})
     _check_overrides(experiment, overrides)
@@ -120,13 +124,17 @@ def _check_number(experiment: Experiment) -> None:
 
 def _only(found: list[Cell], wanted: Mapping[str, Any]) -> list[Cell]:
     for name, values in wanted.items():
-        there = {_as_text(cell.choices.get(name)) for cell in found}
-        found = [cell for cell in found if _as_text(cell.choices.get(name)) in values]
+        there = {_as_text(name, cell.choices.get(name)) for cell in found}
+        asked = {_as_text(name, value) for value in values}
+        found = [cell for cell in found if _as_text(name, cell.choices.get(name)) in asked]
         if not found:
             listed = ", ".join(sorted(there))
             raise RequestError(f"No cell has {name}={','.join(values)}.", f"The cells left have {name}: {listed}.")
     return found
 
 
-def _as_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else "default" if value is None else str(value)
+def _as_text(name: str, value: Any) -> str:
+    """Return a setting's value in the one way in which it is written."""
+    if name == "attention" and value not in (None, DEFAULT):
+        return str(attention.parse(value))
+    return str(value).lower() if isinstance(value, bool) else DEFAULT if value is None else str(value)

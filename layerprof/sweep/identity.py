@@ -34,6 +34,7 @@ def identity_of(checked: Checked, data: Dataset, besides: dict[str, Any]) -> Ide
         "model": source.name if asked.model.strip().lower() == "auto" else asked.model,
         "device": source.device,
         "dtype": source.dtype,
+        "attention": str(source.attention),
         "source": checked.samples_from,
         "max_new_tokens": asked.max_new_tokens or data.max_new_tokens,
         "instrumented": _instrumented(asked, len(data.examples)),
@@ -43,7 +44,7 @@ def identity_of(checked: Checked, data: Dataset, besides: dict[str, Any]) -> Ide
         model=_model(source),
         data=_data(data),
         device=environment.device_name(source.device),
-        versions=_versions(source.device),
+        versions=_versions(source),
     )
 
 
@@ -71,6 +72,7 @@ def _model(source: ModelSource) -> dict[str, Any]:
 def _data(data: Dataset) -> dict[str, Any]:
     asked = [[example.question, example.choices, example.hint, example.references] for example in data.examples]
     folder = Path(data.source)
+    own = data.source not in ("bundled", "bundled@mixed", "hub") and folder.exists()
     return {
         "name": data.name,
         "source": data.source,
@@ -78,7 +80,7 @@ def _data(data: Dataset) -> dict[str, Any]:
         "prompt_id": data.prompt_id,
         "ids": [example.id for example in data.examples],
         "texts": hashlib.sha256(canonical(asked).encode()).hexdigest()[:16],
-        "content": _content(folder) if data.source not in ("bundled", "hub") and folder.exists() else None,
+        "content": _content(folder) if own else None,
     }
 
 
@@ -97,7 +99,9 @@ def _content(place: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _versions(device: str) -> dict[str, Any]:
-    found: dict[str, Any] = {name: environment.package_version(name) for name in PACKAGES}
-    driver = None if device == "cpu" else environment.gpu_state(device).get("driver")
+def _versions(source: ModelSource) -> dict[str, Any]:
+    """Return the versions of the packages that a run goes through, and the driver's."""
+    stored_by = (source.quantized.package,) if source.quantized else ()
+    found: dict[str, Any] = {name: environment.package_version(name) for name in (*PACKAGES, *stored_by)}
+    driver = None if source.device == "cpu" else environment.gpu_state(source.device).get("driver")
     return found | {"python": platform.python_version(), "driver": driver}

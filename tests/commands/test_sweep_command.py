@@ -34,3 +34,11 @@ def test_samples_that_are_none_are_refused(text: str) -> None:
 def test_a_model_named_by_digits_stays_a_name() -> None:
     """Only counts are read as numbers."""
     assert _asked(model="7") == {"model": "7"}
+
+
+def test_a_tower_each_may_be_set_for_all_cells() -> None:
+    """The sign and the comma inside the value are the value's."""
+    asked = sweep.request(EXPERIMENT, None, "local", None, ["attention=vision=sdpa,language=eager"], None)
+    assert asked.overrides == {"attention": "vision=sdpa,language=eager"}
+    with pytest.raises(RequestError, match="Did you mean 'vision'"):
+        sweep.request(EXPERIMENT, None, "local", None, ["attention=visoin=sdpa"], None)

@@ -32,7 +32,7 @@ def written(cells: str) -> Dataset:
     """Make samples with good (`g`), broken (`b`) and no (`-`) pictures, in this order."""
     data = {"g": GOOD, "b": BROKEN, "-": None}
     examples = tuple(
-        Example(str(row), partial(read_image, data[cell], None), f"q{row}?", references=("yes",), row=row)
+        Example(str(row), (partial(read_image, data[cell], None),), f"q{row}?", references=("yes",), row=row)
         for row, cell in enumerate(cells)
     )
     return Dataset("textvqa", "own", None, "own", None, 16, examples)
@@ -133,7 +133,7 @@ def test_a_source_that_fails_is_no_bad_picture(tiny: Subject) -> None:
             raise RequestError("The connection broke.", "Mend it.")
         return read_image(GOOD, None)
 
-    examples = tuple(Example(str(row), picture, "q?", references=("yes",)) for row in range(2))
+    examples = tuple(Example(str(row), (picture,), "q?", references=("yes",)) for row in range(2))
     data = Dataset("textvqa", "own", None, "own", None, 16, examples)
     made = Batches(tiny, data, image_size=56, skip_bad=True)
     with pytest.raises(RequestError, match="connection"):
@@ -168,7 +168,7 @@ def test_no_batch_keeps_a_picture(tiny: Subject) -> None:
         opened.append(str(row))
         return read_image(GOOD, None)
 
-    examples = tuple(Example(str(row), partial(picture, row), "q?", references=("yes",)) for row in range(4))  # type: ignore[arg-type]  # it is an image
+    examples = tuple(Example(str(row), (partial(picture, row),), "q?", references=("yes",)) for row in range(4))  # type: ignore[arg-type]  # it is an image
     made = Batches(tiny, Dataset("textvqa", "own", None, "own", None, 16, examples), batch_size=2, image_size=56)
     assert opened == []
     walk = made.walk()

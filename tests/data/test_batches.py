@@ -13,6 +13,7 @@ from small_models import checkpoint_folder, picture, samples, subject
 from transformers import BatchFeature
 
 from layerprof.data import batching, features
+from layerprof.data.chat import chat
 from layerprof.errors import RequestError, RunFailedError
 from layerprof.models.subject import Subject
 from layerprof.readings import Made
@@ -31,7 +32,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 def test_a_square_image_is_exactly_its_cells(tiny: Subject, size: int) -> None:
     """(size / 28)^2 tokens whatever the picture's own size, as many in the prompt as the grid has cells."""
     examples = [
-        dataclasses.replace(samples(["?"]).examples[0], picture=partial(picture, *shape))
+        dataclasses.replace(samples(["?"]).examples[0], pictures=(partial(picture, *shape),))
         for shape in ((9, 700), (1, 1))
     ]
     data = dataclasses.replace(samples(["?"]), examples=tuple(examples))
@@ -146,7 +147,7 @@ def test_the_parts_of_a_batchs_making_are_told_apart(tiny: Subject, monkeypatch:
     monkeypatch.setattr(batching, "key", passing(1000, batching.key))
     monkeypatch.setattr(BatchFeature, "to", passing(11, BatchFeature.to))
     data = samples(["a?", "b?"])
-    slow = [dataclasses.replace(one, picture=passing(5, picture)) for one in data.examples]
+    slow = [dataclasses.replace(one, pictures=(passing(5, picture),)) for one in data.examples]
     (batch,) = batching.batches(tiny, dataclasses.replace(data, examples=tuple(slow)), batch_size=2, image_size=56)
     assert batch.made == Made(read_s=10, process_s=7, copy_s=11, wall_s=28)
 
@@ -156,7 +157,7 @@ def test_the_parts_of_a_batchs_making_are_told_apart(tiny: Subject, monkeypatch:
 
 def test_the_prompt_is_the_chat_templates(tiny: Subject) -> None:
     """Image before text, the assistant's turn open."""
-    assert features.chat(tiny, "Hi?", with_image=True) == (
+    assert chat(tiny, "Hi?", images=1) == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
         "<|vision_start|><|image_pad|><|vision_end|>Hi?<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -193,7 +194,7 @@ def test_a_model_without_chat_template_gets_image_token_and_text(tiny: Subject) 
 
     kept, tiny.tokenizer.chat_template = tiny.tokenizer.chat_template, None
     try:
-        assert features.chat(dataclasses.replace(tiny, processor=Plain()), "Hi?", with_image=True) == "<image>\nHi?\n"
+        assert chat(dataclasses.replace(tiny, processor=Plain()), "Hi?", images=1) == "<image>\nHi?\n"
     finally:
         tiny.tokenizer.chat_template = kept
 

@@ -81,8 +81,8 @@ def test_a_folder_may_be_written_in_any_of_these_ways(
     assert [example.id for example in loaded.examples] == ["100", "101", "102"]
     assert [example.references for example in loaded.examples] == [(str(number),) * 10 for number in range(3)]
     for example in loaded.examples:
-        assert example.picture is not None
-        assert (example.picture().size, opened(example.picture).getpixel((0, 0))) == ((8, 6), RED)
+        (picture,) = example.pictures
+        assert (picture().size, opened(picture).getpixel((0, 0))) == ((8, 6), RED)
 
 
 @pytest.mark.parametrize("asked", [32, "all"])

@@ -24,7 +24,7 @@ def test_every_dataset_that_may_be_asked_for_is_known() -> None:
 
 def test_textvqa_asks_as_lmms_eval_does() -> None:
     """The question is capitalised and followed by the instruction."""
-    example = Example("1", None, "what does the SIGN say?")
+    example = Example("1", (), "what does the SIGN say?")
     assert datasets.prompt("textvqa", example).text() == (
         "What does the sign say?\nAnswer the question using a single word or phrase."
     )
@@ -33,7 +33,7 @@ def test_textvqa_asks_as_lmms_eval_does() -> None:
 @pytest.mark.parametrize(("hint", "context"), [("", ""), ("It is cold.", "Context: It is cold.\n")])
 def test_scienceqa_asks_as_lmms_eval_does(hint: str, context: str) -> None:
     """Context only where there is a hint, lettered options, the instruction."""
-    example = Example("1", None, "Which one?", ("red", "blue"), hint)
+    example = Example("1", (), "Which one?", ("red", "blue"), hint)
     assert datasets.prompt("scienceqa", example).text() == (
         f"{context}Which one?\nA. red\nB. blue\nAnswer with the option's letter from the given choices directly."
     )
@@ -41,7 +41,7 @@ def test_scienceqa_asks_as_lmms_eval_does(hint: str, context: str) -> None:
 
 def test_coco_asks_the_same_of_every_picture() -> None:
     """The caption prompt does not depend on the row."""
-    texts = {datasets.prompt("coco", Example(name, None, name)).text() for name in "ab"}
+    texts = {datasets.prompt("coco", Example(name, (), name)).text() for name in "ab"}
     assert texts == {"Provide a one-sentence caption for the provided image."}
 
 
@@ -74,9 +74,7 @@ def test_bundled_samples_need_nothing(name: str, metric: str | None, tokens: int
     first, again = (datasets.load(name, count=3) for _ in range(2))
     assert (first.metric, first.max_new_tokens, first.source, len(first.examples)) == (metric, tokens, "bundled", 3)
     for one, other in zip(first.examples, again.examples, strict=True):
-        assert one.picture is not None
-        assert other.picture is not None
-        assert one.picture().tobytes() == other.picture().tobytes()
+        assert [picture().tobytes() for picture in one.pictures] == [picture().tobytes() for picture in other.pictures]
         assert one.references == other.references
         assert any(one.references)
     assert len({example.id for example in first.examples}) == 3
@@ -122,8 +120,7 @@ def test_texts_are_known_without_drawing(monkeypatch: pytest.MonkeyPatch) -> Non
     loaded = datasets.load("textvqa", count=50)
     assert all(example.question and example.references for example in loaded.examples)
     assert drawn == []
-    picture = loaded.examples[7].picture
-    assert picture is not None
+    (picture,) = loaded.examples[7].pictures
     assert picture().tobytes() == picture().tobytes() == real(tasks.sample("textvqa", 7).scene).tobytes()
     assert len(drawn) == 2
 

@@ -28,7 +28,7 @@ def color(row: int) -> tuple[int, int, int]:
 
 def seen(examples: Sequence[Example]) -> list[Any]:
     """Open pictures and return a pixel of each."""
-    return [opened(example.picture).getpixel((1, 1)) for example in examples if example.picture]
+    return [opened(picture).getpixel((1, 1)) for example in examples for picture in example.pictures]
 
 
 def table(rows: int = ROWS, **cells: Any) -> pyarrow.Table:

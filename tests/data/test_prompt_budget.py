@@ -97,7 +97,7 @@ def test_any_text_is_cut_to_the_budget(question: str, hint: str, budget: int) ->
     from transformers import AutoTokenizer
 
     bytes_tokenizer = AutoTokenizer.from_pretrained(demo.MODEL_FOLDER)
-    example = Example("1", None, question, ("p", "q"), hint)
+    example = Example("1", (), question, ("p", "q"), hint)
     tail = "\nA. p\nB. q\nAnswer with the option's letter from the given choices directly."
     first = next(iter(question.split()), "")
     if count(bytes_tokenizer, first + tail) > budget:

@@ -99,6 +99,24 @@ def test_offline_by_setting_is_told_apart_and_names_the_ways_on(monkeypatch: pyt
     assert "--source bundled" in str(hub.remedy)
 
 
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("version", [None, "0.16.0"])
+def test_zeus_is_named_with_what_it_reads_here(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
+    """Installed: its sensor, with the option that takes it; not installed: what installs it."""
+    machine = Machine(FakeClock())
+    jetson = FakeCounter(machine, source="zeus_soc_power_integral", name="Jetson")
+    _load(monkeypatch, rapl=lambda: AbsentSensor("CPU", "none", "none"), zeus=lambda device: jetson)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("layerprof.doctor.energy.package_version", lambda _name: version)
+    found = _finding(examine.examine(), "energy", "zeus")
+    if version is None:
+        assert (found.state, found.remedy) == ("info", "pip install 'layerprof[zeus]'")
+    else:
+        assert found.state == "yes"
+        assert "zeus_soc_power_integral of Jetson" in found.detail
+        assert "--energy-sensor zeus" in found.detail
+
+
 class _Answering(http.server.BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.send_response(self.server.status)  # type: ignore[attr-defined]  # set by the fixture

@@ -142,20 +142,20 @@ def test_an_unknown_option_is_told_what_there_is(option: str, value: str, guess:
     assert guess in refused("demo", **{option: value}).remedy
 
 
-def test_optimisations_are_refused_when_their_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flash attention by its package; compilation by a compiler."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+def test_compilation_is_refused_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is loaded."""
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert "flash-attn" in refused("demo", optimization="flash", device="cpu").problem
     assert "C++ compiler" in refused("demo", optimization="compile", device="cpu").problem
 
 
-def test_flash_attention_is_refused_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Installed, but on a CPU, or in fp32."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    assert "CUDA devices only" in refused("demo", optimization="flash", device="cpu").problem
-    with pytest.raises(RequestError, match="not fp32"):
-        placement.check_optimization("flash", "cuda:0", "fp32")
+@pytest.mark.parametrize("there", [None, object()])
+def test_flash_attention_on_a_cpu_is_refused_for_the_device(monkeypatch: pytest.MonkeyPatch, there: object) -> None:
+    """Whether its package is there or not: no package would help."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: there)
+    error = refused("demo", optimization="flash", device="cpu")
+    assert error.problem == "--optimization flash runs on CUDA devices only, and the run is on the CPU."
+    assert "sdpa" in error.remedy
+    assert "pip install" not in error.remedy
 
 
 @pytest.mark.parametrize(("on", "word"), [("cpu", "g++"), ("cuda:0", "gcc")])
@@ -163,7 +163,7 @@ def test_compiling_without_a_compiler_is_refused(on: str, word: str, monkeypatch
     """Inductor needs C++ on a CPU, and Triton C on a GPU; without them each graph would fail during a run."""
     monkeypatch.setattr("layerprof.machine.placement.shutil.which", lambda name: None)
     with pytest.raises(RequestError) as caught:
-        placement.check_optimization("compile", on, "fp16")
+        placement.check_optimization("compile", on)
     assert word in caught.value.remedy
     assert "--optimization sdpa" in caught.value.remedy
 

@@ -259,3 +259,16 @@ def test_a_setting_that_an_older_run_does_not_know_is_no_difference_until_it_is_
     for ahead, told in ((0, {}), (1, {"prefetch": (None, 1)})):
         run = newer.model_copy(update={"settings": newer.settings | {"prefetch": ahead}})
         assert two(Side(older), Side(run)).settings == told
+
+
+def test_the_attention_of_each_tower_is_told_apart() -> None:
+    """By what ran; an older run told one implementation of the whole model, by another name, and no setting."""
+    runs = [
+        sample_run().model_copy(update={"model": {"name": "demo", "attention": ran}})
+        for ran in ({"vision": "sdpa", "language": "sdpa"}, {"vision": "flash", "language": "sdpa"}, "sdpa")
+    ]
+    first, second, older = (Side(run) for run in runs)
+    assert two(first, second).settings == {"model.attention.vision": ("sdpa", "flash")}
+    assert two(older, second).settings == {"model.attention.vision": ("sdpa", "flash")}
+    asked = runs[0].model_copy(update={"settings": runs[0].settings | {"attention": "sdpa"}})
+    assert two(older, Side(asked)).settings == {}

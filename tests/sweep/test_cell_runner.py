@@ -95,7 +95,9 @@ def test_a_replay_without_a_counter_is_refused_with_the_other_mistakes(
     def load(kind: registry.Kind[Any]) -> Any:
         if kind is not METER:
             return real(kind)
-        return lambda device: EnergyMeter(device, [AbsentSensor("cpu", "no counter here", "measure on bare metal")])
+        return lambda device, **_: EnergyMeter(
+            device, [AbsentSensor("cpu", "no counter here", "measure on bare metal")]
+        )
 
     monkeypatch.setattr(registry, "load", load)
     with pytest.raises(RequestError, match=r"--energy replay cannot run: .*no counter here"):

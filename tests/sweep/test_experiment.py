@@ -79,6 +79,45 @@ def test_demo_settings_give_way_to_axes_and_to_the_command_line(tmp_path: Path) 
     assert (set_.choices["samples"], set_.demo) == (5, {"image_size": 112})
 
 
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("eager,sdpa", ("eager", "sdpa")),
+        ("vision=sdpa,language=eager", ("vision=sdpa,language=eager",)),
+        ("eager,vision=sdpa,language=eager,sdpa", ("eager", "vision=sdpa,language=eager", "sdpa")),
+        ("vision=sdpa,vision=eager", ("vision=sdpa", "vision=eager")),
+        (
+            "language=eager,vision=sdpa,vision=sdpa,language=sdpa",
+            ("language=eager,vision=sdpa", "vision=sdpa,language=sdpa"),
+        ),
+    ],
+)
+def test_a_comma_inside_an_attention_divides_no_values(text: str, values: tuple[str, ...]) -> None:
+    """The second tower's goes with the first one's before it."""
+    assert choices.parse_assignments([f"attention={text}"], "--only") == {"attention": values}
+
+
+def test_only_takes_an_attention_however_it_is_written(tmp_path: Path) -> None:
+    """By the other tower first, or by one name for both; one that does not exist is told with the nearest."""
+    path = _file(tmp_path, '[axes]\nattention = ["eager", "sdpa", "vision=sdpa,language=eager"]\n')
+    for text, kept in (
+        ("language=eager,vision=sdpa", "vision=sdpa,language=eager"),
+        ("vision=sdpa,language=sdpa", "sdpa"),
+        ("SDPA", "sdpa"),
+    ):
+        only = choices.parse_assignments([f"attention={text}"], "--only")
+        assert [cell["attention"] for cell in _choices(path, only=only)] == [kept]
+    with pytest.raises(RequestError, match="Did you mean 'sdpa'"):
+        _choices(path, only={"attention": ("spda",)})
+
+
+def test_an_attention_that_does_not_exist_is_told_with_its_line(tmp_path: Path) -> None:
+    """As any other mistake in the file."""
+    path = _file(tmp_path, '[axes]\nattention = ["eager", "vision=spda"]\n')
+    with pytest.raises(RequestError, match=r"line 2: unknown attention 'spda'"):
+        experiment_file.load(path)
+
+
 def test_only_keeps_cells_by_the_text_of_a_setting(tmp_path: Path) -> None:
     """`--only` takes several values, and says what there is when nothing is left."""
     path = _file(tmp_path, "[axes]\nbatch_size = [1, 4, 8]\n")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO
 
 from layerprof.records import Run, Statistic
-from layerprof.report import balance, facts, layer_lines, memory, request, run_parts, samples, units
+from layerprof.report import balance, facts, layer_lines, memory, request, run_parts, samples, units, weights
 from layerprof.report.markdown_text import escape, table
 
 BESIDE_REPLAYED = (("active", "energy_active_j"), ("hot", "energy_hot_j"), ("scaled to close", "energy_reconciled_j"))
@@ -129,6 +129,7 @@ def _layers(run: Run) -> Iterator[str]:
     yield f"## {samples.title(run, 'Layers')}"
     yield ""
     yield "Figures of one call, median; time as the share of all batches' windows."
+    stored = weights.differ(run)
     beside, counted = (_measured(run, titles) for titles in (BESIDE_REPLAYED, POSITIONS))
     for group in layer_lines.layer_groups(run, fold=False):
         yield ""
@@ -147,12 +148,13 @@ def _layers(run: Run) -> Iterator[str]:
             "bytes",
             "busy/span",
             "of roof",
+            *((weights.TITLE,) if stored else ()),
             _energy_title(run),
             "est. energy",
             *(title for title, _ in beside),
         )
         names = [name for _, name in counted], [name for _, name in beside]
-        yield from table(titles, (_layer_row(line, *names) for line in group.lines))
+        yield from table(titles, (_layer_row(line, *names, stored=stored) for line in group.lines))
 
 
 def _measured(run: Run, titles: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -165,7 +167,9 @@ def _energy_title(run: Run) -> str:
     return f"energy ({label})" if label else "energy"
 
 
-def _layer_row(line: layer_lines.LayerLine, counted: Sequence[str], beside: Sequence[str]) -> Sequence[str]:
+def _layer_row(
+    line: layer_lines.LayerLine, counted: Sequence[str], beside: Sequence[str], *, stored: bool
+) -> Sequence[str]:
     return (
         line.label,
         units.count(line.calls),
@@ -177,6 +181,7 @@ def _layer_row(line: layer_lines.LayerLine, counted: Sequence[str], beside: Sequ
         units.size(line.each("bytes")),
         units.percent(line.each("busy_share")),
         units.percent(line.each("roof_share")),
+        *((weights.of(line),) if stored else ()),
         units.joules(line.each("energy_j")),
         units.joules(line.each("energy_estimate_j")),
         *(units.joules(line.each(name)) for name in beside),

@@ -25,7 +25,7 @@ from layerprof.runs.store import write_atomic
 SUFFIX = ".layerprof"
 """Ending of our event files, so that writing again replaces them and touches no others."""
 
-AXES = ("dataset", "batch_size", "image_size", "max_input_len", "optimization")
+AXES = ("dataset", "batch_size", "image_size", "max_input_len", "optimization", "attention")
 """What sweeps vary: the columns that the HParams table shows unasked."""
 HPARAMS = (
     *AXES,

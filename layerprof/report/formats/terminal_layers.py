@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from layerprof.records import Run
-from layerprof.report import facts, layer_lines, request, run_parts, samples, units
+from layerprof.report import facts, layer_lines, request, run_parts, samples, units, weights
 from layerprof.report.fact import joined
 from layerprof.report.look import PHASE_SIGN, PHASE_STYLE, Column, Look
 
@@ -99,7 +99,7 @@ def groups(run: Run, look: Look, every_layer: bool = False) -> Iterator[Renderab
     for group in found:
         where = f"{group.tower} · {group.phase.value}" if group.tower != group.phase.value else group.tower
         style = f"bold {PHASE_STYLE[group.phase]}"
-        columns = _layer_columns(look, group, label_width)
+        columns = _layer_columns(look, group, label_width, stored=weights.differ(run))
         beside = [f"{group.prefix}.*" if group.prefix else "", group.entered, _positions(look, group, columns)]
         dim = look.text("".join(f"  {part}" for part in beside if part), "dim")
         yield Text("\n" if group is not found[0] else "").append_text(look.text(where, style)).append_text(dim)
@@ -124,7 +124,7 @@ def _with_label(run: Run, note: str) -> str:
     return f"{note}; joules {label}" if label else note
 
 
-def _layer_columns(look: Look, group: layer_lines.Group, label_width: int) -> list[Column]:
+def _layer_columns(look: Look, group: layer_lines.Group, label_width: int, *, stored: bool) -> list[Column]:
     lines = group.lines
     style = PHASE_STYLE[group.phase]
 
@@ -156,6 +156,7 @@ def _layer_columns(look: Look, group: layer_lines.Group, label_width: int) -> li
         _right(look, KV, [units.positions(value) for value in read], seldom("kv_per_call")),
         _right(look, work.unit, [units.bound(work.show(line.each("flops")), line.at_least) for line in lines]),
         _right(look, moved.unit, [moved.show(value) for value in figures("bytes")], 2),
+        *([_left(look, weights.TITLE, [weights.of(line) for line in lines], 2)] if stored else []),
         _right(look, "busy/span", [units.percent(value) for value in figures("busy_share")], 2),
         _right(look, "of roof", [units.percent(value) for value in figures("roof_share")], 6),
         _right(look, joules.unit, [joules.show(value) for value in figures("energy_j")], 1),

@@ -32,7 +32,15 @@ class TextColumn:
 
 def columns(table: TableView) -> list[TextColumn]:
     """Return a table's columns: where a cell stands, its figures, the earlier report's figures, and its guards."""
-    found = [*_places(table), *_quality(table), *_time(table), *_request(table), *_throughput(table), *_cost(table)]
+    found = [
+        *_places(table),
+        *_quality(table),
+        *_time(table),
+        *_towers(table),
+        *_request(table),
+        *_throughput(table),
+        *_cost(table),
+    ]
     if table.planned.reference:
         found += _reference(table)
     found += _guards(table)
@@ -53,9 +61,9 @@ def _quality(table: TableView) -> list[TextColumn]:
     name = "quality"
     return [
         TextColumn("WER", [_rate(f.wer if f else None) for f in figures], group=name),
-        TextColumn("95 %", [_interval(f.wer_ci if f else None) for f in figures], 8, group=name, aside=True),
+        TextColumn("95 %", [interval(f.wer_ci if f else None) for f in figures], 8, group=name, aside=True),
         TextColumn("Δ WER", [_signed(c) for c in changes], 6, group=name),
-        TextColumn("95 %", [_interval(c.ci95 if c else None) for c in changes], 9, group=name, aside=True),
+        TextColumn("95 %", [interval(c.ci95 if c else None) for c in changes], 9, group=name, aside=True),
         TextColumn(metric, [units.percent(f.metric if f else None) for f in figures], 3, group=name),
     ]
 
@@ -65,14 +73,26 @@ def _time(table: TableView) -> list[TextColumn]:
     scale = units.scale([f.latency_s if f else None for f in figures], "s")
     changes = [row.against.time if row.against else None for row in table.rows]
     times, name = _times(c.value if c else None for c in changes), "time"
-    ends = [_interval(f.latency_ci if f else None, scale.factor) for f in figures]
+    ends = [interval(f.latency_ci if f else None, scale.factor) for f in figures]
     return [
         TextColumn(f"{scale.unit}/batch", [scale.show(f.latency_s if f else None) for f in figures], group=name),
         TextColumn("95 %", ends, 8, group=name, aside=True),
         TextColumn("×", _times(table.ratios("latency_s")), 1, group=name),
         TextColumn("per sample ×", times, 4, group=name),
-        TextColumn("95 %", [_interval(c.ci95 if c else None) for c in changes], 7, group=name, aside=True),
+        TextColumn("95 %", [interval(c.ci95 if c else None) for c in changes], 7, group=name, aside=True),
     ]
+
+
+def _towers(table: TableView) -> list[TextColumn]:
+    """Return the time of a sample in the layers of each tower, the language tower's by phase, and its ratios."""
+    parts = ("vision", "prefill", "decode")
+    scale = units.scale([value for part in parts for value in _all(table, f"{part}_span_s")], "s")
+    found = []
+    for part in parts:
+        name = f"{part}_span_s"
+        found += _with_ends(table, f"{scale.unit} {part}", name, f"{part}_span_ci", scale, 5, "a sample in layers")
+        found.append(TextColumn(f"{part} ×", _times(table.ratios(name)), 4, group="a sample in layers"))
+    return found
 
 
 def _request(table: TableView) -> list[TextColumn]:
@@ -99,7 +119,7 @@ def _with_ends(
     table: TableView, title: str, name: str, ends: str, scale: units.Scale, gives_way: int, group: str
 ) -> list[TextColumn]:
     """Return a figure's column and that of its interval, which gives way before it."""
-    intervals = [_interval(it, scale.factor) for it in _ends(table, ends)]
+    intervals = [interval(it, scale.factor) for it in _ends(table, ends)]
     return [
         TextColumn(title, [scale.show(value) for value in _all(table, name)], gives_way, group=group),
         TextColumn("95 %", intervals, 9, group=group, aside=True),
@@ -119,12 +139,13 @@ def _cost(table: TableView) -> list[TextColumn]:
     joules = units.scale(_all(table, "energy_j"), "J")
     correct = units.scale(_all(table, "correct_j"), "J")
     work = units.scale([f.flops if f else None for f in figures], "FLOP")
-    name = "a sample costs"
+    moved, name = units.scale(_all(table, "bytes"), "B"), "a sample costs"
     return [
         TextColumn(f"{joules.unit}/sample", [joules.show(f.energy_j if f else None) for f in figures], group=name),
         TextColumn("J ×", _times(table.ratios("energy_j")), 4, group=name),
         *_with_ends(table, f"{correct.unit}/right answer", "correct_j", "correct_ci", correct, 3, name),
         TextColumn(f"{work.unit}/sample", [_work(f, work) if f else units.MISSING for f in figures], 1, group=name),
+        TextColumn(f"{moved.unit}/sample", [moved.show(f.bytes if f else None) for f in figures], 4, group=name),
     ]
 
 
@@ -151,6 +172,7 @@ def _guards(table: TableView) -> list[TextColumn]:
         TextColumn("cut", [_guard(row.guards, "truncated_share") for row in rows], 5, group=name),
         TextColumn("words", [_words(row.guards) for row in rows], 5, group=name),
         TextColumn("padding", [_guard(row.guards, "padding_share") for row in rows], 5, group=name),
+        TextColumn("weights", [units.size(row.figures.weights if row.figures else None) for row in rows], 5),
         TextColumn("memory", [units.size(row.figures.memory if row.figures else None) for row in rows], 9),
     ]
 
@@ -158,7 +180,8 @@ def _guards(table: TableView) -> list[TextColumn]:
 LEGEND = (
     "×: over the first row of its dataset that can be compared; per sample × and Δ WER: against the first measured row "
     "of its dataset, paired on the same samples, with 95 % intervals; alone: answered the same as in the batch; "
-    "cut: at the token limit; words: of an answer / of its reference; read, process, copy, to token: medians over "
+    "cut: at the token limit; words: of an answer / of its reference; vision, prefill, decode: in the layers of the "
+    "vision tower and, by phase, of the language tower; read, process, copy, to token: medians over "
     "batches; J/right answer: joules of a sample over the task metric"
 )
 
@@ -226,7 +249,8 @@ def _rate(value: float | None) -> str:
     return units.MISSING if value is None else f"{value:.3f}" if value < 10 else f"{value:.1f}"
 
 
-def _interval(ends: tuple[float, float] | None, factor: float = 1.0) -> str:
+def interval(ends: tuple[float, float] | None, factor: float = 1.0) -> str:
+    """Return the ends of an interval, in units of `factor`; empty without one."""
     return f"[{units.number(ends[0] / factor)}, {units.number(ends[1] / factor)}]" if ends else ""
 
 

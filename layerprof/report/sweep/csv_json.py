@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import IO, Any
 
 from layerprof.report import csv_text, request
-from layerprof.report.sweep import overview, tables
+from layerprof.report.sweep import layers, overview, tables
 from layerprof.report.sweep.overview import SweepData
 from layerprof.report.sweep.tables import CellRow, TableView
 
@@ -25,7 +25,8 @@ FIGURES = (
     "token_s",
     "energy_j",
 )
-MORE = ("energy_quality", "flops", "flops_at_least", "memory")
+MORE = ("energy_quality", "flops", "flops_at_least", "bytes", "weights", "memory")
+SPANS = ("vision_span_s", "prefill_span_s", "decode_span_s")
 RATES = ("samples_per_s", "output_tokens_per_s", "accepted_per_step")
 PARTS = ("ttft_request", *request.PARTS)
 """Times with an interval, beside those that stand in `FIGURES`."""
@@ -55,6 +56,7 @@ SETTINGS = (
     "device",
     "dtype",
     "optimization",
+    "attention",
     "batch_size",
     "image_size",
     "max_input_len",
@@ -68,7 +70,7 @@ def render_csv(data: SweepData, out: IO[str]) -> None:
         dict.fromkeys(axis for table in tables.tables(data) for axis in table.axes if axis not in (*SETTINGS, *FIGURES))
     )
     names = ["table", *SETTINGS, *axes, "status", "reason", *FIGURES, "latency_ci_low_s", "latency_ci_high_s", *MORE]
-    names += [*RATES, *(name for part in PARTS for name in _columns(part)), *COSTS]
+    names += [*SPANS, *RATES, *(name for part in PARTS for name in _columns(part)), *COSTS]
     names += [*GUARDS, "flags", *(f"report_{name}" for name in REFERENCE), *PAIRED, "cell"]
     writer = csv.DictWriter(out, names, lineterminator="\n", restval="", extrasaction="ignore")
     writer.writeheader()
@@ -99,6 +101,7 @@ def plain(data: SweepData) -> dict[str, Any]:
                 "about": table.planned.about,
                 "axes": list(table.axes),
                 "rows": [_row(row) for row in table.rows],
+                "layers": layers.plain(layers.lines(data, table)),
                 "only_in_report": list(table.unmatched),
                 "reasons": list(table.planned.reasons),
             }
@@ -137,7 +140,7 @@ def _flat(table: TableView, row: CellRow, choices: dict[str, Any]) -> dict[str, 
         "table": table.planned.name,
         "status": row.status.value if row.status else "",
         "reason": row.reason,
-        **{name: figures.get(name, row.point.get(name)) for name in (*FIGURES, *MORE, *RATES)},
+        **{name: figures.get(name, row.point.get(name)) for name in (*FIGURES, *MORE, *SPANS, *RATES)},
         "latency_ci_low_s": ends[0],
         "latency_ci_high_s": ends[1],
         **_request(figures),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from layerprof.records import RequestTotals, Run, Statistic
+from layerprof.books.ledger import Sum, sums
+from layerprof.records import LayerRow, Phase, RequestTotals, Run, Statistic
 from layerprof.report import request
 
 Ends = tuple[float, float] | None
@@ -17,9 +18,12 @@ Ends = tuple[float, float] | None
 class Figures:
     """A cell's figures in SI units, medians over its repeats; None where not measured. Energy and FLOPs are per sample.
 
+    `weights` are the bytes that all weights lie in, told where the memory pass ran.
+
     A field that ends in `_ci` is the interval of one run's figure, or the range over repeats. Work, energy and layers
     are of the `instrumented` samples, all else of all `samples`. `read_s`, `process_s`, `copy_s` and `generate_s` are
-    parts of a batch's request.
+    parts of a batch's request. `vision_span_s` are the seconds of a sample in the layers of the vision tower,
+    `prefill_span_s` and `decode_span_s` in those of the language tower; None where not every layer has a row.
     """
 
     samples: int
@@ -46,6 +50,12 @@ class Figures:
     copy_ci: Ends
     generate_s: float | None
     generate_ci: Ends
+    vision_span_s: float | None
+    vision_span_ci: Ends
+    prefill_span_s: float | None
+    prefill_span_ci: Ends
+    decode_span_s: float | None
+    decode_span_ci: Ends
     samples_per_s: float | None
     output_tokens_per_s: float | None
     accepted_per_step: float | None
@@ -57,6 +67,8 @@ class Figures:
     correct_reason: str | None
     flops: float | None
     flops_at_least: bool
+    bytes: float | None
+    weights: int | None
     memory: int | None
 
 
@@ -85,6 +97,7 @@ def figures(runs: Sequence[Run]) -> Figures:
         **_named("ttft_request", [total.latency_s.ttft_request for total in totals]),
         **_named("token", [total.latency_s.per_output_token for total in totals]),
         **_parts([total.request_s for total in totals]),
+        **_spans(runs),
         samples_per_s=_median([total.samples_per_s for total in totals]),
         output_tokens_per_s=_median([total.output_tokens_per_s for total in totals]),
         accepted_per_step=_median([total.accepted_per_step for total in totals]),
@@ -96,8 +109,32 @@ def figures(runs: Sequence[Run]) -> Figures:
         correct_reason=first.energy.per_correct_answer_reason,
         flops=_median([total.flops_per_sample for total in totals]),
         flops_at_least=any(total.flops_at_least for total in totals),
+        bytes=_median([run.totals.bytes / run.walked if run.totals.bytes and run.walked else None for run in runs]),
+        weights=weights_bytes(runs[0]),
         memory=first.peak_memory_bytes,
     )
+
+
+def _spans(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return the time in the layers of each tower, that of the language tower by phase, per sample that was walked."""
+    groups: dict[str, Callable[[LayerRow], bool]] = {
+        "vision": lambda row: row.tower == "vision",
+        "prefill": lambda row: row.tower == "language" and row.phase is Phase.PREFILL,
+        "decode": lambda row: row.tower == "language" and row.phase is Phase.DECODE,
+    }
+    found: dict[str, Any] = {}
+    for name, belongs in groups.items():
+        seconds = [_seconds(run, belongs) for run in runs]
+        value, ends = _joined([(one, None) for one in seconds])
+        found |= {f"{name}_span_s": value, f"{name}_span_ci": ends}
+    return found
+
+
+def _seconds(run: Run, belongs: Callable[[LayerRow], bool]) -> float | None:
+    if not run.walked or run.settings.get("layers", "all") != "all":
+        return None
+    total = sums(run.layers, belongs).get(True, Sum()).span_s
+    return None if total is None else total / run.walked
 
 
 def _parts(found: Sequence[RequestTotals | None]) -> dict[str, Any]:
@@ -128,3 +165,10 @@ def _joined(found: Sequence[tuple[float | None, Ends]]) -> tuple[float | None, E
 def _median(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return median(known) if known else None
+
+
+def weights_bytes(run: Run) -> int | None:
+    """Return the bytes that a run's weights lie in, shared ones once, where its memory pass has told them."""
+    found = run.passes.get("memory")
+    known = found.get("weights_bytes") if isinstance(found, Mapping) else None
+    return int(known) if isinstance(known, (int, float)) else None

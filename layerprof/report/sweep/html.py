@@ -8,7 +8,7 @@ from typing import IO, Any
 from layerprof.records import Run
 from layerprof.report import page
 from layerprof.report.payload import parts, payload
-from layerprof.report.sweep import columns, overview, tables
+from layerprof.report.sweep import columns, layers, overview, tables
 from layerprof.report.sweep.columns import TextColumn
 from layerprof.report.sweep.overview import SweepData
 from layerprof.report.sweep.tables import CellRow, TableView
@@ -41,7 +41,7 @@ def render(data: SweepData, out: IO[str]) -> None:
         ["charts.js", "sweep.js"],
         record=data.record,
         facts=overview.facts(data),
-        tables=[_table(view) for view in views],
+        tables=[_table(data, view) for view in views],
         guards=overview.flagged(data),
         problems=overview.problems(data),
         legend=columns.LEGEND,
@@ -49,22 +49,29 @@ def render(data: SweepData, out: IO[str]) -> None:
     )
 
 
-def _table(view: TableView) -> dict[str, Any]:
-    found = columns.columns(view)
-    shown = [column for column in found if not column.aside]
+def _table(data: SweepData, view: TableView) -> dict[str, Any]:
+    found, gained = columns.columns(view), layers.columns(layers.lines(data, view))
     return {
+        **_shown(found, [bool(row.reason) for row in view.rows]),
         "name": view.planned.name,
         "title": view.planned.title,
         "about": view.planned.about,
-        "groups": [(name, len(list(members))) for name, members in groupby(shown, lambda column: column.group)],
-        "columns": [_heading(column) for column in shown],
-        "rows": [{"bad": bool(row.reason), "cells": _cells(found, nth)} for nth, row in enumerate(view.rows)],
+        "layers": _shown(gained, [False] * len(gained[0].cells)) | {"title": layers.TITLE, "legend": layers.LEGEND},
         "notes": [
             *columns.without_figures(view.rows),
             *columns.not_measured(view),
             *columns.unmatched(view),
         ],
         "reasons": list(view.planned.reasons),
+    }
+
+
+def _shown(found: list[TextColumn], bad: list[bool]) -> dict[str, Any]:
+    shown = [column for column in found if not column.aside]
+    return {
+        "groups": [(name, len(list(members))) for name, members in groupby(shown, lambda column: column.group)],
+        "columns": [_heading(column) for column in shown],
+        "rows": [{"bad": it, "cells": _cells(found, nth)} for nth, it in enumerate(bad)],
     }
 
 

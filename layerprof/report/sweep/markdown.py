@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 from layerprof.report.markdown_text import escape, table
-from layerprof.report.sweep import columns, overview, tables
+from layerprof.report.sweep import columns, layers, overview, tables
 from layerprof.report.sweep.overview import SweepData
 from layerprof.report.sweep.tables import TableView
 
 
 def render(data: SweepData, out: IO[str]) -> None:
     """Write the whole report."""
-    blocks = [_head(data), *(_table(view) for view in tables.tables(data)), _guards(data), _problems(data)]
+    blocks = [_head(data), *(_table(data, view) for view in tables.tables(data)), _guards(data), _problems(data)]
     for block in blocks:
         lines = list(block)
         if lines:
@@ -29,15 +29,13 @@ def _head(data: SweepData) -> Iterator[str]:
     yield escape(" · ".join(overview.facts(data)))
 
 
-def _table(view: TableView) -> Iterator[str]:
-    found = columns.columns(view)
+def _table(data: SweepData, view: TableView) -> Iterator[str]:
     yield f"## {escape(view.planned.title)}"
     yield ""
     if view.planned.about:
         yield escape(view.planned.about)
         yield ""
-    left = [index for index, column in enumerate(found) if column.left]
-    yield from table([column.title for column in found], zip(*(column.cells for column in found), strict=True), left)
+    yield from _columns(columns.columns(view))
     yield ""
     yield escape(columns.LEGEND) + "."
     notes = [*columns.without_figures(view.rows), *columns.not_measured(view)]
@@ -47,6 +45,20 @@ def _table(view: TableView) -> Iterator[str]:
         yield ""
     for note in notes:
         yield f"- {escape(note)}"
+
+    found = layers.lines(data, view)
+    if found:
+        yield ""
+        yield f"### {layers.TITLE}"
+        yield ""
+        yield from _columns(layers.columns(found))
+        yield ""
+        yield f"{layers.LEGEND[0].upper()}{layers.LEGEND[1:]}."
+
+
+def _columns(found: Sequence[columns.TextColumn]) -> Iterator[str]:
+    left = [index for index, column in enumerate(found) if column.left]
+    yield from table([column.title for column in found], zip(*(column.cells for column in found), strict=True), left)
 
 
 def _guards(data: SweepData) -> Iterator[str]:

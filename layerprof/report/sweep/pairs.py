@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from layerprof.errors import RequestError
 from layerprof.runs import quantities
 from layerprof.runs.changes import Change
+from layerprof.runs.gained import Gained, gained
 from layerprof.runs.sides import Paired, Side
 from layerprof.sweep.folder import SweepFolder
 
@@ -26,12 +27,22 @@ class Pairs:
         self.folder = folder
         self._sides: dict[str, Side | None] = {}
         self._found: dict[tuple[str, str], Pair | None] = {}
+        self._gained: dict[tuple[str, str], tuple[Gained, ...]] = {}
 
     def of(self, before: str, after: str) -> Pair | None:
         """Return how the cell `after` differs from `before`; None where they have no samples in common."""
         if (before, after) not in self._found:
             self._found[before, after] = self._compared(before, after)
         return self._found[before, after]
+
+    def gained(self, before: str, after: str) -> tuple[Gained, ...]:
+        """Return what the layers of the cell `after` gained over those of `before`; none without samples in common."""
+        if (before, after) not in self._gained:
+            a, b = self._side(before), self._side(after)
+            paired = Paired(a, b) if a and b else None
+            known = gained(a, b, paired) if a and b and paired and paired.shared else ()
+            self._gained[before, after] = known
+        return self._gained[before, after]
 
     def _compared(self, before: str, after: str) -> Pair | None:
         a, b = self._side(before), self._side(after)

@@ -18,7 +18,8 @@ from layerprof.sweep.earlier_report import match
 class CellRow:
     """One cell in one table: where it stands, its figures or why there are none, and the earlier report's row.
 
-    `against` is its difference from the table's first row of the same dataset, None for that row itself.
+    `against` is its difference from the table's first row of the same dataset, whose cell is `base`; both are None for
+    that row itself.
     """
 
     point: dict[str, Any]
@@ -30,6 +31,7 @@ class CellRow:
     reference: dict[str, Any] | None = None
     run: Run | None = field(default=None, repr=False)
     against: Pair | None = None
+    base: str | None = None
 
     @property
     def label(self) -> str:
@@ -89,7 +91,7 @@ def _paired(data: SweepData, rows: Sequence[CellRow]) -> Iterator[CellRow]:
             yield row
             continue
         base = bases.setdefault(row.run.dataset.get("name"), row.keys[0])
-        yield row if base == row.keys[0] else replace(row, against=data.pairs.of(base, row.keys[0]))
+        yield row if base == row.keys[0] else replace(row, against=data.pairs.of(base, row.keys[0]), base=base)
 
 
 def _rank(point: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[int]:

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from layerprof.report.look import Column, Look, console_on
-from layerprof.report.sweep import columns, overview, tables
+from layerprof.report.sweep import columns, layers, overview, tables
 from layerprof.report.sweep.overview import SweepData
 from layerprof.report.sweep.tables import TableView
 
@@ -20,7 +20,7 @@ def render(data: SweepData, out: Console | IO[str]) -> None:
     """Print the sweep on a Rich console, or write it to a text stream."""
     console = console_on(out, 140)
     look = Look.of(console)
-    sections = [_header(data, look), *(_table(table, look) for table in tables.tables(data)), _guards(data, look)]
+    sections = [_header(data, look), *(_table(data, table, look) for table in tables.tables(data)), _guards(data, look)]
     for section in (*sections, _problems(data, look), _notes(data, look), _files(data, look)):
         pieces = list(section)
         for piece in pieces:
@@ -34,13 +34,24 @@ def _header(data: SweepData, look: Look) -> Iterator[RenderableType]:
     yield look.packed(overview.facts(data))
 
 
-def _table(table: TableView, look: Look) -> Iterator[RenderableType]:
+def _table(data: SweepData, table: TableView, look: Look) -> Iterator[RenderableType]:
     yield look.heading(table.planned.title)
     if table.planned.about:
         yield look.text(table.planned.about, "dim")
     yield look.table([_column(look, column, table) for column in columns.columns(table)])
     for line in columns.unmatched(table):
         yield look.text(line, "dim")
+    found = layers.lines(data, table)
+    if found:
+        yield Text()
+        yield look.heading(layers.TITLE, table.planned.title)
+        yield look.table([_plain(look, column) for column in layers.columns(found)])
+        yield look.text(layers.LEGEND, "dim")
+
+
+def _plain(look: Look, column: columns.TextColumn) -> Column:
+    cells = [look.text(cell) for cell in column.cells]
+    return Column(column.title, cells, column.gives_way, "left" if column.left else "right")
 
 
 def _notes(data: SweepData, look: Look) -> Iterator[RenderableType]:

@@ -1,0 +1,70 @@
+"""The format that weights are stored in stands beside layers where a model stores them in several."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from sample_run import sample_run
+from shown import shown
+
+from layerprof.records import LayerRow, Run
+from layerprof.report import layer_lines
+from layerprof.report.formats import markdown
+from layerprof.report.payload import payload
+from layerprof.runs.layer_table import csv_text
+
+
+def quantised(*, but: int | None = None) -> Run:
+    """Return the sample run with its blocks in int8 (all but one of the decoder's) and its rest in fp16."""
+
+    def stored(row: LayerRow) -> str:
+        blocks = row.kind in ("vision_block", "decoder_layer")
+        left = row.kind == "decoder_layer" and row.index == but
+        return "int8 + fp16" if blocks and not left else "fp16"
+
+    run = sample_run()
+    return run.model_copy(
+        update={"layers": tuple(row.model_copy(update={"weights_dtype": stored(row)}) for row in run.layers)}
+    )
+
+
+def written(run: Run) -> str:
+    """Return the run as Markdown."""
+    out = io.StringIO()
+    markdown.render(run, out)
+    return out.getvalue()
+
+
+def test_formats_have_a_column_where_layers_differ_in_them() -> None:
+    """In the terminal, in Markdown, and in the page's rows."""
+    run = quantised()
+    line = next(line for line in shown(run, 120).splitlines() if line.startswith("layers.0"))
+    assert "int8 + fp16" in line
+    assert "| weights |" in written(run)
+    assert "int8 + fp16" in written(run)
+    assert {row["weights"] for row in payload(run)["rows"]} == {"int8 + fp16", "fp16"}
+
+
+def test_an_ordinary_model_has_no_such_column() -> None:
+    """One format everywhere stands in the header already."""
+    run = sample_run()
+    same = run.model_copy(
+        update={"layers": tuple(row.model_copy(update={"weights_dtype": "fp16"}) for row in run.layers)}
+    )
+    assert "weights" not in shown(same, 160)
+    assert "| weights |" not in written(same)
+
+
+def test_layers_in_different_formats_share_no_line() -> None:
+    """A layer that was left as it is stands alone, however alike its time is."""
+    found = layer_lines.layer_groups(quantised(but=2), fold=True)
+    prefill = [line for group in found if group.phase == "prefill" for line in group.lines]
+    assert [line.label for line in prefill if line.label.startswith("layers")] == ["layers.0-1", "layers.2"]
+
+
+def test_the_table_of_layers_has_the_format() -> None:
+    """`layers.csv` names it beside the bytes of the weights."""
+    rows = list(csv.DictReader(io.StringIO(csv_text(quantised()))))
+    assert rows[0]["weights_dtype"] == "fp16"
+    assert rows[1]["weights_dtype"] == "int8 + fp16"
