@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerprof.demo import MODEL_FOLDER
 from layerprof.errors import RequestError
-from layerprof.models import find
+from layerprof.models import adapter, find
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -27,6 +27,12 @@ def read(source: str | Path | dict[str, Any] | PreTrainedConfig) -> PreTrainedCo
     if name in (find.ARCHITECTURE, find.HUB_3B):
         return _known(json.loads(find.ARCHITECTURE_FILE.read_text(encoding="utf-8")), name)
     path = MODEL_FOLDER if name == "demo" else Path(name)
+    if path.is_dir() and adapter.is_adapter(path):
+        base = adapter.read(name, path, "random").base
+        raise RequestError(
+            f"The folder '{name}' holds an adapter, which is known once it is loaded.",
+            f"Give its base model, {base}, whose layers have the same names; `layerprof profile` measures the adapter.",
+        )
     path = path / "config.json" if path.is_dir() else path
     if path.is_file():
         return _file(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any, Literal
 
 from layerprof.demo import MODEL_FOLDER
 from layerprof.errors import RequestError, did_you_mean, nearest, suggestion
-from layerprof.models import attention, checkpoint, random_weights
+from layerprof.models import adapter, attention, checkpoint, random_weights
+from layerprof.models.adapter import Adapter
 from layerprof.models.attention import Plan
 from layerprof.models.family import auto_class, reads_images
 
@@ -35,7 +37,7 @@ Kind = Literal["demo", "architecture", "hub", "folder"]
 class Found:
     """Where a model lies. `location` and `processor` are what `from_pretrained` takes: a folder or a hub id.
 
-    `cached` says that the hub need not be asked.
+    `cached` says that the hub need not be asked. `adapter` is what is put onto the model after it is loaded.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Found:
     config: Any = field(default=None, repr=False, compare=False)
     cached: bool = True
     why: str = ""
+    adapter: Adapter | None = None
 
     @property
     def borrowed(self) -> bool:
@@ -88,6 +91,8 @@ def _unknown(name: str) -> RequestError:
 
 
 def _folder(name: str, path: Path, weight_kind: str) -> Found:
+    if adapter.is_adapter(path):
+        return _adapted(name, path, weight_kind)
     checkpoint.check_folder(path, weight_kind)
     own = any((path / file).is_file() for file in checkpoint.TOKENIZER)
     found = _with_config(Found(name, "folder", str(path), str(path) if own else str(MODEL_FOLDER)))
@@ -95,6 +100,18 @@ def _folder(name: str, path: Path, weight_kind: str) -> Found:
         remedy = "Copy the tokenizer and processor files into it."
         raise RequestError(f"The model folder '{name}' has no tokenizer.", remedy)
     return found
+
+
+def _adapted(name: str, path: Path, weight_kind: str) -> Found:
+    """Find the base model of an adapter; it keeps its own kind and place, and takes the adapter's name."""
+    own = adapter.read(name, path, weight_kind)
+    try:
+        base = find("demo" if Path(own.base) == MODEL_FOLDER else own.base, weight_kind)
+    except RequestError as error:
+        problem = f"The base model '{own.base}' of the adapter in '{name}' cannot be had: {error.problem}"
+        raise RequestError(problem, error.remedy) from None
+    why = ", ".join(filter(None, (base.why, own.told)))
+    return dataclasses.replace(base, name=name, adapter=own, why=why)
 
 
 def _demo_fits(config: Any) -> bool:
@@ -150,8 +167,6 @@ def _unreachable(hub_id: str, error: Exception) -> RequestError:
 
 def _with_config(found: Found) -> Found:
     """Read the configuration into `found`. Raises RequestError for a family that transformers does not know."""
-    import dataclasses
-
     config = _read_config(found)
     auto_class(config)
     if found.borrowed:
