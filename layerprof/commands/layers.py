@@ -67,8 +67,6 @@ def build(model: str) -> Any:
     from layerprof.estimate import blueprint
     from layerprof.estimate.ghost import Ghosts
     from layerprof.models import configuration
-    from layerprof.models.source import resolve
 
-    name = resolve("auto").name if model == "auto" else model
     with Ghosts():
-        return blueprint.build(configuration.read(name), torch.float16)
+        return blueprint.build(configuration.find(model).config, torch.float16)

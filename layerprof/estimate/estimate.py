@@ -21,6 +21,7 @@ from layerprof.machine.internals import attention_of
 from layerprof.machine.placement import DTYPES, torch_dtype
 from layerprof.readings import Key, Layer, MemoryReading, Work
 from layerprof.records import BLOCK_KINDS, Phase
+from layerprof.settings import ImageSize, square_side
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -36,7 +37,7 @@ def estimate(
     model: str | Path | dict[str, Any] | PreTrainedConfig,
     *,
     batch_size: int = 1,
-    image_size: int = 224,
+    image_size: ImageSize = 224,
     text_tokens: int = 100,
     new_tokens: int = 16,
     dtype: str = "fp16",
@@ -44,9 +45,11 @@ def estimate(
 ) -> Estimate:
     """Estimate one `generate()`: `batch_size` rows of one image and `text_tokens` of text, `new_tokens` written each.
 
-    `model` is a name as `layerprof profile` takes it, a folder or file with a configuration, or a configuration. Raises
-    RequestError for what cannot be: an unknown model, dtype or device, sizes below 1, an image that does not divide.
+    `model` is a name as `layerprof profile` takes it, a folder or file with a configuration, or a configuration;
+    what `auto` chose stands in `model` with the reason. Raises RequestError for what cannot be: an unknown model, dtype
+    or device, sizes below 1, an image that does not divide.
     """
+    image_size = square_side(image_size)
     _check(batch_size, image_size, text_tokens, new_tokens, dtype)
     device = gpu_by_name(gpu) if gpu else None
     from layerprof.estimate import blueprint, memory, rehearsal
@@ -54,7 +57,8 @@ def estimate(
     from layerprof.layers import find
     from layerprof.models import configuration
 
-    config = configuration.read(model)
+    configured = configuration.find(model)
+    config = configured.config
     with Ghosts() as ghosts:
         live = blueprint.build(config, torch_dtype(dtype))
     found = find.find_layers(live)
@@ -68,7 +72,8 @@ def estimate(
     peak = memory_books.column(found, held)
     return Estimate(
         model={
-            "name": str(model) if isinstance(model, (str, Path)) else config.model_type,
+            "name": configured.name,
+            "why": configured.why,
             "architecture": type(live).__name__,
             "parameters": sum(p.numel() for p in live.parameters()),
             "dtype": dtype,

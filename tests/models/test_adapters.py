@@ -42,7 +42,7 @@ def _adapt(base: Path, folder: Path, **more: Any) -> Any:
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 weight.normal_(std=0.5)
-    model.save_pretrained(folder)
+    model.save_pretrained(str(folder))
     return model.eval()
 
 
@@ -120,7 +120,7 @@ def test_what_an_adapter_lacks_is_told(adapted: Path, tmp_path: Path, monkeypatc
 
 def test_prompts_that_are_learnt_are_no_layers(adapted: Path, tmp_path: Path) -> None:
     """They stand before the prompt and in no layer: LayerProfiler is the way."""
-    peft.PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM").save_pretrained(tmp_path)
+    peft.PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM").save_pretrained(str(tmp_path))
     base = json.loads((adapted / adapter.CONFIG).read_text())["base_model_name_or_path"]
     source = resolve(str(_folder(tmp_path, tmp_path, base_model_name_or_path=base)), weights="random", device="cpu")
     with pytest.raises(RequestError, match="no part of the model's layers") as caught:
