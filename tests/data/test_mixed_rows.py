@@ -10,7 +10,7 @@ import pytest
 
 from layerprof.data import datasets
 from layerprof.data.pictures import opened
-from layerprof.demo import mixed, tasks
+from layerprof.demo import drawing, mixed, tasks
 from layerprof.errors import RequestError
 from layerprof.settings import DATASETS, build
 
@@ -67,7 +67,7 @@ def test_a_scene_stands_whole_on_its_canvas(width: int, height: int) -> None:
     side = min(width, height)
     along = slice(room // 2, room // 2 + side)
     part = image[:, along] if width > height else image[along]
-    whole = tasks.image(scene)
+    whole = drawing.image(scene)
     for y, x in ((0, 0), (side // 2, side // 3), (side - 1, side - 1)):
         assert tuple(part[y, x]) == whole.getpixel((x * 448 // side, y * 448 // side))
     rest = (
