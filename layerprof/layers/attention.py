@@ -15,6 +15,7 @@ from types import CodeType, FunctionType
 from typing import TYPE_CHECKING
 
 from layerprof.attention import ours
+from layerprof.layers.blocks import Blocks
 from layerprof.layers.towers import Towers
 from layerprof.layers.tree import Tree, ancestors
 from layerprof.machine import internals
@@ -38,7 +39,9 @@ class AttentionModules:
     def __init__(self, model: nn.Module) -> None:
         self._found: list[tuple[Tower, nn.Module, str]] = []
         tree = Tree(model)
-        towers, units = Towers(tree), {*tree.blocks, *tree.rest}
+        towers = Towers(tree)
+        blocks = Blocks(tree, towers)
+        units = {*blocks.names, *blocks.rest}
         for name, module in tree.modules.items():
             if how := _how(module, tree.kind_of(name)):
                 # A part has the tower of the layer that it lies in: a connector's attention that of the connector.

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from layerprof.errors import RequestError
+from layerprof.layers.blocks import Blocks
 from layerprof.layers.towers import Towers
 from layerprof.layers.tree import Tree, own_name
 from layerprof.readings import Layer
@@ -23,7 +24,19 @@ if TYPE_CHECKING:
 
 
 EARLY = re.compile(r"(^|_)pre|pre(_|$)|emb", re.I)
-ORDER = ("patch_embed", "embed_tokens", "pos_embed", "rotary", "blocks", "norm", "merger", "other", "head", "lm_head")
+ORDER = (
+    "patch_embed",
+    "embed_tokens",
+    "pos_embed",
+    "rotary",
+    "blocks",
+    "downsample",
+    "norm",
+    "merger",
+    "other",
+    "head",
+    "lm_head",
+)
 
 
 def find_layers(model: nn.Module) -> tuple[Layer, ...]:
@@ -56,18 +69,33 @@ def find_layers(model: nn.Module) -> tuple[Layer, ...]:
 def _ranked(tree: Tree) -> Iterator[tuple[int, int, int, str, Tower, str]]:
     """Yield (tower, stage, position, name, tower, kind); the first three sort into order of execution."""
     towers = Towers(tree)
+    blocks = Blocks(tree, towers)
     position = {name: i for i, name in enumerate(tree.modules)}
-    for name in tree.blocks:
+    for name in blocks.names:
         tower = towers.tower(name)
         stage = ORDER.index("blocks")
         # An encoder runs before the decoder that reads it, whatever their order in the module.
         block = "vision_block" if tower == "vision" else "decoder_layer" if towers.decodes(name) else "encoder_layer"
         yield (tower == "language", stage * 2 + (block == "decoder_layer"), position[name], name, tower, block)
-    for name in tree.rest:
+    for name in blocks.rest:
         tower = towers.tower(name)
         kind = towers.rest_kind(name, tower)
         if kind is None:
             continue
+        between = tower == "vision" and blocks.between(name)
+        if kind in ("patch_embed", "other"):
+            kind = _seen_from_blocks(name, kind, blocks, between)
         early = kind == "norm" and EARLY.search(own_name(name))
-        stage = ORDER.index("rotary" if early else kind)
+        stage = ORDER.index("blocks" if between else "rotary" if early else kind)
         yield (tower == "language", stage * 2, position[name], name, tower, kind)
+
+
+def _seen_from_blocks(name: str, kind: str, blocks: Blocks, between: bool) -> str:
+    """Name what convolves but embeds no patches: it stands between blocks, or behind them all."""
+    behind = blocks.behind(name)
+    if not between and not behind:
+        return kind
+    own = f"{own_name(name)} {blocks.tree.kind_of(name)}"
+    if (between and blocks.tree.shrinks(name)) or re.search(r"down(?!_?proj)|merging", own, re.I):
+        return "downsample"
+    return "other" if not re.search(r"patch|embed|stem", name) else kind

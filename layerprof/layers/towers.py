@@ -96,7 +96,7 @@ class Towers:
 
     def pixels_in(self, name: str) -> bool:
         """Whether a 2-D or 3-D convolution lies at or below a module."""
-        return any(type(m).__name__ in ("Conv2d", "Conv3d") for m in self.tree.modules[name].modules())
+        return self.tree.convolves(name)
 
     def tokens_in(self, name: str) -> bool:
         """Whether a table of token embeddings lies at or below a module."""
@@ -155,15 +155,17 @@ class Towers:
         return table is not None and any(part is table for part in self.tree.modules[name].modules())
 
     def _vision_rest(self, name: str, own: str) -> str:
-        if self.pixels_in(name) or re.search(r"patch|^embeddings?$|stem", own):
-            return "patch_embed"
-        if re.search(r"embed", own) and type(self.tree.modules[name]).__name__ == "Linear":
-            return "patch_embed"  # pixels that come as patches already (Fuyu)
-        if re.search(r"pos|emb|tile|aspect", own, re.I):
-            return "pos_embed"
-        if re.search(r"pool|head|classifier|^fc$", own):
-            return "head"
-        return "merger" if self.sees_tokens and re.search(r"proj|linear|mlp", own) else "other"
+        linear = type(self.tree.modules[name]).__name__ == "Linear"
+        embeds = self.pixels_in(name) or re.search(r"patch|^embeddings?$|stem", own)
+        tests = (
+            ("head", re.search(r"(^|_)heads?(_|$)|classifier|^fc$", own)),
+            ("pos_embed", re.search(r"(^|_)pos_?emb", own)),
+            ("patch_embed", embeds or (linear and "embed" in own)),  # pixels that come as patches already (Fuyu)
+            ("pos_embed", re.search(r"pos|emb|tile|aspect", own, re.I)),
+            ("head", re.search(r"pool|head", own)),
+            ("merger", self.sees_tokens and re.search(r"proj|linear|mlp", own)),
+        )
+        return next((kind for kind, applies in tests if applies), "other")
 
     def _language_rest(self, name: str, own: str) -> str:
         if self.tokens_in(name):

@@ -98,14 +98,19 @@ def free_bytes(on: str) -> int | None:
         return None
 
 
-def check_memory(parameters: int, chosen: str, on: str) -> None:
-    """Raise RequestError when the weights alone are larger than the device's free memory."""
-    needed, free = parameters * torch_dtype(chosen).itemsize, free_bytes(on)
+def check_memory(parameters: int, chosen: str, on: str, *, stored: int | None = None, stored_as: str = "") -> None:
+    """Raise RequestError when the weights alone are larger than the device's free memory.
+
+    `stored` are their bytes where they are not all stored in the chosen format, and `stored_as` says in which.
+    """
+    needed = parameters * torch_dtype(chosen).itemsize if stored is None else stored
+    free = free_bytes(on)
     if free is None or needed <= free:
         return
-    smaller = "--dtype bf16, " if chosen == "fp32" else ""
+    smaller = "--dtype bf16, " if chosen == "fp32" and stored is None else ""
+    smaller += "" if stored_as else "--quantization nf4, "
     raise RequestError(
-        f"{parameters / 1e9:.2f} billion parameters in {chosen} need {needed / 1e9:.1f} GB, "
+        f"{parameters / 1e9:.2f} billion parameters in {stored_as or chosen} need {needed / 1e9:.1f} GB, "
         f"and {on} has {free / 1e9:.1f} GB free.",
         f"Use {smaller}a smaller model (--model demo) or a device with more memory.",
     )

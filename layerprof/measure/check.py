@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from layerprof import registry
 from layerprof.books.evidence import OWN_FACTS
@@ -43,7 +44,23 @@ def resolve(settings: Settings) -> ModelSource:
         optimization=settings.optimization,
         attention=settings.attention,
         seed=settings.seed,
+        quantization=settings.quantization,
+        leave=_left(settings.quantization_skip),
     )
+
+
+def _left(selector: str | None) -> Callable[[Any], tuple[str, ...]] | None:
+    """Return what picks the modules that `--quantization-skip` takes, by the layers that are found in a model.
+
+    Raises SelectorError for a selector that cannot be read.
+    """
+    from layerprof.layers.find import find_layers
+    from layerprof.layers.selector import parse_selector, select
+
+    if selector is None:
+        return None
+    parsed = parse_selector(selector)
+    return lambda model: tuple(layer.name for layer in select(find_layers(model), parsed, model))
 
 
 def check(

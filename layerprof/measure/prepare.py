@@ -86,7 +86,7 @@ def prepare(checked: Checked, progress: Progress, *, shelf: Shelf | None = None)
         raise
     session = Session(asked=asked, subject=subject, folder=folder, progress=progress)
     ran = differences(subject.attention, asked.model["attention"]) if subject.attention else ()
-    for remark in filter(None, (checked.remark, dataset.remark, *ran)):
+    for remark in filter(None, (checked.source.remark, checked.remark, dataset.remark, *ran)):
         progress.note(remark)
         session.read.warnings.append(remark)
     return session

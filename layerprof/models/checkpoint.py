@@ -23,10 +23,7 @@ def check_folder(folder: Path, weights: str) -> None:
     if not (folder / "config.json").is_file():
         raise _not_a_checkpoint(folder)
 
-    def find(name: str) -> Path | None:
-        return folder / name if (folder / name).is_file() else None
-
-    missing = problems(find, weights)
+    missing = problems(in_folder(folder), weights)
     if missing:
         only_weights = all("weight" in item or "shard" in item for item in missing)
         remedy = "Copy the missing files into the folder" + (", or use --weights random." if only_weights else ".")
@@ -71,6 +68,17 @@ def _shard_problems(find: Find, index: Path) -> list[str]:
         if broken:
             found.append(f"shard {shard}: {broken}")
     return found
+
+
+def weight_bytes(find: Find) -> int | None:
+    """Return the bytes of a checkpoint's weight files; None where one of them is not at hand."""
+    for name in SINGLE:
+        index = find(f"{name}.index.json")
+        names = sorted(set((read_json(index) or {}).get("weight_map", {}).values())) if index else [name]
+        files = [find(one) for one in names]
+        if names and all(files):
+            return sum(file.stat().st_size for file in files if file)
+    return None
 
 
 def broken_file(file: Path) -> str | None:
@@ -147,13 +155,24 @@ def _not_a_checkpoint(folder: Path) -> RequestError:
 
 def cached(hub_id: str, revision: str | None, weights: str) -> str | None:
     """Return the commit of a hub model whose files are all in the local cache, None when any is missing."""
+    find = in_cache(hub_id, revision)
+    config = find("config.json")
+    if config is None or problems(find, weights):
+        return None
+    return config.parent.name  # the cache keeps each commit in a folder named after it
+
+
+def in_cache(hub_id: str, revision: str | None) -> Find:
+    """Return what looks the files of a hub model up in the local cache."""
     from huggingface_hub import try_to_load_from_cache
 
     def find(name: str) -> Path | None:
         found = try_to_load_from_cache(hub_id, name, revision=revision)
         return Path(found) if isinstance(found, str) else None
 
-    config = find("config.json")
-    if config is None or problems(find, weights):
-        return None
-    return config.parent.name  # the cache keeps each commit in a folder named after it
+    return find
+
+
+def in_folder(folder: Path) -> Find:
+    """Return what looks files up in a folder."""
+    return lambda name: folder / name if (folder / name).is_file() else None

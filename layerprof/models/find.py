@@ -191,6 +191,19 @@ def borrow_ids(config: Any) -> None:
     text.eos_token_id = ids["<|im_end|>"]
 
 
+def skeleton(found: Found) -> Any:
+    """Return a model of what was found, whose weights have shapes and no memory."""
+    return random_weights.skeleton(auto_class(found.config), found.config)
+
+
+def weight_bytes(found: Found) -> int | None:
+    """Return the bytes of the weight files of what was found; None where they are not on this machine."""
+    if found.kind == "hub":
+        return checkpoint.weight_bytes(checkpoint.in_cache(found.location, found.revision))
+    place = Path(found.location)
+    return checkpoint.weight_bytes(checkpoint.in_folder(place)) if place.is_dir() else None
+
+
 def parameter_count(found: Found, planned: Plan | None = None) -> int:
     """Return the configuration's parameters, tied ones once.
 

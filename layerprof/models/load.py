@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from layerprof.errors import RequestError
 from layerprof.machine import placement
-from layerprof.models import family, provenance, random_weights
+from layerprof.models import family, provenance, quantization, quantized, random_weights
+from layerprof.models.published import Published
+from layerprof.models.quantization import StoragePlan
 from layerprof.models.subject import Subject
 
 if TYPE_CHECKING:
     from layerprof.models.source import ModelSource
 
 
+@quantized.quiet()
 def load_model(source: ModelSource) -> Subject:
     """Return the model in eval mode on its device, with its processor.
 
@@ -26,12 +30,14 @@ def load_model(source: ModelSource) -> Subject:
     config = copy.deepcopy(source.found.config)
     try:
         model = _random(source, config) if source.weights == "random" else _pretrained(source, config)
+        stored = _stored(source, model)
     except RequestError:
         raise
     except Exception as error:  # missing packages, shapes that do not fit, unreadable files: each has its own class
         raise _failed(source, error) from error
     model.eval()
-    return Subject(model, processor, provenance.of_source(source, model), source.optimization, source.attention)
+    told = provenance.of_source(source, model) | {"quantization": stored}
+    return Subject(model, processor, told, source.optimization, source.attention)
 
 
 def wrap(model: Any, processor: Any, *, name: str = "own model", optimization: str = "eager") -> Subject:
@@ -44,7 +50,31 @@ def wrap(model: Any, processor: Any, *, name: str = "own model", optimization: s
     return subject
 
 
+def _stored(source: ModelSource, model: Any) -> dict[str, Any] | None:
+    """Return how the weights of a loaded model are stored; None where they are ordinary numbers, as was asked.
+
+    Raises RequestError where another format was asked for, or the checkpoint has one, and no layer has it.
+    """
+    if source.quantized is None:
+        return None
+    found = quantized.facts(model, source.quantized)
+    if not found["layers"]:
+        raise RequestError(
+            f"No layer of {source.name} is stored as {found['format']} after loading: all are ordinary numbers.",
+            "Leave --quantization out, or check that the versions of transformers and "
+            f"{found['package']} go together (`pip install 'layerprof[quantization]'`).",
+        )
+    if found["package"] == "bitsandbytes":
+        quantized.speak_once()
+    if isinstance(source.quantized, Published) and source.quantized.unpacked:
+        quantized.unpack(model)
+        found["run_as"] = source.dtype
+    return found
+
+
 def _random(source: ModelSource, config: Any) -> Any:
+    if getattr(config, "quantization_config", None) is not None:
+        del config.quantization_config  # the checkpoint's, of which no weight is read
     return random_weights.build(
         family.auto_class(config),
         config,
@@ -52,21 +82,29 @@ def _random(source: ModelSource, config: Any) -> Any:
         device=source.device,
         attention=source.attention.told,
         seed=source.seed,
+        plan=source.quantized if isinstance(source.quantized, StoragePlan) else None,
     )
 
 
 def _pretrained(source: ModelSource, config: Any) -> Any:
     found = source.found
-    with _no_bars():
+    dtype = placement.torch_dtype(source.dtype)
+    stored: dict[str, Any] = {}
+    if isinstance(source.quantized, StoragePlan):
+        stored["quantization_config"] = quantization.configuration(source.quantized, dtype)
+    if source.quantized is not None:
+        stored["device_map"] = {"": source.device}  # packed weights are laid out for the device that they are put on
+    with _no_bars(), _no_bars_of_others(source):
         model, info = family.auto_class(config).from_pretrained(
             found.location,
             config=config,
             revision=found.revision,
             local_files_only=found.cached,
             trust_remote_code=False,
-            dtype=placement.torch_dtype(source.dtype),
+            dtype=dtype,
             attn_implementation=source.attention.told,
             output_loading_info=True,
+            **stored,
         )
     absent = sorted(info["missing_keys"])
     if absent:
@@ -75,10 +113,10 @@ def _pretrained(source: ModelSource, config: Any) -> Any:
             f"The checkpoint {found.name} lacks {len(absent)} of the model's tensors ({shown}).",
             "Copy the whole checkpoint, or use --weights random.",
         )
-    return model.to(source.device)
+    return model if source.quantized is not None else model.to(source.device)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _no_bars() -> Iterator[None]:
     """Silence transformers' bar of loaded tensors; the hub client's bar of downloads stays."""
     import transformers.utils.logging
@@ -92,6 +130,12 @@ def _no_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+def _no_bars_of_others(source: ModelSource) -> contextlib.AbstractContextManager[Any]:
+    """Silence the bars of compressed-tensors, which cannot be turned off."""
+    unpacked = isinstance(source.quantized, Published) and source.quantized.unpacked
+    return contextlib.redirect_stderr(io.StringIO()) if unpacked else contextlib.nullcontext()
 
 
 def _failed(source: ModelSource, error: Exception) -> RequestError:

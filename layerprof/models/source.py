@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,15 +11,21 @@ from layerprof.demo import MODEL_FOLDER
 from layerprof.errors import RequestError
 from layerprof.machine import placement
 from layerprof.models import attention as attentions
-from layerprof.models import family, find
+from layerprof.models import family, find, published
+from layerprof.models import quantization as formats
 from layerprof.models.attention import Plan
 from layerprof.models.find import Found
+from layerprof.models.published import Published
+from layerprof.models.quantization import StoragePlan
+from layerprof.models.quantized import quiet
 from layerprof.settings import ImageSize
 
 QWEN_VL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
 """Families whose images are cut into cells of patch x merge pixels, one token a cell."""
 AUTO_NEEDS_BYTES = 10 * 10**9
 """Free GPU memory for `auto` to choose the 3B model: 7.5 GB of fp16 weights, and room to work."""
+Leave = Callable[[Any], Iterable[str]]
+"""A model without memory -> the names of its modules that are left as they are."""
 FEWEST_CELLS, MOST_CELLS = 2, 128
 """Cells along an image's side: the published processors' min_pixels and max_pixels, in cells."""
 
@@ -30,6 +37,8 @@ class ModelSource:
     `checkpoint_dtype` is the number format that the weights are published in, None where the configuration is silent.
     `parameters` counts the configuration's weights, tied ones once. `cell_px` is the side of the square of pixels that
     one image token stands for; None where the family has no such rule. `attention` is what each tower is to run.
+    `quantized` is how the weights are stored where they are no ordinary numbers: by a plan, as they are loaded, or in
+    the checkpoint already.
     """
 
     name: str
@@ -44,11 +53,23 @@ class ModelSource:
     why: str
     seed: int = 0
     checkpoint_dtype: str | None = None
+    quantized: StoragePlan | Published | None = None
 
     @property
     def label(self) -> str:
         """A short name for folders and titles."""
-        return self.name.rstrip("/").rpartition("/")[2] + ("-random" if self.weights == "random" else "")
+        stored = f"-{self.quantized.format}" if isinstance(self.quantized, StoragePlan) else ""
+        return self.name.rstrip("/").rpartition("/")[2] + ("-random" if self.weights == "random" else "") + stored
+
+    @property
+    def remark(self) -> str | None:
+        """What is to be known of the figures of a model that does not run on its weights as they are stored."""
+        if not isinstance(self.quantized, Published) or not self.quantized.unpacked:
+            return None
+        return (
+            f"The weights of {self.name} are stored as {self.quantized.format}, and {self.quantized.package} unpacks "
+            f"them to {self.dtype} before they run: bytes, memory and times are those of {self.dtype}."
+        )
 
     @property
     def reads_images(self) -> bool:
@@ -61,6 +82,7 @@ class ModelSource:
         return self.found.processor == str(MODEL_FOLDER)
 
 
+@quiet()
 def resolve(
     name: str = "auto",
     *,
@@ -70,12 +92,16 @@ def resolve(
     optimization: str = "eager",
     attention: str = "auto",
     seed: int = 0,
+    quantization: str = "none",
+    leave: Leave | None = None,
 ) -> ModelSource:
     """Return what to load for `auto`, `demo`, `qwen2.5-vl-3b`, a hub id (`owner/name[@revision]`) or a folder.
 
     Nothing is loaded but the configuration. Raises RequestError for an unknown name (with the nearest), an incomplete
     folder (with what it lacks), a hub model that is not cached where there is no network, a device, dtype, optimisation
     or attention that is unknown or not there, a family that cannot be loaded, and weights larger than the memory.
+    `leave` picks what `quantization` leaves as it is: the names of modules of a model, which has no memory. Where the
+    format asked for, or that of the checkpoint, is not to be had here, that is refused, too.
     """
     if weights not in ("pretrained", "random"):
         raise RequestError(f"Unknown weights '{weights}'.", "Choose pretrained or random.")
@@ -89,14 +115,21 @@ def resolve(
     planned = attentions.plan(asked, optimization, found.config)
     attentions.check(planned, optimization, on)
     parameters = find.parameter_count(found, planned)
-    number, dtype_reason = placement.dtype(dtype, on, parameters)
     own = placement.checkpoint_dtype(found.config)
+    stored = published.of_config(found.config) if weights == "pretrained" else None
+    if stored is not None:
+        _check_stored(stored, found.name, on, quantization)
+    number, dtype_reason = _dtype(dtype, on, parameters, quantization, own if stored else None)
     attentions.check_dtype(planned, number)
     if optimization == "graph":
         family.check_static_cache(found.config)
-    placement.check_memory(parameters, number, on)
+    if stored is not None:
+        published.check_dtype(stored, found.name, number, own)
+    quantized = stored or _plan(found, quantization, on, number, leave)
+    _check_memory(found, quantized, parameters, number, on)
     differs = f" (published in {own})" if own not in (None, number) else ""
-    told = ", ".join(part for part in (reason, found.why, dtype_reason) if part)
+    stored_as = quantized.why if quantized else ""
+    told = ", ".join(part for part in (reason, found.why, dtype_reason, stored_as) if part)
     why = f"{found.name} ({parameters / 1e6:,.1f} M parameters, {weights} weights) on {on} in {number}{differs}"
     return ModelSource(
         name=found.name,
@@ -111,7 +144,50 @@ def resolve(
         why=f"{why}: {told}" if told else why,
         seed=seed,
         checkpoint_dtype=own,
+        quantized=quantized,
     )
+
+
+def _dtype(asked: str, on: str, parameters: int, quantization: str, stored_in: str | None) -> tuple[str, str]:
+    """Return the number format and why: beside quantized weights `auto` is what they go with."""
+    if asked.strip().lower() == "auto":
+        if stored_in in placement.DTYPES:
+            return stored_in, f"{stored_in}, which the quantized checkpoint was saved with"
+        needed = formats.needed_dtype(quantization, on)
+        if needed is not None:
+            return needed, f"{needed}, which {quantization} goes with"
+    return placement.dtype(asked, on, parameters)
+
+
+def _plan(found: Found, quantization: str, on: str, dtype: str, leave: Leave | None) -> StoragePlan | None:
+    if quantization == "none":
+        return None
+    formats.check(quantization, on, dtype)
+    model = find.skeleton(found)
+    return formats.plan(model, quantization, on=on, dtype=dtype, leave=leave(model) if leave else ())
+
+
+def _check_stored(stored: Published, name: str, on: str, quantization: str) -> None:
+    """Raise RequestError where a checkpoint's format is not to be had here, or is to be replaced by another."""
+    if quantization != "none":
+        raise RequestError(
+            f"--quantization {quantization} cannot be had: {name} is quantized already ({stored.told}).",
+            "Leave --quantization out, or give the unquantized checkpoint.",
+        )
+    published.check(stored, name, on)
+
+
+def _check_memory(
+    found: Found, quantized: StoragePlan | Published | None, parameters: int, dtype: str, on: str
+) -> None:
+    """Raise RequestError when the weights, as they will be stored, are larger than the device's free memory."""
+    stored = quantized.bytes if isinstance(quantized, StoragePlan) else None
+    if isinstance(quantized, Published) and not quantized.unpacked:
+        stored = find.weight_bytes(found)
+        if stored is None:
+            return
+    stored_as = quantized.format if quantized and stored is not None else ""
+    placement.check_memory(parameters, dtype, on, stored=stored, stored_as=stored_as)
 
 
 def _automatic(on: str, weights: str) -> tuple[str, str]:

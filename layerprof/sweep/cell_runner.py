@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from layerprof import registry, settings
 from layerprof.measure import check
 from layerprof.sweep import quality_walk
-from layerprof.sweep.cells import Guards, Identity, canonical
+from layerprof.sweep.cells import LOADED_BY, Guards, Identity, canonical
 from layerprof.sweep.identity import identity_of
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ class CellRunner:
                 source.optimization,
                 str(source.attention),
                 source.seed,
+                str(source.quantized),
             ]
         )
         if self._subject is None or self._subject[0] != key:
@@ -130,8 +131,7 @@ class CellRunner:
         return self._subject[1]
 
     def _source(self, asked: Settings) -> ModelSource:
-        names = ("model", "weights", "device", "dtype", "optimization", "attention", "seed")
-        key = canonical([getattr(asked, name) for name in names])
+        key = canonical([getattr(asked, name) for name in LOADED_BY])
         if key not in self._sources:
             self._sources[key] = check.resolve(asked)
         return self._sources[key]

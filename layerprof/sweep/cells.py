@@ -15,6 +15,19 @@ from layerprof.records import Record
 PADDING_SIDES = ("left", "right")
 """`right` is what a tokenizer does when it is not told otherwise; it makes answers depend on the batch."""
 
+LOADED_BY = (
+    "model",
+    "weights",
+    "device",
+    "dtype",
+    "optimization",
+    "attention",
+    "seed",
+    "quantization",
+    "quantization_skip",
+)
+"""Settings that two cells must have in common to share a loaded model."""
+
 
 class Status(StrEnum):
     """How a cell ended. Everything but `done` has a reason."""

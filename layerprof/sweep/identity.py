@@ -44,7 +44,7 @@ def identity_of(checked: Checked, data: Dataset, besides: dict[str, Any]) -> Ide
         model=_model(source),
         data=_data(data),
         device=environment.device_name(source.device),
-        versions=_versions(source.device),
+        versions=_versions(source),
     )
 
 
@@ -99,7 +99,9 @@ def _content(place: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _versions(device: str) -> dict[str, Any]:
-    found: dict[str, Any] = {name: environment.package_version(name) for name in PACKAGES}
-    driver = None if device == "cpu" else environment.gpu_state(device).get("driver")
+def _versions(source: ModelSource) -> dict[str, Any]:
+    """Return the versions of the packages that a run goes through, and the driver's."""
+    stored_by = (source.quantized.package,) if source.quantized else ()
+    found: dict[str, Any] = {name: environment.package_version(name) for name in (*PACKAGES, *stored_by)}
+    driver = None if source.device == "cpu" else environment.gpu_state(source.device).get("driver")
     return found | {"python": platform.python_version(), "driver": driver}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from layerprof.errors import RequestError
-from layerprof.sweep.cells import Cell, Identity, Outcome, Status, unidentified_key
+from layerprof.sweep.cells import LOADED_BY, Cell, Identity, Outcome, Status, unidentified_key
 from layerprof.sweep.engines.engine import Engine, Refusal
 from layerprof.sweep.folder import SweepFolder
 
@@ -53,8 +53,7 @@ def _model(step: Step) -> str:
     """Return what two cells must have in common to share a loaded model, as text."""
     if isinstance(step.who, Refusal):
         return ""
-    names = ("model", "weights", "device", "dtype", "optimization", "attention", "seed")
-    return "|".join(str(step.who.choices.get(name)) for name in names)
+    return "|".join(str(step.who.choices.get(name)) for name in LOADED_BY)
 
 
 def refuse_if_all_are_wrong(steps: Sequence[Step]) -> None:
