@@ -84,7 +84,7 @@ def is_ghost(tensor: Tensor) -> bool:
     if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() < 2 or not _strided(tensor):
         return False
     if hasattr(tensor, "__tensor_flatten__"):
-        return True  # a weight that is stored as codes, see `ghost_weights`
+        return True  # a weight that is stored as codes (`ghost_weights`)
     if _start() and tensor.untyped_storage().data_ptr() == _start():
         return True
     return not any(stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1)

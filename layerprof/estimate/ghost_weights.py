@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from layerprof.estimate.ghost import ghost
+from layerprof.machine import internals
 
 CODES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn, "int4": torch.uint8, "nf4": torch.uint8}
 """What codes lie in; those of 4 bits two to an element."""
@@ -29,24 +30,24 @@ class GhostWeight(Tensor):
     @staticmethod
     def __new__(cls, like: Tensor, codes: Tensor, beside: Tensor, quant_type: str) -> Self:
         """Return one of the shape, strides and dtype of `like`, a tensor on any device, `meta` too."""
-        made: Self = Tensor._make_wrapper_subclass(  # torch documents no other way to make a subclass that wraps
-            cls, like.shape, strides=like.stride(), dtype=like.dtype, device="cpu"
-        )
+        made: Self = internals.wrapping(cls, like)
         made.codes, made.beside, made.quant_type = codes, beside, quant_type
         return made
 
     def __tensor_flatten__(self) -> tuple[list[str], str]:
-        """Name the tensors that lie in memory, as torch asks subclasses that wrap others."""
+        """Name the tensors that lie in memory, as torch asks of subclasses that wrap others."""
         return ["codes", "beside"], self.quant_type
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Answer views with another of these, and everything else with plain ghosts in their places."""
+    def __torch_dispatch__(  # type: ignore[override]  # torch's own annotation is that of a plain method
+        cls, func: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Answer views with another of these; to everything else it is a plain ghost."""
         first = args[0] if args else None
-        if func.name().partition(".")[0] in VIEWS and isinstance(first, cls):
+        if isinstance(first, cls) and func.name().partition(".")[0] in VIEWS:
             there = torch.empty_strided(first.shape, first.stride(), dtype=first.dtype, device="meta")
             return cls(func(there, *args[1:], **(kwargs or {})), first.codes, first.beside, first.quant_type)
-        plain = [ghost(a.shape, a.dtype, a.stride()) if isinstance(a, cls) else a for a in args]
+        plain = [ghost(x.shape, x.dtype, x.stride()) if isinstance(x, cls) else x for x in args]
         return func(*plain, **(kwargs or {}))
 
 

@@ -163,6 +163,7 @@ def _columns(look: Look, lines: Sequence[Sequence[EstimateRow]], phase: Phase) -
     ]
     stored = any(row.bytes_unquantized is not None for row in firsts)
     timed = stored and any(row.time_bound_s is not None for row in firsts)
+    plain = stored and not timed
     bounds = any(row.at_least for row in firsts)  # of which no shares are known
     whole = fsum(weight) or 1.0
     most, width = max([*weight, 1e-30]), 20 if look.width >= 110 else 8
@@ -179,11 +180,7 @@ def _columns(look: Look, lines: Sequence[Sequence[EstimateRow]], phase: Phase) -
         *(_compared(look, [(row.time_bound_unquantized_s, row.time_bound_s) for row in firsts], time) if timed else []),
         _figures(look, work.unit, [units.bound(work.show(row.flops), row.at_least) for row in firsts]),
         _figures(look, moved.unit, [moved.show(row.bytes) for row in firsts]),
-        *(
-            _compared(look, [(row.bytes_unquantized, row.bytes) for row in firsts], moved)
-            if stored and not timed
-            else []
-        ),
+        *(_compared(look, [(row.bytes_unquantized, row.bytes) for row in firsts], moved) if plain else []),
         _figures(look, "FLOP/B", ["" if row.at_least else units.number(row.flops_per_byte or 0) for row in firsts], 2),
         Column("bound by", [look.text(_bound(row)) for row in firsts], 1, "left"),
         _figures(look, f"est. {joules.unit}", [joules.show(row.energy_estimate_j) for row in firsts], 3),
