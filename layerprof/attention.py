@@ -117,3 +117,19 @@ def shown(ran: object) -> str:
     if len(set(told.values())) == 1 and len(told) == len(TOWERS):
         return told["vision"]
     return ", ".join(f"{tower} {name}" for tower, name in told.items())
+
+
+def differing(asked: object, ran: object) -> list[str]:
+    """Return a sentence for each tower of a run that ran another attention than was asked for, every `auto` resolved.
+
+    None for a tower without attention, nor for older runs, which do not tell the towers apart.
+    """
+    if not isinstance(asked, str) or not isinstance(ran, Mapping):
+        return []
+    wanted = parse(asked)
+    pairs = ((tower, getattr(wanted, tower), ran.get(tower)) for tower in TOWERS)
+    return [
+        f"the {tower} tower ran {got} attention, not {name}"
+        for tower, name, got in pairs
+        if name and got and got != name
+    ]

@@ -26,7 +26,7 @@ from sample_sweep import sample_sweep
 
 from layerprof import cli, records, settings
 from layerprof.commands import sweep
-from layerprof.models import find
+from layerprof.models import find, names
 from layerprof.sweep import experiment, experiment_file
 from layerprof.trace.file import write_chrome
 
@@ -273,7 +273,7 @@ def hold(command: Command) -> None:
             **{name: value for name, value in asked.items() if name in settings.Settings.model_fields}
         )
         if built.weights == "random":
-            assert find.parameter_count(find.find(built.model, "random")) == 3_754_622_976
+            assert find.parameter_count(find.find(names.resolve(built.model, "random"), "random")) == 3_754_622_976
         return
     named = {name: asked[name] for name in ("model", "weights", "samples")}
     request = sweep.request(

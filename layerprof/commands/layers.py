@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from layerprof.commands import printing
 from layerprof.layers.find import find_layers
 from layerprof.layers.selector import parse_selector, select
-from layerprof.machine.modules import named, size
+from layerprof.machine.modules import named
+from layerprof.machine.stored import size
 from layerprof.readings import Layer
 from layerprof.records import BLOCK_KINDS
 
@@ -67,8 +68,6 @@ def build(model: str) -> Any:
     from layerprof.estimate import blueprint
     from layerprof.estimate.ghost import Ghosts
     from layerprof.models import configuration
-    from layerprof.models.source import resolve
 
-    name = resolve("auto").name if model == "auto" else model
     with Ghosts():
-        return blueprint.build(configuration.read(name), torch.float16)
+        return blueprint.build(configuration.find(model).config, torch.float16)

@@ -23,6 +23,13 @@ PACKAGES = (
     "numpy",
     "scipy",
 )
+QUANTIZATION = {
+    "torchao": "int8, fp8 and, on a GPU, int4",
+    "bitsandbytes": "nf4",
+    "optimum-quanto": "int4 on a CPU",
+    "compressed-tensors": "checkpoints of its own",
+}
+"""Packages of `layerprof[quantization]`, and the formats of weights that each is for."""
 OPTIONAL = {
     "flash-attn": "--optimization flash",
     "ray": "sweep --engine ray",
@@ -40,7 +47,18 @@ def packages() -> list[Finding]:
         have = environment.package_version(name)
         text = have or f"not installed; only for {use} (pip install {name})"
         found.append(Finding("software", name, "yes" if have else "info", text))
-    return found
+    return [*found, _quantization()]
+
+
+def _quantization() -> Finding:
+    """Say which formats of weights the installed packages make."""
+    versions = {name: environment.package_version(name) for name in QUANTIZATION}
+    missing = [name for name, version in versions.items() if version is None]
+    there = "; ".join(f"{name} {version}: {QUANTIZATION[name]}" for name, version in versions.items() if version)
+    absent = ", ".join(f"{name} ({QUANTIZATION[name]})" for name in missing)
+    text = "; ".join(filter(None, (there, f"not installed: {absent}" if absent else "")))
+    remedy = "pip install 'layerprof[quantization]'" if missing else None
+    return Finding("software", "--quantization", "info" if missing else "yes", text, remedy, versions)
 
 
 def plugins() -> list[Finding]:

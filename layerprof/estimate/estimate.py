@@ -24,6 +24,7 @@ from layerprof.machine.internals import attention_of
 from layerprof.machine.placement import DTYPES, torch_dtype
 from layerprof.readings import Key, Layer, MemoryReading, Work
 from layerprof.records import BLOCK_KINDS, LedgerColumn, Phase
+from layerprof.settings import ImageSize, square_side
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -40,7 +41,7 @@ def estimate(
     model: str | Path | dict[str, Any] | PreTrainedConfig,
     *,
     batch_size: int = 1,
-    image_size: int = 224,
+    image_size: ImageSize = 224,
     text_tokens: int = 100,
     new_tokens: int = 16,
     dtype: str = "fp16",
@@ -50,15 +51,18 @@ def estimate(
 ) -> Estimate:
     """Estimate one `generate()`: `batch_size` rows of one image and `text_tokens` of text, `new_tokens` written each.
 
-    `model` is a name as `layerprof profile` takes it, a folder or file with a configuration, or a configuration. Raises
-    RequestError for what cannot be: an unknown model, dtype or device, sizes below 1, an image that does not divide.
+    `model` is a name as `layerprof profile` takes it, a folder or file with a configuration, or a configuration;
+    what `auto` chose stands in `model` with the reason. Raises RequestError for what cannot be: an unknown model, dtype
+    or device, sizes below 1, an image that does not divide.
     """
+    image_size = square_side(image_size)
     _check(batch_size, image_size, text_tokens, new_tokens, dtype)
     quantized.check(quantization, quantization_skip)
     device = gpu_by_name(gpu) if gpu else None
     from layerprof.models import configuration
 
-    config = configuration.read(model)
+    configured = configuration.find(model)
+    config = configured.config
     given = {"rows": batch_size, "image_size": image_size, "text_tokens": text_tokens, "new_tokens": new_tokens}
     plain = _rehearsed(config, given, dtype, device)
     if quantization == "none":
@@ -68,7 +72,8 @@ def estimate(
         changed = _beside(shown, plain, device)
     return Estimate(
         model={
-            "name": str(model) if isinstance(model, (str, Path)) else config.model_type,
+            "name": configured.name,
+            "why": configured.why,
             "architecture": type(shown.live).__name__,
             "parameters": sum(p.numel() for p in shown.live.parameters()),
             "dtype": dtype,

@@ -59,6 +59,11 @@ class Stored:
     quantised: bool = False
 
     @property
+    def codes(self) -> Tensor | None:
+        """The tensor that holds the codes of a quantised weight: the largest; None of others."""
+        return max(self.tensors, key=own_bytes) if self.quantised and self.tensors else None
+
+    @property
     def bytes(self) -> int:
         """All that is stored, each piece of memory once."""
         return self.packed + sum({view_key(tensor): own_bytes(tensor) for tensor in self.tensors}.values())
@@ -187,8 +192,12 @@ def _loose(module: nn.Module, codes: Sequence[Tensor], rest: Sequence[Tensor]) -
 
 
 def _beside(module: nn.Module) -> dict[str, tuple[Tensor, ...]]:
-    """Return the tensors in a module's own attributes, which are no parameters and no buffers."""
-    found = {name: tuple(held_in(value)) for name, value in _own_attributes(module).items()}
+    """Return the tensors in a module's own attributes, which are no parameters and no buffers.
+
+    Positions (int64) are left out: kernels note there which of their last inputs stood out.
+    """
+    every = {name: tuple(held_in(value)) for name, value in _own_attributes(module).items()}
+    found = {name: tuple(x for x in tensors if dtype_format(x) != "int64") for name, tensors in every.items()}
     return {name: tensors for name, tensors in found.items() if tensors}
 
 

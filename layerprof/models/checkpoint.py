@@ -21,7 +21,7 @@ Find = Callable[[str], Path | None]
 def check_folder(folder: Path, weights: str) -> None:
     """Raise RequestError naming everything that the folder lacks to be loaded; random weights need none."""
     if not (folder / "config.json").is_file():
-        raise _not_a_checkpoint(folder)
+        raise not_a_checkpoint(folder)
 
     missing = problems(in_folder(folder), weights)
     if missing:
@@ -131,15 +131,11 @@ def read_json(file: Path | None) -> dict[str, Any] | None:
     return loaded if isinstance(loaded, dict) else None
 
 
-def _not_a_checkpoint(folder: Path) -> RequestError:
+def not_a_checkpoint(folder: Path) -> RequestError:
     """Return the error for a folder without config.json, with what it seems to be."""
     problem = f"The model folder '{folder}' has no config.json"
     if not any(folder.iterdir()):
         return RequestError(f"{problem}; it is empty.", "Give a folder with a Hugging Face checkpoint.")
-    if (folder / "adapter_config.json").is_file():
-        return RequestError(
-            f"{problem}; it holds an adapter (LoRA).", "Merge it into its base model and give the folder of the result."
-        )
     if any(folder.glob("*.gguf")):
         return RequestError(f"{problem}; it holds a GGUF file.", "Give the Hugging Face checkpoint it was made from.")
     inner = sorted(file.parent for file in folder.glob("*/config.json")) + sorted(

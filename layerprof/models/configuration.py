@@ -3,50 +3,70 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerprof.demo import MODEL_FOLDER
 from layerprof.errors import RequestError
-from layerprof.models import find
+from layerprof.models import adapter, checkpoint, names
+from layerprof.models.find import ask_hub
+from layerprof.models.names import Named
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 
-def read(source: str | Path | dict[str, Any] | PreTrainedConfig) -> PreTrainedConfig:
-    """Return the configuration of a model: bundled, a folder, a `config.json`, a mapping, or a hub id.
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """A configuration, what it is called, and `why` it was chosen where nobody named it."""
 
-    Raises RequestError when it cannot be had, or when transformers does not know the model type.
+    config: Any
+    name: str
+    why: str = ""
+
+
+def find(source: str | Path | dict[str, Any] | PreTrainedConfig) -> Configured:
+    """Return the configuration of a model: `auto`, bundled, a folder, a `config.json`, a mapping, or a hub id.
+
+    Names are resolved as everywhere (`names.resolve`). Raises RequestError when it cannot be had, or when transformers
+    does not know the model type.
     """
     if not isinstance(source, (str, Path, dict)):
-        return source
+        return Configured(source, source.model_type)
     if isinstance(source, dict):
-        return _known(source, "the given mapping")
-    name = find.ARCHITECTURE if source == "auto" else str(source)
-    if name in (find.ARCHITECTURE, find.HUB_3B):
-        return _known(json.loads(find.ARCHITECTURE_FILE.read_text(encoding="utf-8")), name)
-    path = MODEL_FOLDER if name == "demo" else Path(name)
-    path = path / "config.json" if path.is_dir() else path
-    if path.is_file():
-        return _file(path)
-    if path.suffix == ".json" or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        config = _known(source, "the given mapping")
+        return Configured(config, config.model_type)
+    named = names.resolve(str(source), "configuration")
+    return Configured(_of(named), named.name if named.why else str(source), named.why)
+
+
+def _of(named: Named) -> PreTrainedConfig:
+    if named.kind == "architecture":
+        return _known(json.loads(names.ARCHITECTURE_FILE.read_text(encoding="utf-8")), named.name)
+    if named.place is None:
+        return _hub(named.hub_id, named.revision)
+    if named.kind == "file":
+        return _file(named.place)
+    if adapter.is_adapter(named.place):
+        base = adapter.read(named.name, named.place, "random").base
         raise RequestError(
-            f"There is no model '{name}'.",
-            "Give demo, qwen2.5-vl-3b, a hub id (owner/name), a folder with a config.json, or a config.json.",
+            f"The folder '{named.name}' holds an adapter, which is known once it is loaded.",
+            f"Give its base model, {base}, whose layers have the same names; `layerprof profile` measures the adapter.",
         )
-    return _hub(*name.partition("@")[::2])
+    path = named.place / "config.json"
+    if not path.is_file():
+        raise checkpoint.not_a_checkpoint(named.place)
+    return _file(path)
 
 
-def _hub(hub_id: str, revision: str) -> PreTrainedConfig:
+def _hub(hub_id: str, wanted: str | None) -> PreTrainedConfig:
     """Read a hub model's configuration; the hub is asked once, since its client tries again for half a minute."""
     from huggingface_hub import try_to_load_from_cache
     from transformers import AutoConfig
 
-    wanted = revision or None
     if not isinstance(try_to_load_from_cache(hub_id, "config.json", revision=wanted), str):
         try:
-            wanted = find.ask_hub(hub_id, wanted)
+            wanted = ask_hub(hub_id, wanted)
         except RequestError as error:
             ways = "Check the id and the network, or give a folder that holds its config.json, demo or qwen2.5-vl-3b."
             raise RequestError(error.problem, ways) from error

@@ -1,24 +1,20 @@
-"""A model's name -> where its configuration, weights and processor lie, and whether all of them are there."""
+"""What a name stands for -> where its configuration, weights and processor lie, and whether all of them are there."""
 
 from __future__ import annotations
 
-import re
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from layerprof.demo import MODEL_FOLDER
-from layerprof.errors import RequestError, did_you_mean, nearest, suggestion
-from layerprof.models import attention, checkpoint, random_weights
+from layerprof.errors import RequestError, did_you_mean
+from layerprof.models import adapter, attention, checkpoint, names, random_weights
+from layerprof.models.adapter import Adapter
 from layerprof.models.attention import Plan
 from layerprof.models.family import auto_class, reads_images
+from layerprof.models.names import ARCHITECTURE, HUB_3B, REVISIONS, SUGGESTED, Kind, Named
 
-ARCHITECTURE = "qwen2.5-vl-3b"
-ARCHITECTURE_FILE = Path(__file__).parent / "qwen2_5_vl_3b.json"
-HUB_3B = "Qwen/Qwen2.5-VL-3B-Instruct"
-REVISIONS = {HUB_3B: "66285546d2b821cf421d4f5eb2576359d3770cd3"}
-"""Commits that a hub id without a revision means."""
-SUGGESTED = ("auto", "demo", ARCHITECTURE, HUB_3B, "Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen2-VL-2B-Instruct")
 DEMO_VOCABULARY = 576
 SPECIAL = {
     "image_token_id": "<|image_pad|>",
@@ -28,14 +24,12 @@ SPECIAL = {
 }
 """Ids in a Qwen configuration, and the tokens they stand for."""
 
-Kind = Literal["demo", "architecture", "hub", "folder"]
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """Where a model lies. `location` and `processor` are what `from_pretrained` takes: a folder or a hub id.
 
-    `cached` says that the hub need not be asked.
+    `cached` says that the hub need not be asked. `adapter` is what is put onto the model after it is loaded.
     """
 
     name: str
@@ -46,6 +40,7 @@ class Found:
     config: Any = field(default=None, repr=False, compare=False)
     cached: bool = True
     why: str = ""
+    adapter: Adapter | None = None
 
     @property
     def borrowed(self) -> bool:
@@ -53,41 +48,19 @@ class Found:
         return self.processor == str(MODEL_FOLDER) and self.kind != "demo"
 
 
-def find(name: str, weight_kind: str) -> Found:
-    """Return where a model lies. Raises RequestError when it is unknown, incomplete or cannot be reached."""
-    asked = name.strip()
-    alias = asked.lower().removeprefix("qwen/").removesuffix("-instruct")
-    if asked.lower() == "demo":
-        return _with_config(Found("demo", "demo", str(MODEL_FOLDER), str(MODEL_FOLDER)))
-    if alias == ARCHITECTURE and weight_kind == "random":
-        why = "published configuration and the bundled tokenizer, no network needed"
-        return _with_config(Found(ARCHITECTURE, "architecture", str(ARCHITECTURE_FILE), str(MODEL_FOLDER), why=why))
-    if alias == ARCHITECTURE and "/" not in asked:
-        asked = HUB_3B
-    path = Path(asked).expanduser()
-    if path.is_dir():
-        return _folder(asked, path, weight_kind)
-    if path.exists():
-        raise RequestError(f"--model {name} is a file.", "Give the folder that it lies in.")
-    if asked.startswith((".", "/", "~")) or asked.endswith("/") or asked.count("/") > 1:
-        raise RequestError(f"The model folder '{name}' does not exist.", "Check the path, or give a hub id.")
-    hub_id, _, revision = asked.partition("@")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
-        raise _unknown(name)
-    return _hub(hub_id, revision or None, weight_kind)
-
-
-def _unknown(name: str) -> RequestError:
-    lowered = {suggestion.lower(): suggestion for suggestion in SUGGESTED}
-    lowered |= {suggestion.rpartition("/")[2].lower(): suggestion for suggestion in SUGGESTED}
-    guess = suggestion(f"'{lowered[near]}'" for near in nearest(name.lower(), lowered, cutoff=0.4))
-    return RequestError(
-        f"Unknown model '{name}'.",
-        f"{guess}Give auto, demo, {ARCHITECTURE}, a hub id (owner/name) or the folder of a checkpoint.",
-    )
+def find(named: Named, weight_kind: str) -> Found:
+    """Return where a model lies. Raises RequestError when it is incomplete or cannot be reached."""
+    if named.kind == "hub" or named.place is None:
+        return _hub(named.hub_id, named.revision, weight_kind)
+    if named.kind == "folder":
+        return _folder(named.name, named.place, weight_kind)
+    why = "published configuration and the bundled tokenizer, no network needed" if named.kind != "demo" else ""
+    return _with_config(Found(named.name, named.kind, str(named.place), str(MODEL_FOLDER), why=why))
 
 
 def _folder(name: str, path: Path, weight_kind: str) -> Found:
+    if adapter.is_adapter(path):
+        return _adapted(name, path, weight_kind)
     checkpoint.check_folder(path, weight_kind)
     own = any((path / file).is_file() for file in checkpoint.TOKENIZER)
     found = _with_config(Found(name, "folder", str(path), str(path) if own else str(MODEL_FOLDER)))
@@ -95,6 +68,20 @@ def _folder(name: str, path: Path, weight_kind: str) -> Found:
         remedy = "Copy the tokenizer and processor files into it."
         raise RequestError(f"The model folder '{name}' has no tokenizer.", remedy)
     return found
+
+
+def _adapted(name: str, path: Path, weight_kind: str) -> Found:
+    """Find the base model of an adapter; it keeps its own kind and place, and takes the adapter's name."""
+    own = adapter.read(name, path, weight_kind)
+    try:
+        wanted: names.Wanted = "random" if weight_kind == "random" else "pretrained"
+        bundled = Path(own.base) == MODEL_FOLDER
+        base = find(names.resolve("demo" if bundled else own.base, wanted), weight_kind)
+    except RequestError as error:
+        problem = f"The base model '{own.base}' of the adapter in '{name}' cannot be had: {error.problem}"
+        raise RequestError(problem, error.remedy) from None
+    why = ", ".join(filter(None, (base.why, own.told)))
+    return dataclasses.replace(base, name=name, adapter=own, why=why)
 
 
 def _demo_fits(config: Any) -> bool:
@@ -150,8 +137,6 @@ def _unreachable(hub_id: str, error: Exception) -> RequestError:
 
 def _with_config(found: Found) -> Found:
     """Read the configuration into `found`. Raises RequestError for a family that transformers does not know."""
-    import dataclasses
-
     config = _read_config(found)
     auto_class(config)
     if found.borrowed:

@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from layerprof.machine import stored
+
 if TYPE_CHECKING:
     from layerprof.models.source import ModelSource
 
@@ -28,7 +30,8 @@ def of_source(source: ModelSource, model: Any) -> dict[str, Any]:
         "processor": "bundled" if source.is_demo else source.found.processor,
         "token_ids": "special ids set to the bundled tokenizer's" if source.found.borrowed else "own",
     }
-    return own | facts(model)
+    adapter = source.found.adapter
+    return own | ({"adapter": adapter.facts} if adapter else {}) | facts(model)
 
 
 def _own(config: Any) -> Any:
@@ -48,7 +51,7 @@ def facts(model: Any) -> dict[str, Any]:
     return {
         "architecture": type(model).__name__,
         "model_type": config.get("model_type"),
-        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "parameters": stored.size(model),
         "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "transformers": transformers.__version__,
         "torch": torch.__version__,

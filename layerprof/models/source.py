@@ -11,7 +11,7 @@ from layerprof.demo import MODEL_FOLDER
 from layerprof.errors import RequestError
 from layerprof.machine import placement
 from layerprof.models import attention as attentions
-from layerprof.models import family, find, published
+from layerprof.models import family, find, names, published
 from layerprof.models import quantization as formats
 from layerprof.models.attention import Plan
 from layerprof.models.find import Found
@@ -22,8 +22,6 @@ from layerprof.settings import ImageSize
 
 QWEN_VL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
 """Families whose images are cut into cells of patch x merge pixels, one token a cell."""
-AUTO_NEEDS_BYTES = 10 * 10**9
-"""Free GPU memory for `auto` to choose the 3B model: 7.5 GB of fp16 weights, and room to work."""
 Leave = Callable[[Any], Iterable[str]]
 """A model without memory -> the names of its modules that are left as they are."""
 FEWEST_CELLS, MOST_CELLS = 2, 128
@@ -110,8 +108,8 @@ def resolve(
     asked = parse(attention)
     on = placement.device(device)
     placement.check_optimization(optimization, on)
-    chosen, reason = _automatic(on, weights) if name.strip().lower() == "auto" else (name, "")
-    found = find.find(chosen, weights)
+    named = names.resolve(name, "random" if weights == "random" else "pretrained", on)
+    found = find.find(named, weights)
     planned = attentions.plan(asked, optimization, found.config)
     attentions.check(planned, optimization, on)
     parameters = find.parameter_count(found, planned)
@@ -129,7 +127,7 @@ def resolve(
     _check_memory(found, quantized, parameters, number, on)
     differs = f" (published in {own})" if own not in (None, number) else ""
     stored_as = quantized.why if quantized else ""
-    told = ", ".join(part for part in (reason, found.why, dtype_reason, stored_as) if part)
+    told = ", ".join(part for part in (named.why, found.why, dtype_reason, stored_as) if part)
     why = f"{found.name} ({parameters / 1e6:,.1f} M parameters, {weights} weights) on {on} in {number}{differs}"
     return ModelSource(
         name=found.name,
@@ -188,17 +186,6 @@ def _check_memory(
             return
     stored_as = quantized.format if quantized and stored is not None else ""
     placement.check_memory(parameters, dtype, on, stored=stored, stored_as=stored_as)
-
-
-def _automatic(on: str, weights: str) -> tuple[str, str]:
-    """Choose between the 3B model and the bundled one by the GPU's free memory."""
-    if on == "cpu":
-        return "demo", "auto chose the bundled model, since there is no GPU"
-    free = placement.free_bytes(on) or 0
-    if free < AUTO_NEEDS_BYTES:
-        return "demo", f"auto chose the bundled model, since {on} has only {free / 1e9:.1f} GB free"
-    name = find.ARCHITECTURE if weights == "random" else find.HUB_3B
-    return name, f"auto chose it, since {on} has {free / 1e9:.0f} GB free"
 
 
 def _cell_px(config: Any) -> int | None:

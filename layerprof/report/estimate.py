@@ -39,6 +39,8 @@ def _header(it: Estimate, look: Look) -> Iterator[RenderableType]:
     model, given = it.model, it.settings
     count = units.scale([model["parameters"]], " parameters")
     yield look.text("layerprof estimate ", "dim").append_text(look.text(model["name"], "bold"))
+    if model.get("why"):
+        yield look.text(model["why"], "dim")
     yield look.packed(
         [
             f"{model['architecture']}, {count.show(model['parameters'])} {count.unit} in {model['dtype']}",

@@ -9,6 +9,7 @@ from layerprof.books import not_counted
 from layerprof.flops.formulas import CONVENTION
 from layerprof.records import Run, Statistic, Totals, Wer
 from layerprof.report import energy_facts, fed, samples, units
+from layerprof.report import weights as stored_weights
 from layerprof.report.fact import Fact, filled, joined
 
 WIDEST_POINTS = 10.0
@@ -37,6 +38,7 @@ def settings(run: Run) -> list[str]:
     named = (
         run.environment.get("device_name") or run.environment.get("device") or get("device"),
         _dtype(run),
+        stored_weights.stored(run),
         get("optimization"),
         filled(attention.shown(run.model.get("attention")) or None, "attention {}"),
         "random weights" if weights == "random" else None,

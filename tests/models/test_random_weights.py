@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_models import CONFIG, PARAMETERS, checkpoint_folder, config_folder, subject
 
-from layerprof.models import family, find
+from layerprof.models import family, find, names
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_buffers_of_random_models_are_those_of_a_loaded_one(whole: Path, tmp_pat
 
 def test_the_bundled_configuration_is_the_published_models() -> None:
     """Parts of the 3B model as counted from its published configuration."""
-    config = find.find(find.ARCHITECTURE, "random").config
+    config = find.find(names.resolve(names.ARCHITECTURE, "random"), "random").config
     with torch.device("meta"):
         model = family.auto_class(config).from_config(config)
     sizes = {

@@ -96,4 +96,4 @@ def test_a_model_with_another_cell_has_its_own_count_above_its_report(tmp_path: 
         trace=False,
         output=str(tmp_path / "run"),
     )
-    assert _image(run) == "224 px (49 image tokens)"
+    assert _image(run) == "images 224 × 224 px, 49 tokens each"

@@ -295,3 +295,14 @@ def test_a_part_of_the_layers_gives_no_time_of_a_tower(data: overview.SweepData)
     part = part.model_copy(update={"settings": part.settings | {"layers": "vision[0]"}})
     found = figures.figures([part])
     assert (found.vision_span_s, found.prefill_span_s, found.decode_span_s) == (None, None, None)
+
+
+def test_a_cell_that_ran_another_attention_than_asked_is_told(data: overview.SweepData) -> None:
+    """Below the table, with the tower and both names; a cell that ran what was asked is not."""
+    key = tables.tables(data)[0].rows[0].keys[0]
+    asked = data.runs[key].settings | {"attention": "vision=flash,language=sdpa"}
+    ran = data.runs[key].model | {"attention": {"vision": "sdpa", "language": "sdpa"}}
+    data.runs[key] = data.runs[key].model_copy(update={"settings": asked, "model": ran})
+    text = " ".join(_text(data, "markdown").replace("\\", "").split())
+    assert "batch_size 1: the vision tower ran sdpa attention, not flash" in text
+    assert text.count("attention, not") == 1

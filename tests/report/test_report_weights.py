@@ -9,7 +9,7 @@ from sample_run import sample_run
 from shown import shown
 
 from layerprof.records import LayerRow, Run
-from layerprof.report import layer_lines
+from layerprof.report import facts, layer_lines, weights
 from layerprof.report.formats import markdown
 from layerprof.report.payload import payload
 from layerprof.runs.layer_table import csv_text
@@ -68,3 +68,17 @@ def test_the_table_of_layers_has_the_format() -> None:
     rows = list(csv.DictReader(io.StringIO(csv_text(quantised()))))
     assert rows[0]["weights_dtype"] == "fp16"
     assert rows[1]["weights_dtype"] == "int8 + fp16"
+
+
+def test_how_weights_are_stored_stands_in_the_header() -> None:
+    """With the package; where they were unpacked to run, that is said."""
+    model = {"format": "int8", "package": "torchao", "package_version": "0.18.0", "run_as": None}
+
+    def header(told: dict[str, str | None]) -> str | None:
+        run = sample_run()
+        return weights.stored(run.model_copy(update={"model": run.model | {"quantization": told}}))
+
+    assert header(model) == "weights int8 (torchao 0.18.0)"
+    assert header(model | {"run_as": "bf16"}) == "weights int8, unpacked to bf16 (torchao 0.18.0)"
+    assert weights.stored(sample_run()) is None
+    assert "weights fp16, int8 + fp16" in facts.settings(quantised())

@@ -14,6 +14,7 @@ from layerprof import registry
 from layerprof.commands.cells import Runner
 from layerprof.energy.instruments import METER
 from layerprof.errors import RequestError
+from layerprof.machine import environment
 from layerprof.measure import check
 from layerprof.runs import batch_files, store
 from layerprof.settings import build
@@ -57,6 +58,16 @@ def test_a_cell_is_who_it_resolves_to(runner: Runner) -> None:
     assert len({plain.key(), plain.key(repeat=1), *others}) == 5
     assert len(plain.data["ids"]) == 3
     assert plain.choices["max_new_tokens"] == 16
+
+
+def test_a_format_of_weights_is_part_of_who_a_cell_is(runner: Runner) -> None:
+    """With the version of the package that makes it, and what it leaves; a cell without one names no such package."""
+    plain = runner.identify(BASE, {})
+    assert not {"torchao", "bitsandbytes", "optimum-quanto"} & plain.versions.keys()
+    int8 = runner.identify(BASE | {"quantization": "int8"}, {})
+    assert int8.versions["torchao"] == environment.package_version("torchao")
+    less = runner.identify(BASE | {"quantization": "int8", "quantization_skip": "vision"}, {})
+    assert len({who.key() for who in (plain, int8, less)}) == 3
 
 
 def test_a_part_for_the_instruments_is_told_by_what_it_comes_to(runner: Runner) -> None:

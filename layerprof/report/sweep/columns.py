@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from layerprof import attention
 from layerprof.books import not_counted
 from layerprof.records import Run
 from layerprof.report import units
@@ -192,7 +193,10 @@ def without_figures(rows: Sequence[CellRow]) -> list[str]:
 
 
 def not_measured(table: TableView) -> list[str]:
-    """Return why measured cells lack joules, also of a right answer, operators and samples, each reason once."""
+    """Return why measured cells lack joules, also of a right answer, operators and samples, each reason once.
+
+    And which cells ran another attention than was asked for.
+    """
     figures = [row.figures for row in table.rows if row.figures]
     reasons = dict.fromkeys(f.energy_reason for f in figures if f.energy_j is None and f.energy_reason)
     missing = dict.fromkeys(not_counted.warning(row.run.ledger.flops) for row in table.rows if row.run)
@@ -202,7 +206,12 @@ def not_measured(table: TableView) -> list[str]:
         *(f"no joules of a right answer: {reason}" for reason in costs),
         *filter(None, missing),
         *dict.fromkeys(note for row in table.rows if row.run and (note := _left_out(row.run))),
+        *(f"{row.label}: {said}" for row in table.rows if row.run for said in _attention(row.run)),
     ]
+
+
+def _attention(run: Run) -> list[str]:
+    return attention.differing(run.settings.get("attention"), run.model.get("attention"))
 
 
 def _left_out(run: Run) -> str:
