@@ -136,7 +136,7 @@ def test_a_selector_that_takes_nothing_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["int8", "nf4", "fp8"])
 def test_a_model_that_is_really_stored_so_has_the_same_bytes(name: str) -> None:
-    """The bundled model, quantised by torchao or bitsandbytes: as many bytes, layer by layer, and a step reads them all."""
+    """The bundled model, quantised by torchao or bitsandbytes: as many bytes by layer, and a step reads them all."""
     transformers = pytest.importorskip("transformers")
     if name == "nf4":
         pytest.importorskip("bitsandbytes")
