@@ -156,6 +156,20 @@ def test_parts_of_a_configuration_are_found_whatever_their_names(name: str, visi
     assert attention(model) == {"vision": vision, "language": language}
 
 
+def test_parts_inside_parts_have_their_towers_too() -> None:
+    """An omni model's thinker holds a tower of pictures, one of sound and one of text."""
+    import transformers
+
+    told = attentions.plan(TowerAttention("sdpa", "eager"), "eager", transformers.Qwen2_5OmniConfig()).told
+    assert isinstance(told, dict)
+    assert told["thinker_config"] == {
+        "": "eager",
+        "text_config": "eager",
+        "vision_config": "sdpa",
+        "audio_config": "eager",
+    }
+
+
 def test_a_module_that_attends_its_own_way_is_told_as_what_it_does() -> None:
     """GIT's decoder computes a softmax whatever its configuration says; its vision tower goes by the configuration."""
     model = families.build("git", "eager").model
