@@ -70,6 +70,17 @@ def test_a_format_of_weights_is_part_of_who_a_cell_is(runner: Runner) -> None:
     assert len({who.key() for who in (plain, int8, less)}) == 3
 
 
+def test_the_attention_of_each_tower_is_part_of_who_a_cell_is(runner: Runner) -> None:
+    """However it was asked for: by the optimisation, by one name, or for each tower; another mix is another cell."""
+    sdpa = runner.identify(BASE | {"optimization": "sdpa"}, {})
+    assert sdpa.choices["attention"] == "sdpa"
+    for asked in ("sdpa", "vision=sdpa", "language=sdpa,vision=sdpa"):
+        assert runner.identify(BASE | {"optimization": "sdpa", "attention": asked}, {}).key() == sdpa.key()
+    mixed = runner.identify(BASE | {"optimization": "sdpa", "attention": "vision=eager"}, {})
+    assert mixed.choices["attention"] == "vision=eager,language=sdpa"
+    assert mixed.key() != sdpa.key()
+
+
 def test_a_part_for_the_instruments_is_told_by_what_it_comes_to(runner: Runner) -> None:
     """Of three samples the default, all, 3, and 2 in batches of two with one more are the same walk; 1 is another.
 
