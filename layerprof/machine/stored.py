@@ -30,8 +30,10 @@ from layerprof.machine.tensors import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-WIDE = ("int16", "int32", "int64")
+WIDE = ("int16", "int32")
 """Formats that hold positions as well as codes: they are codes only where scales or a linear layer say so."""
+POSITIONS = "int64"
+"""What nobody packs codes in: an index of positions may lie beside what is called a scale (Swin V2's `logit_scale`)."""
 SCALES = re.compile(r"scale|zero|shift|absmax|scb", re.I)
 NAMED = re.compile(r"nf4|nvfp4|mxfp\d|fp\d", re.I)
 """Formats in the name of a class or in a `quant_type`, which bits alone do not tell."""
@@ -140,7 +142,7 @@ def _is_code(module: nn.Module, own: Mapping[str, Tensor], tensor: Tensor, *, bu
     """
     if _knows_itself(tensor):
         return True
-    if tensor.ndim < 2 or not holds_codes(tensor):
+    if tensor.ndim < 2 or not holds_codes(tensor) or dtype_format(tensor) == POSITIONS:
         return False
     sure = not buffer and dtype_format(tensor) not in WIDE
     return sure or any(map(SCALES.search, own)) or bool(_sides(module) or _shape_beside(module))
@@ -197,7 +199,7 @@ def _beside(module: nn.Module) -> dict[str, tuple[Tensor, ...]]:
     Positions (int64) are left out: kernels note there which of their last inputs stood out.
     """
     every = {name: tuple(held_in(value)) for name, value in _own_attributes(module).items()}
-    found = {name: tuple(x for x in tensors if dtype_format(x) != "int64") for name, tensors in every.items()}
+    found = {name: tuple(x for x in tensors if dtype_format(x) != POSITIONS) for name, tensors in every.items()}
     return {name: tensors for name, tensors in found.items() if tensors}
 
 

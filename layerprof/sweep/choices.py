@@ -74,4 +74,4 @@ def check(name: str, value: Any) -> None:
         return
     if isinstance(value, bool) != (settings.Settings.model_fields[name].annotation is bool):
         raise RequestError(f"Setting '{name}' cannot be {value!r}.", "Write true and false for switches only.")
-    settings.build(**{name: value})
+    settings.build(**settings.WITH.get(name, {}) | {name: value})

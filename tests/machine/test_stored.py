@@ -113,6 +113,16 @@ def test_masks_and_positions_are_no_codes() -> None:
     assert stored.format_of(module) == "fp32"
 
 
+def test_positions_beside_a_learnt_scale_are_no_codes() -> None:
+    """Swin V2's attention has both: an index of relative positions, and a temperature that is named a scale."""
+    module = nn.Module()
+    module.logit_scale = nn.Parameter(torch.ones(2, 1, 1))
+    module.register_buffer("relative_position_index", torch.zeros(64, 64, dtype=torch.int64))
+    assert stored.size(module) == 2
+    assert stored.format_of(module) == "fp32"
+    assert not any(weight.quantised for weight in stored.of_module(module))
+
+
 def test_a_module_of_buffers_alone_has_their_format() -> None:
     """A rotary embedding has no parameters, and is still stored as something."""
     module = nn.Module()

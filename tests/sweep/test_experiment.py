@@ -128,6 +128,16 @@ def test_only_keeps_cells_by_the_text_of_a_setting(tmp_path: Path) -> None:
     assert "1, 4, 8" in caught.value.remedy
 
 
+def test_native_is_a_size_among_others(tmp_path: Path) -> None:
+    """An axis of sizes may hold it, bounds of pixels stand in the base, and --only finds it."""
+    text = '[base]\nsource = "bundled@mixed"\nsamples = 2\n[axes]\nimage_size = [224, "native"]\n'
+    assert [cell["image_size"] for cell in _choices(_file(tmp_path, text))] == [224, "native"]
+    kept = _choices(_file(tmp_path, text), only=choices.parse_assignments(["image-size=native"], "--only"))
+    assert [cell["image_size"] for cell in kept] == ["native"]
+    bounded = '[base]\nimage_size = "native"\n[axes]\nmax_pixels = [50176, 200704]\n'
+    assert [cell["max_pixels"] for cell in _choices(_file(tmp_path, bounded))] == [50176, 200704]
+
+
 def test_all_samples_and_the_settings_of_a_part_of_them_are_taken(tmp_path: Path) -> None:
     """`samples` is a number or all, also on an axis; the part for the instruments can be an axis, as prefetch can."""
     base = '[base]\nsamples = "all"\nskip_bad = true\nmemory = true\n'
