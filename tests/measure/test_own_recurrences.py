@@ -145,7 +145,7 @@ def test_products_of_a_recurrence_are_those_of_torch_s_counter(name: str, part: 
         model(ids, use_cache=False)
     ours = {f"{type(model).__name__}.{row.name}": row.flops for row in prof.run.layers}
     peer = {place: sum(counter.get_flop_counts()[place].values()) for place in ours}
-    # A chunk of 64 is solved for by substitution in each of four heads, for 8 + 8 columns: the peer does not count that.
+    # In each of four heads 64 rows are solved for 8 + 8 columns by substitution, which the peer does not count.
     solved = 4 * 64 * 63 * (8 + 8) if name == "qwen3_next" else 0
     assert list(ours.values()) == [flops + solved for flops in peer.values()]
     assert len(ours) == 1
