@@ -251,6 +251,16 @@ def test_a_model_without_such_an_attention_is_refused_before_it_is_loaded(asked:
     assert "eager" in error.remedy
 
 
+def test_what_a_kernel_of_the_hub_fails_with_is_told_of_the_kernel() -> None:
+    """Whatever the hub's client raises; of another failure nothing is blamed on attention."""
+    config = families.FAMILIES["llava"]().model.config
+    kernel = attentions.plan(parse("language=owner/kernel"), "eager", config)
+    error = attentions.unsupported(kernel, "own", OSError("no connection"))
+    assert error is not None
+    assert "--attention language=owner/kernel (no connection)" in error.problem
+    assert attentions.unsupported(attentions.plan(parse("sdpa"), "eager", config), "own", OSError("no room")) is None
+
+
 @pytest.mark.parametrize("optimization", ["compile", "graph"])
 def test_steps_of_a_fixed_length_take_eager_and_sdpa_alone(optimization: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The vision tower is free: it has no cache."""

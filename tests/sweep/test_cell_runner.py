@@ -70,6 +70,24 @@ def test_a_format_of_weights_is_part_of_who_a_cell_is(runner: Runner) -> None:
     assert len({who.key() for who in (plain, int8, less)}) == 3
 
 
+def test_an_adapter_is_part_of_who_a_cell_is(tmp_path: Path) -> None:
+    """One folder that holds another adapter than before is another cell, although name and base model are the same."""
+    import peft
+
+    from layerprof.demo import MODEL_FOLDER
+
+    folder = tmp_path / "adapter"
+    keys = set()
+    for rank in (2, 4):
+        config = peft.LoraConfig(r=rank, target_modules=["q_proj"], base_model_name_or_path=str(MODEL_FOLDER))
+        config.save_pretrained(str(folder))
+        runner = Runner()
+        asked = BASE | {"model": str(folder), "weights": "random", "source": "bundled"}
+        keys.add(runner.identify(asked, {}).key())
+        assert runner.identify(asked, {}).versions["peft"] == environment.package_version("peft")
+    assert len(keys) == 2
+
+
 def test_the_attention_of_each_tower_is_part_of_who_a_cell_is(runner: Runner) -> None:
     """However it was asked for: by the optimisation, by one name, or for each tower; another mix is another cell."""
     sdpa = runner.identify(BASE | {"optimization": "sdpa"}, {})
