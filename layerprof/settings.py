@@ -46,7 +46,7 @@ class Settings(BaseModel):
     own, to show what that saves. `memory` adds the pass of memory by layer.
 
     `quantization` stores the weights in another format as they are loaded, but for the layers that
-    `quantization_skip`, a selector, takes. `attention` names the implementation for both towers (`sdpa`) or for each
+    `quantization_skip`, a selector (or `none`), takes. `attention` names the implementation for both towers (`sdpa`) or for each
     (`vision=sdpa,language=flash`); `auto` leaves it to `optimization`. `min_pixels` and `max_pixels` bound what a
     picture of `native` size may have. `energy_sensor` says whose counter is read.
 
@@ -170,6 +170,8 @@ def _normal(values: dict[str, Any]) -> dict[str, Any]:
         found["image_size"] = _sized(given["image_size"])
     if isinstance(given.get("attention"), str):
         found["attention"] = str(attention.parse(given["attention"]))
+    if str(given.get("quantization_skip", "")).strip().lower() == "none":
+        found["quantization_skip"] = None
     return found
 
 

@@ -128,6 +128,23 @@ def test_only_keeps_cells_by_the_text_of_a_setting(tmp_path: Path) -> None:
     assert "1, 4, 8" in caught.value.remedy
 
 
+def test_formats_of_weights_and_what_they_leave_are_axes(tmp_path: Path) -> None:
+    """`none` is one of each; a selector is checked beside a format, and leaves the format to the cell."""
+    path = _file(
+        tmp_path, '[axes]\nquantization = ["none", "int8"]\nquantization_skip = ["none", "vision"]\n', "formats.toml"
+    )
+    found = [(cell["quantization"], cell["quantization_skip"]) for cell in _choices(path)]
+    assert found == [("none", "none"), ("none", "vision"), ("int8", "none"), ("int8", "vision")]
+    with pytest.raises(RequestError, match="line 2"):
+        experiment_file.load(_file(tmp_path, '[axes]\nquantization = ["int5"]\n'))
+
+
+def test_the_bounds_of_native_pictures_are_axes(tmp_path: Path) -> None:
+    """They are checked as they are meant, beside pictures of native size."""
+    path = _file(tmp_path, '[base]\nimage_size = "native"\n[axes]\nmax_pixels = [200704, 802816]\n')
+    assert [cell["max_pixels"] for cell in _choices(path)] == [200704, 802816]
+
+
 def test_all_samples_and_the_settings_of_a_part_of_them_are_taken(tmp_path: Path) -> None:
     """`samples` is a number or all, also on an axis; the part for the instruments can be an axis, as prefetch can."""
     base = '[base]\nsamples = "all"\nskip_bad = true\nmemory = true\n'
