@@ -42,7 +42,7 @@ def profile(
     dataset: Annotated[str, typer.Option(help="textvqa, scienceqa or coco.")] = "textvqa",
     source: Annotated[
         str | None,
-        typer.Option(help="bundled, hub, or a folder with your own samples. Default: bundled for demo, else hub."),
+        typer.Option(help="bundled, bundled@mixed, hub, or a folder of samples. Default: bundled for demo, else hub."),
     ] = None,
     samples: Annotated[str, typer.Option(metavar="N|all", help="How many samples to answer.")] = "32",
     instrumented: Annotated[
@@ -203,7 +203,7 @@ def estimate(
     context: typer.Context,
     model: Model = "auto",
     batch_size: Annotated[int, typer.Option(help="Rows.")] = 1,
-    image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 224,
+    image_size: Annotated[str, typer.Option(metavar="INTEGER", help="Pixels a side.")] = "224",
     text_tokens: Annotated[int, typer.Option(help="Prompt tokens besides the image's.")] = 100,
     new_tokens: Annotated[int, typer.Option(help="Tokens to write.")] = 16,
     dtype: Annotated[str, typer.Option(help="fp16, bf16 or fp32.")] = "fp16",

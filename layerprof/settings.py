@@ -197,6 +197,17 @@ def _sized(value: Any) -> Any:
     return int(text)
 
 
+def square_side(value: Any) -> int:
+    """Return the side of a square image as it may be written. Raises RequestError for `native`, which has none."""
+    sized = _sized(value)
+    if sized == "native":
+        raise RequestError(
+            "--image-size native leaves the size to the pictures, and an estimate is of none.",
+            "Give the side of a square image, such as --image-size 224.",
+        )
+    return int(sized)
+
+
 def _check_together(settings: Settings) -> None:
     """Refuse what has no meaning without another setting, or against it."""
     for name in ("min_pixels", "max_pixels"):

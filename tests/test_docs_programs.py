@@ -214,6 +214,18 @@ def test_a_row_and_its_folder_are_samples(workplace: Path) -> None:
     assert example.references == ("stop", "STOP")
 
 
+def test_rows_of_several_pictures_are_samples(tmp_path: Path) -> None:
+    """Each row of the page loads, with as many images and frames as it names."""
+    (block,) = docs.blocks("jsonl")
+    (tmp_path / "clip").mkdir()
+    frames = [f"{number:04d}.png" for number in (1, 2, 3)]
+    for name in ("front.png", "back.png", *frames, *(f"clip/{name}" for name in frames)):
+        small_models.picture().save(tmp_path / name)
+    (tmp_path / "metadata.jsonl").write_text(block.text)
+    loaded = datasets.load("textvqa", source=tmp_path, count="all")
+    assert [(len(one.pictures), len(one.frames)) for one in loaded.examples] == [(2, 0), (0, 0), (0, 3), (1, 3)]
+
+
 def _labels(printed: str, section: str) -> set[str]:
     """Return what stands first in the lines of a section of the summary."""
     lines = printed.split(f"\n{section}  ", 1)[1].split("\n\n", 1)[0].splitlines()[1:]
@@ -315,4 +327,4 @@ def test_no_block_is_left_out() -> None:
     """Every fenced block is commands, a program, or a text that something above holds to the code."""
     assert set(docs.blocks("python")) == {_program(word, page) for page, word in (*PROGRAMS, *NEEDS_A_GPU)}
     assert {block.name for block in docs.blocks("")} == PLAIN.keys()
-    assert {block.language for block in docs.blocks()} == {"", "sh", "python", "toml", "ini", "json"}
+    assert {block.language for block in docs.blocks()} == {"", "sh", "python", "toml", "ini", "json", "jsonl"}

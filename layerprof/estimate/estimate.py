@@ -21,6 +21,7 @@ from layerprof.machine.internals import attention_of
 from layerprof.machine.placement import DTYPES, torch_dtype
 from layerprof.readings import Key, Layer, MemoryReading, Work
 from layerprof.records import BLOCK_KINDS, Phase
+from layerprof.settings import ImageSize, square_side
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -36,7 +37,7 @@ def estimate(
     model: str | Path | dict[str, Any] | PreTrainedConfig,
     *,
     batch_size: int = 1,
-    image_size: int = 224,
+    image_size: ImageSize = 224,
     text_tokens: int = 100,
     new_tokens: int = 16,
     dtype: str = "fp16",
@@ -48,6 +49,7 @@ def estimate(
     what `auto` chose stands in `model` with the reason. Raises RequestError for what cannot be: an unknown model, dtype
     or device, sizes below 1, an image that does not divide.
     """
+    image_size = square_side(image_size)
     _check(batch_size, image_size, text_tokens, new_tokens, dtype)
     device = gpu_by_name(gpu) if gpu else None
     from layerprof.estimate import blueprint, memory, rehearsal

@@ -378,3 +378,10 @@ def test_complex_numbers_stay_without_storage() -> None:
         back = torch.view_as_real(turned).flatten(1)
     assert (turned.shape, turned.dtype) == ((64, 1024), torch.complex64)
     assert (back.shape, back.dtype, is_ghost(back)) == ((64, 2048), torch.float32, True)
+
+
+def test_a_native_size_is_no_size_of_an_estimate() -> None:
+    """It depends on the pictures, of which there are none."""
+    with pytest.raises(RequestError, match="native leaves the size to the pictures") as caught:
+        estimate("demo", image_size="native")
+    assert "--image-size 224" in caught.value.remedy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def test_the_work_is_that_of_the_formulas(run: Run) -> None:
     """Each image attends within itself, in windows or whole; prompts are padded to the longest of their batch."""
     formulas = due(run)
     assert run.totals.flops == sum(one.total for one in formulas)
-    flops = {(row.name.split(".", 2)[-1], row.phase): row.flops for row in run.layers}
+    flops = {(row.name.split(".", 2)[-1], row.phase.value): row.flops for row in run.layers}
     for block in range(4):
         assert flops[f"blocks.{block}", "vision"] == sum(one.vision_blocks[block] for one in formulas)
     for layer in range(6):
@@ -215,10 +216,8 @@ def _texts(count: int) -> Dataset:
 
 def test_several_images_are_read_and_processed_in_their_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """On a clock that opening moves by 5 s a picture: five pictures of three samples are 25 s of reading."""
-    from layerprof.data import batching as timed
-
     clock = [0.0]
-    monkeypatch.setattr(timed.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
 
     def slow(width: int, height: int) -> Any:
         clock[0] += 5
