@@ -32,6 +32,7 @@ def settings(a: Run, b: Run) -> Differences:
     if ("attention" in a.settings) != ("attention" in b.settings):
         newer.add("attention")  # what ran is told below
     told = {*NOT_THE_MODELS, *a.settings, *b.settings} | ({"name"} if "model" in a.settings else set())
+    told.discard("quantization")  # a format that was asked for, and all that came of it
     if (a.format < WITHOUT_PATHS) != (b.format < WITHOUT_PATHS):
         told.add("config_sha256")
     return {
