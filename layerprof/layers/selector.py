@@ -17,14 +17,14 @@ A selector decides what is shown: what belongs to which layer, and so each row's
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NoReturn
 
 from layerprof.errors import SelectorError, nearest
 from layerprof.layers.tree import ancestors
-from layerprof.machine.modules import first_names
+from layerprof.machine.modules import first_names, is_called
 from layerprof.readings import Layer
 from layerprof.records import BLOCK_KINDS
 
@@ -107,6 +107,7 @@ class _Names:
 
     def __init__(self, layers: Sequence[Layer], model: nn.Module | None) -> None:
         self.has_model = model is not None
+        self._model = model
         self.first = first_names(model) if model is not None else {layer.name: layer.name for layer in layers}
         self.layers = {layer.name: layer for layer in layers}
         self._listed = layers
@@ -128,6 +129,26 @@ class _Names:
         holders = [name for name, first in self.first.items() if first == layer.name]
         return [self.layer(n) for holder in holders for n in self.first if _is_sub(n, holder, pattern)]
 
+    def called(self, layers: Iterable[Layer]) -> Iterator[Layer]:
+        """Yield layers; in the place of a module that is never called (a list) the parts of it that are."""
+        for layer in layers:
+            parts = () if layer.found or not self._model else _called_parts(self._model.get_submodule(layer.name))
+            if not parts:
+                yield layer
+            for part in parts:
+                yield self.layer(f"{layer.shown}.{part}")
+
+
+def _called_parts(module: nn.Module) -> tuple[str, ...]:
+    """Return the names of the outermost parts that are called, of a module that is not; none for one that is."""
+    if is_called(module):
+        return ()
+    found: list[str] = []
+    for own, part in module.named_children():
+        inside = _called_parts(part)
+        found += [f"{own}.{name}" for name in inside] if inside or not is_called(part) else [own]
+    return tuple(found)
+
 
 def select(layers: Sequence[Layer], selector: Selector | str, model: nn.Module | None = None) -> tuple[Layer, ...]:
     """Pick layers, in their order; submodules (kind `module`) stand after the layer they are in.
@@ -141,7 +162,7 @@ def select(layers: Sequence[Layer], selector: Selector | str, model: nn.Module |
     written: dict[str, Layer] = {}
     picked: dict[str, Layer] = {}
     for term in parsed.terms:
-        for layer in _matches(term, layers, names):
+        for layer in names.called(_matches(term, layers, names)):
             (written if layer.shown == term.text else picked).setdefault(layer.name, layer)
     order = {name: i for i, name in enumerate(names.first)}
     place = {layer.name: i for i, layer in enumerate(layers)}

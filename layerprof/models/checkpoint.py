@@ -136,10 +136,6 @@ def not_a_checkpoint(folder: Path) -> RequestError:
     problem = f"The model folder '{folder}' has no config.json"
     if not any(folder.iterdir()):
         return RequestError(f"{problem}; it is empty.", "Give a folder with a Hugging Face checkpoint.")
-    if (folder / "adapter_config.json").is_file():
-        return RequestError(
-            f"{problem}; it holds an adapter (LoRA).", "Merge it into its base model and give the folder of the result."
-        )
     if any(folder.glob("*.gguf")):
         return RequestError(f"{problem}; it holds a GGUF file.", "Give the Hugging Face checkpoint it was made from.")
     inner = sorted(file.parent for file in folder.glob("*/config.json")) + sorted(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerprof.errors import RequestError
-from layerprof.models import checkpoint, names
+from layerprof.models import adapter, checkpoint, names
 from layerprof.models.find import ask_hub
 from layerprof.models.names import Named
 
@@ -47,6 +47,12 @@ def _of(named: Named) -> PreTrainedConfig:
         return _hub(named.hub_id, named.revision)
     if named.kind == "file":
         return _file(named.place)
+    if adapter.is_adapter(named.place):
+        base = adapter.read(named.name, named.place, "random").base
+        raise RequestError(
+            f"The folder '{named.name}' holds an adapter, which is known once it is loaded.",
+            f"Give its base model, {base}, whose layers have the same names; `layerprof profile` measures the adapter.",
+        )
     path = named.place / "config.json"
     if not path.is_file():
         raise checkpoint.not_a_checkpoint(named.place)

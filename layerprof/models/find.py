@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from layerprof.demo import MODEL_FOLDER
 from layerprof.errors import RequestError, did_you_mean
-from layerprof.models import attention, checkpoint, random_weights
+from layerprof.models import adapter, attention, checkpoint, names, random_weights
+from layerprof.models.adapter import Adapter
 from layerprof.models.attention import Plan
 from layerprof.models.family import auto_class, reads_images
 from layerprof.models.names import ARCHITECTURE, HUB_3B, REVISIONS, SUGGESTED, Kind, Named
@@ -27,7 +29,7 @@ SPECIAL = {
 class Found:
     """Where a model lies. `location` and `processor` are what `from_pretrained` takes: a folder or a hub id.
 
-    `cached` says that the hub need not be asked.
+    `cached` says that the hub need not be asked. `adapter` is what is put onto the model after it is loaded.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Found:
     config: Any = field(default=None, repr=False, compare=False)
     cached: bool = True
     why: str = ""
+    adapter: Adapter | None = None
 
     @property
     def borrowed(self) -> bool:
@@ -56,6 +59,8 @@ def find(named: Named, weight_kind: str) -> Found:
 
 
 def _folder(name: str, path: Path, weight_kind: str) -> Found:
+    if adapter.is_adapter(path):
+        return _adapted(name, path, weight_kind)
     checkpoint.check_folder(path, weight_kind)
     own = any((path / file).is_file() for file in checkpoint.TOKENIZER)
     found = _with_config(Found(name, "folder", str(path), str(path) if own else str(MODEL_FOLDER)))
@@ -63,6 +68,20 @@ def _folder(name: str, path: Path, weight_kind: str) -> Found:
         remedy = "Copy the tokenizer and processor files into it."
         raise RequestError(f"The model folder '{name}' has no tokenizer.", remedy)
     return found
+
+
+def _adapted(name: str, path: Path, weight_kind: str) -> Found:
+    """Find the base model of an adapter; it keeps its own kind and place, and takes the adapter's name."""
+    own = adapter.read(name, path, weight_kind)
+    try:
+        wanted: names.Wanted = "random" if weight_kind == "random" else "pretrained"
+        bundled = Path(own.base) == MODEL_FOLDER
+        base = find(names.resolve("demo" if bundled else own.base, wanted), weight_kind)
+    except RequestError as error:
+        problem = f"The base model '{own.base}' of the adapter in '{name}' cannot be had: {error.problem}"
+        raise RequestError(problem, error.remedy) from None
+    why = ", ".join(filter(None, (base.why, own.told)))
+    return dataclasses.replace(base, name=name, adapter=own, why=why)
 
 
 def _demo_fits(config: Any) -> bool:
@@ -118,8 +137,6 @@ def _unreachable(hub_id: str, error: Exception) -> RequestError:
 
 def _with_config(found: Found) -> Found:
     """Read the configuration into `found`. Raises RequestError for a family that transformers does not know."""
-    import dataclasses
-
     config = _read_config(found)
     auto_class(config)
     if found.borrowed:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerprof.errors import RequestError
 from layerprof.machine import placement
-from layerprof.models import family, provenance, quantization, quantized, random_weights
+from layerprof.models import adapter, family, provenance, quantization, quantized, random_weights
 from layerprof.models.published import Published
 from layerprof.models.quantization import StoragePlan
 from layerprof.models.subject import Subject
@@ -31,6 +31,9 @@ def load_model(source: ModelSource) -> Subject:
     try:
         model = _random(source, config) if source.weights == "random" else _pretrained(source, config)
         stored = _stored(source, model)
+        if source.found.adapter is not None:
+            random = source.weights == "random"
+            model = adapter.put_on(model, source.found.adapter, source.device, random=random)
     except RequestError:
         raise
     except Exception as error:  # missing packages, shapes that do not fit, unreadable files: each has its own class

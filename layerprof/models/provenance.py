@@ -28,7 +28,8 @@ def of_source(source: ModelSource, model: Any) -> dict[str, Any]:
         "processor": "bundled" if source.is_demo else source.found.processor,
         "token_ids": "special ids set to the bundled tokenizer's" if source.found.borrowed else "own",
     }
-    return own | facts(model)
+    adapter = source.found.adapter
+    return own | ({"adapter": adapter.facts} if adapter else {}) | facts(model)
 
 
 def _own(config: Any) -> Any:
