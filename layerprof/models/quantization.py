@@ -130,7 +130,7 @@ def check(asked: str, on: str, dtype: str) -> str:
     Raises RequestError where it is not installed, or where device or dtype do not take the format.
     """
     package = {"nf4": "bitsandbytes", "int4": "optimum-quanto" if on == "cpu" else "torchao"}.get(asked, "torchao")
-    need(f"--quantization {asked}", (package,) if package == "torchao" else (package, "accelerate"))
+    need(f"--quantization {asked}", (package, "accelerate"))
     wanted = needed_dtype(asked, on)
     if wanted not in (None, dtype):
         raise RequestError(
