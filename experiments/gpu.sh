@@ -152,7 +152,10 @@ stage() {
         keep tests-formats.txt 120 "$PYTHON" -m pytest -m gpu -q -ra --basetemp "$results/tests" tests/gpu/test_formats_gpu.py
         cells quantization 300
         ;;
-    towers) cells attention 240 ;;
+    towers)
+        keep tests-towers.txt 90 "$PYTHON" -m pytest -m gpu -q -ra --basetemp "$results/tests" tests/gpu/test_attention_gpu.py
+        cells attention 240
+        ;;
     compiled)
         keep compiled.txt 180 "$PYTHON" -m layerprof profile --model demo --device "$DEVICE" --optimization compile \
             --samples 2 --max-new-tokens 4 --fixed-tokens --energy off --trace-batches 1 --output "$results/compiled"

@@ -19,9 +19,10 @@ from layerprof.hooks.dispatch import Dispatch, operators_visible
 from layerprof.hooks.following import Around, Following, positional
 from layerprof.hooks.frames import OUTSIDE
 from layerprof.hooks.resident import ELSEWHERE, by_layer
-from layerprof.hooks.storages import BEFORE, Account, Size, Storages, has_storage, on_device, parts_of
+from layerprof.hooks.storages import BEFORE, Account, Size, Storages, on_device
 from torch import Tensor, nn
 
+from layerprof.machine.tensors import has_storage, inside
 from layerprof.readings import Key, Layer, MemoryReading
 from layerprof.records import BLOCK_KINDS, Phase
 
@@ -271,7 +272,7 @@ def _named(names: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]) 
 def _parts(values: Any) -> list[Tensor]:
     """Return the tensors with memory in a call's output or inputs, through lists and dictionaries."""
     if isinstance(values, Tensor):
-        return [part for part in parts_of(values) if has_storage(part)]
+        return [part for part in inside(values) if has_storage(part)]
     inner: Iterable[Any] = ()
     if isinstance(values, Mapping):
         inner = values.values()

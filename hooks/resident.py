@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layerprof.hooks.storages import has_storage, parts_of
 from torch import Tensor, nn
 
+from layerprof.layers.nesting import innermost
+from layerprof.machine import stored
 from layerprof.machine.internals import storage_key
 from layerprof.machine.modules import named
+from layerprof.machine.tensors import has_storage
 from layerprof.readings import Layer
 
 ELSEWHERE = ""
@@ -16,29 +18,22 @@ ELSEWHERE = ""
 
 
 def by_layer(model: nn.Module, layers: Sequence[Layer]) -> tuple[dict[str, list[Tensor]], dict[str, str]]:
-    """Return the parameters and buffers of each located layer, and of `ELSEWHERE`; and what is tied to what.
+    """Return what the weights of each located layer, and of `ELSEWHERE`, are stored as; and what is tied to what.
 
     A storage that several have is the first's, in the order of the model's tree; the others are tied to that one. A
-    subclass that wraps tensors (quantised weights) is given as those inside it, in the form in which they lie.
+    quantised weight is given as the tensors that it lies in: codes, scales, zero points.
     """
     located = {layer.name for layer in layers}
     owned: dict[str, list[Tensor]] = {name: [] for name in (*(layer.name for layer in layers), ELSEWHERE)}
     owners: dict[int, str] = {}
     tied: dict[str, str] = {}
     for path, module in named(model).items():
-        owner = _innermost(path, located)
-        held = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        for part in (part for _, tensor in held for part in parts_of(tensor) if has_storage(part)):
+        owner = innermost(path, located)
+        held = [tensor for weight in stored.of_module(module) for tensor in weight.tensors]
+        for part in filter(has_storage, held):
             first = owners.setdefault(storage_key(part), owner)
             if first == owner:
                 owned[owner].append(part)
             elif owner != ELSEWHERE:
                 tied.setdefault(owner, first)
     return owned, tied
-
-
-def _innermost(path: str, located: set[str]) -> str:
-    """Return the located layer with the longest name around a module path; `ELSEWHERE` where there is none."""
-    while path and path not in located:
-        path = path.rpartition(".")[0]
-    return path

@@ -22,7 +22,7 @@ from layerprof.hooks.dispatch import Dispatch, Guard, Operator, operators_visibl
 from layerprof.hooks.following import Around, Following, positional
 from layerprof.hooks.frames import Frame, Frames
 from layerprof.hooks.positions import Positions, Size
-from layerprof.hooks.weights import Weights, boundary_bytes, tensors_in
+from layerprof.hooks.weights import Weights, boundary_bytes, packed_in, tensors_in
 from torch import Tensor, nn
 
 from layerprof.flops.operators import GROUPED
@@ -74,9 +74,16 @@ class ShapesHook(Following):
         return Around(reader, opening, leaving, lambda: self.ended(slot), elsewhere)
 
     def _path(self, path: str, phase: Phase | None) -> Around:
+        whole = path == type(self.model).__name__
+
+        def opening(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+            if whole:  # what comes before a model's own `forward` may have unpacked its weights
+                self._weights.refresh()
+            self._frames.open(Frame(path, None, phase))
+
         return Around(
             None,
-            lambda _args, _kwargs: self._frames.open(Frame(path, None, phase)),
+            opening,
             lambda _output: None,
             lambda: self._frames.close(None, path),
             lambda: self._missed(ELSEWHERE, Frame(path, None, phase), None),
@@ -277,6 +284,8 @@ class ShapesHook(Following):
             self._weights.read_groups(tensors[1], operator.operands(args, kwargs).get("offs"), frame.read)
             del tensors[1]
         self._weights.read(tensors, frame.read)
+        for value in packed_in((*args, *kwargs.values())):
+            self._weights.read_packed(value, frame.read)
 
 
 def _on_cpu(values: tuple[Any, ...]) -> bool:

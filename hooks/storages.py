@@ -17,7 +17,7 @@ from layerprof.hooks.weights import tensors_in
 from torch import Tensor, UntypedStorage
 
 from layerprof.machine.internals import storage_key
-from layerprof.machine.modules import is_uninitialised
+from layerprof.machine.tensors import has_storage, inside
 
 Account = tuple[str, str]
 """Who holds memory: the kind of holder, and its name where there are several of the kind."""
@@ -40,18 +40,6 @@ class _Piece(ref[UntypedStorage]):
     size: int
     account: Account
     serial: int
-
-
-def parts_of(tensor: Tensor) -> Iterator[Tensor]:
-    """Yield the tensors that own memory: a subclass that wraps others (quantised weights) is those inside it."""
-    flatten = getattr(tensor, "__tensor_flatten__", None)
-    if flatten is None or type(tensor) is Tensor:
-        yield tensor
-        return
-    for name in flatten()[0]:
-        inner = getattr(tensor, name)
-        if isinstance(inner, Tensor):
-            yield from parts_of(inner)
 
 
 def on_device(kind: str) -> Size:
@@ -208,17 +196,6 @@ class Storages:
 def _owning(values: Iterable[Any]) -> Iterator[Tensor]:
     """Yield the tensors with memory among operands or outputs."""
     for tensor in tensors_in(values):
-        for part in parts_of(tensor):
+        for part in inside(tensor):
             if has_storage(part):
                 yield part
-
-
-def has_storage(tensor: Tensor) -> bool:
-    """Tell whether a tensor owns memory that can be asked for: sparse ones and wrappers do not, lazy ones not yet."""
-    if is_uninitialised(tensor):
-        return False
-    try:
-        tensor.untyped_storage()
-    except (NotImplementedError, RuntimeError):
-        return False
-    return True

@@ -37,6 +37,13 @@ AT_LEAST_ONE = (
     "trace_batches",
 )
 
+WITH: dict[str, dict[str, Any]] = {
+    "min_pixels": {"image_size": "native"},
+    "max_pixels": {"image_size": "native"},
+    "quantization_skip": {"quantization": "int8"},
+}
+"""What a setting has no meaning without, as far as one value of another is concerned: to check it alone."""
+
 
 class Settings(BaseModel):
     """The settings of one run; field names are the command line's option names with underscores.

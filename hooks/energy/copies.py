@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from layerprof.machine import placement
+from layerprof.machine import placement, stored
 
 MOST_COPIES = 64
 ROOM_UNKNOWN = 1 << 30
@@ -32,8 +32,8 @@ class Rotation:
 
 
 def weight_bytes(module: nn.Module) -> int:
-    """Return the bytes of a module's parameters and buffers."""
-    return sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
+    """Return the bytes that a module's parameters and buffers are stored in."""
+    return sum(weight.bytes for weight in stored.weights(module))
 
 
 def copies_needed(weights: int, cache: int) -> int:

@@ -40,7 +40,7 @@ def run(asked: Asked, read: Read, scored: Scored, failed: LayerprofError | None 
     estimate, why_none = joules.estimate(asked, read)
     layers, books = books_of(asked, read, layer_joules.layer_energy(asked, read, estimate))
     reasons = read.reasons | ({"energy_estimate": why_none} if why_none else {})
-    told = filter(None, (not_counted.warning(books.flops),))
+    told = filter(None, (not_counted.warning(books.flops), not_counted.weights_warning(read.weights)))
     ended = (f"The run failed: {failed.problem} {failed.remedy}",) if failed else ()
     return Run(
         created=now(),
@@ -66,7 +66,8 @@ def books_of(asked: Asked, read: Read, energy: rows.LayerEnergy) -> tuple[tuple[
     """Return the rows of the selected layers and the ledger of all of them."""
     reasons = {column: read.reasons[name] for name, column in COLUMNS.items() if name in read.reasons}
     best = roof(asked.device, asked.model["dtype"])
-    every = rows.rows(asked.layers, read.spans, read.work, read.kernels, energy, memory=read.memory, roof=best)
+    given = (asked.layers, read.spans, read.work, read.kernels, energy)
+    every = rows.rows(*given, memory=read.memory, weights=read.weights, roof=best)
     books = ledger.close(
         asked.layers,
         read.spans,
@@ -131,6 +132,7 @@ def _totals(asked: Asked, read: Read, scored: Scored, estimate: EnergyEstimate |
         task_metric=scored.task_metric,
         latency_s=totals.latency(read.bare, request.to_first_token(read.made, read.bare)),
         **totals.of_work(read.work, read.instrumented),
+        bytes_at_least=bool(read.weights and read.weights.unseen),
         **throughput.of(read.bare, books.request_s),
         energy=_with_cost(joules.totals(read), asked, read, scored),
         energy_estimate=estimate,

@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from layerprof.energy.measured import EnergyData
-from layerprof.readings import KernelReading, Layer, Made, MemoryReading, Questions, SpanReading, Walked, WorkReading
+from layerprof.readings import (
+    KernelReading,
+    Layer,
+    Made,
+    MemoryReading,
+    Questions,
+    SpanReading,
+    Walked,
+    WeightReading,
+    WorkReading,
+)
 
 if TYPE_CHECKING:
     from layerprof.data.batching import Batches
@@ -70,6 +80,7 @@ class Read:
     kernels: KernelReading | None = None
     energy: EnergyData | None = None
     memory: MemoryReading | None = None
+    weights: WeightReading | None = None
     passes: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)

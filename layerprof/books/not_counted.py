@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from layerprof.readings import ELSEWHERE, NOT_WATCHED, Key, Uncounted, WorkReading
+from layerprof.readings import ELSEWHERE, NOT_WATCHED, Key, Uncounted, WeightReading, WorkReading
 from layerprof.records import LedgerColumn, NotCounted
 
 NAMED = 3
@@ -50,6 +50,23 @@ def warning(column: LedgerColumn) -> str | None:
     return f"FLOPs are {state}: {told(column.not_counted)}."
 
 
+def weights_warning(weights: WeightReading | None) -> str | None:
+    """Return in one sentence which weights do not show their memory, and where; None where all do.
+
+    Their share is of the model's parameters; of some not even their number is known.
+    """
+    if weights is None or not weights.unseen:
+        return None
+    parts = []
+    for name, places in weights.unseen.items():
+        numbers = sum(places.values())
+        share = f" ({100 * numbers / weights.parameters:.1f} % of the parameters)" if numbers else ""
+        known = f"{numbers:,} numbers{share}" if numbers else "an unknown number"
+        parts.append(f"{known} in {name}{_listed([place or 'the model' for place in places])}")
+    verb = "does not show its memory" if len(parts) == 1 else "do not show their memory"
+    return f"Bytes of weights are at least those given: {'; '.join(parts)}, which {verb}."
+
+
 def told(missing: Mapping[str, NotCounted]) -> str:
     """Return in words which operators have no formula, how often they ran, where, and for what share of the time.
 
@@ -77,6 +94,10 @@ def _many(number: int, one: str, many: str = "") -> str:
 
 def _where(missed: NotCounted) -> str:
     places = list(dict.fromkeys(place.rpartition(" ")[0] or "the model" for place in missed.places))
+    return _listed(places)
+
+
+def _listed(places: Sequence[str]) -> str:
     more = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
     return f" in {', '.join(places[:NAMED])}{more}" if places else ""
 

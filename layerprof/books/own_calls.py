@@ -10,7 +10,7 @@ from layerprof.books.assemble import now
 from layerprof.books.device import roof, surroundings
 from layerprof.books.shown import shown
 from layerprof.flops.formulas import CONVENTION
-from layerprof.readings import Layer, SpanReading, WorkReading
+from layerprof.readings import Layer, SpanReading, WeightReading, WorkReading
 from layerprof.records import Run
 
 
@@ -29,6 +29,7 @@ class OwnCalls:
     dtype: str
     rows: int
     accepted_per_step: float | None = None
+    weights: WeightReading | None = None
 
 
 def run(
@@ -45,7 +46,9 @@ def run(
 
     `counting` says how many passes through the model were watched, and what that took.
     """
-    every = rows.rows(calls.layers, spans, work, roof=roof(calls.device, calls.dtype))
+    every = rows.rows(calls.layers, spans, work, weights=calls.weights, roof=roof(calls.device, calls.dtype))
+    ended = totals.of_windows(spans, work, calls.rows, calls.accepted_per_step)
+    unseen = not_counted.weights_warning(calls.weights)
     books = ledger.close(calls.layers, spans, work, reasons={"flops": why_no_work} if why_no_work else {})
     return Run(
         created=now(),
@@ -55,10 +58,10 @@ def run(
         model=calls.model,
         dataset={"name": "own calls"},
         samples=calls.rows,
-        totals=totals.of_windows(spans, work, calls.rows, calls.accepted_per_step),
+        totals=ended.model_copy(update={"bytes_at_least": unseen is not None}),
         layers=shown(every, calls.selected, spans, work),
         ledger=books,
         passes={"decode_by_step": rows.decode_by_step(spans)} | ({"counting": counting} if counting else {}),
         uncounted_ops=work.uncounted_calls() if work else {},
-        warnings=(*warnings, *filter(None, (not_counted.warning(books.flops),))),
+        warnings=(*warnings, *filter(None, (not_counted.warning(books.flops), unseen))),
     )

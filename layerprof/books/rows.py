@@ -12,7 +12,17 @@ from layerprof.books import not_counted
 from layerprof.books.span_sums import seconds_of
 from layerprof.books.statistics import median, p95
 from layerprof.energy.amount import Amount, ci95_of, joules_of
-from layerprof.readings import KernelReading, Key, Layer, MemoryReading, Span, SpanReading, Work, WorkReading
+from layerprof.readings import (
+    KernelReading,
+    Key,
+    Layer,
+    MemoryReading,
+    Span,
+    SpanReading,
+    WeightReading,
+    Work,
+    WorkReading,
+)
 from layerprof.records import LayerRow, Phase, Quality, SpanStatistic
 
 Roof = Callable[[float, float, float], float | None]
@@ -57,6 +67,7 @@ def rows(
     energy: LayerEnergy | None = None,
     *,
     memory: MemoryReading | None = None,
+    weights: WeightReading | None = None,
     roof: Roof | None = None,
 ) -> tuple[LayerRow, ...]:
     """Return one row per layer and phase in which any reading saw it called: vision, prefill, decode; inside, as run.
@@ -71,7 +82,7 @@ def rows(
     missed = not_counted.by_row(work)
     joules = energy.amounts if energy else {}
     held = memory.calls if memory else {}
-    weights = memory_books.weights_inside(layers, memory)
+    resident = memory_books.weights_inside(layers, memory)
     found = {*timed, *done, *missed, *busy, *(kernels.calls if kernels else ()), *joules, *held}
     named = {layer.name: layer for layer in layers}
     keys = [key for key in found if key[0] in named]
@@ -85,7 +96,8 @@ def rows(
             missed.get(key, {}),
             _Busy.of(kernels, busy, host, timed, key),
             energy,
-            memory_books.row_fields(memory, weights, key),
+            memory_books.row_fields(memory, resident, key),
+            weights or WeightReading(),
         )
         for key in sorted(keys, key=order.__getitem__)
     }
@@ -147,9 +159,11 @@ class _Seen:
     busy: _Busy
     energy: LayerEnergy | None
     memory: Mapping[str, Any]
+    weights: WeightReading
 
 
 def _row(layer: Layer, phase: Phase, seen: _Seen, roof: Roof | None) -> LayerRow:
+    unseen = dict(seen.weights.unseen_inside.get(layer.name, {}))
     return LayerRow(
         name=layer.name,
         tower=layer.tower,
@@ -165,7 +179,9 @@ def _row(layer: Layer, phase: Phase, seen: _Seen, roof: Roof | None) -> LayerRow
         top_kernels=seen.busy.top,
         mixed_prefill_tokens=seen.mixed[0] if seen.mixed else None,
         mixed_decode_tokens=seen.mixed[1] if seen.mixed else None,
-        roof_share=None if seen.uncounted else _roof_share(roof, seen.work, seen.quiet),
+        roof_share=None if seen.uncounted or unseen else _roof_share(roof, seen.work, seen.quiet),
+        weights_dtype=seen.weights.formats.get(layer.name),
+        unseen_weights=unseen,
         uncounted=dict(seen.uncounted),
         **_work_fields(seen.work, unknown=bool(seen.uncounted)),
         **seen.memory,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from layerprof.commands import printing
 from layerprof.layers.find import find_layers
 from layerprof.layers.selector import parse_selector, select
-from layerprof.machine.modules import named, size
+from layerprof.machine.modules import named
+from layerprof.machine.stored import size
 from layerprof.readings import Layer
 from layerprof.records import BLOCK_KINDS
 

@@ -31,6 +31,8 @@ def features(subject: Subject, texts: list[str], shown: Sequence[Shown], sizing:
     check_left_padding(made["attention_mask"])
     if subject.is_qwen_vl:
         sizes.check_grids(subject, made, shown, due, sizing)
+    else:
+        sizes.check_most(subject, made, sizing)
     return made
 
 

@@ -84,8 +84,8 @@ def settings_of(subject: Subject, sizing: Sizing) -> dict[str, Any]:
         return {"do_resize": False}
     if sizing.fewest is None and sizing.most is None:
         return {}
-    fewest, most = _bounds_of(subject.processor.image_processor)
-    return {"size": {"shortest_edge": sizing.fewest or fewest, "longest_edge": sizing.most or most}}
+    fewest, most = image_bounds(subject, sizing)
+    return {"images_kwargs": {"size": {"shortest_edge": fewest, "longest_edge": most}}}
 
 
 # --- Qwen's rule ------------------------------------------------------------------------------------------------
@@ -173,6 +173,18 @@ def check_grids(subject: Subject, made: Any, given: Sequence[Shown], due: Sequen
             )
 
 
+def check_most(subject: Subject, made: Any, sizing: Sizing) -> None:
+    """Hold other families' processors to the most pixels that were asked for. Raises RunFailedError."""
+    if sizing.most is None or "image_grid_thw" not in made:
+        return
+    pixels = max(math.prod(grid) for grid in made["image_grid_thw"].tolist()) * _patch(subject) ** 2
+    if pixels > sizing.most:
+        raise RunFailedError(
+            f"The image processor made a picture of {pixels} pixels, and --max-pixels is {sizing.most}.",
+            "Leave --max-pixels out, or give --image-size in pixels.",
+        )
+
+
 def _size_due(subject: Subject, picture: Image.Image, sizing: Sizing) -> tuple[int, int]:
     if sizing.side:
         return sizing.side, sizing.side
@@ -205,13 +217,12 @@ def _bounds_of(processor: Any) -> Bounds:
 def _check_bounds(subject: Subject, fewest: int | None, most: int | None) -> None:
     """Raise RequestError unless the processor bounds pictures by their pixels, and these bounds leave room."""
     images = subject.processor.image_processor
-    names = getattr(getattr(images, "valid_kwargs", None), "__annotations__", {})
     option = "--min-pixels" if fewest else "--max-pixels"
     try:
-        own = _bounds_of(images)
-    except (AttributeError, KeyError, TypeError):
-        own = None
-    if not subject.is_qwen_vl and ("min_pixels" not in names or own is None):
+        bounded = bool(_bounds_of(images)) and "image_grid_thw" in images.model_input_names
+    except (AttributeError, KeyError, TypeError):  # edges that are not there, or are none of pixels
+        bounded = False
+    if not bounded:
         raise RequestError(
             f"{option} bounds the pixels of a picture; this model's processor ({type(images).__name__}) has no such "
             "setting.",

@@ -51,12 +51,6 @@ def _outer(operands: Operands, output: Any) -> Product:
     return Product(formulas.contraction(output, 1))
 
 
-def _with_outliers(operands: Operands, output: Any) -> Product:
-    """Count 8-bit products, and once more in 16 bits those columns of the activation that stand out."""
-    outliers = operands.get("outlier_cols") or (0,)
-    return Product(formulas.contraction(output, operands["A"][-1] + prod(outliers)))
-
-
 def _trilinear(operands: Operands, output: Any) -> Product:
     """Count two products for each place of the unrolled dimension, as torch runs it (Bilinear, and its gradients).
 
@@ -205,16 +199,6 @@ FORMULAS: dict[str, Formula] = {
     "aten::_scaled_grouped_mm_v2": _grouped("self", "mat2"),
     "transformers::grouped_mm_fallback": _grouped("input", "weight"),
     "aten::_trilinear": _trilinear,
-    **dict.fromkeys(
-        (
-            "bitsandbytes::int8_linear_matmul",
-            "bitsandbytes::int8_scaled_mm",
-            "bitsandbytes::gemv_4bit",
-            "bitsandbytes::gemm_4bit",
-        ),
-        contraction("A"),
-    ),
-    "bitsandbytes::int8_mixed_scaled_mm": _with_outliers,
     **dict.fromkeys(
         (
             "aten::convolution",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from layerprof.flops import attention, dense, linear_algebra_operators, ragged, recurrent, sparse
+from layerprof.flops import attention, dense, linear_algebra_operators, quantised, ragged, recurrent, sparse
 from layerprof.flops.counted import Attention, Formula, Operands, Product
 
 Role = Literal["formula", "gather", "softmax", "unknown", "plain"]
@@ -85,17 +85,25 @@ def role(name: str, arguments: tuple[str, ...]) -> Role:
     if name in SOFTMAXES:
         return "softmax"
     space, _, own = name.rpartition("::")
-    if NOT_WORK.search(own):
+    if NOT_WORK.search(own) or (_foreign(space) and quantised.is_plain(name)):
         return "plain"
-    return "unknown" if (space and space not in KNOWN) or MATRIX_WORK.search(own) else "plain"
+    return "unknown" if _foreign(space) or MATRIX_WORK.search(own) else "plain"
+
+
+def _foreign(space: str) -> bool:
+    """Tell whether a namespace is of a package that nobody here knows."""
+    return bool(space) and space not in KNOWN
 
 
 def formula(name: str, arguments: tuple[str, ...]) -> Formula | None:
-    """Find an operator's formula; attention kernels outside torch are told by their operands' names."""
+    """Find an operator's formula; attention and products outside torch are told by their operands' names."""
     known = FORMULAS.get(name) or FORMULAS.get(name.removesuffix("_"))
     if known is not None or name.startswith("aten::"):
         return known
-    return attention.by_operands(name, arguments)
+    found = attention.by_operands(name, arguments)
+    if found is not None or not _foreign(name.rpartition("::")[0]):
+        return found
+    return quantised.by_operands(name, arguments)
 
 
 def formula_of_nested(name: str) -> Formula | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
 
 from layerprof.readings import Layer
@@ -21,6 +21,13 @@ def enclosing(layers: Sequence[Layer]) -> dict[str, tuple[str, ...]]:
         # The empty path is the model itself, which encloses all.
         around[name] = tuple(path for path in ("", *paths) if path in names and path != name)
     return around
+
+
+def innermost(path: str, located: Collection[str]) -> str:
+    """Return the located layer with the longest name around a module path; '' where there is none."""
+    while path and path not in located:
+        path = path.rpartition(".")[0]
+    return path
 
 
 def accounts(layers: Sequence[Layer]) -> dict[str, str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cached_property
-from math import prod
 from typing import TYPE_CHECKING
 
 from layerprof.machine import internals
-from layerprof.machine.modules import is_called, is_uninitialised, size, told
+from layerprof.machine.modules import is_called, is_uninitialised, told
+from layerprof.machine.stored import of_module, size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -77,8 +77,7 @@ class Tree:
         """
         if name not in self._counts:
             module = self.modules[name]
-            hidden = sum(map(hidden_matrix, module.modules()))
-            self._counts[name] = size(module) + sum(map(is_uninitialised, module.parameters())) + hidden
+            self._counts[name] = size(module) + sum(map(is_uninitialised, module.parameters()))
         return self._counts[name]
 
     def matrices(self, name: str) -> int:
@@ -113,18 +112,15 @@ class Tree:
         return {}
 
 
-def hidden_matrix(module: nn.Module) -> int:
-    """Return the size of a linear layer's matrix that is no parameter, 0 where there is none.
+def hidden_matrix(module: nn.Module) -> bool:
+    """Tell whether a module has a matrix of its own that is no parameter with its sides.
 
     Quantised layers keep theirs packed, in buffers (GPTQ, AWQ) or in an object of their own (torch's dynamic ones).
     """
-    if any(map(is_matrix, module.parameters())):
-        return 0
+    if any(weight.quantised for weight in of_module(module)):
+        return True
     sides = [told(module, name) for name in ("in_features", "out_features")]
-    if all(isinstance(side, int) for side in sides):
-        return prod(side for side in sides if isinstance(side, int))
-    held = [buffer for buffer in module.buffers(recurse=False) if not is_uninitialised(buffer)]
-    return sum(b.numel() for b in held if b.ndim >= 2 and b.element_size() == 1)
+    return all(isinstance(side, int) for side in sides) and not any(map(is_matrix, module.parameters()))
 
 
 def _has_matrix(module: nn.Module) -> bool:

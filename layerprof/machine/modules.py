@@ -1,4 +1,4 @@
-"""What can be asked of any module: its names in a model, its attributes, whether it is ever called, its size.
+"""What can be asked of any module: its names in a model, its attributes, whether it is ever called.
 
 Modules that nobody here wrote may be shared, hold themselves, be scripted, not yet have weights, or raise anything when
 they are asked for an attribute; none of that stops who asks here.
@@ -69,8 +69,3 @@ def is_uninitialised(tensor: Tensor) -> bool:
     from torch.nn.parameter import is_lazy
 
     return bool(is_lazy(tensor))
-
-
-def size(module: nn.Module) -> int:
-    """Count the numbers in a module's parameters, tied ones once; those of uninitialised ones are not known: none."""
-    return sum(p.numel() for p in module.parameters() if not is_uninitialised(p))

@@ -12,6 +12,7 @@ from layerprof.errors import (
     described,
     out_of_memory,
 )
+from layerprof.layers import weights
 from layerprof.measure import (
     bare_walk,
     energy_pass,
@@ -36,6 +37,7 @@ def conduct(session: Session) -> LayerprofError | None:
         with optimize.optimized(session):
             warm_up.warm_up(session)
             bare_walk.bare_and_latency(session)
+            read.weights = weights.read(session.subject.model, session.asked.layers)
             work_pass.flops_pass(session)
             if chosen.cross_check:
                 optional(session, "cross_check", passes.cross_check, True, "")

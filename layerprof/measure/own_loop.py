@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from layerprof import registry
 from layerprof.errors import RequestError, described
+from layerprof.layers import weights
 from layerprof.layers.attention import joined
 from layerprof.machine.internals import unseen
-from layerprof.machine.modules import size
 from layerprof.machine.placement import dtype_name
 from layerprof.measure import own_remarks, unwatched
 from layerprof.measure.drafts import Drafts
@@ -202,8 +202,8 @@ class LayerProfiler:
         from layerprof.books.own_calls import OwnCalls
 
         with unseen():
-            parameters, dtype = size(self.model), _dtype(self.model)
-        model = {"name": type(self.model).__name__, "parameters": parameters}
+            dtype, stored = _dtype(self.model), weights.read(self.model, self.layers)
+        model = {"name": type(self.model).__name__, "parameters": stored.parameters}
         return OwnCalls(
             model=model | ({"attention": ran} if (ran := joined(self._attended)) else {}),
             layers=self.layers,
@@ -213,6 +213,7 @@ class LayerProfiler:
             dtype=dtype,
             rows=self.rows,
             accepted_per_step=self._drafts.per_step,
+            weights=stored,
         )
 
     # --- what is told of calls ----------------------------------------------------------------------------------

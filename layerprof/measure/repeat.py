@@ -18,6 +18,7 @@ from layerprof import registry
 from layerprof.errors import described
 from layerprof.machine.internals import modes_aside, storage_key
 from layerprof.machine.modules import told
+from layerprof.machine.tensors import held_in
 from layerprof.measure.fingerprint import CONTAINERS, PLAIN, fingerprint, parts
 from layerprof.measure.outer_calls import Entrance, repeating
 from layerprof.measure.signature import outline
@@ -215,8 +216,9 @@ def _storages(module: nn.Module) -> Iterator[int]:
     own = [*module.parameters(recurse=False), *module.buffers(recurse=False), *vars(module).values()]
     inside = [part for value in vars(module).values() if type(value) in CONTAINERS for part in parts(value)]
     for value in (*own, *inside):
-        if (key := _storage(value)) is not None:
-            yield key
+        for part in held_in(value):
+            if (key := _storage(part)) is not None:
+                yield key
 
 
 def _storage(value: Any) -> int | None:

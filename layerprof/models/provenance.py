@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from layerprof.machine import stored
+
 if TYPE_CHECKING:
     from layerprof.models.source import ModelSource
 
@@ -49,7 +51,7 @@ def facts(model: Any) -> dict[str, Any]:
     return {
         "architecture": type(model).__name__,
         "model_type": config.get("model_type"),
-        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "parameters": stored.size(model),
         "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "transformers": transformers.__version__,
         "torch": torch.__version__,

@@ -13,6 +13,7 @@ from layerprof.readings.kernels import KernelReading, Lost
 from layerprof.readings.layers import Chain, Key, Layer
 from layerprof.readings.memory import MemoryReading
 from layerprof.readings.spans import Span, SpanReading
+from layerprof.readings.weights import WeightReading
 from layerprof.readings.work import ELSEWHERE, NOT_WATCHED, Amount, Name, Uncounted, Work, WorkReading, added
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "SpanReading",
     "Uncounted",
     "Walked",
+    "WeightReading",
     "Work",
     "WorkReading",
     "added",

@@ -164,7 +164,8 @@ class Totals(Record):
 
     `overhead_ratio` is the latency pass over the bare pass, as the median over batches of the paired ratio, with its
     interval; a batch's two walks follow each other at once. `flops_at_least` says that operators without a formula ran:
-    every figure of FLOPs is a lower bound then, and None where nothing was counted.
+    every figure of FLOPs is a lower bound then, and None where nothing was counted. `bytes_at_least` says the same of
+    bytes: weights were read that do not show their memory.
 
     Rates of answers, times, throughput, peak memory and tokens are of all samples; FLOPs, bytes and energy of the
     instrumented ones. `samples_per_s` is samples over the wall time of the whole request, `output_tokens_per_s` written
@@ -181,6 +182,7 @@ class Totals(Record):
     flops_useful: int | None = None
     flops_causal: int | None = None
     bytes: int | None = None
+    bytes_at_least: bool = False
     energy: Energy
     energy_estimate: EnergyEstimate | None = None
     peak_memory_bytes: int | None
@@ -237,6 +239,8 @@ class LayerRow(Record):
     what a call left allocated when it returned, as a mean over calls, and `memory_kept_kv_bytes` the part of that which
     lies in the KV cache. `weights_bytes` are those of the layer that lie in memory, whatever the phase.
     `weights_dtype` is the format that its weights are stored in, the one of most bytes first (`int8 + fp16`).
+    `unseen_weights` are numbers in weights of classes that do not show their memory, by class: where there are any,
+    bytes are at least what they say.
 
     Joules are over all calls. Beside replayed ones stand `energy_active_j` (above the power of the resident, idle
     model), `energy_hot_j` (weights still in the cache) and `energy_reconciled_j` (scaled so that no residual is left).
@@ -264,6 +268,7 @@ class LayerRow(Record):
     memory_kept_kv_bytes: int | None = None
     weights_bytes: int | None = None
     weights_dtype: str | None = None
+    unseen_weights: dict[str, int] = Field(default_factory=dict)
     span_s: SpanStatistic | None
     busy_s: float | None
     busy_calls: int | None = None

@@ -12,12 +12,6 @@ from layerprof.sweep.cells import PADDING_SIDES
 NOT_A_CELLS = ("output",)
 NO_AXES = ("skip_bad", "memory")
 """Settings that add to what a cell gives and change no other figure of it."""
-GO_WITH: dict[str, dict[str, Any]] = {
-    "quantization_skip": {"quantization": "int8"},
-    "min_pixels": {"image_size": "native"},
-    "max_pixels": {"image_size": "native"},
-}
-"""What a setting has no meaning without: a value of the one is checked beside one of the other."""
 CHOICES = (*(name for name in settings.Settings.model_fields if name not in NOT_A_CELLS), "padding_side")
 
 
@@ -80,4 +74,4 @@ def check(name: str, value: Any) -> None:
         return
     if isinstance(value, bool) != (settings.Settings.model_fields[name].annotation is bool):
         raise RequestError(f"Setting '{name}' cannot be {value!r}.", "Write true and false for switches only.")
-    settings.build(**GO_WITH.get(name, {}) | {name: value})
+    settings.build(**settings.WITH.get(name, {}) | {name: value})

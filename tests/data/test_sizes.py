@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import families
 import pictured_families
 import pytest
 from PIL import Image
@@ -154,6 +155,41 @@ def test_bounds_are_refused_where_the_processor_has_no_such_setting(name: str, b
     with pytest.raises(RequestError, match="no such setting") as caught:
         batching.Batches(pictured_families.build(name), of((56, 56)), image_size="native", **bounds)
     assert next(iter(bounds)).replace("_", "-") in caught.value.remedy
+
+
+@pytest.fixture
+def glm4v() -> Subject:
+    """Make a GLM-4V, whose processor bounds the pixels of a picture and of the one that it repeats it with."""
+    marks = ("<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>")
+    processor = pictured_families.HF.Glm4vProcessor(
+        image_processor=pictured_families.HF.Glm4vImageProcessor(),
+        tokenizer=pictured_families.tokenizer(*marks),
+        video_processor=pictured_families.HF.Glm4vVideoProcessor(),
+        chat_template=pictured_families.template("<|begin_of_image|><|image|><|end_of_image|>"),
+    )
+    model = families.build("glm4v").model
+    model.config.image_token_id = processor.image_token_id
+    return Subject(model, processor)
+
+
+def test_bounds_hold_for_another_family_whose_processor_has_them(glm4v: Subject) -> None:
+    """168 x 112 is above 10,000 pixels; the rule is the processor's own, and it is held to the most that was asked."""
+    data = of((168, 112))
+    ((own,),) = made(glm4v, data)
+    ((few,),) = made(glm4v, data, max_pixels=10_000)
+    ((many,),) = made(glm4v, data, min_pixels=100_000)
+    assert (own.width, own.height, own.tokens) == (168, 112, 24)
+    assert few.width * few.height <= 10_000 < own.width * own.height < 50_000 <= many.width * many.height
+    assert [one.tokens for one in (few, many)] == [one.width * one.height // 784 for one in (few, many)]
+
+
+def test_a_bound_that_another_family_s_processor_ignores_is_told(
+    glm4v: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of larger pictures than asked for is no run of them."""
+    monkeypatch.setattr(sizes, "settings_of", lambda _subject, _sizing: {})
+    with pytest.raises(RunFailedError, match="18816 pixels, and --max-pixels is 10000"):
+        made(glm4v, of((168, 112)), max_pixels=10_000)
 
 
 def test_a_processor_that_resizes_a_native_picture_otherwise_is_caught(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerprof.machine import modules
+from layerprof.machine import modules, stored
 
 
 def shared() -> nn.Module:
@@ -84,7 +84,7 @@ def test_parameters_count_once_and_unknown_sizes_not_at_all() -> None:
     """A table of 5 x 3 that embeds and writes; of a lazy layer, its 4 x 2 matrix and its bias once they are there."""
     model = nn.ModuleDict({"embed": nn.Embedding(5, 3), "head": nn.Linear(3, 5, bias=False), "lazy": nn.LazyLinear(4)})
     model["head"].weight = model["embed"].weight
-    assert modules.size(model) == 15
+    assert stored.size(model) == 15
     assert modules.is_uninitialised(next(model["lazy"].parameters()))
     model["lazy"](torch.ones(1, 2))
-    assert modules.size(model) == 15 + 4 * 2 + 4
+    assert stored.size(model) == 15 + 4 * 2 + 4

@@ -13,6 +13,7 @@ import closed_form
 import pictured_families
 import pytest
 from closed_form import Grid
+from fake_card import FakeCard, profiled, session_on
 from pictured_samples import ALL, TAKEN, TWO, of
 from small_models import CONFIG, checkpoint_folder, picture, samples, subject
 
@@ -20,7 +21,7 @@ import layerprof
 from layerprof import demo
 from layerprof.data import batching
 from layerprof.data.spec import Dataset
-from layerprof.records import Run, Sample
+from layerprof.records import Quality, Run, Sample
 
 NEW_TOKENS = 3
 KINDS = 4
@@ -150,6 +151,16 @@ def test_a_run_without_any_picture_has_no_work_of_vision(tmp_path: Path) -> None
     assert run.ledger.flops.residual == 0
     assert (run.totals.image_tokens, run.totals.fed.without if run.totals.fed else None) == (0, 3)
     assert layerprof.load_run(run.settings["output"]).totals.flops == run.totals.flops
+
+
+def test_layers_of_a_mixed_run_are_replayed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every layer that was called has its joules, from inputs of batches that called it; the account closes."""
+    asked: dict[str, Any] = {"source": "bundled@mixed", "image_size": "native", "samples": KINDS}
+    session = session_on(FakeCard(), monkeypatch, tmp_path / "run", energy="replay", energy_budget=400.0, **asked)
+    run = profiled(session)
+    assert {row.energy_quality for row in run.layers} == {Quality.REPLAYED}
+    assert all(row.energy_j is not None and row.energy_j > 0 for row in run.layers)
+    assert any(row.tower == "vision" for row in run.layers)
 
 
 # --- by hand --------------------------------------------------------------------------------------------------------

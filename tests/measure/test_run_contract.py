@@ -97,7 +97,7 @@ def test_run_json_has_the_contracts_names(run: Run, folder: Path) -> None:
         for step in filter(None, path.split(".")):
             part = part[int(step)] if step.isdigit() else part[step]
         assert set(names.split()) <= set(part), path
-    assert stored["format"] == 4
+    assert stored["format"] == 5
     assert layerprof.load_run(folder) == run
 
 

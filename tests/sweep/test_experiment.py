@@ -139,10 +139,14 @@ def test_formats_of_weights_and_what_they_leave_are_axes(tmp_path: Path) -> None
         experiment_file.load(_file(tmp_path, '[axes]\nquantization = ["int5"]\n'))
 
 
-def test_the_bounds_of_native_pictures_are_axes(tmp_path: Path) -> None:
-    """They are checked as they are meant, beside pictures of native size."""
-    path = _file(tmp_path, '[base]\nimage_size = "native"\n[axes]\nmax_pixels = [200704, 802816]\n')
-    assert [cell["max_pixels"] for cell in _choices(path)] == [200704, 802816]
+def test_native_is_a_size_among_others(tmp_path: Path) -> None:
+    """An axis of sizes may hold it, bounds of pixels stand in the base, and --only finds it."""
+    text = '[base]\nsource = "bundled@mixed"\nsamples = 2\n[axes]\nimage_size = [224, "native"]\n'
+    assert [cell["image_size"] for cell in _choices(_file(tmp_path, text))] == [224, "native"]
+    kept = _choices(_file(tmp_path, text), only=choices.parse_assignments(["image-size=native"], "--only"))
+    assert [cell["image_size"] for cell in kept] == ["native"]
+    bounded = '[base]\nimage_size = "native"\n[axes]\nmax_pixels = [50176, 200704]\n'
+    assert [cell["max_pixels"] for cell in _choices(_file(tmp_path, bounded))] == [50176, 200704]
 
 
 def test_all_samples_and_the_settings_of_a_part_of_them_are_taken(tmp_path: Path) -> None:
