@@ -240,6 +240,8 @@ def estimate(
         new_tokens=new_tokens,
         dtype=dtype,
         gpu=gpu,
+        quantization=quantization,
+        quantization_skip=quantization_skip,
     )
 
 

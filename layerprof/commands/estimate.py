@@ -13,7 +13,7 @@ from layerprof.report import estimate as shown
 
 OF_A_RUN = ("layers", "speedup", "quantization", "quantization_skip")
 """Options that say what changes in a measured run, besides `--json`."""
-ONLY_OF_A_RUN = ("layers", "speedup", "quantization", "quantization_skip")
+ONLY_OF_A_RUN = ("layers", "speedup")
 
 
 def show(model: str, json: str | None, given: Sequence[str], **asked: Any) -> None:

@@ -7,26 +7,30 @@ same hook that counts a real run, so FLOPs and bytes are those of `layerprof pro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import fsum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from layerprof.books import memory as memory_books
 from layerprof.books import not_counted
 from layerprof.books.ledger import close
 from layerprof.errors import RequestError
-from layerprof.estimate.result import Estimate, EstimateMemory, EstimateRow, EstimateTotals
+from layerprof.estimate import quantized
+from layerprof.estimate.result import Estimate, EstimateMemory, EstimateRow, EstimateTotals, Unquantized
+from layerprof.machine import stored
 from layerprof.machine.gpus import Gpu, bound_by, gpu_by_name, roof_seconds
 from layerprof.machine.internals import attention_of
 from layerprof.machine.placement import DTYPES, torch_dtype
 from layerprof.readings import Key, Layer, MemoryReading, Work
-from layerprof.records import BLOCK_KINDS, Phase
+from layerprof.records import BLOCK_KINDS, LedgerColumn, Phase
 from layerprof.settings import ImageSize, square_side
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     from layerprof.estimate.rehearsal import Rehearsal
+    from layerprof.models.quantization import StoragePlan
 
 MOST = 10_000_000
 MOST_POSITIONS = 5_000_000
@@ -42,6 +46,8 @@ def estimate(
     new_tokens: int = 16,
     dtype: str = "fp16",
     gpu: str | None = None,
+    quantization: str = "none",
+    quantization_skip: str | None = None,
 ) -> Estimate:
     """Estimate one `generate()`: `batch_size` rows of one image and `text_tokens` of text, `new_tokens` written each.
 
@@ -51,31 +57,25 @@ def estimate(
     """
     image_size = square_side(image_size)
     _check(batch_size, image_size, text_tokens, new_tokens, dtype)
+    quantized.check(quantization, quantization_skip)
     device = gpu_by_name(gpu) if gpu else None
-    from layerprof.estimate import blueprint, memory, rehearsal
-    from layerprof.estimate.ghost import Ghosts, have_sizes
-    from layerprof.layers import find
     from layerprof.models import configuration
 
     configured = configuration.find(model)
     config = configured.config
-    with Ghosts() as ghosts:
-        live = blueprint.build(config, torch_dtype(dtype))
-    found = find.find_layers(live)
     given = {"rows": batch_size, "image_size": image_size, "text_tokens": text_tokens, "new_tokens": new_tokens}
-    ran = rehearsal.rehearse(live, found, ghosts, **given)
-    held = memory.rehearse(live, found, ghosts, **given) if have_sizes() else None
-    missed = not_counted.by_row(ran.work)
-    rows = _rows(found, ran.work.whole, missed, device, dtype, held)
-    # Where layers call each other, rows hold the same work twice.
-    own = _rows(found, ran.work.layers, missed, device, dtype)
-    peak = memory_books.column(found, held)
+    plain = _rehearsed(config, given, dtype, device)
+    if quantization == "none":
+        shown, changed = plain, {}
+    else:
+        shown = _rehearsed(config, given, dtype, device, (quantization, quantization_skip))
+        changed = _beside(shown, plain, device)
     return Estimate(
         model={
             "name": configured.name,
             "why": configured.why,
-            "architecture": type(live).__name__,
-            "parameters": sum(p.numel() for p in live.parameters()),
+            "architecture": type(shown.live).__name__,
+            "parameters": sum(p.numel() for p in shown.live.parameters()),
             "dtype": dtype,
         },
         settings={
@@ -83,18 +83,75 @@ def estimate(
             "image_size": image_size,
             "text_tokens": text_tokens,
             "new_tokens": new_tokens,
-            "image_tokens": ran.image_tokens,
-            "prompt_tokens": ran.prompt_tokens,
+            "image_tokens": shown.ran.image_tokens,
+            "prompt_tokens": shown.ran.prompt_tokens,
         },
         gpu=_describe(device, dtype),
-        totals=_sum(own),
-        phases={phase: _sum(of) for phase in Phase if (of := [row for row in own if row.phase is phase])},
-        memory=_memory(live, ran, held, device),
-        layers=rows,
-        ledger={"flops": close(found, work=ran.work).flops, **({"memory_bytes": peak} if peak else {})},
-        uncounted_ops=ran.work.uncounted_calls(),
-        notes=(*ran.notes, *_notes(config, device, dtype, rows)),
+        totals=_sum(shown.own),
+        phases=_by_phase(shown.own),
+        memory=_memory(shown, device),
+        ledger=_ledger(shown),
+        uncounted_ops=shown.ran.work.uncounted_calls(),
+        notes=(*shown.ran.notes, *_notes(config, device, dtype, shown)),
+        **({"layers": shown.rows} | changed),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rehearsed:
+    """A model that was rehearsed, and its rows; `own` are those of layers without what they call, whose sums add."""
+
+    live: Any
+    found: Sequence[Layer]
+    ran: Rehearsal
+    held: MemoryReading | None
+    plan: StoragePlan | None
+    rows: tuple[EstimateRow, ...]
+    own: tuple[EstimateRow, ...]
+
+
+def _rehearsed(
+    config: Any, given: Mapping[str, int], dtype: str, device: Gpu | None, other: tuple[str, str | None] | None = None
+) -> _Rehearsed:
+    """Build the model and let it answer; `other` names another format of its weights, and what it leaves."""
+    from layerprof.estimate import blueprint, memory, rehearsal
+    from layerprof.estimate.ghost import Ghosts, have_sizes
+    from layerprof.layers import find
+
+    with Ghosts() as ghosts:
+        live = blueprint.build(config, torch_dtype(dtype))
+    found = find.find_layers(live)
+    plan = quantized.store(live, found, *other, dtype) if other else None
+    ran = rehearsal.rehearse(live, found, ghosts, **given)
+    held = memory.rehearse(live, found, ghosts, **given) if have_sizes() else None
+    missed = not_counted.by_row(ran.work)
+    rows = _rows(found, ran.work.whole, missed, device, dtype, held)
+    if other:
+        formats = quantized.formats_of(live, found, other[0])
+        rows = tuple(row.model_copy(update={"weights_dtype": formats[row.name]}) for row in rows)
+    # Where layers call each other, rows hold the same work twice.
+    own = _rows(found, ran.work.layers, missed, device, dtype)
+    return _Rehearsed(live, found, ran, held, plan, rows, own)
+
+
+def _beside(shown: _Rehearsed, plain: _Rehearsed, device: Gpu | None) -> dict[str, Any]:
+    """Return the fields of an estimate with weights in another format: what changed, beside the model as it is."""
+    assert shown.plan is not None
+    sums = Unquantized(totals=_sum(plain.own), phases=_by_phase(plain.own), memory=_memory(plain, device))
+    return {
+        "quantization": quantized.described(shown.plan),
+        "unquantized": sums,
+        "layers": quantized.beside(shown.rows, plain.rows),
+    }
+
+
+def _ledger(of: _Rehearsed) -> dict[Literal["flops", "memory_bytes"], LedgerColumn]:
+    peak = memory_books.column(of.found, of.held)
+    return {"flops": close(of.found, work=of.ran.work).flops, **({"memory_bytes": peak} if peak else {})}
+
+
+def _by_phase(rows: Sequence[EstimateRow]) -> dict[Phase, EstimateTotals]:
+    return {phase: _sum(of) for phase in Phase if (of := [row for row in rows if row.phase is phase])}
 
 
 def _check(batch_size: int, image_size: int, text_tokens: int, new_tokens: int, dtype: str) -> None:
@@ -166,8 +223,9 @@ def _sum(rows: Sequence[EstimateRow]) -> EstimateTotals:
     )
 
 
-def _memory(model: Any, ran: Rehearsal, held: MemoryReading | None, gpu: Gpu | None) -> EstimateMemory:
-    weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+def _memory(of: _Rehearsed, gpu: Gpu | None) -> EstimateMemory:
+    ran, held = of.ran, of.held
+    weights = sum(one.bytes for one in stored.weights(of.live))
     total = weights + ran.kv_bytes + ran.widest_bytes
     return EstimateMemory(
         weights=weights,
@@ -195,8 +253,8 @@ def _describe(gpu: Gpu | None, dtype: str) -> dict[str, Any] | None:
     }
 
 
-def _notes(config: Any, gpu: Gpu | None, dtype: str, rows: Sequence[EstimateRow]) -> list[str]:
-    notes = []
+def _notes(config: Any, gpu: Gpu | None, dtype: str, of: _Rehearsed) -> list[str]:
+    notes = [quantized.note(of.plan, dtype)] if of.plan else []
     if getattr(config, "quantization_config", None):
         notes.append(f"The configuration names a quantisation; the estimate is of the same model in {dtype}.")
     if gpu and gpu.peak(dtype) is None:
@@ -205,7 +263,7 @@ def _notes(config: Any, gpu: Gpu | None, dtype: str, rows: Sequence[EstimateRow]
         notes.append("Routing is taken as even: which experts run, and so their bytes, depends on the input.")
     if attention_of(config) == "eager":
         notes.append("This model has eager attention only: its causal count is the executed one.")
-    if not any(row.kind in BLOCK_KINDS for row in rows):
+    if not any(row.kind in BLOCK_KINDS for row in of.rows):
         notes.append("No repeated blocks ran: this is no transformer that layerprof can tell apart.")
     return notes
 

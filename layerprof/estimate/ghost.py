@@ -83,6 +83,8 @@ def is_ghost(tensor: Tensor) -> bool:
     """Tell whether a floating-point (or complex) tensor of several elements has no memory behind it."""
     if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() < 2 or not _strided(tensor):
         return False
+    if hasattr(tensor, "__tensor_flatten__"):
+        return True  # a weight that is stored as codes (`ghost_weights`)
     if _start() and tensor.untyped_storage().data_ptr() == _start():
         return True
     return not any(stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1)

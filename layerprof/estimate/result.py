@@ -18,6 +18,9 @@ class EstimateRow(Record):
 
     `memory_*` and `weights_bytes` are what the memory pass of a run on a CPU would read (`records.LayerRow`).
 
+    `weights_dtype` is the format of its weights where they are stored as codes; `*_unquantized` is then what the layer
+    has in the model as it is. All None in an estimate of that.
+
     `uncounted` are the calls of operators that may do matrix work and have no formula. Where there are any, FLOPs and
     the time are lower bounds (FLOPs None where nothing was counted), and what needs all of them is None.
     """
@@ -45,6 +48,9 @@ class EstimateRow(Record):
     time_bound_s: float | None = None
     bound: Bound | None = None
     energy_estimate_j: float | None = None
+    bytes_unquantized: int | None = None
+    time_bound_unquantized_s: float | None = None
+    bound_unquantized: Bound | None = None
     uncounted: dict[str, int] = Field(default_factory=dict)
 
     @property
@@ -82,8 +88,20 @@ class EstimateMemory(Record):
     fits: bool | None = None
 
 
+class Unquantized(Record):
+    """Sums of the model as it is, beside those of the same model with its weights in another format."""
+
+    totals: EstimateTotals
+    phases: dict[Phase, EstimateTotals]
+    memory: EstimateMemory
+
+
 class Estimate(Record):
-    """The whole estimate; `to_json` gives it with the field names of `run.json`."""
+    """The whole estimate; `to_json` gives it with the field names of `run.json`.
+
+    `quantization` is the format that weights are stored in, with what is left as it is; `unquantized` are the sums
+    without it. None in an estimate of the model as it is.
+    """
 
     format: Literal[1] = 1
     model: dict[str, Any]
@@ -92,6 +110,8 @@ class Estimate(Record):
     totals: EstimateTotals
     phases: dict[Phase, EstimateTotals]
     memory: EstimateMemory
+    quantization: dict[str, Any] | None = None
+    unquantized: Unquantized | None = None
     layers: tuple[EstimateRow, ...]
     ledger: dict[Literal["flops", "memory_bytes"], LedgerColumn]
     uncounted_ops: dict[str, int]

@@ -22,7 +22,7 @@ from math import fsum
 from typing import Any, Literal
 
 from layerprof.errors import RequestError
-from layerprof.estimate.formats import FORMATS, KEPT
+from layerprof.estimate.formats import KEPT, LEAST_BITS
 from layerprof.layers.row_selector import select_rows
 from layerprof.machine.gpus import gpu_by_device_name
 from layerprof.records import LayerRow, Phase, Record, Run, Tower
@@ -104,9 +104,9 @@ class Change:
     speedup: float | None = None
 
     def __post_init__(self) -> None:
-        if self.quantization is not None and self.quantization not in FORMATS:
+        if self.quantization is not None and self.quantization not in LEAST_BITS:
             raise RequestError(
-                f"There is no format '{self.quantization}' of weights.", f"Use one of {', '.join(FORMATS)}."
+                f"There is no format '{self.quantization}' of weights.", f"Use one of {', '.join(LEAST_BITS)}."
             )
         if self.quantization and self.speedup:
             raise RequestError(
@@ -115,7 +115,7 @@ class Change:
         if self.skip is not None and not self.quantization:
             raise RequestError(
                 "--quantization-skip leaves layers out of a quantization, and none is asked for.",
-                f"Give --quantization with it: {', '.join(FORMATS)}.",
+                f"Give --quantization with it: {', '.join(LEAST_BITS)}.",
             )
         if self.speedup is not None and not 1 < self.speedup < float("inf"):
             raise RequestError(
@@ -222,7 +222,7 @@ def _quantised(
 ) -> WhatIfRow:
     """Apply the two lines of the head of this file to a row."""
     weights = row.bytes_weights or 0
-    after = weights * FORMATS[name].least_bits / (8 * itemsize)
+    after = weights * LEAST_BITS[name] / (8 * itemsize)
     moved, fewer = (row.bytes or 0) * part, (weights - after) * part
     flops = round(row.flops * part) if row.flops is not None else None
     least, later = roofs.seconds(flops, moved), roofs.seconds(flops, moved - fewer)

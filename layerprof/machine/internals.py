@@ -64,6 +64,14 @@ def answering(answer: Answer, *, higher_order: bool = False) -> AbstractContextM
     return mode
 
 
+def wrapping(kind: type[Any], like: Tensor) -> Any:
+    """Return a tensor of a class that wraps others: of the shape, strides and dtype of `like`, without memory.
+
+    Calls `Tensor._make_wrapper_subclass`, which torch's notes on extending it name, and no public function.
+    """
+    return like._make_wrapper_subclass(kind, like.shape, strides=like.stride(), dtype=like.dtype)
+
+
 def innermost_mode() -> Any:
     """Return the dispatch mode that was entered last on this thread; None without one.
 

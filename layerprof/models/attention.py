@@ -96,9 +96,13 @@ def differences(planned: Plan, ran: Mapping[Tower, str]) -> Iterator[str]:
 
 
 def unsupported(planned: Plan, name: str, error: Exception) -> RequestError | None:
-    """Return the error for a model whose class has no such attention; None where something else went wrong."""
+    """Return the error for a model whose class has no such attention; None where something else went wrong.
+
+    A kernel of the hub is fetched where the model is made, so with one that is what goes wrong first.
+    """
     cause = " ".join(str(error).split())
-    if not isinstance(error, (ValueError, ImportError)) or not REFUSED.search(cause):
+    from_hub = any("/" in chosen for _, chosen in planned.of())
+    if not from_hub and (not isinstance(error, (ValueError, ImportError)) or not REFUSED.search(cause)):
         return None
     first = re.split(r"\. |, but|\.$", cause)[0][:200]
     options = " and ".join(dict.fromkeys(planned.options[tower] for tower, _ in planned.of()))

@@ -119,6 +119,11 @@ def quanto_group(columns: int) -> int | None:
     return next((group for group in (128, 96, 64, 32) if columns > 128 and columns % group == 0), None)
 
 
+def package_of(asked: str, on: str) -> str:
+    """Return which package makes a format on a device."""
+    return {"nf4": "bitsandbytes", "int4": "optimum-quanto" if on == "cpu" else "torchao"}.get(asked, "torchao")
+
+
 def needed_dtype(asked: str, on: str) -> str | None:
     """Return the one number format that a format of weights works with on a device; None where it takes any."""
     return "bf16" if asked == "int4" and on != "cpu" else None
@@ -129,7 +134,7 @@ def check(asked: str, on: str, dtype: str) -> str:
 
     Raises RequestError where it is not installed, or where device or dtype do not take the format.
     """
-    package = {"nf4": "bitsandbytes", "int4": "optimum-quanto" if on == "cpu" else "torchao"}.get(asked, "torchao")
+    package = package_of(asked, on)
     need(f"--quantization {asked}", (package, "accelerate"))
     wanted = needed_dtype(asked, on)
     if wanted not in (None, dtype):
@@ -168,7 +173,11 @@ def plan(model: nn.Module, asked: str, *, on: str, dtype: str, leave: Iterable[s
     the embeddings. Raises RequestError for a format that is not to be had here, for a `leave` that no linear layer is
     in, and where nothing would be stored in the format.
     """
-    package = check(asked, on, dtype)
+    return planned(model, asked, check(asked, on, dtype), dtype=dtype, leave=leave)
+
+
+def planned(model: nn.Module, asked: str, package: str, *, dtype: str, leave: Iterable[str] = ()) -> StoragePlan:
+    """Return the plan of a format as a package makes it, whether or not it is to be had here (`plan`)."""
     linears = linear_layers(model)
     kept = tuple(leave)
     in_kept = {name for name in linears if _inside(name, kept)}

@@ -16,7 +16,7 @@ from layerprof.report import units
 from layerprof.report.look import PHASE_STYLE, Column, Look, console_on
 
 if TYPE_CHECKING:
-    from layerprof.estimate.result import Estimate, EstimateRow, EstimateTotals
+    from layerprof.estimate.result import Estimate, EstimateMemory, EstimateRow, EstimateTotals
 
 CONVENTION = (
     "2 FLOPs per multiply-accumulate, causal attention not halved, matrix work only; bytes are the least traffic"
@@ -44,6 +44,7 @@ def _header(it: Estimate, look: Look) -> Iterator[RenderableType]:
     yield look.packed(
         [
             f"{model['architecture']}, {count.show(model['parameters'])} {count.unit} in {model['dtype']}",
+            *([f"weights as {it.quantization['format']}"] if it.quantization else []),
             f"batch {given['batch_size']}",
             f"{given['prompt_tokens']} prompt tokens, {given['image_tokens']} of them image",
             f"{given['new_tokens']} new tokens",
@@ -74,18 +75,29 @@ def _phases(it: Estimate, look: Look) -> Iterator[RenderableType]:
     bars = [look.bar(share, 20, style) for share, style in zip(shares, styles, strict=False)]
     note = "no faster and, at full power, about this energy (estimated)" if it.gpu else "add --gpu NAME for bounds"
     yield look.heading("Phases", note)
+    before = [*it.unquantized.phases.values(), it.unquantized.totals] if it.unquantized else []
     yield look.table(
         [
             Column("phase", [look.text(name, style) for name, style in zip(names, styles, strict=True)], 0, "left"),
             Column("", [*bars, Text()], 3, "left"),
             _figures(look, f"least {time.unit}", [time.show(s.time_bound_s) for s in sums]),
+            *_compared(look, [(was.time_bound_s, s.time_bound_s) for was, s in zip(before, sums, strict=False)], time),
             _figures(look, work.unit, [units.bound(work.show(s.flops), s.flops_at_least) for s in sums]),
             _figures(look, moved.unit, [moved.show(s.bytes) for s in sums]),
+            *_compared(look, [(was.bytes, s.bytes) for was, s in zip(before, sums, strict=False)], moved),
             _figures(look, "FLOP/B", [_intensity(s) for s in sums], 2),
             _figures(look, f"est. {joules.unit}", [joules.show(s.energy_estimate_j) for s in sums], 1),
         ]
     )
     yield from _rates(it, look)
+
+
+def _compared(look: Look, pairs: Sequence[tuple[float | None, float | None]], fit: units.Scale) -> list[Column]:
+    """Return what the model as it is has of a column, and how many times as much that is; none where it is that."""
+    if not pairs:
+        return []
+    ratios = ["" if was is None or not now else f"{units.number(was / now)}x" for was, now in pairs]
+    return [_figures(look, "was", [fit.show(was) for was, _ in pairs], 2), _figures(look, "", ratios)]
 
 
 def _intensity(of: EstimateTotals) -> str:
@@ -111,17 +123,22 @@ def _rates(it: Estimate, look: Look) -> Iterator[RenderableType]:
 
 def _memory(it: Estimate, look: Look) -> Iterator[RenderableType]:
     memory = it.memory
+    was = it.unquantized.memory if it.unquantized else None
     parts = [
-        f"weights {units.size(memory.weights)}",
+        f"weights {units.size(memory.weights)}{f' (was {units.size(was.weights)})' if was else ''}",
         f"KV cache {units.size(memory.kv_cache)}",
         f"widest operator {units.size(memory.activations)}",
         f"together {units.size(memory.total)}",
-        *([f"at the peak {units.size(memory.peak)}"] if memory.peak is not None else []),
+        *([f"at the peak {units.size(memory.peak)}{_was(was)}"] if memory.peak is not None else []),
     ]
     if memory.device is not None:
         parts.append(f"{'fits in' if memory.fits else 'does NOT fit in'} {units.size(memory.device)}")
     yield look.heading("Memory", "before the framework's own share")
     yield look.packed(parts, "" if memory.fits is not False else "bold red")
+
+
+def _was(before: EstimateMemory | None) -> str:
+    return f" (was {units.size(before.peak)})" if before and before.peak is not None else ""
 
 
 def _layers(it: Estimate, look: Look) -> Iterator[RenderableType]:
@@ -146,6 +163,9 @@ def _columns(look: Look, lines: Sequence[Sequence[EstimateRow]], phase: Phase) -
     weight = [
         fsum((row.time_bound_s if row.time_bound_s is not None else row.flops or 0) for row in line) for line in lines
     ]
+    stored = any(row.bytes_unquantized is not None for row in firsts)
+    timed = stored and any(row.time_bound_s is not None for row in firsts)
+    plain = stored and not timed
     bounds = any(row.at_least for row in firsts)  # of which no shares are known
     whole = fsum(weight) or 1.0
     most, width = max([*weight, 1e-30]), 20 if look.width >= 110 else 8
@@ -159,12 +179,20 @@ def _columns(look: Look, lines: Sequence[Sequence[EstimateRow]], phase: Phase) -
         Column("", bars, 4, "left"),
         _figures(look, "%", ["" if bounds else units.bare_percent(share / whole) for share in weight]),
         _figures(look, f"least {time.unit}", [time.show(row.time_bound_s) for row in firsts]),
+        *(_compared(look, [(row.time_bound_unquantized_s, row.time_bound_s) for row in firsts], time) if timed else []),
         _figures(look, work.unit, [units.bound(work.show(row.flops), row.at_least) for row in firsts]),
         _figures(look, moved.unit, [moved.show(row.bytes) for row in firsts]),
+        *(_compared(look, [(row.bytes_unquantized, row.bytes) for row in firsts], moved) if plain else []),
         _figures(look, "FLOP/B", ["" if row.at_least else units.number(row.flops_per_byte or 0) for row in firsts], 2),
-        Column("bound by", [look.text(row.bound or "") for row in firsts], 1, "left"),
+        Column("bound by", [look.text(_bound(row)) for row in firsts], 1, "left"),
         _figures(look, f"est. {joules.unit}", [joules.show(row.energy_estimate_j) for row in firsts], 3),
     ]
+
+
+def _bound(row: EstimateRow) -> str:
+    """Return what binds a layer, and what bound it in the model as it is where that was something else."""
+    was = row.bound_unquantized
+    return f"{row.bound or ''}, was {was}" if was and row.bound != was else row.bound or ""
 
 
 def _positions(value: float | None) -> str:

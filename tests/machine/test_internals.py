@@ -28,6 +28,24 @@ def small_config() -> Any:
 # --- operators --------------------------------------------------------------------------------------------------
 
 
+class Wrapper(torch.Tensor):
+    """Wraps nothing, and answers views only."""
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, _types: Any, args: Any = (), _kwargs: Any = None) -> Any:  # type: ignore[override]  # as torch calls it
+        """Say in a tensor which operator came."""
+        return torch.tensor(list(func.name().encode()))
+
+
+def test_a_wrapper_has_a_shape_and_no_memory() -> None:
+    """Shape, strides and dtype of another tensor, and operators come to its class; its storage has no address."""
+    made = internals.wrapping(Wrapper, torch.empty(3, 5, dtype=torch.float16).t())
+    assert (type(made), made.shape, made.stride(), made.dtype) == (Wrapper, (5, 3), (1, 5), torch.float16)
+    assert bytes((made + 1).tolist()) == b"aten::add.Tensor"
+    with pytest.raises(RuntimeError):
+        made.untyped_storage().data_ptr()
+
+
 class Twice:
     """Answers every addition with twice its result and all else as it is; `seen` are the operators' names."""
 

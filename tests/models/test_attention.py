@@ -156,6 +156,20 @@ def test_parts_of_a_configuration_are_found_whatever_their_names(name: str, visi
     assert attention(model) == {"vision": vision, "language": language}
 
 
+def test_parts_inside_parts_have_their_towers_too() -> None:
+    """An omni model's thinker holds a tower of pictures, one of sound and one of text."""
+    import transformers
+
+    told = attentions.plan(TowerAttention("sdpa", "eager"), "eager", transformers.Qwen2_5OmniConfig()).told
+    assert isinstance(told, dict)
+    assert told["thinker_config"] == {
+        "": "eager",
+        "text_config": "eager",
+        "vision_config": "sdpa",
+        "audio_config": "eager",
+    }
+
+
 def test_a_module_that_attends_its_own_way_is_told_as_what_it_does() -> None:
     """GIT's decoder computes a softmax whatever its configuration says; its vision tower goes by the configuration."""
     model = families.build("git", "eager").model
@@ -235,6 +249,16 @@ def test_a_model_without_such_an_attention_is_refused_before_it_is_loaded(asked:
     assert f"--attention {asked}" in error.problem
     assert "flex_attention" in error.problem
     assert "eager" in error.remedy
+
+
+def test_what_a_kernel_of_the_hub_fails_with_is_told_of_the_kernel() -> None:
+    """Whatever the hub's client raises; of another failure nothing is blamed on attention."""
+    config = families.FAMILIES["llava"]().model.config
+    kernel = attentions.plan(parse("language=owner/kernel"), "eager", config)
+    error = attentions.unsupported(kernel, "own", OSError("no connection"))
+    assert error is not None
+    assert "--attention language=owner/kernel (no connection)" in error.problem
+    assert attentions.unsupported(attentions.plan(parse("sdpa"), "eager", config), "own", OSError("no room")) is None
 
 
 @pytest.mark.parametrize("optimization", ["compile", "graph"])

@@ -80,6 +80,35 @@ def test_a_format_whose_package_is_missing_is_refused_with_what_installs_it(monk
         Runner().identify(BASE | {"quantization": "nf4"}, {})
 
 
+def test_an_adapter_is_part_of_who_a_cell_is(tmp_path: Path) -> None:
+    """One folder that holds another adapter than before is another cell, although name and base model are the same."""
+    import peft
+
+    from layerprof.demo import MODEL_FOLDER
+
+    folder = tmp_path / "adapter"
+    keys = set()
+    for rank in (2, 4):
+        config = peft.LoraConfig(r=rank, target_modules=["q_proj"], base_model_name_or_path=str(MODEL_FOLDER))
+        config.save_pretrained(str(folder))
+        runner = Runner()
+        asked = BASE | {"model": str(folder), "weights": "random", "source": "bundled"}
+        keys.add(runner.identify(asked, {}).key())
+        assert runner.identify(asked, {}).versions["peft"] == environment.package_version("peft")
+    assert len(keys) == 2
+
+
+def test_the_attention_of_each_tower_is_part_of_who_a_cell_is(runner: Runner) -> None:
+    """However it was asked for: by the optimisation, by one name, or for each tower; another mix is another cell."""
+    sdpa = runner.identify(BASE | {"optimization": "sdpa"}, {})
+    assert sdpa.choices["attention"] == "sdpa"
+    for asked in ("sdpa", "vision=sdpa", "language=sdpa,vision=sdpa"):
+        assert runner.identify(BASE | {"optimization": "sdpa", "attention": asked}, {}).key() == sdpa.key()
+    mixed = runner.identify(BASE | {"optimization": "sdpa", "attention": "vision=eager"}, {})
+    assert mixed.choices["attention"] == "vision=eager,language=sdpa"
+    assert mixed.key() != sdpa.key()
+
+
 def test_a_part_for_the_instruments_is_told_by_what_it_comes_to(runner: Runner) -> None:
     """Of three samples the default, all, 3, and 2 in batches of two with one more are the same walk; 1 is another.
 

@@ -85,14 +85,17 @@ def _time(table: TableView) -> list[TextColumn]:
 
 
 def _towers(table: TableView) -> list[TextColumn]:
-    """Return the time of a sample in the layers of each tower, the language tower's by phase, and its ratios."""
-    parts = ("vision", "prefill", "decode")
+    """Return the time of a sample in the layers of each tower, the language tower's by phase, and its ratios.
+
+    Where attentions are compared the ratios never give way: one that is fast in a tower may be slow in the other.
+    """
+    parts, gives_way = ("vision", "prefill", "decode"), 0 if "attention" in table.axes else 4
     scale = units.scale([value for part in parts for value in _all(table, f"{part}_span_s")], "s")
     found = []
     for part in parts:
         name = f"{part}_span_s"
         found += _with_ends(table, f"{scale.unit} {part}", name, f"{part}_span_ci", scale, 5, "a sample in layers")
-        found.append(TextColumn(f"{part} ×", _times(table.ratios(name)), 4, group="a sample in layers"))
+        found.append(TextColumn(f"{part} ×", _times(table.ratios(name)), gives_way, group="a sample in layers"))
     return found
 
 
