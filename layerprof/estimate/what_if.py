@@ -6,7 +6,8 @@ bytes that it moves at the least now and then, `R` and `R'` its rooflines (Willi
 
 - at most `min(B (1 - b'/b), B - R')` goes: as if all of the busy time were spent moving bytes, at the pace at which
   they were moved, and none of it beyond the roof. What a layer waits for its host (`S - B`) stays, since the weights'
-  format does not change it.
+  format does not change it. A layer that was faster than its roof (`B < R`: its bytes lay in a cache) is not bounded by
+  it: then only the first of the two holds.
 - `B (1 - R'/R)` goes where the layer keeps the share of its roof that it reached.
 
 Where the device's peaks are not known there is no roof, and only the first part of the first line holds. Over all, by
@@ -231,7 +232,7 @@ def _quantised(
     at_most = busy * fewer / moved if moved else 0.0
     alike = None
     if least and later is not None:
-        at_most = max(min(at_most, busy - later), 0.0)
+        at_most = min(at_most, busy - later) if busy >= least else at_most
         alike = None if row.at_least else min(busy * (1 - later / least), at_most)
     return WhatIfRow(
         **(named | {"least_s": least}), bytes_weights_after=after, least_after_s=later, at_most_s=at_most, alike_s=alike
@@ -282,7 +283,11 @@ def _assumed(change: Change, roofs: _Roofs, rows: Sequence[LayerRow]) -> list[st
     known = roofs.flops_s is not None and roofs.bytes_s is not None
     said = [
         "At most: all of a layer's busy time goes into moving its bytes, at the pace at which it moved them"
-        + (", and none of it beyond the roof of the device." if known else "; the device's peaks are not known."),
+        + (
+            ", and none of it beyond the roof of the device, but for layers that passed it: their bytes lay in a cache."
+            if known
+            else "; the device's peaks are not known."
+        ),
         "All weights of the layers change their format, norms and biases too; the scales of rows and groups take no "
         "room, and unpacking the codes costs nothing.",
     ]
