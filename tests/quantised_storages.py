@@ -74,6 +74,12 @@ def linear(weight: Tensor, *, bias: bool = True) -> nn.Linear:
 class Gptq(nn.Module):
     """The storage of a GPTQ layer: eight 4-bit codes to an int32, in buffers."""
 
+    qweight: Tensor
+    qzeros: Tensor
+    scales: Tensor
+    g_idx: Tensor
+    bias: Tensor
+
     def __init__(self, bits: int = 4) -> None:
         super().__init__()
         self.bits, self.in_features, self.out_features = bits, COLUMNS, ROWS
@@ -86,6 +92,10 @@ class Gptq(nn.Module):
 
 class Awq(nn.Module):
     """The storage of an AWQ layer: columns packed, no order of groups."""
+
+    qweight: Tensor
+    qzeros: Tensor
+    scales: Tensor
 
     def __init__(self) -> None:
         super().__init__()

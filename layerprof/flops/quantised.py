@@ -42,7 +42,7 @@ MADE = ("out", "c", "C", "output", "D", "d", "_out_feats", "c_or_none")
 """Under which names operators take activations, the weight, and where to write the product."""
 
 QUANTISES = re.compile(
-    r"(^|_|[a-z\d])(de)?quant(i[sz]e[dr]?)?(_|\d|$)|choose_(q?params|scale)|int8_mm_dequant|(^|_)qdq(_|$)|optimizer_update",
+    r"(^|_|[a-z\d])(de)?quant(i[sz]e[dr]?)?(_|\d|$)|choose_(q?params|scale)|int8_mm_dequant|(^|_)qdq(_|$)|repack|optimizer_update",
     re.I,
 )
 """Names of what makes codes of numbers, or numbers of codes; and of steps of optimisers that keep codes."""

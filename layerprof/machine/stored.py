@@ -124,14 +124,21 @@ def of_module(module: nn.Module) -> tuple[Stored, ...]:
     buffers = dict(module.named_buffers(recurse=False))
     held = dict(module.named_parameters(recurse=False)) | buffers
     own = {name: tensor for name, tensor in held.items() if not is_uninitialised(tensor)}
-    codes = [name for name, tensor in own.items() if _is_code(module, own, tensor, buffer=name in buffers)]
+    may_be = [name for name in own if not _is_scale(name, own)]
+    codes = [name for name in may_be if _is_code(module, own, own[name], buffer=name in buffers)]
     packed = tuple(_packed_in(module))
     if not codes and not packed:
         return tuple(
-            Stored(dtype_format(tensor), (tensor,), tensor.numel(), weight=name not in buffers)
+            Stored(dtype_format(tensor), (tensor,), tensor.numel(), weight=name in may_be and name not in buffers)
             for name, tensor in own.items()
         )
     return (*packed, *_quantised(module, own, codes))
+
+
+def _is_scale(name: str, own: Mapping[str, Tensor]) -> bool:
+    """Tell whether a parameter only says how to read another, or inputs and outputs, by its name."""
+    whose = (*(f"{other}_" for other in own), "input_", "output_")
+    return bool(SCALES.search(name) or name.endswith(("_shape", "_g_idx"))) and name.startswith(whose)
 
 
 def _is_code(module: nn.Module, own: Mapping[str, Tensor], tensor: Tensor, *, buffer: bool) -> bool:

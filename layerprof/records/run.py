@@ -336,7 +336,7 @@ class Fed(Record):
 class Sample(Record):
     """One line of `samples.jsonl`: what was asked, what was answered, and how it was scored.
 
-    `key` is a hash of the question as it stands in the dataset, the picture's pixels and the references: what makes it
+    `key` is a hash of the question as it stands in the dataset, its pictures' pixels and the references: what makes it
     the same sample in another run. None in older runs.
     """
 
