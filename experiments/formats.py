@@ -121,7 +121,7 @@ def _quanto(name: str) -> Callable[[nn.Module], None]:
 
 
 def _stored(part: nn.Module, path: str) -> bool:
-    """Tell whether a module is stored in another format: plain linear layers are, but for the head, as in transformers."""
+    """Tell whether a module is stored in another format: plain linear layers are, but for the output head."""
     return type(part) is nn.Linear and not path.endswith("lm_head")
 
 
