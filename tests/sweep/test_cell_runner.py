@@ -68,6 +68,16 @@ def test_a_format_of_weights_is_part_of_who_a_cell_is(runner: Runner) -> None:
     assert int8.versions["torchao"] == environment.package_version("torchao")
     less = runner.identify(BASE | {"quantization": "int8", "quantization_skip": "vision"}, {})
     assert len({who.key() for who in (plain, int8, less)}) == 3
+    same = runner.identify(BASE | {"quantization": "int8", "quantization_skip": "none"}, {})
+    assert same.key() == int8.key()
+
+
+def test_a_format_whose_package_is_missing_is_refused_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a sweep skips the cell and says why."""
+    there = environment.package_version
+    monkeypatch.setattr(environment, "package_version", lambda name: None if name == "bitsandbytes" else there(name))
+    with pytest.raises(RequestError, match="needs the package bitsandbytes"):
+        Runner().identify(BASE | {"quantization": "nf4"}, {})
 
 
 def test_an_adapter_is_part_of_who_a_cell_is(tmp_path: Path) -> None:
