@@ -22,11 +22,12 @@ from layerprof.hooks.dispatch import Dispatch, Guard, Operator, operators_visibl
 from layerprof.hooks.following import Around, Following, positional
 from layerprof.hooks.frames import Frame, Frames
 from layerprof.hooks.positions import Positions, Size
+from layerprof.hooks.unwritten import Unwritten
 from layerprof.hooks.weights import Weights, boundary_bytes, packed_in, tensors_in
 from torch import Tensor, nn
 
 from layerprof.flops.operators import GROUPED
-from layerprof.readings import ELSEWHERE, Layer, Uncounted, WorkReading
+from layerprof.readings import ELSEWHERE, UNSEEN_KERNEL, Layer, Uncounted, WorkReading
 from layerprof.records import BLOCK_KINDS, Phase
 
 OF_PAGES = "flash_attn_with_kvcache"
@@ -42,6 +43,7 @@ class ShapesHook(Following):
         self._frames = Frames(self.tracker)
         self._flops = FlopCount(self._frames, self.tracker)
         self._dispatch = Dispatch(self._saw)
+        self._unwritten = Unwritten()
         self._noting = Lock()
         self._embedded = 0
 
@@ -117,6 +119,7 @@ class ShapesHook(Following):
             yield
             return
         self._frames.begin()
+        self._unwritten.forget()
         try:
             with self._attending(), self._dispatch:
                 yield
@@ -253,6 +256,8 @@ class ShapesHook(Following):
             self._missed(operator.name, frame, seconds if _on_cpu((*args, *kwargs.values(), output)) else None)
         elif operator.role == "softmax":
             self._flops.softmax(args[0])
+        for _ in range(self._unwritten.saw(operator, args, kwargs, output)):
+            self._missed(UNSEEN_KERNEL, frame, None)
         self._read_weights(operator, args, kwargs, output, self._frames.running)
 
     def _counted(

@@ -154,7 +154,7 @@ def merge(seen: Read, more: Read) -> None:
 def _storage(tensor: Tensor) -> int:
     try:
         return storage_key(tensor)
-    except (NotImplementedError, RuntimeError):  # sparse tensors have none
+    except (NotImplementedError, RuntimeError, ValueError):  # sparse tensors have none, lazy ones not yet
         return id(tensor)
 
 

@@ -53,9 +53,9 @@ class Settings(BaseModel):
     own, to show what that saves. `memory` adds the pass of memory by layer.
 
     `quantization` stores the weights in another format as they are loaded, but for the layers that
-    `quantization_skip`, a selector, takes. `attention` names the implementation for both towers (`sdpa`) or for each
-    (`vision=sdpa,language=flash`); `auto` leaves it to `optimization`. `min_pixels` and `max_pixels` bound what a
-    picture of `native` size may have. `energy_sensor` says whose counter is read.
+    `quantization_skip`, a selector (or `none`), takes. `attention` names the implementation for both towers (`sdpa`) or
+    for each (`vision=sdpa,language=flash`); `auto` leaves it to `optimization`. `min_pixels` and `max_pixels` bound
+    what a picture of `native` size may have. `energy_sensor` says whose counter is read.
 
     `samples`, `max_new_tokens` and `source` may be None: then the dataset or the model decides (32 samples; 16 tokens
     for textvqa and scienceqa, 64 for coco; bundled images for a demo model, the hub for any other). `energy_budget`
@@ -177,6 +177,8 @@ def _normal(values: dict[str, Any]) -> dict[str, Any]:
         found["image_size"] = _sized(given["image_size"])
     if isinstance(given.get("attention"), str):
         found["attention"] = str(attention.parse(given["attention"]))
+    if str(given.get("quantization_skip", "")).strip().lower() == "none":
+        found["quantization_skip"] = None
     return found
 
 

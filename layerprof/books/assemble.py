@@ -13,6 +13,7 @@ from layerprof.books import (
     ledger,
     memory,
     not_counted,
+    recurrence,
     request,
     rows,
     throughput,
@@ -40,7 +41,8 @@ def run(asked: Asked, read: Read, scored: Scored, failed: LayerprofError | None 
     estimate, why_none = joules.estimate(asked, read)
     layers, books = books_of(asked, read, layer_joules.layer_energy(asked, read, estimate))
     reasons = read.reasons | ({"energy_estimate": why_none} if why_none else {})
-    told = filter(None, (not_counted.warning(books.flops), not_counted.weights_warning(read.weights)))
+    steps = recurrence.warning(asked.layers, read.spans, read.work)
+    told = filter(None, (not_counted.warning(books.flops), not_counted.weights_warning(read.weights), steps))
     ended = (f"The run failed: {failed.problem} {failed.remedy}",) if failed else ()
     return Run(
         created=now(),

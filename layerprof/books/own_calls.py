@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from layerprof.books import ledger, not_counted, rows, totals
+from layerprof.books import ledger, not_counted, recurrence, rows, totals
 from layerprof.books.assemble import now
 from layerprof.books.device import roof, surroundings
 from layerprof.books.shown import shown
@@ -63,5 +63,8 @@ def run(
         ledger=books,
         passes={"decode_by_step": rows.decode_by_step(spans)} | ({"counting": counting} if counting else {}),
         uncounted_ops=work.uncounted_calls() if work else {},
-        warnings=(*warnings, *filter(None, (not_counted.warning(books.flops), unseen))),
+        warnings=(
+            *warnings,
+            *filter(None, (not_counted.warning(books.flops), unseen, recurrence.warning(calls.layers, spans, work))),
+        ),
     )

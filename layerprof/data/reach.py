@@ -56,14 +56,15 @@ def check(subject: Subject, examples: Sequence[Example], mark: str, sizing: Sizi
 
 
 def _telling(kinds: list[Kind]) -> list[Kind]:
-    """Return the kinds to try: without anything, the most images, the most frames alone and beside images."""
+    """Return the kinds to try: nothing, the most images, the most and fewest frames alone and beside images."""
     groups = (
         [kind for kind in kinds if kind == (0, 0)],
         [kind for kind in kinds if kind[0] and not kind[1]],
         [kind for kind in kinds if kind[1] and not kind[0]],
         [kind for kind in kinds if kind[0] and kind[1]],
     )
-    return [max(group) for group in groups if group]
+    most, fewest = [max(group) for group in groups if group], [min(group) for group in groups[2:] if group]
+    return list(dict.fromkeys([*most, *fewest]))
 
 
 def _alone(subject: Subject, kind: Kind, example: Example, mark: str, sizing: Sizing, of_one: int | None) -> int | None:

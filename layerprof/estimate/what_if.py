@@ -208,6 +208,7 @@ def _answer(row: LayerRow, part: float, change: Change, roofs: _Roofs, itemsize:
         return WhatIfRow(**named, at_most_s=span * (1 - (1 / change.speedup if change.speedup else 0)))
     least = roofs.seconds(row.flops, (row.bytes or 0) * part) if row.bytes is not None else None
     named |= {"bytes_weights": row.bytes_weights, "least_s": least}
+    itemsize = ITEMSIZE.get((row.weights_dtype or "").split(" + ")[0], itemsize)  # where it differs from the model's
     untouched = "skipped" if kept else _untouched(row, itemsize)
     if untouched:
         alike = None if least is None else 0.0

@@ -6,6 +6,7 @@ convolutional backbones (`stages`); a model without either falls back to any rep
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -21,6 +22,10 @@ from layerprof.layers.tree import (
     is_under,
     own_name,
 )
+
+RECURS = re.compile(r"mamba|ssm|rwkv|retention|recurrent_?(block|unit)|rg_?lru|delta_?(net|rule)|lstm|gru", re.I)
+"""Names of what keeps a state from position to position."""
+COUNTED_WHOLE = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
 
 
 class Blocks:
@@ -178,3 +183,22 @@ class Blocks:
                 yield from self._outermost_rest(kid, blocks)
             else:
                 yield kid
+
+
+def recurrence(tree: Tree, name: str) -> str:
+    """Return the class of the part of a block that keeps a state from position to position; empty where it has none.
+
+    torch's own recurrent layers are none here: they have a formula as a whole.
+    """
+    for kid in tree.children[name]:
+        if tree.is_norm(kid) or not tree.parameters(kid):
+            continue
+        kind = tree.kind_of(kid)
+        if kind in COUNTED_WHOLE:
+            continue
+        if not tree.is_container(kid) and (RECURS.search(kind) or RECURS.search(own_name(kid))):
+            deeper = recurrence(tree, kid)
+            return deeper if deeper and tree.children[kid] else kind
+        if deeper := recurrence(tree, kid):
+            return deeper
+    return ""

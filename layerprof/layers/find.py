@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from layerprof.errors import RequestError
-from layerprof.layers.blocks import Blocks
+from layerprof.layers.blocks import Blocks, recurrence
 from layerprof.layers.towers import Towers
 from layerprof.layers.tree import Tree, own_name
 from layerprof.readings import Layer
-from layerprof.records import Tower
+from layerprof.records import BLOCK_KINDS, Tower
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,7 +55,8 @@ def find_layers(model: nn.Module) -> tuple[Layer, ...]:
     for _, _, _, name, tower, kind in found:
         index = counts.get((tower, kind), 0)
         counts[(tower, kind)] = index + 1
-        layers.append(Layer(name=name, tower=tower, kind=kind, index=index))
+        recurs = recurrence(tree, name) if kind in BLOCK_KINDS else ""
+        layers.append(Layer(name=name, tower=tower, kind=kind, index=index, recurs=recurs))
     if layers:
         return tuple(layers)
     if tree.is_container(""):

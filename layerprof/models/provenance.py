@@ -11,7 +11,7 @@ from layerprof.machine import stored
 if TYPE_CHECKING:
     from layerprof.models.source import ModelSource
 
-NOT_THE_MODELS = ("_name_or_path", "transformers_version")
+NOT_THE_MODELS = ("_name_or_path", "transformers_version", "quantization_config")
 
 
 def of_source(source: ModelSource, model: Any) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def of_source(source: ModelSource, model: Any) -> dict[str, Any]:
 
 
 def _own(config: Any) -> Any:
-    """Return what of a configuration is the model's, at every depth: not where it lay, nor what read it."""
+    """Return what of a configuration is the model's, at every depth: not where it lies, nor how, nor what read it."""
     if isinstance(config, dict):
         return {name: _own(value) for name, value in config.items() if name not in NOT_THE_MODELS}
     return [_own(value) for value in config] if isinstance(config, (list, tuple)) else config

@@ -13,30 +13,30 @@ from layerprof.errors import RequestError
 from layerprof.models.quantization import need
 
 PACKAGES: dict[str, tuple[str, ...]] = {
-    "aqlm": ("aqlm", "accelerate"),
+    "aqlm": ("aqlm",),
     "auto-round": ("auto-round",),
-    "awq": ("gptqmodel", "accelerate"),
-    "bitnet": ("accelerate",),
-    "bitsandbytes": ("bitsandbytes", "accelerate"),
+    "awq": ("gptqmodel",),
+    "bitnet": (),
+    "bitsandbytes": ("bitsandbytes",),
     "compressed-tensors": ("compressed-tensors",),
-    "eetq": ("kernels", "accelerate"),
-    "fbgemm_fp8": ("fbgemm-gpu", "accelerate"),
+    "eetq": ("kernels",),
+    "fbgemm_fp8": ("fbgemm-gpu",),
     "fouroversix": ("fouroversix",),
-    "fp8": ("accelerate",),
+    "fp8": (),
     "fp_quant": ("fp_quant",),
     "gptq": ("optimum", "gptqmodel"),
-    "higgs": ("flute-kernel", "fast_hadamard_transform", "accelerate"),
+    "higgs": ("flute-kernel", "fast_hadamard_transform"),
     "hqq": ("hqq",),
-    "mxfp4": ("kernels", "accelerate"),
-    "mxfp8": ("accelerate",),
-    "quanto": ("optimum-quanto", "accelerate"),
+    "mxfp4": ("kernels",),
+    "mxfp8": (),
+    "quanto": ("optimum-quanto",),
     "quark": ("amd-quark",),
     "sinq": ("sinq",),
-    "spqr": ("spqr_quant", "accelerate"),
+    "spqr": ("spqr_quant",),
     "torchao": ("torchao",),
-    "vptq": ("vptq", "accelerate"),
+    "vptq": ("vptq",),
 }
-"""What each method of transformers needs, by the names of the package index."""
+"""What each method of transformers needs, by the names of the package index; accelerate beside it, which all need."""
 GPU_ONLY: dict[str, tuple[int, int] | None] = {
     "eetq": None,
     "fbgemm_fp8": (9, 0),
@@ -63,7 +63,7 @@ class Published:
     @property
     def package(self) -> str:
         """The package whose layers it is loaded with, by its name in the package index."""
-        return PACKAGES.get(self.method, (self.method,))[0] if self.method != "gptq" else "gptqmodel"
+        return (PACKAGES.get(self.method) or (self.method,))[-1]
 
     @property
     def unpacked(self) -> bool:
@@ -138,7 +138,7 @@ def check(published: Published, name: str, on: str) -> None:
         )
     if method in GPU_ONLY:
         _check_gpu(published, name, on)
-    need(f"The checkpoint {name}, quantized by {method},", PACKAGES[method])
+    need(f"The checkpoint {name}, quantized by {method},", (*PACKAGES[method], "accelerate"))
     if method == "hqq":
         raise RequestError(
             f"The checkpoint {name} is quantized by hqq, which this transformers does not load.",

@@ -135,7 +135,7 @@ def check(asked: str, on: str, dtype: str) -> str:
     Raises RequestError where it is not installed, or where device or dtype do not take the format.
     """
     package = package_of(asked, on)
-    need(f"--quantization {asked}", (package,) if package == "torchao" else (package, "accelerate"))
+    need(f"--quantization {asked}", (package, "accelerate"))
     wanted = needed_dtype(asked, on)
     if wanted not in (None, dtype):
         raise RequestError(

@@ -8,11 +8,11 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from layerprof.machine import environment
+from layerprof.machine import environment, stored
 from layerprof.models.quantization import SHOWN, StoragePlan, torchao_config
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from layerprof.models.published import Published
 
@@ -20,8 +20,6 @@ SUBCLASSES = {"torchao": "torchao", "optimum": "optimum-quanto", "bitsandbytes":
 """Where a package's classes of weights live, and the package's name in the index."""
 TALKATIVE = ("bitsandbytes", "torch.utils._pytree", "torch.utils.cpp_extension", "compressed_tensors", "torchao")
 """Loggers that speak of kernels and enumerations while these packages are imported."""
-FEWEST = 16
-"""Bytes from which matrices of small integers are taken for codes."""
 
 
 def store(model: nn.Module, plan: StoragePlan, name: str) -> None:
@@ -146,30 +144,11 @@ def survey(model: nn.Module) -> tuple[list[str], list[str]]:
     """Return the names of the modules whose weights are codes, and of those with a matrix of ordinary numbers."""
     coded, plain = [], []
     for name, module in model.named_modules():
-        weights = list(module.parameters(recurse=False))
-        if _holds_codes([*weights, *module.buffers(recurse=False)]):
+        if any(weight.quantised for weight in stored.of_module(module)):
             coded.append(name)
-        elif any(tensor.ndim > 1 and tensor.is_floating_point() for tensor in weights):
+        elif any(weight.ndim > 1 and weight.is_floating_point() for weight in module.parameters(recurse=False)):
             plain.append(name)
     return coded, plain
-
-
-def _holds_codes(tensors: list[Tensor]) -> bool:
-    """Tell whether a module's own tensors hold codes of weights.
-
-    They are a package's own kind of tensor, matrices of eight-bit floats, or matrices of small integers that outweigh
-    those of ordinary numbers beside them (their scales).
-    """
-    if any(type(tensor).__module__.partition(".")[0] in SUBCLASSES for tensor in tensors):
-        return True
-    codes = numbers = 0
-    for tensor in tensors:
-        if tensor.ndim < 2 or tensor.is_complex() or tensor.dtype.itemsize == 8 or str(tensor.dtype) == "torch.bool":
-            continue
-        size = tensor.numel() * tensor.element_size()
-        ordinary = tensor.is_floating_point() and tensor.element_size() > 1
-        codes, numbers = (codes, numbers + size) if ordinary else (codes + size, numbers)
-    return codes > max(numbers, FEWEST)
 
 
 def _package(model: nn.Module, coded: list[str]) -> str | None:

@@ -14,11 +14,22 @@ from layerprof.readings.layers import Chain, Key, Layer
 from layerprof.readings.memory import MemoryReading
 from layerprof.readings.spans import Span, SpanReading
 from layerprof.readings.weights import WeightReading
-from layerprof.readings.work import ELSEWHERE, NOT_WATCHED, Amount, Name, Uncounted, Work, WorkReading, added
+from layerprof.readings.work import (
+    ELSEWHERE,
+    NOT_WATCHED,
+    UNSEEN_KERNEL,
+    Amount,
+    Name,
+    Uncounted,
+    Work,
+    WorkReading,
+    added,
+)
 
 __all__ = [
     "ELSEWHERE",
     "NOT_WATCHED",
+    "UNSEEN_KERNEL",
     "Amount",
     "Chain",
     "Generated",

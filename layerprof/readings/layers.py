@@ -22,7 +22,8 @@ class Layer:
 
     `kind` is `vision_block`, `decoder_layer`, `encoder_layer` (of a language tower that has an encoder), one of the
     named rest (`patch_embed`, `merger`, `embed_tokens`, `norm`, `lm_head`, ...) or, for a submodule that a selector
-    asked for, `module`. `index` counts within kind and tower from 0.
+    asked for, `module`. `index` counts within kind and tower from 0. `recurs` is the class of the part of a block that
+    keeps a state from position to position (a state space, a delta rule), empty where it has none.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Layer:
     kind: str
     index: int
     alias: str = field(default="", compare=False)
+    recurs: str = field(default="", compare=False)
 
     @property
     def found(self) -> bool:

@@ -69,6 +69,7 @@ _FIGURES = attrgetter(*Work.__slots__)
 NOT_WATCHED = "a step whose operators were not watched"
 
 ELSEWHERE = "a call on another thread, whose operators were not watched"
+UNSEEN_KERNEL = "a kernel that torch does not see"
 """Stand for the names of operators that nobody saw, in `WorkReading.uncounted`."""
 
 

@@ -293,6 +293,11 @@ class LayerRow(Record):
         """Whether the FLOPs are a lower bound."""
         return bool(self.uncounted)
 
+    @property
+    def bytes_at_least(self) -> bool:
+        """Whether the bytes are a lower bound."""
+        return bool(self.unseen_weights)
+
 
 class Run(Record):
     """Everything one `layerprof profile` produced; `run.json` is its dump.
@@ -336,7 +341,7 @@ class Fed(Record):
 class Sample(Record):
     """One line of `samples.jsonl`: what was asked, what was answered, and how it was scored.
 
-    `key` is a hash of the question as it stands in the dataset, the picture's pixels and the references: what makes it
+    `key` is a hash of the question as it stands in the dataset, its pictures' pixels and the references: what makes it
     the same sample in another run. None in older runs.
     """
 

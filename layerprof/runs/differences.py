@@ -32,11 +32,12 @@ def settings(a: Run, b: Run) -> Differences:
     if ("attention" in a.settings) != ("attention" in b.settings):
         newer.add("attention")  # what ran is told below
     told = {*NOT_THE_MODELS, *a.settings, *b.settings} | ({"name"} if "model" in a.settings else set())
+    told.discard("quantization")  # a format that was asked for, and all that came of it
     if (a.format < WITHOUT_PATHS) != (b.format < WITHOUT_PATHS):
         told.add("config_sha256")
     return {
         **_differing(a.settings, b.settings, {*NOT_SETTINGS, *newer}),
-        **_differing(_by_tower(a.model, b.model), _by_tower(b.model, a.model), told, "model."),
+        **_differing(_told(a.model, b.model), _told(b.model, a.model), told, "model."),
         **_differing(a.dataset, b.dataset, NOT_THE_DATASETS, "dataset."),
     }
 
@@ -45,6 +46,18 @@ def _unused(name: str, value: Any) -> bool:
     """Tell whether a setting is as it is where nobody asks for it."""
     known = Settings.model_fields.get(name)
     return not value or (known is not None and value == known.default)
+
+
+def _told(model: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's facts with its attention by tower, and how its weights are stored in one phrase."""
+    stored = model.get("quantization")
+    told = _by_tower(model, other)
+    if isinstance(stored, Mapping):
+        told["quantization"] = (
+            f"{stored.get('format')} by {stored.get('package')} {stored.get('package_version')} "
+            f"({stored.get('scheme')}), {stored.get('layers')} layers, {stored.get('left')} left as they are"
+        )
+    return told
 
 
 def _by_tower(model: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

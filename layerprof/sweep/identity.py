@@ -66,6 +66,7 @@ def _model(source: ModelSource) -> dict[str, Any]:
         "weights": source.weights,
         "parameters": source.parameters,
         "content": content,
+        **({"adapter": _content(Path(found.adapter.folder))} if found.adapter else {}),
     }
 
 
@@ -101,7 +102,8 @@ def _content(place: Path) -> str:
 
 def _versions(source: ModelSource) -> dict[str, Any]:
     """Return the versions of the packages that a run goes through, and the driver's."""
-    stored_by = (source.quantized.package,) if source.quantized else ()
-    found: dict[str, Any] = {name: environment.package_version(name) for name in (*PACKAGES, *stored_by)}
+    also = [source.quantized.package] if source.quantized else []
+    also += ["peft"] if source.found.adapter else []
+    found: dict[str, Any] = {name: environment.package_version(name) for name in (*PACKAGES, *also)}
     driver = None if source.device == "cpu" else environment.gpu_state(source.device).get("driver")
     return found | {"python": platform.python_version(), "driver": driver}

@@ -35,8 +35,13 @@ def test_no_network_is_told_with_the_ways_around_it(monkeypatch: pytest.MonkeyPa
     assert "--source FOLDER" in caught.value.remedy
 
 
-def fake_hub(monkeypatch: pytest.MonkeyPatch, rows: int, fail_at: int | None = None) -> dict[str, Any]:
-    """Replace the hub by streams of `rows` rows, with an image feature; returns what was asked of it and drawn."""
+def fake_hub(
+    monkeypatch: pytest.MonkeyPatch, rows: int, fail_at: int | None = None, lists: bool = False
+) -> dict[str, Any]:
+    """Replace the hub by streams of `rows` rows, with an image feature; returns what was asked of it and drawn.
+
+    With `lists` a row has as many images as its number says, 0 to 3 in turn.
+    """
     import datasets as hub
 
     asked: dict[str, Any] = {"streams": [], "drawn": Counter()}
@@ -46,10 +51,16 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch, rows: int, fail_at: int | None = N
             if number == fail_at:
                 raise ConnectionError("reset by peer")
             asked["drawn"][number] += 1
-            yield {"image": {"bytes": png(color(number)), "path": None}, "question": f"q{number}", "answers": ["yes"]}
+            cell: Any = {"bytes": png(color(number)), "path": None}
+            cell = [cell] * (number % 4) if lists else cell
+            yield {"image": cell, "question": f"q{number}", "answers": ["yes"]}
 
     features = hub.Features(
-        {"image": hub.Image(), "question": hub.Value("string"), "answers": hub.List(hub.Value("string"))}
+        {
+            "image": hub.List(hub.Image()) if lists else hub.Image(),
+            "question": hub.Value("string"),
+            "answers": hub.List(hub.Value("string")),
+        }
     )
 
     def load_dataset(*args: Any, columns: list[str] | None = None, **kwargs: Any) -> Any:
@@ -106,6 +117,17 @@ def test_a_second_walk_downloads_nothing(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert seen(loaded.examples[::-1]) == expected[::-1]
     assert (len(asked["streams"]), asked["drawn"].total()) == (streams, drawn)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_lists_of_images_are_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many there are is known when they are there: they are kept as rows are met."""
+    asked = fake_hub(monkeypatch, 20, lists=True)
+    loaded = datasets.load("textvqa", source="hub", count=6)
+    assert [len(example.pictures) for example in loaded.examples] == [0, 1, 2, 3, 0, 1]
+    streams = len(asked["streams"])
+    for _ in range(2):
+        assert seen(loaded.examples) == [color(row) for row in (1, 2, 2, 3, 3, 3, 5)]
+    assert len(asked["streams"]) == streams
 
 
 def test_a_seed_draws_from_the_first_thousands(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,6 +178,25 @@ def test_a_processor_that_takes_kinds_alone_and_not_together_is_told(monkeypatch
     assert len(list(batching.batches(asked, of(ONE, NONE)))) == 2
 
 
+def test_videos_of_several_lengths_stand_in_a_batch() -> None:
+    """Three frames are two pairs, five are three."""
+    asked, data = pictured_families.build("qwen3_vl"), of(FILM, example("long", frames=5), ONE)
+    (batch,) = batching.batches(asked, data, batch_size=3, image_size="native")
+    assert [fed[0].frames for fed in batch.fed] == [4, 6, None]
+    assert generation.generate(asked, batch, max_new_tokens=2, fixed=True).new_tokens == (2, 2, 2)
+
+
+@pytest.mark.parametrize("name", ["internvl", "llava_onevision"])
+def test_a_processor_that_makes_one_tensor_of_all_videos_is_told_before_any_walk(name: str) -> None:
+    """Videos of several lengths are asked one by one then."""
+    asked, data = pictured_families.build(name), of(FILM, example("long", frames=5), ONE)
+    with pytest.raises(RequestError, match="sample long, a video of 5 frames, in a batch") as caught:
+        batching.Batches(asked, data, batch_size=3, image_size="native")
+    assert "--batch-size 1" in caught.value.remedy
+    ones = [batch.fed[0][0].frames for batch in batching.batches(asked, data, image_size="native")]
+    assert ones == [3, 5, None]
+
+
 def test_a_templateless_family_gets_a_mark_for_each_image() -> None:
     """Each stands on a line of its own before the text."""
     asked = pictured_families.build("llava_next")

@@ -131,6 +131,12 @@ def test_weights_that_are_stored_otherwise_already_are_not_counted_twice() -> No
         what_if(run(row("a.layers.0", weights_dtype="int8 + fp16")), "all", Change("int4"))
 
 
+def test_weights_of_another_dtype_than_the_models_shrink_from_theirs() -> None:
+    """A layer kept in fp32 in a model of fp16: int8 leaves a quarter of its bytes."""
+    got = only(run(row("a.layers.0", weights_dtype="fp32 + fp16")), Change("int8"))
+    assert got.bytes_weights_after == 5 * 10**8
+
+
 def test_a_row_without_bytes_is_named() -> None:
     """What was not counted has no figure, is in no sum, and stands by name."""
     answer = what_if(run(row("a.layers.0"), row("a.layers.1", bytes=None)), "all", Change("int8"))

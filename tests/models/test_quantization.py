@@ -86,6 +86,12 @@ def test_random_weights_stored_in_a_format_are_those_of_the_same_seed() -> None:
         assert (error <= 0.51 * step).all()
 
 
+def test_the_configuration_is_the_same_however_its_weights_are_stored() -> None:
+    """Its hash tells the architecture; the storage has a fact of its own."""
+    plain, coded = (load_model(asked(quantization=form)).provenance for form in ("none", "int8"))
+    assert plain["config_sha256"] == coded["config_sha256"]
+
+
 def test_no_quantization_is_told_as_none() -> None:
     """A run of ordinary numbers says so."""
     assert load_model(asked()).provenance["quantization"] is None

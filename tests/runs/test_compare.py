@@ -56,6 +56,21 @@ def test_rates_by_other_rules_are_told(
     assert found.settings == told
 
 
+def test_formats_of_weights_are_told_in_one_phrase(tmp_path: Path) -> None:
+    """Beside the setting; a run from before there were any differs in nothing from one of ordinary numbers."""
+    stored = {"format": "nf4", "package": "bitsandbytes", "package_version": "0.50", "scheme": "4-bit normal floats"}
+    told = "nf4 by bitsandbytes 0.50 (4-bit normal floats), 64 layers, 3 left as they are"
+    plain = sample_run()
+    for name, how, what in (("a", "none", None), ("b", "nf4", stored | {"layers": 64, "left": 3, "run_as": None})):
+        settings, model = plain.settings | {"quantization": how}, plain.model | {"quantization": what}
+        store.save(sample_run(settings=settings, model=model), tmp_path / name)
+    store.save(plain, tmp_path / "old")
+    (found,) = compare.compare(tmp_path / "a", tmp_path / "b").cells
+    assert found.settings == {"quantization": ("none", "nf4"), "model.quantization": (None, told)}
+    (same,) = compare.compare(tmp_path / "old", tmp_path / "a").cells
+    assert same.settings == {}
+
+
 def test_runs_without_their_batches_are_compared_by_medians(tmp_path: Path) -> None:
     """A run of an older layerprof has no batches.csv.
 

@@ -68,6 +68,34 @@ def test_a_format_of_weights_is_part_of_who_a_cell_is(runner: Runner) -> None:
     assert int8.versions["torchao"] == environment.package_version("torchao")
     less = runner.identify(BASE | {"quantization": "int8", "quantization_skip": "vision"}, {})
     assert len({who.key() for who in (plain, int8, less)}) == 3
+    same = runner.identify(BASE | {"quantization": "int8", "quantization_skip": "none"}, {})
+    assert same.key() == int8.key()
+
+
+def test_a_format_whose_package_is_missing_is_refused_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a sweep skips the cell and says why."""
+    there = environment.package_version
+    monkeypatch.setattr(environment, "package_version", lambda name: None if name == "bitsandbytes" else there(name))
+    with pytest.raises(RequestError, match="needs the package bitsandbytes"):
+        Runner().identify(BASE | {"quantization": "nf4"}, {})
+
+
+def test_an_adapter_is_part_of_who_a_cell_is(tmp_path: Path) -> None:
+    """One folder that holds another adapter than before is another cell, although name and base model are the same."""
+    import peft
+
+    from layerprof.demo import MODEL_FOLDER
+
+    folder = tmp_path / "adapter"
+    keys = set()
+    for rank in (2, 4):
+        config = peft.LoraConfig(r=rank, target_modules=["q_proj"], base_model_name_or_path=str(MODEL_FOLDER))
+        config.save_pretrained(str(folder))
+        runner = Runner()
+        asked = BASE | {"model": str(folder), "weights": "random", "source": "bundled"}
+        keys.add(runner.identify(asked, {}).key())
+        assert runner.identify(asked, {}).versions["peft"] == environment.package_version("peft")
+    assert len(keys) == 2
 
 
 def test_the_attention_of_each_tower_is_part_of_who_a_cell_is(runner: Runner) -> None:

@@ -128,6 +128,17 @@ def test_only_keeps_cells_by_the_text_of_a_setting(tmp_path: Path) -> None:
     assert "1, 4, 8" in caught.value.remedy
 
 
+def test_formats_of_weights_and_what_they_leave_are_axes(tmp_path: Path) -> None:
+    """`none` is one of each; a selector is checked beside a format, and leaves the format to the cell."""
+    path = _file(
+        tmp_path, '[axes]\nquantization = ["none", "int8"]\nquantization_skip = ["none", "vision"]\n', "formats.toml"
+    )
+    found = [(cell["quantization"], cell["quantization_skip"]) for cell in _choices(path)]
+    assert found == [("none", "none"), ("none", "vision"), ("int8", "none"), ("int8", "vision")]
+    with pytest.raises(RequestError, match="line 2"):
+        experiment_file.load(_file(tmp_path, '[axes]\nquantization = ["int5"]\n'))
+
+
 def test_native_is_a_size_among_others(tmp_path: Path) -> None:
     """An axis of sizes may hold it, bounds of pixels stand in the base, and --only finds it."""
     text = '[base]\nsource = "bundled@mixed"\nsamples = 2\n[axes]\nimage_size = [224, "native"]\n'
