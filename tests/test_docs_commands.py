@@ -24,7 +24,9 @@ NOT_RUN = {
     ),
     "layerprof profile --model qwen2.5-vl-3b --weights random --source bundled": "3.75 billion parameters",
     "layerprof profile --model qwen2.5-vl-3b --weights random": "3.75 billion parameters",
-    "layerprof profile --model qwen2.5-vl-3b --weights random --quantization nf4": "3.75 billion parameters",
+    "layerprof profile --model qwen2.5-vl-3b --weights random --quantization nf4": (
+        "3.75 billion parameters, to be quantized"
+    ),
     "layerprof profile --model qwen2.5-vl-3b --weights random --source bundled --samples 2 --max-new-tokens 4": (
         "3.75 billion parameters"
     ),

@@ -47,7 +47,7 @@ def run(asked: Asked, read: Read, scored: Scored, failed: LayerprofError | None 
     return Run(
         created=now(),
         status=status,
-        settings=_settings(asked),
+        settings=_settings(asked, read),
         environment=surroundings(asked.device, asked.model["dtype"]),
         model=dict(asked.model),
         dataset=_dataset(asked, read),
@@ -93,13 +93,14 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _settings(asked: Asked) -> dict[str, Any]:
+def _settings(asked: Asked, read: Read) -> dict[str, Any]:
     """Return the settings as they took effect, with every 'auto' resolved."""
     return asked.settings.model_dump(mode="json") | {
         "model": asked.model["name"],
         "device": asked.device,
         "dtype": asked.model["dtype"],
         "source": asked.dataset.source,
+        "energy_sensor": _sensor(asked, read),
         "max_new_tokens": asked.max_new_tokens,
         "output": asked.output,
         "convention": CONVENTION,
@@ -108,6 +109,13 @@ def _settings(asked: Asked) -> dict[str, Any]:
         "decoding": "greedy",
         "normalisation": rules(asked.dataset.metric),
     }
+
+
+def _sensor(asked: Asked, read: Read) -> str:
+    """Return whose counter was read; where none was, what was asked for by name, or that there is none."""
+    chosen = asked.settings.energy_sensor
+    source = joules.totals(read).source
+    return chosen if chosen != "auto" else source.partition("_")[0] or "none"
 
 
 def _dataset(asked: Asked, read: Read) -> dict[str, Any]:

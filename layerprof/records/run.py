@@ -293,6 +293,11 @@ class LayerRow(Record):
         """Whether the FLOPs are a lower bound."""
         return bool(self.uncounted)
 
+    @property
+    def bytes_at_least(self) -> bool:
+        """Whether the bytes are a lower bound."""
+        return bool(self.unseen_weights)
+
 
 class Run(Record):
     """Everything one `layerprof profile` produced; `run.json` is its dump.

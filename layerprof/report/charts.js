@@ -21,8 +21,9 @@ const Layerprof = (() => {
     return Number((value / fit[0]).toPrecision(3)) + " " + fit[1] + unit;
   }
 
-  /* A row's figure; FLOPs that miss an operator are a lower bound. */
-  const amount = (row, key, unit) => (key === "flops" && row.flops_at_least && row.flops !== null ? "≥ " : "") + show(row[key], unit);
+  /* A row's figure; FLOPs that miss an operator, and bytes of weights that nobody can see, are a lower bound. */
+  const bound = (row, key) => row[key + "_at_least"] === true;
+  const amount = (row, key, unit) => (bound(row, key) && row[key] !== null ? "≥ " : "") + show(row[key], unit);
   const uncounted = row => Object.entries(row.uncounted).map(([name, calls]) => calls + " × " + name).join(", ") + " without a formula";
 
   function element(tag, text, className) {
@@ -166,7 +167,7 @@ const Layerprof = (() => {
   }
 
   function roofline(target, run) {
-    const points = run.rows.filter(row => row.flops > 0 && !row.flops_at_least && row.bytes > 0 && row.median_s > 0);
+    const points = run.rows.filter(row => row.flops > 0 && !row.flops_at_least && row.bytes > 0 && !row.bytes_at_least && row.median_s > 0);
     if (!points.length) {
       target.replaceChildren(element("p", "A roofline needs FLOPs, bytes and spans; this run does not have all three.", "note"));
       return;
@@ -277,8 +278,8 @@ const Layerprof = (() => {
     const pairs = a.rows.map(row => [row, others.get(key(row))]);
     const seen = new Set(a.rows.map(key));
     for (const row of b.rows) if (!seen.has(key(row))) pairs.push([undefined, row]);
-    const bound = row => quantity.key === "flops" && row.flops_at_least;
-    const ratio = ([x, y]) => x && y && !bound(x) && !bound(y) && x[quantity.key] > 0 && y[quantity.key] > 0 ? y[quantity.key] / x[quantity.key] : null;
+    const known = row => row && !bound(row, quantity.key);
+    const ratio = ([x, y]) => known(x) && known(y) && x[quantity.key] > 0 && y[quantity.key] > 0 ? y[quantity.key] / x[quantity.key] : null;
     const change = pair => { const found = ratio(pair); return found === null ? -1 : Math.abs(Math.log(found)); };
     const head = element("thead").appendChild(element("tr")), body = element("tbody");
     for (const [text, kind] of [["layer", "text"], ["phase", "text"], ["run", ""], ["beside", ""], ["ratio", ""]]) head.append(element("th", text, kind));

@@ -53,6 +53,11 @@ class LayerLine:
         """Whether its FLOPs are a lower bound."""
         return any(row.at_least for row in self.rows)
 
+    @property
+    def bytes_at_least(self) -> bool:
+        """Whether its bytes are a lower bound."""
+        return any(row.bytes_at_least for row in self.rows)
+
     def each(self, name: str) -> float | None:
         """Return the layers' median of a figure of one call: `median_s`, `p95_s`, `busy_share`, `flops`, ..."""
         values = [value for row in self.rows if (value := per_call(row, name)) is not None]

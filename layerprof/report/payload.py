@@ -98,6 +98,7 @@ def _row(row: LayerRow, prefix: str, total: float | None) -> dict[str, Any]:
         **{key: layer_lines.per_call(row, key) for key, *_ in QUANTITIES if key != "share"},
         "weights": row.weights_dtype,
         "flops_at_least": row.at_least,
+        "bytes_at_least": row.bytes_at_least,
         "uncounted": row.uncounted,
         "entered": layer_lines.of_mixed(row),
         "energy_quality": row.energy_quality.value,

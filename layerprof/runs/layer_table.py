@@ -51,6 +51,7 @@ COLUMNS = (
     "energy_estimate_j",
     "flops_at_least",
     "uncounted",
+    "bytes_at_least",
 )
 
 

@@ -10,7 +10,7 @@ from shown import shown
 
 from layerprof.records import LayerRow, Run
 from layerprof.report import facts, layer_lines, weights
-from layerprof.report.formats import markdown
+from layerprof.report.formats import markdown, tensorboard
 from layerprof.report.payload import payload
 from layerprof.runs.layer_table import csv_text
 
@@ -82,3 +82,24 @@ def test_how_weights_are_stored_stands_in_the_header() -> None:
     assert header(model | {"run_as": "bf16"}) == "weights int8, unpacked to bf16 (torchao 0.18.0)"
     assert weights.stored(sample_run()) is None
     assert "weights fp16, int8 + fp16" in facts.settings(quantised())
+
+
+def test_bytes_of_weights_that_nobody_can_see_are_at_least() -> None:
+    """They are marked wherever bytes stand; in the sample run the 1st decoder layer hides 1,000 numbers."""
+    run = sample_run()
+    hidden = {"unseen_weights": {"Opaque": 1000}}
+    marked = tuple(
+        row.model_copy(update=hidden if row.kind == "decoder_layer" and row.index == 0 else {}) for row in run.layers
+    )
+    run = run.model_copy(update={"layers": marked})
+    before = [(row["name"], row["bytes_at_least"]) for row in payload(run)["rows"] if row["kind"] == "decoder_layer"]
+    assert {at_least for name, at_least in before if name.endswith("layers.0")} == {True}
+    assert {at_least for name, at_least in before if not name.endswith("layers.0")} == {False}
+    lines = {line.split("|")[1].strip(): line for line in written(run).splitlines() if line.startswith("| layers.")}
+    assert ("≥" in lines["layers.0"], "≥" in lines["layers.1"]) == (True, False)
+    assert any(line.startswith("layers.0") and "≥" in line for line in shown(run, 160).splitlines())
+    rows = list(csv.DictReader(io.StringIO(csv_text(run))))
+    assert {row["name"].endswith("layers.0") for row in rows if row["bytes_at_least"] == "True"} == {True}
+    drawn = {(tag, step) for tag, step, _ in tensorboard.scalars(run)}
+    assert ("bytes_per_call/prefill", 1) in drawn
+    assert ("bytes_per_call/prefill", 0) not in drawn

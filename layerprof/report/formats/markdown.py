@@ -178,7 +178,7 @@ def _layer_row(
         units.seconds(line.each("p95_s")),
         *(units.positions(line.each(name)) for name in counted),
         units.bound(units.flops(line.each("flops")), line.at_least),
-        units.size(line.each("bytes")),
+        units.bound(units.size(line.each("bytes")), line.bytes_at_least),
         units.percent(line.each("busy_share")),
         units.percent(line.each("roof_share")),
         *((weights.of(line),) if stored else ()),

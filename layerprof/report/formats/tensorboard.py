@@ -70,13 +70,13 @@ def scalars(run: Run) -> Iterator[tuple[str, int, float]]:
     """Yield (tag, step, SI value): per quantity and phase over the layer index, decode over its steps, totals, books.
 
     Layers that are not repeated have no index to be drawn over; their figures are in the summary's tables, and so are
-    FLOPs that are only a lower bound, which a plot could not say.
+    FLOPs and bytes that are only a lower bound, which a plot could not say.
     """
     data = payload(run)
     for row in data["rows"]:
         place = _place(row)
         for key, _, _, unit in QUANTITIES if place else ():
-            if row[key] is not None and place and not (key == "flops" and row["flops_at_least"]):
+            if row[key] is not None and place and not row.get(f"{key}_at_least"):
                 yield f"{_series(key, unit)}/{place[0]}", place[1], float(row[key])
     for step in data["steps"]:
         yield "decode over steps/median_s", int(step["step"]), float(step["median_s"])

@@ -155,7 +155,9 @@ def _layer_columns(look: Look, group: layer_lines.Group, label_width: int, *, st
         _right(look, TOKENS, [units.positions(value) for value in given], seldom("tokens_per_call")),
         _right(look, KV, [units.positions(value) for value in read], seldom("kv_per_call")),
         _right(look, work.unit, [units.bound(work.show(line.each("flops")), line.at_least) for line in lines]),
-        _right(look, moved.unit, [moved.show(value) for value in figures("bytes")], 2),
+        _right(
+            look, moved.unit, [units.bound(moved.show(line.each("bytes")), line.bytes_at_least) for line in lines], 2
+        ),
         *([_left(look, weights.TITLE, [weights.of(line) for line in lines], 2)] if stored else []),
         _right(look, "busy/span", [units.percent(value) for value in figures("busy_share")], 2),
         _right(look, "of roof", [units.percent(value) for value in figures("roof_share")], 6),

@@ -149,7 +149,7 @@ def _cost(table: TableView) -> list[TextColumn]:
         TextColumn("J ×", _times(table.ratios("energy_j")), 4, group=name),
         *_with_ends(table, f"{correct.unit}/right answer", "correct_j", "correct_ci", correct, 3, name),
         TextColumn(f"{work.unit}/sample", [_work(f, work) if f else units.MISSING for f in figures], 1, group=name),
-        TextColumn(f"{moved.unit}/sample", [moved.show(f.bytes if f else None) for f in figures], 4, group=name),
+        TextColumn(f"{moved.unit}/sample", [_moved(f, moved) if f else units.MISSING for f in figures], 4, group=name),
     ]
 
 
@@ -238,6 +238,10 @@ def unmatched(table: TableView) -> list[str]:
 
 def _work(figures: Figures, scale: units.Scale) -> str:
     return units.bound(scale.show(figures.flops), figures.flops_at_least)
+
+
+def _moved(figures: Figures, scale: units.Scale) -> str:
+    return units.bound(scale.show(figures.bytes), figures.bytes_at_least)
 
 
 def _short(value: object) -> str:

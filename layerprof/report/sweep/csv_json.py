@@ -25,7 +25,7 @@ FIGURES = (
     "token_s",
     "energy_j",
 )
-MORE = ("energy_quality", "flops", "flops_at_least", "bytes", "weights", "memory")
+MORE = ("energy_quality", "flops", "flops_at_least", "bytes", "bytes_at_least", "weights", "memory")
 SPANS = ("vision_span_s", "prefill_span_s", "decode_span_s")
 RATES = ("samples_per_s", "output_tokens_per_s", "accepted_per_step")
 PARTS = ("ttft_request", *request.PARTS)

@@ -68,6 +68,7 @@ class Figures:
     flops: float | None
     flops_at_least: bool
     bytes: float | None
+    bytes_at_least: bool
     weights: int | None
     memory: int | None
 
@@ -110,6 +111,7 @@ def figures(runs: Sequence[Run]) -> Figures:
         flops=_median([total.flops_per_sample for total in totals]),
         flops_at_least=any(total.flops_at_least for total in totals),
         bytes=_median([run.totals.bytes / run.walked if run.totals.bytes and run.walked else None for run in runs]),
+        bytes_at_least=any(total.bytes_at_least for total in totals),
         weights=weights_bytes(runs[0]),
         memory=first.peak_memory_bytes,
     )

@@ -115,11 +115,13 @@ def _plots(views: list[TableView]) -> dict[str, Any]:
 def _run(run: Run) -> dict[str, Any]:
     """Return what the plots draw of a run; which parts are small is for the page to say, over all cells it shows.
 
-    FLOPs that are only a lower bound are not drawn beside others.
+    FLOPs and bytes that are only a lower bound are not drawn beside others.
     """
     drawn = {name: value for name, value in payload(run).items() if name in RUN_PARTS} | {"parts": parts(run, 0.0)}
     for kind in ("rows", "parts"):
-        drawn[kind] = [one | ({"flops": None} if one["flops_at_least"] else {}) for one in drawn[kind]]
+        drawn[kind] = [
+            one | {name: None for name in ("flops", "bytes") if one.get(f"{name}_at_least")} for one in drawn[kind]
+        ]
     return drawn
 
 
