@@ -127,8 +127,19 @@ def test_embeddings_and_what_is_skipped_stay() -> None:
 
 def test_weights_that_are_stored_otherwise_already_are_not_counted_twice() -> None:
     """A run of int8 weights: int4 of them would be another checkpoint, which nobody can tell from this one."""
-    with pytest.raises(RequestError, match=r"its weights are int8 \+ fp16 already"):
+    with pytest.raises(RequestError, match=r"its weights are int8 \+ fp16 already") as caught:
         what_if(run(row("a.layers.0", weights_dtype="int8 + fp16")), "all", Change("int4"))
+    assert caught.value.remedy == "Give a run of the model as it is, without --quantization."
+
+
+def test_a_change_of_nothing_says_what_to_do() -> None:
+    """Everything is skipped, or has no matrix."""
+    with pytest.raises(RequestError, match="skipped") as caught:
+        what_if(run(row("a.layers.0")), "all", Change("int8", skip="language"))
+    assert "--quantization-skip take fewer" in caught.value.remedy
+    with pytest.raises(RequestError, match="left as it is") as caught:
+        what_if(run(row("a.norm", kind="norm")), "all", Change("int8"))
+    assert "--layers language" in caught.value.remedy
 
 
 def test_weights_of_another_dtype_than_the_models_shrink_from_theirs() -> None:
