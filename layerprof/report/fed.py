@@ -18,8 +18,9 @@ def told(run: Run) -> str | None:
     if not fed.images and not fed.videos:
         return "text only, no images"
     plain = fed.images == run.samples and not fed.videos and not fed.without
-    what = "images" if plain else _counts(run, fed)
-    return " ".join(part for part in (what, _of_size(run, fed)) if part)
+    if plain:
+        return f"images {_of_size(run, fed)}".rstrip()
+    return ", ".join(part for part in (_counts(run, fed), _of_size(run, fed)) if part)
 
 
 def _by_settings(run: Run) -> str | None:

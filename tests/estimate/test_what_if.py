@@ -125,6 +125,14 @@ def test_embeddings_and_what_is_skipped_stay() -> None:
     assert [it.reason for it in got] == ["skipped", None, "left as it is"]
 
 
+def test_a_head_that_is_no_output_head_may_change_and_patches_are_said_to_stay() -> None:
+    """transformers stores the head of a vision tower in the format, too; a convolution over patches it leaves."""
+    rows = (row("v.head", kind="head"), row("v.patch_embed", kind="patch_embed"))
+    got = what_if(run(*rows), "all", Change("int8"))
+    assert [it.at_most_s for it in got.layers] == [pytest.approx(0.25), 0]
+    assert any("Patches are embedded by a convolution" in it for it in got.assumed)
+
+
 def test_weights_that_are_stored_otherwise_already_are_not_counted_twice() -> None:
     """A run of int8 weights: int4 of them would be another checkpoint, which nobody can tell from this one."""
     with pytest.raises(RequestError, match=r"its weights are int8 \+ fp16 already") as caught:

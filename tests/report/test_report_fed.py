@@ -47,11 +47,11 @@ SQUARE = FedTotals(images=4, width=_one(224), height=_one(224), tokens=_one(64))
         ),
         (
             _run(FedTotals(images=5, without=1, width=_one(224), height=_one(224), tokens=_one(64))),
-            "5 images in 4 samples (1 without) 224 × 224 px, 64 tokens each",
+            "5 images in 4 samples (1 without), 224 × 224 px, 64 tokens each",
         ),
         (
             _run(FedTotals(images=0, videos=4, frames=32, width=_one(112), height=_one(112), tokens=_one(64))),
-            "4 videos of 32 frames in 4 samples 112 × 112 px (224 asked), 64 tokens each",
+            "4 videos of 32 frames in 4 samples, 112 × 112 px (224 asked), 64 tokens each",
         ),
         (_run(FedTotals(images=0, without=4), tokens=0), "text only, no images"),
         (_run(None), "224 px (64 image tokens)"),
