@@ -121,8 +121,8 @@ def _quanto(name: str) -> Callable[[nn.Module], None]:
 
 
 def _stored(part: nn.Module, path: str) -> bool:
-    """Tell whether a linear layer is stored in another format: all are but the head, as transformers leaves it."""
-    return isinstance(part, nn.Linear) and not path.endswith("lm_head")
+    """Tell whether a module is stored in another format: plain linear layers are, but for the output head."""
+    return type(part) is nn.Linear and not path.endswith("lm_head")
 
 
 def _replace(model: nn.Module, replaced: Callable[[nn.Linear], nn.Module]) -> None:

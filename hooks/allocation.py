@@ -18,7 +18,7 @@ from layerprof.hooks.allocator import Allocator, Counters, Level
 from layerprof.hooks.dispatch import Dispatch, operators_visible
 from layerprof.hooks.following import Around, Following, positional
 from layerprof.hooks.frames import OUTSIDE
-from layerprof.hooks.resident import ELSEWHERE, by_layer
+from layerprof.hooks.resident import ELSEWHERE, by_layer, packed_by_layer
 from layerprof.hooks.storages import BEFORE, Account, Size, Storages, on_device
 from torch import Tensor, nn
 
@@ -97,6 +97,7 @@ class LayerMemory(Following):
         self._running: list[_Call] = []
         self._sums = _Sums()
         self._weights: dict[str, int] = {}
+        self._packed: dict[str, int] = {}
         self._tied: dict[str, str] = {}
         self._before: int | None = None
         self._most = 0
@@ -107,6 +108,8 @@ class LayerMemory(Following):
     def __enter__(self) -> Self:
         owned, self._tied = by_layer(self.model, self.layers)
         self._weights = {name: self._storages.hold(held, (WEIGHTS, name)) for name, held in owned.items()}
+        if self._level is self._storages:  # objects of C++ lie on the host
+            self._packed = packed_by_layer(self.model, self.layers)
         return super().__enter__()
 
     def _layer(self, slot: int, layer: Layer, module: nn.Module) -> Around:
@@ -168,19 +171,20 @@ class LayerMemory(Following):
         held = self._storages.at_peak()
         sums, by_storage = self._sums, self._level is self._storages
         before = held.get(BEFORE, 0) if by_storage else self._before or 0
+        weights = {name: size + self._packed.get(name, 0) for name, size in self._weights.items()}
         return MemoryReading(
             peak=dict(sums.peak),
             kept=dict(sums.kept),
             kept_kv=dict(sums.kept_kv),
             calls=dict(sums.calls),
-            weights={name: size for name, size in self._weights.items() if name != ELSEWHERE},
-            weights_elsewhere=self._weights.get(ELSEWHERE, 0),
+            weights={name: size for name, size in weights.items() if name != ELSEWHERE},
+            weights_elsewhere=weights.get(ELSEWHERE, 0),
             at_peak={name: size for (kind, name), size in held.items() if kind == LAYER},
             kv_cache=held.get(KV_CACHE, 0),
             inputs=held.get(INPUTS, 0),
             before=before,
             outside={name: size for (kind, name), size in held.items() if kind == MODULE},
-            total=self._storages.peak if by_storage else self._most,
+            total=self._storages.peak + sum(self._packed.values()) if by_storage else self._most,
             source="tensor storages, operator by operator" if by_storage else "torch's CUDA allocator",
             tied=dict(self._tied),
         )

@@ -37,3 +37,15 @@ def by_layer(model: nn.Module, layers: Sequence[Layer]) -> tuple[dict[str, list[
             elif owner != ELSEWHERE:
                 tied.setdefault(owner, first)
     return owned, tied
+
+
+def packed_by_layer(model: nn.Module, layers: Sequence[Layer]) -> dict[str, int]:
+    """Return the bytes of matrices in objects of C++, which are no tensors, by located layer and `ELSEWHERE`."""
+    located = {layer.name for layer in layers}
+    found: dict[str, int] = {}
+    for path, module in model.named_modules():
+        size = sum(weight.packed for weight in stored.of_module(module))
+        if size:
+            owner = innermost(path, located)
+            found[owner] = found.get(owner, 0) + size
+    return found

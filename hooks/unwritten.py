@@ -6,6 +6,7 @@ Kernels that are launched past the dispatcher (Triton's, those of an extension's
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from weakref import ref
 
@@ -20,6 +21,8 @@ MAKES_EMPTY = frozenset(
     f"aten::{name}"
     for name in ("empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided")
 )
+SHAPE_ALONE = re.compile(r"aten::(new_\w+|\w+_like)$")
+"""Operators that ask an operand for its shape and type, and read none of its numbers."""
 
 
 class Unwritten:
@@ -37,7 +40,7 @@ class Unwritten:
         if operator.name in MAKES_EMPTY:
             self._made(output)
             return 0
-        if not self._empty:
+        if not self._empty or SHAPE_ALONE.match(operator.name):
             return 0
         read = self._known([*args, *kwargs.values()])
         if not read:

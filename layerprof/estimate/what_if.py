@@ -6,7 +6,8 @@ bytes that it moves at the least now and then, `R` and `R'` its rooflines (Willi
 
 - at most `min(B (1 - b'/b), B - R')` goes: as if all of the busy time were spent moving bytes, at the pace at which
   they were moved, and none of it beyond the roof. What a layer waits for its host (`S - B`) stays, since the weights'
-  format does not change it.
+  format does not change it. A layer that was faster than its roof (`B < R`: its bytes lay in a cache) is not bounded by
+  it: then only the first of the two holds.
 - `B (1 - R'/R)` goes where the layer keeps the share of its roof that it reached.
 
 Where the device's peaks are not known there is no roof, and only the first part of the first line holds. Over all, by
@@ -27,6 +28,8 @@ from layerprof.layers.row_selector import select_rows
 from layerprof.machine.gpus import gpu_by_device_name
 from layerprof.records import LayerRow, Phase, Record, Run, Tower
 
+SKIPPED, ALREADY = "skipped", "already"
+"""Why rows stay as they are: in whole, and the end of a sentence."""
 ITEMSIZE = {"fp16": 2, "bf16": 2, "fp32": 4}
 
 
@@ -154,11 +157,7 @@ def what_if(run: Run, layers: str, change: Change) -> WhatIf:
             kept = (row.name, row.phase) in spared
             answers.append(_answer(row, part, change, roofs, itemsize, kept))
     if change.quantization and not any(it.bytes_weights_after for it in answers):
-        reasons = list(dict.fromkeys(it.reason for it in answers if it.reason))
-        raise RequestError(
-            f"{change.quantization} changes none of the layers that {layers!r} takes: {'; '.join(reasons)}.",
-            "Select layers with matrices, such as --layers language.",
-        )
+        raise _changes_nothing(change, layers, answers)
     request = run.ledger.request_s
     of_request = request.generate / request.total if request and request.generate and request.total else None
     sums = {phase: of for phase in Phase if (of := [it for it in answers if it.phase is phase])}
@@ -174,6 +173,18 @@ def what_if(run: Run, layers: str, change: Change) -> WhatIf:
         layers=tuple(answers),
         without_figure=tuple(f"{it.name} {it.phase}" for it in answers if it.at_most_s is None),
         assumed=tuple(_assumed(change, roofs, chosen)),
+    )
+
+
+def _changes_nothing(change: Change, layers: str, answers: Sequence[WhatIfRow]) -> RequestError:
+    reasons = list(dict.fromkeys(it.reason for it in answers if it.reason))
+    remedy = "Select layers with matrices, such as --layers language."
+    if any(it.endswith(ALREADY) for it in reasons):
+        remedy = "Give a run of the model as it is, without --quantization."
+    elif SKIPPED in reasons:
+        remedy = "Let --quantization-skip take fewer layers."
+    return RequestError(
+        f"{change.quantization} changes none of the layers that {layers!r} takes: {'; '.join(reasons)}.", remedy
     )
 
 
@@ -209,7 +220,7 @@ def _answer(row: LayerRow, part: float, change: Change, roofs: _Roofs, itemsize:
     least = roofs.seconds(row.flops, (row.bytes or 0) * part) if row.bytes is not None else None
     named |= {"bytes_weights": row.bytes_weights, "least_s": least}
     itemsize = ITEMSIZE.get((row.weights_dtype or "").split(" + ")[0], itemsize)  # where it differs from the model's
-    untouched = "skipped" if kept else _untouched(row, itemsize)
+    untouched = SKIPPED if kept else _untouched(row, itemsize)
     if untouched:
         alike = None if least is None else 0.0
         return WhatIfRow(**named, at_most_s=0.0, alike_s=alike, least_after_s=least, reason=untouched)
@@ -231,7 +242,7 @@ def _quantised(
     at_most = busy * fewer / moved if moved else 0.0
     alike = None
     if least and later is not None:
-        at_most = max(min(at_most, busy - later), 0.0)
+        at_most = min(at_most, busy - later) if busy >= least else at_most
         alike = None if row.at_least else min(busy * (1 - later / least), at_most)
     return WhatIfRow(
         **(named | {"least_s": least}), bytes_weights_after=after, least_after_s=later, at_most_s=at_most, alike_s=alike
@@ -243,7 +254,7 @@ def _untouched(row: LayerRow, itemsize: int | None) -> str | None:
     if row.kind in KEPT:
         return "left as it is"
     if row.weights_dtype and row.weights_dtype.split(" + ")[0] not in ITEMSIZE:
-        return f"its weights are {row.weights_dtype} already"
+        return f"its weights are {row.weights_dtype} {ALREADY}"
     if row.bytes_weights == 0:
         return "it reads no weights"
     return None if itemsize else "the dtype of its weights is not known"
@@ -282,7 +293,11 @@ def _assumed(change: Change, roofs: _Roofs, rows: Sequence[LayerRow]) -> list[st
     known = roofs.flops_s is not None and roofs.bytes_s is not None
     said = [
         "At most: all of a layer's busy time goes into moving its bytes, at the pace at which it moved them"
-        + (", and none of it beyond the roof of the device." if known else "; the device's peaks are not known."),
+        + (
+            ", and none of it beyond the roof of the device, but for layers that passed it: their bytes lay in a cache."
+            if known
+            else "; the device's peaks are not known."
+        ),
         "All weights of the layers change their format, norms and biases too; the scales of rows and groups take no "
         "room, and unpacking the codes costs nothing.",
     ]

@@ -178,7 +178,9 @@ class Blocks:
         for kid in self.tree.children[name]:
             if kid in blocks:
                 continue
-            if self.tree.is_container(kid) or self.tree.is_wrapper(kid) or any(is_under(b, kid) for b in blocks):
+            around_all = not name and self.tree.is_wrapper("") and self.tree.children[kid]
+            only_holds = self.tree.is_container(kid) or self.tree.is_wrapper(kid) or around_all
+            if only_holds or any(is_under(b, kid) for b in blocks):
                 # A connector's own blocks are part of the connector, not of a tower: see `_block_lists`.
                 yield from self._outermost_rest(kid, blocks)
             else:

@@ -13,6 +13,7 @@ from layerprof import registry
 from layerprof.errors import RequestError, described
 from layerprof.layers import weights
 from layerprof.layers.attention import joined
+from layerprof.machine import spread
 from layerprof.machine.internals import unseen
 from layerprof.machine.placement import dtype_name
 from layerprof.measure import own_remarks, unwatched
@@ -73,6 +74,7 @@ class LayerProfiler:
         with unseen():
             self.found = find_layers(model)
             self.selected = select(self.found, selector, model)
+            spread.check(model)
             self.device = _device(model)
             self._attention = AttentionModules(model)
         self.layers = tuple(dict.fromkeys((*self.found, *self.selected)))

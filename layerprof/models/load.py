@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from layerprof.errors import RequestError
-from layerprof.machine import placement
+from layerprof.machine import placement, spread
 from layerprof.models import adapter, family, provenance, quantization, quantized, random_weights
 from layerprof.models.published import Published
 from layerprof.models.quantization import StoragePlan
@@ -44,7 +44,11 @@ def load_model(source: ModelSource) -> Subject:
 
 
 def wrap(model: Any, processor: Any, *, name: str = "own model", optimization: str = "eager") -> Subject:
-    """Return a subject of a model and processor that the caller has loaded, in eval mode and with left padding."""
+    """Return a subject of a model and processor that the caller has loaded, in eval mode and with left padding.
+
+    Raises RequestError for a model that is spread over several devices.
+    """
+    spread.check(model)
     model.eval()
     _pad_on_the_left(processor)
     subject = Subject(model, processor, {}, optimization)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own documentation calls it so
+from layerprof.hooks.allocation import LayerMemory
 from layerprof.hooks.resident import by_layer
 from layerprof.hooks.weights import Read, Weights
 from quantised_storages import COLUMNS, GROUP, GROUPS, NUMBERS, ROWS, Awq, Gptq, Opaque, linear, wrapped
@@ -156,6 +157,19 @@ def test_memory_of_a_quantised_layer_is_all_that_it_is_stored_in() -> None:
     assert sum(sizes.values()) == (NUMBERS // 2 + 4 * NUMBERS // GROUP + 2 * ROWS) + (
         NUMBERS // 2 + 4 * NUMBERS // 64 + 64
     )
+
+
+def test_memory_of_torchs_packed_matrices_is_weights_of_their_layer() -> None:
+    """They are no tensors, and lie there all the same: a byte a code, the bias in 4, the quantiser in 8."""
+    quantise: Any = torch.ao.quantization.quantize_dynamic
+    model = quantise(Blocks(nn.Linear(COLUMNS, ROWS), torch.float32), {nn.Linear}, torch.qint8)
+    hook = LayerMemory(model, find_layers(model))
+    with torch.no_grad(), hook, hook.batch(0):
+        model(torch.ones(3, COLUMNS))
+    reading = hook.reading()
+    assert reading.weights == {"blocks.0": 2 * (NUMBERS + 8) + 4 * ROWS, "blocks.1": 2 * (NUMBERS + 8)}
+    held = sum(reading.weights.values()) + sum(reading.at_peak.values()) + sum(reading.outside.values())
+    assert reading.total == held + reading.before + reading.inputs + reading.kv_cache + reading.weights_elsewhere
 
 
 def test_an_ordinary_product_of_expanded_weights_reads_them_once() -> None:

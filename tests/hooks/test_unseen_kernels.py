@@ -82,9 +82,14 @@ def _only_looked_at(x: torch.Tensor) -> torch.Tensor:
     return x.new_empty(4, 8).zero_() + x
 
 
-@pytest.mark.parametrize("scan", [_written, _given, _drawn, _of_no_size, _only_looked_at])
+def _asked_for_its_shape(x: torch.Tensor) -> torch.Tensor:
+    shape = torch.empty(4, 8)
+    return x + torch.zeros_like(shape) + shape.new_ones(4, 8)
+
+
+@pytest.mark.parametrize("scan", [_written, _given, _drawn, _of_no_size, _only_looked_at, _asked_for_its_shape])
 def test_empty_tensors_that_operators_write_hide_no_kernel(scan: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Copied into through a view, given as `out=`, drawn, without elements, or never read."""
+    """Copied into through a view, given as `out=`, drawn, without elements, never read, or asked for its shape."""
     assert profiled(scan).uncounted_ops == {}
 
 
