@@ -124,10 +124,13 @@ class Params4bit(nn.Parameter):
     quant_state: Any
 
 
-def four_bits(*, nested: bool) -> nn.Linear:
-    """Return a layer of 4-bit codes in blocks of 64; `nested` has the blocks' sizes quantised in turn."""
+def four_bits(*, nested: bool, lent: torch.dtype = torch.uint8) -> nn.Linear:
+    """Return a layer of 4-bit codes in blocks of 64; `nested` has the blocks' sizes quantised in turn.
+
+    `lent` is the type whose memory holds the codes, as `bnb_4bit_quant_storage` lends it.
+    """
     layer = nn.Linear(COLUMNS, ROWS, bias=False)
-    weight = Params4bit(torch.zeros(NUMBERS // 2, 1, dtype=torch.uint8), requires_grad=False)
+    weight = Params4bit(torch.zeros(NUMBERS // 2 // lent.itemsize, 1, dtype=lent), requires_grad=False)
     blocks = NUMBERS // 64
     beside = SimpleNamespace(absmax=torch.zeros(1), code=torch.zeros(256), shape=None) if nested else None
     weight.quant_state = SimpleNamespace(

@@ -189,7 +189,8 @@ def _wrapped(tensor: Tensor, rest: Sequence[Tensor]) -> Stored:
     if not parts:
         return Stored(name, tuple(rest), numbers, unseen=name, quantised=True)
     kind = _format(parts, numbers, told(tensor, "quant_type"), told(told(tensor, "quant_state"), "quant_type"), name)
-    codes = holds_codes(max(parts, key=own_bytes))  # else plain numbers in a coat: distributed, or watched by somebody
+    # else plain numbers in a coat: distributed, or watched by somebody
+    codes = holds_codes(max(parts, key=own_bytes)) or bool(NAMED.fullmatch(kind))
     return Stored(kind, _once((*parts, *rest)), numbers, quantised=codes)
 
 
@@ -304,10 +305,12 @@ def _format(parts: Sequence[Tensor], numbers: int, *names: Any) -> str:
     """Return the name of a format: what the largest part is, by the bits that it has for each number."""
     largest = max(parts, key=own_bytes)
     kind = dtype_format(largest)
-    if not holds_codes(largest) or kind.startswith("fp"):
-        return kind
     bits = round(8 * own_bytes(largest) / numbers) if numbers else 0
     own = next((found.group().lower() for name in names if (found := NAMED.search(str(name or "")))), "")
+    if own and 0 < bits < 8:
+        return own  # whatever type lends its memory (`bnb_4bit_quant_storage`)
+    if not holds_codes(largest) or kind.startswith("fp"):
+        return kind
     if own and (bits < 8 or own.endswith("8")):
         return own
     return f"int{bits}" if 0 < bits <= 16 else kind

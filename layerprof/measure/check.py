@@ -121,7 +121,8 @@ def check_energy(settings: Settings, device: str) -> str | None:
                 unread = f"--energy-sensor {settings.energy_sensor} cannot be read"
                 raise RequestError(
                     f"{'--energy replay cannot run' if settings.energy == 'replay' else unread}: {meter.reason}.",
-                    "With --energy auto everything else is measured; `layerprof doctor` shows what this machine has.",
+                    f"With {'--energy' if settings.energy == 'replay' else '--energy-sensor'} auto everything else is "
+                    "measured; `layerprof doctor` shows what this machine has.",
                 )
     if settings.energy != "replay" and settings.energy_budget is not None:
         return f"--energy-budget has no effect with --energy {settings.energy}; replay takes it: --energy replay."

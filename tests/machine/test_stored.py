@@ -51,6 +51,12 @@ CASES: dict[str, tuple[nn.Module, str, int, int]] = {
     "awq": (Awq(), "int4", NUMBERS // 2 + GROUPS * ROWS // 2 + 2 * GROUPS * ROWS, NUMBERS),
     "hqq": (Hqq(), "int4 + fp16", NUMBERS // 2 + 2 * 2 * NUMBERS // GROUP + 2 * ROWS, NUMBERS + ROWS),
     "nf4": (four_bits(nested=False), "nf4", NUMBERS // 2 + 4 * NUMBERS // 64 + 4 * 16, NUMBERS),
+    "nf4 in memory of bf16": (
+        four_bits(nested=False, lent=torch.bfloat16),
+        "nf4",
+        NUMBERS // 2 + 4 * NUMBERS // 64 + 4 * 16,
+        NUMBERS,
+    ),
     "nf4 with nested scales": (
         four_bits(nested=True),
         "nf4",

@@ -36,8 +36,9 @@ def check(device: str, **values: Any) -> str | None:
 def test_a_sensor_asked_for_by_name_has_to_be_there(asked_for: list[tuple[str, str]]) -> None:
     """RAPL can be read; Zeus cannot, with its reason; `auto` is not looked for until it is read."""
     assert check("cpu", energy_sensor="rapl") is None
-    with pytest.raises(RequestError, match="--energy-sensor zeus cannot be read: no zeus here; get one"):
+    with pytest.raises(RequestError, match="--energy-sensor zeus cannot be read: no zeus here; get one") as refused:
         check("cpu", energy_sensor="zeus")
+    assert "--energy-sensor auto" in str(refused.value)
     assert check("cpu") is None
     assert asked_for == [("cpu", "rapl"), ("cpu", "zeus")]
 
