@@ -301,6 +301,8 @@ def _assumed(change: Change, roofs: _Roofs, rows: Sequence[LayerRow]) -> list[st
         "All weights of the layers change their format, norms and biases too; the scales of rows and groups take no "
         "room, and unpacking the codes costs nothing.",
     ]
+    if any(row.kind == "lm_head" for row in rows):
+        said.append("The output head and the embeddings stay as they are, as transformers leaves them.")
     if any(row.kind == "patch_embed" for row in rows):
         said.append("Patches are embedded by a convolution, whose weights stay as they are.")
     if any(row.busy_share is not None for row in rows):

@@ -73,6 +73,7 @@ def _stored(source: ModelSource, model: Any) -> dict[str, Any] | None:
         )
     if found["package"] == "bitsandbytes":
         quantized.speak_once()
+        quantized.keep_layout(model)
     if isinstance(source.quantized, Published) and source.quantized.unpacked:
         quantized.unpack(model)
         found["run_as"] = source.dtype

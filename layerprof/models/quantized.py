@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SUBCLASSES = {"torchao": "torchao", "optimum": "optimum-quanto", "bitsandbytes": "bitsandbytes"}
 """Where a package's classes of weights live, and the package's name in the index."""
+PACKED_ROWS = 32
+"""Rows that bitsandbytes packs together for a CPU."""
 TALKATIVE = ("bitsandbytes", "torch.utils._pytree", "torch.utils.cpp_extension", "compressed_tensors", "torchao")
 """Loggers that speak of kernels and enumerations while these packages are imported."""
 
@@ -105,6 +107,22 @@ def speak_once() -> None:
     logger = logging.getLogger("bitsandbytes.autograd._functions")
     if not any(isinstance(one, _Once) for one in logger.filters):
         logger.addFilter(_Once())
+
+
+def keep_layout(model: nn.Module) -> None:
+    """Have bitsandbytes run the 4-bit layers that it cannot repack for a CPU in the layout that they are stored in.
+
+    At the first call on a CPU with AVX512-BF16 it packs rows by 32 and scales by columns
+    (`bitsandbytes.functional._convert_weight_packed_for_cpu`), which ends in an error where 32 does not divide a
+    matrix's rows, or the elements of a scale its columns; both are so in MLPs of known models (3420, 4304).
+    """
+    for module in model.modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is None or not hasattr(module, "support_avx512bf16_for_cpu"):
+            continue
+        rows, columns = state.shape
+        if rows % PACKED_ROWS or columns % state.blocksize:
+            module.support_avx512bf16_for_cpu = False
 
 
 # --- what is there ------------------------------------------------------------------------------------------------

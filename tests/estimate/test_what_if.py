@@ -120,13 +120,14 @@ def test_flops_that_are_at_least_leave_the_bound_alone() -> None:
 def test_embeddings_and_what_is_skipped_stay() -> None:
     """As transformers leaves them: 0, with the reason; the other layer's half second of weights may go."""
     rows = (row("a.layers.0"), row("a.layers.1"), row("lm_head", kind="lm_head"))
-    got = what_if(run(*rows), "all", Change("int8", skip="language[0]")).layers
-    assert [it.at_most_s for it in got] == [0, pytest.approx(0.25), 0]
-    assert [it.reason for it in got] == ["skipped", None, "left as it is"]
+    got = what_if(run(*rows), "all", Change("int8", skip="language[0]"))
+    assert [it.at_most_s for it in got.layers] == [0, pytest.approx(0.25), 0]
+    assert [it.reason for it in got.layers] == ["skipped", None, "left as it is"]
+    assert any("output head and the embeddings stay" in it for it in got.assumed)
 
 
 def test_a_head_that_is_no_output_head_may_change_and_patches_are_said_to_stay() -> None:
-    """transformers stores the head of a vision tower in the format, too; a convolution over patches it leaves."""
+    """Transformers stores the head of a vision tower in the format, too; a convolution over patches it leaves."""
     rows = (row("v.head", kind="head"), row("v.patch_embed", kind="patch_embed"))
     got = what_if(run(*rows), "all", Change("int8"))
     assert [it.at_most_s for it in got.layers] == [pytest.approx(0.25), 0]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from refusals import refused
-from small_models import checkpoint_folder
+from small_models import checkpoint_folder, config_folder
 from torch import nn
 
 from layerprof import settings
 from layerprof.errors import RequestError
 from layerprof.machine import environment
 from layerprof.measure import check
-from layerprof.models import quantization
+from layerprof.models import quantization, quantized
 from layerprof.models.load import load_model
 from layerprof.models.source import ModelSource, resolve
 
@@ -68,6 +69,35 @@ def test_each_format_loads_and_is_read_back(form: str, package: str, class_name:
     assert told["left_names"] == ["model.visual.patch_embed.proj", "model.language_model.embed_tokens", "lm_head"]
     out = loaded.model(input_ids=torch.full((1, 8), 9))
     assert out.logits.isfinite().all()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(96, 64), (96, 96), (33, 64), (48, 40)])
+def test_a_layer_that_no_block_divides_runs_in_nf4_on_any_cpu(rows: int, columns: int) -> None:
+    """Its product is that of the unpacked codes, also where bitsandbytes would repack them and fail."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(columns, rows))
+    quantized.store(model, quantization.planned(model, "nf4", "bitsandbytes", dtype="fp32"), "0")
+    quantized.keep_layout(model.eval())
+    layer: Any = model[0]
+    unpacked = bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
+    given = torch.randn(3, columns)
+    with torch.no_grad():
+        expected = torch.nn.functional.linear(given, unpacked, layer.bias)
+        torch.testing.assert_close(model(given), expected, rtol=0.02, atol=0.02)
+
+
+def test_a_model_with_such_layers_answers_in_nf4(tmp_path: Path) -> None:
+    """As of Qwen2.5-VL's vision MLP, whose 3420 columns are no multiple of 64."""
+    folder = config_folder(tmp_path / "odd")
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"]["intermediate_size"] = 84
+    (folder / "config.json").write_text(json.dumps(config))
+    loaded = load_model(asked(model=str(folder), weights="random", quantization="nf4"))
+    block = loaded.model.model.visual.blocks[0].mlp
+    assert block.down_proj.in_features == 84
+    with torch.no_grad():
+        assert block(torch.randn(5, block.gate_proj.in_features)).isfinite().all()
 
 
 def test_random_weights_stored_in_a_format_are_those_of_the_same_seed() -> None:
