@@ -15,6 +15,7 @@ from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from layerprof.machine.internals import modes_aside
 from layerprof.machine.modules import is_uninitialised, told
 from layerprof.machine.tensors import (
     attributes,
@@ -243,12 +244,14 @@ def _packed_in(module: nn.Module) -> Iterator[Stored]:
 def of_packed(value: Any, name: str = "") -> Stored:
     """Return what an object of C++ holds, by the copy of its matrix and bias that it gives; `name` is what to call it.
 
-    Scales and zero points of channels count as the copy has them, those of a whole matrix as `QUANTISER`.
+    Scales and zero points of channels count as the copy has them, those of a whole matrix as `QUANTISER`. Making the
+    copy is no work of the model, which may be watched meanwhile.
     """
-    parts = _once(_copy_of(value))
+    with modes_aside():
+        parts = _once(_copy_of(value))
+        packed = sum(own_bytes(part) + _quantiser(part) for part in parts)
     if not parts:
         return Stored(name, (), 0, unseen=name, quantised=True)
-    packed = sum(own_bytes(part) + _quantiser(part) for part in parts)
     largest = max(parts, key=lambda part: part.numel())
     numbers = sum(part.numel() for part in parts)
     return Stored(dtype_format(largest), (), numbers, packed=packed, quantised=holds_codes(largest))
@@ -267,7 +270,9 @@ def _copy_of(value: Any) -> list[Tensor]:
         found = [*held_in(given), *(part for packed in _objects_in(given) for part in _copy_of(packed))]
         halves = method == "unpack" and LINEAR in str(told(value, "_type", str)())
         return [
-            part.half() if halves and part.ndim == 2 and not part.is_quantized else part for part in found if part.numel()
+            part.half() if halves and part.ndim == 2 and not part.is_quantized else part
+            for part in found
+            if part.numel()
         ]
     return []
 
