@@ -116,6 +116,7 @@ def keep_layout(model: nn.Module) -> None:
     (`bitsandbytes.functional._convert_weight_packed_for_cpu`), which ends in an error where 32 does not divide a
     matrix's rows, or the elements of a scale its columns; both are so in MLPs of known models (3420, 4304).
     """
+    module: Any
     for module in model.modules():
         state = getattr(getattr(module, "weight", None), "quant_state", None)
         if state is None or not hasattr(module, "support_avx512bf16_for_cpu"):
