@@ -183,7 +183,7 @@ def test_out_of_memory_names_what_to_lower(session: Session, monkeypatch: pytest
 def test_pictures_of_native_size_are_bounded_where_memory_runs_out(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error of torch itself on a processor, for more bytes than there are; the remedy is the bound, not the side."""
+    """The error that torch itself raises for more bytes than there are; the remedy is the bound, not the side."""
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
     _stop_after(monkeypatch, 0, caught.value)

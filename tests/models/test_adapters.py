@@ -119,9 +119,11 @@ def test_what_an_adapter_lacks_is_told(adapted: Path, tmp_path: Path, monkeypatc
     assert "pip install peft" in refused(str(adapted)).remedy
 
 
-def test_a_peft_that_does_not_import_is_named(adapted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peft_that_does_not_import_is_named(adapted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its error, before anything is loaded."""
-    monkeypatch.setitem(sys.modules, "peft", None)
+    (tmp_path / "peft.py").write_text("import a_missing_part")
+    monkeypatch.delitem(sys.modules, "peft")
+    monkeypatch.syspath_prepend(tmp_path)
     assert "The package peft is installed and cannot be imported (ModuleNotFoundError" in refused(str(adapted)).problem
 
 
