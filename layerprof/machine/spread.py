@@ -59,7 +59,20 @@ def _shards(model: nn.Module) -> str:
 
 
 def _offloaded(model: nn.Module) -> int:
-    """Count the modules whose weights accelerate brings to the device for each call."""
-    hooks = [told(module, "_hf_hook") for module in model.modules()]
-    each = [told(hook, "hooks", (hook,)) for hook in hooks if hook is not None]
-    return sum(any(told(hook, "offload", False) is True for hook in several) for several in each)
+    """Count the modules whose weights accelerate brings to the device for each call, or for the next one."""
+    hooks = [(module, told(module, "_hf_hook")) for module in model.modules()]
+    each = [(module, told(hook, "hooks", (hook,))) for module, hook in hooks if hook is not None]
+    return sum(
+        any(told(hook, "offload") is True or _waits(module, hook) for hook in several) for module, several in each
+    )
+
+
+def _waits(module: nn.Module, hook: object) -> bool:
+    """Tell whether a whole module lies in memory until it is called elsewhere (`cpu_offload_with_hook`)."""
+    import torch
+
+    place = told(hook, "execution_device")
+    first = next(module.parameters(), None)
+    if type(hook).__name__ != "CpuOffload" or place is None or first is None:
+        return False
+    return first.device.type != torch.device(place).type

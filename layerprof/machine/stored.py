@@ -15,6 +15,7 @@ from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from layerprof.machine.internals import modes_aside
 from layerprof.machine.modules import is_uninitialised, told
 from layerprof.machine.tensors import (
     attributes,
@@ -41,6 +42,8 @@ SIDES = (("in_features", "out_features"), ("infeatures", "outfeatures"), ("num_e
 BITS = ("bits", "w_bit", "nbits", "wbits")
 QUANTISER = 8
 """Bytes of the scale and the zero point of a whole matrix, 4 each."""
+LINEAR = "quantized.LinearPackedParamsBase"
+"""torch's name for the object of C++ in which a linear layer's matrix is packed, in 8 bits or in 16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,22 +244,48 @@ def _packed_in(module: nn.Module) -> Iterator[Stored]:
 def of_packed(value: Any, name: str = "") -> Stored:
     """Return what an object of C++ holds, by the copy of its matrix and bias that it gives; `name` is what to call it.
 
-    Scales and zero points of channels count as the copy has them, those of a whole matrix as `QUANTISER`.
+    Scales and zero points of channels count as the copy has them, those of a whole matrix as `QUANTISER`. Making the
+    copy is no work of the model, which may be watched meanwhile.
     """
-    parts = _copy_of(value)
+    with modes_aside():
+        parts = _once(_copy_of(value))
+        packed = sum(own_bytes(part) + _quantiser(part) for part in parts)
     if not parts:
         return Stored(name, (), 0, unseen=name, quantised=True)
-    packed = sum(own_bytes(part) + _quantiser(part) for part in parts)
-    return Stored(dtype_format(parts[0]), (), sum(part.numel() for part in parts), packed=packed, quantised=True)
+    largest = max(parts, key=lambda part: part.numel())
+    numbers = sum(part.numel() for part in parts)
+    return Stored(dtype_format(largest), (), numbers, packed=packed, quantised=holds_codes(largest))
 
 
 def _copy_of(value: Any) -> list[Tensor]:
+    """Return the tensors that an object of C++ gives, and those of the objects in it (a recurrent layer's matrices).
+
+    torch's packed linear layer of plain numbers stores halves (`PackedLinearWeightFp16`) and unpacks them to floats.
+    """
     for method in ("unpack", "__getstate__"):
         try:
-            return [part for part in held_in(getattr(value, method)()) if part.numel()]
+            given = getattr(value, method)()
         except Exception:  # an object of any kind, which may have neither
             continue
+        found = [*held_in(given), *(part for packed in _objects_in(given) for part in _copy_of(packed))]
+        halves = method == "unpack" and LINEAR in str(told(value, "_type", str)())
+        return [
+            part.half() if halves and part.ndim == 2 and not part.is_quantized else part
+            for part in found
+            if part.numel()
+        ]
     return []
+
+
+def _objects_in(value: Any) -> Iterator[Any]:
+    """Yield the objects of C++ in the tuples and lists of another's state."""
+    import torch
+
+    for part in value if isinstance(value, (list, tuple)) else ():
+        if isinstance(part, torch.ScriptObject):
+            yield part
+        else:
+            yield from _objects_in(part)
 
 
 def _quantiser(tensor: Tensor) -> int:

@@ -126,7 +126,7 @@ def test_embeddings_and_what_is_skipped_stay() -> None:
 
 
 def test_a_head_that_is_no_output_head_may_change_and_patches_are_said_to_stay() -> None:
-    """The head of a vision tower is stored in the format, too; a convolution over patches is left."""
+    """Transformers stores the head of a vision tower in the format, too; a convolution over patches it leaves."""
     rows = (row("v.head", kind="head"), row("v.patch_embed", kind="patch_embed"))
     got = what_if(run(*rows), "all", Change("int8"))
     assert [it.at_most_s for it in got.layers] == [pytest.approx(0.25), 0]

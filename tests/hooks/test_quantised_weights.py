@@ -159,6 +159,16 @@ def test_memory_of_a_quantised_layer_is_all_that_it_is_stored_in() -> None:
     )
 
 
+def test_looking_into_packed_halves_is_no_work_of_the_model() -> None:
+    """The copy that an object of C++ gives is filled by a kernel that torch does not show; it is the observer's own."""
+    quantise: Any = torch.ao.quantization.quantize_dynamic
+    model = quantise(Blocks(nn.Linear(COLUMNS, ROWS), torch.float32), {nn.Linear}, torch.float16)
+    with torch.no_grad(), layerprof.LayerProfiler(model) as prof:
+        model(torch.ones(3, COLUMNS))
+    assert [row.bytes_weights for row in prof.run.layers] == [4 * NUMBERS + 4 * ROWS, 4 * NUMBERS]
+    assert not any("torch does not see" in warning for warning in prof.run.warnings)
+
+
 def test_memory_of_torchs_packed_matrices_is_weights_of_their_layer() -> None:
     """They are no tensors, and lie there all the same: a byte a code, the bias in 4, the quantiser in 8."""
     quantise: Any = torch.ao.quantization.quantize_dynamic

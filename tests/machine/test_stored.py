@@ -95,6 +95,35 @@ def test_torchs_packed_matrices_are_seen_by_the_copy_that_they_give() -> None:
     assert stored.format_of(quantised) == "int8"
 
 
+def test_torchs_packed_halves_are_two_bytes_a_number() -> None:
+    """The object stores fp16 and gives its copy in fp32; the bias is kept in fp32."""
+    plain: Any = nn.Sequential(nn.Linear(COLUMNS, ROWS))
+    quantise: Any = torch.ao.quantization.quantize_dynamic
+    packed = quantise(plain, {nn.Linear}, torch.float16)
+    assert sum(weight.bytes for weight in stored.weights(packed)) == 2 * NUMBERS + 4 * ROWS
+    assert stored.size(packed) == NUMBERS + ROWS
+    assert stored.format_of(packed) == "fp16"
+    assert not any(weight.quantised for weight in stored.weights(packed))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name", "matrix"),
+    [(torch.qint8, "int8", 4 * ROWS * COLUMNS + 8), (torch.float16, "fp16", 2 * 4 * ROWS * COLUMNS)],
+)
+def test_a_recurrent_layers_packed_matrices_are_seen_with_their_biases(dtype: Any, name: str, matrix: int) -> None:
+    """An object in each layer holds one for the input and one for the hidden state, four gates high, with a bias each.
+
+    The biases are floats, and in 8 bits the layer's object and its matrices hold the same ones.
+    """
+    plain: Any = nn.Sequential(nn.LSTM(COLUMNS, ROWS))
+    hidden = matrix * ROWS // COLUMNS if dtype is torch.float16 else 4 * ROWS * ROWS + 8
+    quantise: Any = torch.ao.quantization.quantize_dynamic
+    packed = quantise(plain, {nn.LSTM}, dtype)
+    assert sum(weight.bytes for weight in stored.weights(packed)) == matrix + hidden + 2 * 4 * 4 * ROWS
+    assert stored.size(packed) == sum(parameter.numel() for parameter in plain.parameters())
+    assert stored.format_of(packed) == name
+
+
 def test_an_object_that_gives_no_copy_is_not_seen() -> None:
     """It is named by the module that has it."""
     assert stored.of_packed(object(), "Packed").unseen == "Packed"

@@ -57,6 +57,42 @@ def test_weights_in_memory_that_run_elsewhere_are_refused() -> None:
     assert "one device" in error.remedy
 
 
+@pytest.mark.parametrize("place", ["cpu", "disk"])
+def test_a_layer_that_is_offloaded_among_others_is_refused(tmp_path: Path, place: str) -> None:
+    """Its weights lie at new addresses in every call, which those of activations may be in the next.
+
+    A `device_map` may put one part on the device and another into the host's memory or on the disk.
+    """
+    model = _model()
+    if place == "disk":
+        accelerate.dispatch_model(
+            model, {"0": "cpu", "2": "disk"}, main_device="cpu", offload_dir=str(tmp_path), force_hooks=True
+        )
+    else:
+        accelerate.cpu_offload(model[2], execution_device=torch.device("cpu"))
+    error = _refused(model)
+    assert "offloaded" in error.problem
+    assert "one device" in error.remedy
+    with pytest.raises(RequestError, match="offloaded"):
+        wrap(model, None)
+
+
+def test_a_model_that_waits_in_memory_for_its_call_is_refused() -> None:
+    """Moved as a whole by its next call: where that is where it lies already, nothing moves, and it is measured."""
+    there, _ = accelerate.cpu_offload_with_hook(_model(), execution_device="cpu")
+    _measured(there)
+    elsewhere, _ = accelerate.cpu_offload_with_hook(_model(), execution_device="meta")
+    assert "offloaded" in _refused(elsewhere).problem
+
+
+def test_an_offloaded_model_is_no_ghost() -> None:
+    """All of its weights are on the meta device between calls; that of ghosts is another message."""
+    offloaded = accelerate.cpu_offload(_model(), execution_device=torch.device("cpu"))
+    assert {parameter.device.type for parameter in offloaded.parameters()} == {"meta"}
+    assert "Load it whole" in _refused(offloaded).remedy
+    assert "layerprof estimate" in _refused(_model().to("meta")).remedy
+
+
 def test_weights_on_disk_are_refused(tmp_path: Path) -> None:
     """The same of those that lie in files."""
     model = accelerate.disk_offload(_model(), str(tmp_path), execution_device=torch.device("cpu"))
