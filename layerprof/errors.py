@@ -15,6 +15,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MEMORY_SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
+
 
 class LayerprofError(Exception):
     """Base of all errors that a user sees: one sentence of what is wrong, one of what to do."""
@@ -90,7 +92,8 @@ def out_of_memory(error: BaseException) -> BaseException | None:
     """Return what in the chain of an error says that memory ran out, of the device or of the host; None if nothing.
 
     torch raises `OutOfMemoryError` for its CUDA allocator, a RuntimeError with `CUDA out of memory` or `CUDA error: out
-    of memory` from below it, and one with `not enough memory` for its CPU allocator.
+    of memory` from below it, and one with `can't allocate memory` (elsewhere than on Linux `not enough memory`) for its
+    CPU allocator.
     """
     return next((one for one in chain(error) if _says_memory(one)), None)
 
@@ -99,4 +102,4 @@ def _says_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error)
-    return isinstance(error, RuntimeError) and any(sign in text for sign in ("not enough memory", "out of memory"))
+    return isinstance(error, RuntimeError) and any(sign in text for sign in MEMORY_SIGNS)

@@ -31,6 +31,12 @@ SOC_UPDATE_S = 0.1
 """How often Zeus looks at a Jetson's power."""
 PARTS = ("cpu_total_mj", "gpu_mj", "gpu_sram_mj", "dram_mj", "ane_mj", "cpu_energy_mj", "gpu_energy_mj")
 """Parts of a chip that are added up where it states no total: Apple's, then a Jetson's."""
+READABLE = {
+    "cards": "look whether nvidia-smi or amd-smi lists the card",
+    "systems on a chip": "leave --energy-sensor out, where this is neither a Jetson nor an Apple chip",
+    "processors": "run as root, or let the administrator grant it (chmod -R a+r /sys/class/powercap/intel-rapl:*)",
+}
+"""What makes a kind of device readable."""
 
 Millijoules = Callable[[], float | None]
 
@@ -211,7 +217,7 @@ def processor(zeus: Any) -> ZeusSensor:
         return float(sum(one.cpu_mj + (one.dram_mj or 0.0) for one in told)) if told else None
 
     if _tried(total) is None:
-        raise NoSensorError("zeus reads no processor's counter here", "see what `layerprof doctor` says of the host")
+        raise NoSensorError("zeus reads no processor's counter here", READABLE["processors"])
     return ZeusSensor("the processor", "zeus_rapl", "package + dram", millijoules=total, lag_s=0.0)
 
 
@@ -220,9 +226,7 @@ def _asked(what: str, get: Callable[[], Any]) -> Any:
         return get()
     except Exception as error:  # Zeus has a hierarchy of errors for each kind of device
         told = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise NoSensorError(
-            f"zeus found no {what}: {told}", "see what `layerprof doctor` says of the device"
-        ) from error
+        raise NoSensorError(f"zeus found no {what}: {told}", READABLE[what]) from error
 
 
 def find_zeus(device: str = "cuda:0", *, power: bool = False) -> Sensor:

@@ -56,9 +56,11 @@ def match_columns(spec: Spec, opened: Opened, *, pictured: bool = True) -> dict[
     missing = [" or ".join(f"'{name}'" for name in fields[field]) for field in needed if field not in matched]
     if missing:
         found_columns = ", ".join(opened.columns) or "none"
+        alone = "image" in needed and "image" not in matched
+        hint = " Give samples without an image an empty list, []." if alone else ""
         raise RequestError(
             f"{opened.label} has no column {', and none '.join(missing)}; found: {found_columns}.",
-            f"Name the columns as the {spec.name} dataset does: {', '.join(spec.columns)} (docs/datasets.md).",
+            f"Name the columns as the {spec.name} dataset does: {', '.join(spec.columns)} (docs/datasets.md).{hint}",
         )
     return matched
 

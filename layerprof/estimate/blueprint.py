@@ -15,7 +15,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from layerprof.errors import LayerprofError, RequestError
-from layerprof.machine import internals
+from layerprof.machine import internals, packages
 from layerprof.models import family
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def build(config: PreTrainedConfig, dtype: Any) -> Any:
     With SDPA, or eager attention for the few that have no other. Raises RequestError when transformers has no model for
     the configuration, or cannot build it.
     """
-    make = _maker(config)
     with understood(config.model_type):
+        make = _maker(config)
         try:
             return make(config, dtype=dtype, attn_implementation="sdpa").eval()
         except ValueError as error:
@@ -79,6 +79,8 @@ def understood(name: str) -> Iterator[None]:
     except LayerprofError:
         raise
     except Exception as error:  # a model checks its configuration and inputs in ways of its own
+        if refused := packages.behind(error):
+            raise refused from error
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RequestError(
             f"{name} cannot be run from its configuration alone: {first}",

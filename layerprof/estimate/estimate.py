@@ -22,6 +22,7 @@ from layerprof.machine import stored
 from layerprof.machine.gpus import Gpu, bound_by, gpu_by_name, roof_seconds
 from layerprof.machine.internals import attention_of
 from layerprof.machine.placement import DTYPES, torch_dtype
+from layerprof.models.quantized import quiet
 from layerprof.readings import Key, Layer, MemoryReading, Work
 from layerprof.records import BLOCK_KINDS, LedgerColumn, Phase
 from layerprof.settings import ImageSize, square_side
@@ -37,6 +38,7 @@ MOST_POSITIONS = 5_000_000
 """Token ids are real numbers in memory, unlike all that the model makes of them."""
 
 
+@quiet()
 def estimate(
     model: str | Path | dict[str, Any] | PreTrainedConfig,
     *,

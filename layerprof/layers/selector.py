@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NoReturn
 
-from layerprof.errors import SelectorError, nearest
+from layerprof.errors import SelectorError, did_you_mean, nearest
 from layerprof.layers.tree import ancestors
 from layerprof.machine.modules import first_names, is_called
 from layerprof.readings import Layer
@@ -259,7 +259,9 @@ def _nothing(term: Term, layers: Sequence[Layer], names: Sequence[str]) -> NoRet
     bare = term.text.replace("*", "")
     near = nearest(bare, dict.fromkeys(known), most=3, cutoff=0.4)
     near += [t for t in towers if t not in near]
+    words = ("all", "vision", "language", *kinds)
+    meant = "" if "*" in term.text or term.base in words else did_you_mean(term.base, dict.fromkeys((*words, *known)))
     raise SelectorError(
         f"The layer selector {term.text!r} matches nothing; nearest: {', '.join(near) or 'none'}.",
-        SHOW,
+        f"{meant}{SHOW}",
     )

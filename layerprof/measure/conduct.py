@@ -25,6 +25,7 @@ from layerprof.measure import (
     work_pass,
 )
 from layerprof.measure.session import Session
+from layerprof.settings import Settings
 
 
 def conduct(session: Session) -> LayerprofError | None:
@@ -58,7 +59,7 @@ def conduct(session: Session) -> LayerprofError | None:
     except LayerprofError as error:
         return error
     except Exception as error:
-        return _failure(error)
+        return _failure(error, session.asked.settings)
     return None
 
 
@@ -104,10 +105,12 @@ def _found_late(session: Session, error: RequestError) -> RunFailedError:
     return _caused(error.problem, f"{error.remedy} {saved}", error)
 
 
-def _failure(error: Exception) -> RunFailedError:
+def _failure(error: Exception, asked: Settings) -> RunFailedError:
     if out_of_memory(error):
         problem = "The device ran out of memory."
-        return _caused(problem, "Lower --batch-size, --image-size or --max-new-tokens, or use --dtype fp16.", error)
+        size = "set or lower --max-pixels" if asked.image_size == "native" else "lower --image-size"
+        remedy = f"{size[0].upper()}{size[1:]}, lower --batch-size or --max-new-tokens, or use --dtype fp16."
+        return _caused(problem, remedy, error)
     return _caused(
         f"The model failed while it was being measured: {described(error)}",
         "Try --model demo; if that works, the model or its inputs are at fault: measure it in your own loop with "

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerprof.errors import RequestError
+from layerprof.machine import packages
 from layerprof.models import checkpoint
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def read(name: str, folder: Path, weights: str) -> Adapter:
             f"The model folder '{name}' holds an adapter on {base}, which needs the package peft.",
             f"Install it (`pip install peft`), or {merge}.",
         )
+    if refused := packages.unusable("peft"):
+        raise refused
     if weights != "random":
         _check_weights(name, folder)
     beside = folder / base

@@ -7,6 +7,7 @@ layer ("regional compilation") keeps a row per layer: the hooks stand outside th
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +41,9 @@ def compiled_decoder(model: nn.Module, layers: Sequence[Layer], backend: str = "
     internals.forget_graphs()
     # One code object serves all layers; each layer's index is a constant of its own graphs, prefill's and decode's.
     limit = 4 * len(decoder) + 16
-    with internals.recompile_limits(limit, max(256, 4 * limit)):
+    with internals.recompile_limits(limit, max(256, 4 * limit)), warnings.catch_warnings():
+        # Of weights in a format of torchao's: they cost torch its cache of compiled graphs on disk, and no figure.
+        warnings.filterwarnings("ignore", message=".*does not implement _stable_hash_for_caching")
         compiled = [
             Replaced(module, lambda forward: as_method(torch.compile(forward, backend=backend))) for module in decoder
         ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from layerprof.demo import MODEL_FOLDER
 from layerprof.errors import RequestError, did_you_mean
+from layerprof.machine import packages
 from layerprof.models import adapter, attention, checkpoint, names, random_weights
 from layerprof.models.adapter import Adapter
 from layerprof.models.attention import Plan
@@ -200,6 +201,8 @@ def parameter_count(found: Found, planned: Plan | None = None) -> int:
     except Exception as error:
         if planned and (refused := attention.unsupported(planned, found.name, error)):
             raise refused from None
+        if refused := packages.behind(error):
+            raise refused from error
         cause = " ".join(str(error).split())[:200]
         raise RequestError(
             f"No model can be made of the configuration of {found.name} ({type(error).__name__}: {cause}).",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from layerprof.errors import RequestError
-from layerprof.machine import placement, spread
+from layerprof.machine import packages, placement, spread
 from layerprof.models import adapter, family, provenance, quantization, quantized, random_weights
 from layerprof.models.published import Published
 from layerprof.models.quantization import StoragePlan
@@ -147,6 +147,8 @@ def _no_bars_of_others(source: ModelSource) -> contextlib.AbstractContextManager
 
 
 def _failed(source: ModelSource, error: Exception) -> RequestError:
+    if refused := packages.behind(error):
+        return refused
     cause = " ".join(str(error).split())[:300]
     if isinstance(error, ImportError):
         remedy = "Install the package that the message names."

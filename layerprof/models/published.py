@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerprof.errors import RequestError
-from layerprof.models.quantization import need
+from layerprof.machine.packages import need
 
 PACKAGES: dict[str, tuple[str, ...]] = {
     "aqlm": ("aqlm",),
@@ -129,7 +129,7 @@ def _compressed(facts: dict[str, Any]) -> tuple[str, str]:
 
 
 def check(published: Published, name: str, on: str) -> None:
-    """Raise RequestError where a method is unknown, its package is not installed, or the device does not run it."""
+    """Raise RequestError where a method is unknown, its package is absent or broken, or the device does not run it."""
     method = published.method
     if method not in PACKAGES:
         raise RequestError(

@@ -18,15 +18,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layerprof.errors import RequestError
-from layerprof.machine import environment, placement
+from layerprof.machine import packages, placement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from torch import nn
 
-EXTRA = ("torchao", "bitsandbytes", "accelerate", "optimum-quanto", "compressed-tensors")
-"""The packages that `layerprof[quantization]` installs."""
 GROUPS = (128, 64, 32)
 """Columns of a row that share a scale in torchao's int4, one of them for all of a model's matrices."""
 BLOCK = 64
@@ -132,10 +130,10 @@ def needed_dtype(asked: str, on: str) -> str | None:
 def check(asked: str, on: str, dtype: str) -> str:
     """Return the package that makes a format on a device.
 
-    Raises RequestError where it is not installed, or where device or dtype do not take the format.
+    Raises RequestError where it is absent or cannot be imported, or where device or dtype do not take the format.
     """
     package = package_of(asked, on)
-    need(f"--quantization {asked}", (package, "accelerate"))
+    packages.need(f"--quantization {asked}", (package, "accelerate"))
     wanted = needed_dtype(asked, on)
     if wanted not in (None, dtype):
         raise RequestError(
@@ -151,19 +149,6 @@ def check(asked: str, on: str, dtype: str) -> str:
                 "Use --quantization nf4.",
             )
     return package
-
-
-def need(what: str, packages: Iterable[str]) -> None:
-    """Raise RequestError naming the packages that are not installed, and how they are."""
-    absent = [name for name in packages if environment.package_version(name) is None]
-    if not absent:
-        return
-    names = " and ".join(absent)
-    extra = "pip install 'layerprof[quantization]'" if set(absent) <= set(EXTRA) else f"pip install {' '.join(absent)}"
-    is_are = ("package", "is") if len(absent) == 1 else ("packages", "are")
-    raise RequestError(
-        f"{what} needs the {is_are[0]} {names}, which {is_are[1]} not installed.", f"Install it with `{extra}`."
-    )
 
 
 def plan(model: nn.Module, asked: str, *, on: str, dtype: str, leave: Iterable[str] = ()) -> StoragePlan:

@@ -145,9 +145,10 @@ class Range(Record):
 class FedTotals(Record):
     """What the model was given beside text, over all samples.
 
-    `images` are single pictures, `videos` those of `frames` frames; `without` counts samples that had neither. `width`
-    and `height` are pixels as the processor handed them on, `tokens` what one image or video became in the prompt (None
-    where the family does not tell).
+    `images` are single pictures, `videos` those of `frames` frames together, as the processor handed them on: Qwen's
+    repeats the last one to fill a temporal patch. `without` counts samples that had neither. `width` and `height` are
+    pixels as the processor handed them on, `tokens` what one image or video became in the prompt (None where the family
+    does not tell).
     """
 
     images: int
@@ -330,7 +331,10 @@ class Run(Record):
 
 
 class Fed(Record):
-    """An image (`frames` None) or a video, as the processor handed it on: pixels, and the tokens that stand for it."""
+    """An image (`frames` None) or a video, as the processor handed it on: pixels, and the tokens that stand for it.
+
+    `frames` counts those that fill up a temporal patch, too: of a clip of 5, two a patch, 6.
+    """
 
     width: int
     height: int

@@ -35,7 +35,8 @@ def _by_settings(run: Run) -> str | None:
 
 
 def _counts(run: Run, fed: FedTotals) -> str:
-    videos = f"{units.many(fed.videos, 'video')} of {units.many(fed.frames, 'frame')}" if fed.videos else ""
+    frames = f"{units.many(fed.frames, 'frame')} as fed"  # padded to whole temporal patches, where a family has such
+    videos = f"{units.many(fed.videos, 'video')} ({frames})" if fed.videos else ""
     images = units.many(fed.images, "image") if fed.images else ""
     without = f"{units.count(fed.without)} without" if fed.without else ""
     return f"{' and '.join(filter(None, (images, videos)))} in {units.many(run.samples, 'sample')}" + (

@@ -19,7 +19,7 @@ ROWS = [
 ]
 
 
-def table(folder: Path, **more: str) -> Path:
+def table(folder: Path, **more: Any) -> Path:
     """Write a table of multiple-choice questions."""
     folder.mkdir()
     (folder / "metadata.jsonl").write_text("\n".join(json.dumps(row | more) for row in ROWS))
@@ -35,8 +35,25 @@ def test_a_table_without_images_is_taken_where_none_are_asked_for(tmp_path: Path
 
 def test_a_model_that_reads_images_needs_their_column(tmp_path: Path) -> None:
     """The same table is refused for it, with the columns that are due."""
-    with pytest.raises(RequestError, match="has no column 'image'"):
+    with pytest.raises(RequestError, match="has no column 'image'") as caught:
         datasets.load("scienceqa", source=table(tmp_path / "t"), count="all")
+    assert "an empty list, []" in caught.value.remedy
+
+
+def test_an_empty_list_is_a_sample_without_an_image(tmp_path: Path) -> None:
+    """What the refusal advises is taken."""
+    found = datasets.load("scienceqa", source=table(tmp_path / "t", images=[]), count="all")
+    assert [example.pictures for example in found.examples] == [(), (), ()]
+
+
+def test_a_table_that_lacks_another_column_is_told_nothing_of_images(tmp_path: Path) -> None:
+    """The hint stands where the images are what is missing."""
+    folder = tmp_path / "t"
+    folder.mkdir()
+    (folder / "metadata.jsonl").write_text(json.dumps({"images": [], "question": "which?"}))
+    with pytest.raises(RequestError, match="has no column") as caught:
+        datasets.load("scienceqa", source=folder, count="all")
+    assert "empty list" not in caught.value.remedy
 
 
 def test_images_that_are_not_there_are_no_trouble_where_nobody_looks(tmp_path: Path) -> None:

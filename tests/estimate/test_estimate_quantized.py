@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from importlib.resources import files
 from typing import Any
 
@@ -167,3 +169,11 @@ def test_a_model_that_is_really_stored_so_has_the_same_bytes(name: str) -> None:
 
 def _bytes(model: Any, name: str) -> int:
     return sum(one.bytes for one in stored.weights(model.get_submodule(name)))
+
+
+def test_the_report_is_all_that_the_command_prints() -> None:
+    """What torch logs of torchao's enumerations, while transformers imports it, is nobody's business here."""
+    command = [sys.executable, "-m", "layerprof", "estimate", "--model", "demo", "--quantization", "int8"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.lstrip().startswith("layerprof estimate demo")

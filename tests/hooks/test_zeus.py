@@ -110,6 +110,8 @@ def test_where_zeus_reads_nothing_all_that_was_tried_is_told(monkeypatch: pytest
     sensor = found(monkeypatch, "cpu")
     assert "No observable SoC; zeus found no processors: RAPL unavailable" in sensor.problem
     assert sensor.read().joules is None
+    assert "/sys/class/powercap" in str(sensor.remedy)
+    assert "doctor" not in str(sensor.remedy)  # which shows this very remedy
 
 
 def test_a_zeus_that_is_not_there_says_how_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

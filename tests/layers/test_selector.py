@@ -97,6 +97,25 @@ def test_what_matches_nothing_is_answered_with_the_nearest(selector: str, neares
     assert "layerprof layers" in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("selector", "meant"),
+    [("langage", "'language'"), ("visoin[0]", "'vision'"), ("lm_haed", "'lm_head'"), ("al", "'all'")],
+)
+def test_a_word_that_is_nearly_one_of_the_grammar_is_asked_about(selector: str, meant: str) -> None:
+    """What may be typed instead stands before the command that lists everything."""
+    with pytest.raises(SelectorError) as caught:
+        select(LAYERS, selector)
+    assert caught.value.remedy.startswith(f"Did you mean {meant}? ")
+
+
+@pytest.mark.parametrize("selector", ["language[12]", "*.leyers.*", "nonsense"])
+def test_nothing_is_suggested_where_no_word_is_wrong_or_near(selector: str) -> None:
+    """An index out of range, a glob, a word like none."""
+    with pytest.raises(SelectorError) as caught:
+        select(LAYERS, selector)
+    assert "Did you mean" not in caught.value.remedy
+
+
 def test_a_submodule_needs_the_model() -> None:
     """Below the level of layers there is nothing to match without the model."""
     with pytest.raises(SelectorError, match="no model to look into"):

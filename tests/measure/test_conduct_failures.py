@@ -177,6 +177,22 @@ def test_out_of_memory_names_what_to_lower(session: Session, monkeypatch: pytest
     failure = conduct.conduct(session)
     assert failure is not None
     assert "--batch-size" in failure.remedy
+    assert "--image-size" in failure.remedy
+
+
+def test_pictures_of_native_size_are_bounded_where_memory_runs_out(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error that torch itself raises for more bytes than there are; the remedy is the bound, not the side."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    _stop_after(monkeypatch, 0, caught.value)
+    ask_setting(session, image_size="native")
+    failure = conduct.conduct(session)
+    assert failure is not None
+    assert failure.problem == "The device ran out of memory."
+    assert "--max-pixels" in failure.remedy
+    assert "--image-size" not in failure.remedy
 
 
 def test_a_pass_that_a_run_can_do_without_may_fail(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,14 @@ def test_what_an_adapter_lacks_is_told(adapted: Path, tmp_path: Path, monkeypatc
     assert "base model '/nowhere'" in gone.problem
     monkeypatch.setattr(adapter, "find_spec", lambda name: None)
     assert "pip install peft" in refused(str(adapted)).remedy
+
+
+def test_a_peft_that_does_not_import_is_named(adapted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its error, before anything is loaded."""
+    (tmp_path / "peft.py").write_text("import a_missing_part")
+    monkeypatch.delitem(sys.modules, "peft")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "The package peft is installed and cannot be imported (ModuleNotFoundError" in refused(str(adapted)).problem
 
 
 def test_prompts_that_are_learnt_are_no_layers(adapted: Path, tmp_path: Path) -> None:

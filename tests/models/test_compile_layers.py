@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -67,6 +69,18 @@ def test_the_model_is_as_before(model: nn.Module) -> None:
     ):
         raise ValueError("stop")
     assert all("forward" not in module.__dict__ for module in model.modules())
+
+
+def test_what_torch_says_of_its_cache_on_disk_is_not_shown(model: nn.Module) -> None:
+    """Its advice to the authors of a class of weights; other warnings stay, and so does this one outside."""
+    told = "Int8Tensor does not implement _stable_hash_for_caching. For PT2-compatible tensor subclasses"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with compile_layers.compiled_decoder(model, find_layers(model), backend="eager"):
+            warnings.warn(told, stacklevel=1)
+            warnings.warn("another", stacklevel=1)
+        warnings.warn(f"{told} outside", stacklevel=1)
+    assert [str(one.message) for one in caught] == ["another", f"{told} outside"]
 
 
 def test_a_walk_that_compiles_nothing_is_a_failure(model: nn.Module) -> None:

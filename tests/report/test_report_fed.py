@@ -51,7 +51,7 @@ SQUARE = FedTotals(images=4, width=_one(224), height=_one(224), tokens=_one(64))
         ),
         (
             _run(FedTotals(images=0, videos=4, frames=32, width=_one(112), height=_one(112), tokens=_one(64))),
-            "4 videos of 32 frames in 4 samples, 112 × 112 px (224 asked), 64 tokens each",
+            "4 videos (32 frames as fed) in 4 samples, 112 × 112 px (224 asked), 64 tokens each",
         ),
         (_run(FedTotals(images=0, without=4), tokens=0), "text only, no images"),
         (_run(None), "224 px (64 image tokens)"),
