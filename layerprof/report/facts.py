@@ -39,6 +39,7 @@ def settings(run: Run) -> list[str]:
         run.environment.get("device_name") or run.environment.get("device") or get("device"),
         _dtype(run),
         stored_weights.stored(run),
+        stored_weights.adapter(run),
         get("optimization"),
         filled(attention.shown(run.model.get("attention")) or None, "attention {}"),
         "random weights" if weights == "random" else None,

@@ -32,3 +32,12 @@ def stored(run: Run) -> str | None:
     by = " ".join(str(told[name]) for name in ("package", "package_version") if told.get(name))
     as_what = f", unpacked to {told['run_as']}" if told.get("run_as") else ""
     return f"weights {told['format']}{as_what}" + (f" ({by})" if by else "")
+
+
+def adapter(run: Run) -> str | None:
+    """Return what was put on the model, e.g. `lora adapter of rank 8`; None where nothing was."""
+    told = run.model.get("adapter")
+    if not isinstance(told, Mapping) or not told:
+        return None
+    rank = f" of rank {told['rank']}" if told.get("rank") else ""
+    return f"{str(told.get('kind') or '').lower()} adapter{rank}".strip()

@@ -103,3 +103,11 @@ def test_bytes_of_weights_that_nobody_can_see_are_at_least() -> None:
     drawn = {(tag, step) for tag, step, _ in tensorboard.scalars(run)}
     assert ("bytes_per_call/prefill", 1) in drawn
     assert ("bytes_per_call/prefill", 0) not in drawn
+
+
+def test_an_adapter_stands_in_the_header() -> None:
+    """Its kind and its rank; a model without one says nothing."""
+    run = sample_run()
+    put_on = run.model_copy(update={"model": run.model | {"adapter": {"kind": "LORA", "rank": 8, "base": "x"}}})
+    assert "lora adapter of rank 8" in facts.settings(put_on)
+    assert weights.adapter(run) is None
