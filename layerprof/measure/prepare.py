@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from layerprof.books.evidence import Asked
 from layerprof.measure.session import Session
@@ -22,17 +22,8 @@ if TYPE_CHECKING:
 class Shelf(Protocol):
     """Hands out models and samples, loaded now or before."""
 
-    def dataset(
-        self,
-        name: str,
-        *,
-        source: str,
-        count: int | Literal["all"],
-        seed: int,
-        skip_bad: bool = False,
-        pictured: bool = True,
-    ) -> Dataset:
-        """Return samples as `datasets.load` does."""
+    def dataset(self, checked: Checked) -> Dataset:
+        """Return the samples of a request as `datasets.load` does."""
 
     def subject(self, source: ModelSource) -> Subject:
         """Return a loaded model as `load_model` does."""
@@ -41,26 +32,30 @@ class Shelf(Protocol):
 class Loading:
     """The shelf with nothing on it: everything is loaded when it is asked for."""
 
-    def dataset(
-        self,
-        name: str,
-        *,
-        source: str,
-        count: int | Literal["all"],
-        seed: int,
-        skip_bad: bool = False,
-        pictured: bool = True,
-    ) -> Dataset:
+    def dataset(self, checked: Checked) -> Dataset:
         """Return samples. Raises RequestError (see `datasets.load`)."""
         from layerprof.data import datasets
 
-        return datasets.load(name, source=source, count=count, seed=seed, skip_bad=skip_bad, pictured=pictured)
+        return datasets.load(**samples_asked(checked))
 
     def subject(self, source: ModelSource) -> Subject:
         """Return a loaded model. Raises RequestError (see `load_model`)."""
         from layerprof.models.load import load_model
 
         return load_model(source)
+
+
+def samples_asked(checked: Checked) -> dict[str, Any]:
+    """Return which samples a request is of, as `datasets.load` takes it; equal for requests of the same ones."""
+    settings = checked.settings
+    return {
+        "name": settings.dataset,
+        "source": checked.samples_from,
+        "count": settings.samples,
+        "seed": settings.seed,
+        "skip_bad": settings.skip_bad,
+        "pictured": checked.source.reads_images,
+    }
 
 
 def prepare(checked: Checked, progress: Progress, *, shelf: Shelf | None = None) -> Session:
@@ -71,14 +66,7 @@ def prepare(checked: Checked, progress: Progress, *, shelf: Shelf | None = None)
     settings, shelf = checked.settings, shelf or Loading()
     folder = store.prepare_folder(settings.output, f"{checked.source.label}-{settings.dataset}")
     try:
-        dataset = shelf.dataset(
-            settings.dataset,
-            source=checked.samples_from,
-            count=settings.samples,
-            seed=settings.seed,
-            skip_bad=settings.skip_bad,
-            pictured=checked.source.reads_images,
-        )
+        dataset = shelf.dataset(checked)
         subject = shelf.subject(checked.source)
         asked = ask(settings, subject, dataset, checked.selector, folder)
     except BaseException:

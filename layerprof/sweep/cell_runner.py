@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from layerprof import registry, settings
 from layerprof.measure import check
@@ -52,14 +52,7 @@ class CellRunner:
             choices = choices | demo
             asked = _settings(choices)
         checked = check.check(asked, resolved=self._source)
-        data = self.dataset(
-            asked.dataset,
-            source=checked.samples_from,
-            count=asked.samples,
-            seed=asked.seed,
-            skip_bad=asked.skip_bad,
-            pictured=checked.source.reads_images,
-        )
+        data = self.dataset(checked)
         return identity_of(checked, data, {"padding_side": choices.get("padding_side", "left")})
 
     def run(self, identity: Identity, repeat: int, folder: Path, tell: Tell) -> Guards | None:
@@ -86,24 +79,15 @@ class CellRunner:
 
     # --- the shelf: what `prepare.prepare` asks for ------------------------------------------------------------
 
-    def dataset(
-        self,
-        name: str,
-        *,
-        source: str,
-        count: int | Literal["all"],
-        seed: int,
-        skip_bad: bool = False,
-        pictured: bool = True,
-    ) -> Dataset:
+    def dataset(self, checked: check.Checked) -> Dataset:
         """Return samples, loaded once: cells of a sweep ask for the same ones again and again."""
         from layerprof.data import datasets
+        from layerprof.measure import prepare
 
-        asked: dict[str, Any] = {"source": source, "count": count, "seed": seed}
-        asked |= {"skip_bad": skip_bad, "pictured": pictured}
-        key = canonical([name, asked])
+        asked = prepare.samples_asked(checked)
+        key = canonical(asked)
         if key not in self._datasets:
-            self._datasets[key] = datasets.load(name, **asked)
+            self._datasets[key] = datasets.load(**asked)
         return self._datasets[key]
 
     def subject(self, source: ModelSource) -> Subject:
