@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
-import timm
 import torch
 import torchvision  # type: ignore[import-untyped]  # it has no stubs
 import transformers
@@ -20,6 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from layerprof import LayerProfiler
 from layerprof.layers.find import find_layers
 from layerprof.records import Phase
+
+timm: Any = pytest.importorskip("timm", reason="timm is not installed")
 
 
 def _timm(name: str) -> nn.Module:

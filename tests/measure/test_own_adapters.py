@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import peft
 import pytest
 import torch
 
@@ -12,6 +11,8 @@ from layerprof import LayerProfiler
 from layerprof.models.load import load_model
 from layerprof.models.source import resolve
 from layerprof.records import Run
+
+peft: Any = pytest.importorskip("peft", reason="peft is not installed")
 
 RANK, PROMPT, NEW = 4, 12, 3
 WIDTH, KEPT = 192, 64

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
 from refusals import refused
@@ -20,6 +19,8 @@ from layerprof.layers.find import find_layers
 from layerprof.models import adapter
 from layerprof.models.load import load_model
 from layerprof.models.source import resolve
+
+peft: Any = pytest.importorskip("peft", reason="peft is not installed")
 
 RANK = 4
 TEXT = CONFIG["text_config"]
