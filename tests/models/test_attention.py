@@ -193,7 +193,7 @@ def test_a_tower_that_mixes_implementations_names_both() -> None:
 
 def test_models_of_other_makers_tell_it_too() -> None:
     """Blocks of timm by their switch, those of torchvision and torch by what they are."""
-    import timm
+    timm: Any = pytest.importorskip("timm", reason="timm is not installed")
     import torchvision  # type: ignore[import-untyped]  # it has no stubs
 
     fused = timm.create_model("vit_tiny_patch16_224")

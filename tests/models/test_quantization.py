@@ -20,6 +20,9 @@ from layerprof.models import quantization, quantized
 from layerprof.models.load import load_model
 from layerprof.models.source import ModelSource, resolve
 
+for _package in ("torchao", "bitsandbytes", "accelerate", "optimum.quanto", "compressed_tensors"):
+    pytest.importorskip(_package, reason=f"{_package} is not installed")
+
 BLOCK_LINEARS = ("attn.qkv", "attn.proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 LAYER_LINEARS = (
     *(f"self_attn.{name}_proj" for name in "qkvo"),

@@ -17,6 +17,9 @@ from layerprof.models import quantized
 from layerprof.models.load import load_model
 from layerprof.models.source import ModelSource, resolve
 
+for _package in ("torchao", "bitsandbytes", "accelerate", "optimum.quanto", "compressed_tensors"):
+    pytest.importorskip(_package, reason=f"{_package} is not installed")
+
 LINEARS = 64  # of the bundled model: 4 vision blocks of 5, a merger of 2, 6 decoder layers of 7
 BF16 = torch.bfloat16
 Save = Callable[[Path], Any]
