@@ -80,7 +80,7 @@ class ShapesHook(Following):
 
         def opening(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
             if whole:  # what comes before a model's own `forward` may have unpacked its weights
-                self._weights.refresh()
+                self._weights.renew()
             self._frames.open(Frame(path, None, phase))
 
         return Around(

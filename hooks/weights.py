@@ -39,8 +39,17 @@ class Weights:
         self._objects = count()
         self.refresh()
 
+    def renew(self) -> None:
+        """Look at the model anew where it holds other tensors, or holds them elsewhere, than at the last look.
+
+        What packages keep beside parameters of their own kind does not show there, so those are looked at each time.
+        """
+        if self._moving or _places(self._model) != self._looked_at:
+            self.refresh()
+
     def refresh(self) -> None:
         """Look at the model anew: some packages rewrite or unpack their weights in the model's first call."""
+        self._looked_at = _places(self._model)
         self._pending = [tensor for tensor in _held(self._model) if is_uninitialised(tensor)]
         self._codes: dict[int, tuple[View, int]] = {}
         plain, beside = set[int](), set[int]()
@@ -137,6 +146,11 @@ def _part(size: int, part: int, of: int) -> int:
 
 def _held(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers()]
+
+
+def _places(model: nn.Module) -> list[tuple[int, int]]:
+    """Return which tensors a model holds, and where they lie."""
+    return [(id(tensor), _storage(tensor)) for tensor in _held(model)]
 
 
 def _may_move(parameter: Tensor) -> bool:
