@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from layerprof.machine import stored
-from layerprof.machine.internals import storage_key
 from layerprof.machine.modules import is_uninitialised
-from layerprof.machine.tensors import inside, nbytes, view_key
+from layerprof.machine.tensors import inside, nbytes, storage_of, view_key
 
 Read = dict[tuple[Any, ...], int]
 """Views read so far in one call of a layer -> their bytes."""
@@ -166,10 +165,8 @@ def merge(seen: Read, more: Read) -> None:
 
 
 def _storage(tensor: Tensor) -> int:
-    try:
-        return storage_key(tensor)
-    except (NotImplementedError, RuntimeError, ValueError):  # sparse tensors have none, lazy ones not yet
-        return id(tensor)
+    key = storage_of(tensor)
+    return id(tensor) if key is None else key
 
 
 def boundary_bytes(values: Any, seen: set[int] | None = None) -> int:

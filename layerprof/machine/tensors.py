@@ -65,6 +65,14 @@ def has_storage(tensor: Tensor) -> bool:
     return True
 
 
+def storage_of(tensor: Tensor) -> int | None:
+    """Return what tells a tensor's storage, None of one without: sparse ones, wrappers, lazy ones not yet."""
+    try:
+        return storage_key(tensor)
+    except (NotImplementedError, RuntimeError, ValueError):
+        return None
+
+
 def nbytes(tensor: Tensor) -> int:
     """Bytes of a tensor's elements, repeated ones once; of a quantised weight those of all that it is stored as."""
     import torch

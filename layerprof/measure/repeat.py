@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from layerprof import registry
 from layerprof.errors import described
-from layerprof.machine.internals import modes_aside, storage_key
+from layerprof.machine.internals import modes_aside
 from layerprof.machine.modules import told
-from layerprof.machine.tensors import held_in
+from layerprof.machine.tensors import held_in, storage_of
 from layerprof.measure.fingerprint import CONTAINERS, PLAIN, fingerprint, parts
 from layerprof.measure.outer_calls import Entrance, repeating
 from layerprof.measure.signature import outline
@@ -224,12 +224,7 @@ def _storages(module: nn.Module) -> Iterator[int]:
 def _storage(value: Any) -> int | None:
     import torch
 
-    if not isinstance(value, torch.Tensor):
-        return None
-    try:
-        return storage_key(value)
-    except (NotImplementedError, RuntimeError, ValueError):  # without a storage: sparse ones, subclasses, lazy ones
-        return None
+    return storage_of(value) if isinstance(value, torch.Tensor) else None
 
 
 def _copy(value: Any) -> Any:
